@@ -1,0 +1,143 @@
+"""THE CONTRACT: every key of a batch, its axes, its type on the wire and its range in a method.
+
+A batch is a dict of arrays. On the wire (loader to device) frames are uint8; inside the jitted step
+`decode` turns them into the floats that methods see. Axes: `b` batch, `k` source frames, `t` target
+frames, `h w` image, `j` joints. Flow and joint coordinates are (x, y). Image flow is in pixels;
+joints are in [-1, 1], -1 and +1 being the outer edges of the image (see `psrjax.ops.geometry`).
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+
+from psrjax.errors import UserError
+
+JOINTS = 26  # BODY_25's order plus the head top
+COLORS = "colors"  # uint8 0..255 -> float [-1, 1]
+FRACTION = "fraction"  # uint8 0..255 -> float [0, 1]
+IUV = "iuv"  # uint8: part 0..24, and u, v as fractions of 255
+LABEL = "label"  # uint8 -> int32
+FLOAT = "float"  # float16 or float32 -> float32
+EXACT = "exact"  # unchanged
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of the contract: axes, wire dtype, coding (how `decode` reads it) and meaning."""
+
+    axes: str
+    wire: str
+    coding: str
+    meaning: str
+
+
+KEYS: dict[str, Key] = {
+    "source": Key("b k h w 3", "uint8", COLORS, "appearance frames"),
+    "target": Key("b t h w 3", "uint8", COLORS, "consecutive frames to reproduce"),
+    "source_joints": Key("b k 26 3", "float32", FLOAT, "x, y in [-1, 1], confidence; 0 = missing"),
+    "target_joints": Key("b t 26 3", "float32", FLOAT, "as source_joints, of the target"),
+    "source_iuv": Key("b k h w 3", "uint8", IUV, "body part 0..24 and its u, v"),
+    "target_iuv": Key("b t h w 3", "uint8", IUV, "as source_iuv, of the target"),
+    "source_mask": Key("b k h w 1", "uint8", FRACTION, "person; may be soft"),
+    "target_mask": Key("b t h w 1", "uint8", FRACTION, "as source_mask, of the target"),
+    "target_flow": Key("b t h w 2", "float16", FLOAT, "pixels, frame t to t-1, on t's grid"),
+    "target_flow_forward": Key("b t h w 2", "float16", FLOAT, "pixels, t-1 to t, on t-1's grid"),
+    "target_flow_confidence": Key("b t h w 1", "uint8", FRACTION, "forward-backward agreement"),
+    "target_mesh_flow": Key("b t h w 2", "float16", FLOAT, "pixels, mesh, t to t-1; 0 off it"),
+    "target_mesh_label": Key("b t h w 3", "uint8", COLORS, "rendered Laplacian features"),
+    "target_depth": Key("b t h w 1", "float16", FLOAT, "(far - z)/(far - near); 0 off the person"),
+    "target_visibility": Key("b t h w 1", "uint8", LABEL, "0 background, 1 visible, 2 occluded"),
+    "target_prior": Key("b t h w 3", "uint8", COLORS, "initial estimate by texture transfer"),
+    "target_mean": Key("b h w 3", "uint8", COLORS, "mean training frame of the target camera"),
+    "background": Key("b h w 3", "uint8", COLORS, "clean plate of the target"),
+    "index": Key("b", "int32", EXACT, "row of the manifest: clip, views and frames"),
+    "valid": Key("b", "bool", EXACT, "False on the padding of the last evaluation batch"),
+}
+
+
+def shape(key: str, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """The shape of `key` where axis `a` has size `sizes[a]`."""
+    return tuple(int(axis) if axis.isdigit() else sizes[axis] for axis in KEYS[key].axes.split())
+
+
+def zeros(keys: Iterable[str], sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """A wire batch of zeros, for shape inference and initialisation."""
+    return {key: np.zeros(shape(key, sizes), KEYS[key].wire) for key in keys}
+
+
+def check(batch: Mapping[str, np.ndarray], reads: Iterable[str]) -> dict[str, int]:
+    """Checks a wire batch against the contract and returns the sizes of its axes.
+
+    Raises:
+      UserError: if a key of `reads` is missing, or a key's type, shape or range is not as written.
+    """
+    missing = sorted(set(reads) - set(batch))
+    if missing:
+        raise UserError(
+            f"the data set gives no {missing[0]!r} ({KEYS[missing[0]].meaning}), which this method "
+            "reads: make it with `psrjax prepare`, or use the embedded world (--config.data.path=world)"
+        )
+    sizes: dict[str, int] = {}
+    for name, array in batch.items():
+        if name not in KEYS:
+            raise UserError(f"batch key {name!r} is not in the contract (psrjax.data.spec.KEYS)")
+        _check_shape(name, array, sizes)
+        _check_values(name, np.asarray(array))
+    return sizes
+
+
+def _check_shape(name: str, array: np.ndarray, sizes: dict[str, int]) -> None:
+    key = KEYS[name]
+    axes = key.axes.split()
+    if str(array.dtype) != key.wire:
+        raise UserError(f"batch key {name!r}: type {array.dtype}, the contract says {key.wire}")
+    expected = [int(axis) if axis.isdigit() else sizes.get(axis) for axis in axes]
+    fits = len(array.shape) == len(axes) and all(
+        want in (None, have) for want, have in zip(expected, array.shape, strict=True)
+    )
+    if not fits:
+        raise UserError(
+            f"batch key {name!r}: shape {tuple(array.shape)}, the contract says ({key.axes}) "
+            f"with {sizes}"
+        )
+    sizes.update((a, n) for a, n in zip(axes, array.shape, strict=True) if not a.isdigit())
+
+
+def _check_values(name: str, array: np.ndarray) -> None:
+    coding = KEYS[name].coding
+    if coding == FLOAT and not np.isfinite(array).all():
+        raise UserError(f"batch key {name!r}: holds values that are not finite")
+    low, high = _RANGES.get(name, (None, None))
+    if low is not None and array.size and (array.min() < low or array.max() > high):
+        raise UserError(
+            f"batch key {name!r}: values {array.min()}..{array.max()}, the contract says {low}..{high}"
+        )
+
+
+_RANGES = {"target_visibility": (0, 2), "target_depth": (0.0, 1.0)}
+
+
+def decode(batch: Mapping[str, jnp.ndarray]) -> dict[str, jnp.ndarray]:
+    """Turns a wire batch into what methods read: floats in the ranges of the contract."""
+    return {name: _decode(array, KEYS[name].coding) for name, array in batch.items()}
+
+
+def _decode(array: jnp.ndarray, coding: str) -> jnp.ndarray:
+    if coding == COLORS:
+        return array.astype(jnp.float32) / 127.5 - 1.0
+    if coding == FRACTION:
+        return array.astype(jnp.float32) / 255.0
+    if coding == IUV:
+        return array.astype(jnp.float32) / jnp.asarray([1.0, 255.0, 255.0], jnp.float32)
+    if coding == LABEL:
+        return array.astype(jnp.int32)
+    if coding == FLOAT:
+        return array.astype(jnp.float32)
+    return jnp.asarray(array)
+
+
+def encode_colors(video: jnp.ndarray) -> jnp.ndarray:
+    """[-1, 1] floats to uint8 frames, rounding to nearest: the inverse of COLORS."""
+    return jnp.clip(jnp.round((video + 1.0) * 127.5), 0, 255).astype(jnp.uint8)

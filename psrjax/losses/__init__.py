@@ -1,0 +1,1 @@
+"""Floor 2: pure, unweighted loss functions without state."""

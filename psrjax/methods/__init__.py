@@ -1,0 +1,1 @@
+"""Floor 3: how each paper trains and runs."""

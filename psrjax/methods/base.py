@@ -1,0 +1,117 @@
+"""The interface between a paper's system and everything that trains, evaluates and runs it."""
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from psrjax.errors import UserError
+
+Batch = Mapping[str, Any]
+
+
+class Method(nn.Module):
+    """One published system: its nets are the children, their names the top-level parameter keys.
+
+    A training step is a short game. Each entry of `turns` is one turn: a player (the nets that it
+    trains), one loss, one optimizer. The turns are played in order on the same batch; what the
+    first makes (`shared`), the later ones may judge. Nets that no turn of this stage owns are
+    frozen: they are called with `train=False`, and neither their parameters nor their statistics
+    change.
+
+    Attributes:
+      stage: which stage of the paper's training this is; one of the names in `config.stages`.
+      dtype: the compute type. Parameters, losses, statistics and coordinates stay float32.
+      remat: "none", or "blocks" to recompute blocks in the backward pass.
+      conv: "auto", "native" or "fold": the formulation of convolutions (see `psrjax.ops.conv`).
+    """
+
+    stage: str = "joint"
+    dtype: DTypeLike = jnp.float32
+    remat: str = "none"
+    conv: str = "auto"
+
+    @property
+    def turns(self) -> dict[str, tuple[str, ...]]:
+        """{turn: names of the nets it trains}, in order of play."""
+        raise NotImplementedError
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The keys of `psrjax.data.spec` that `loss` and `synthesize` read."""
+        raise NotImplementedError
+
+    @property
+    def baseline_reads(self) -> tuple[str, ...]:
+        """Further keys that only `baselines` reads."""
+        return ()
+
+    @property
+    def pretrained(self) -> tuple[str, ...]:
+        """Names of weights (see `psrjax.pretrained`) handed to `loss`; never checkpointed."""
+        return ()
+
+    def __call__(self, batch: Batch) -> None:
+        """Touches every net of this stage once; used for initialisation only."""
+        raise NotImplementedError
+
+    def loss(self, turn: str, batch: Batch, shared: Batch, pretrained: Batch) -> dict[str, Any]:
+        """One turn's loss.
+
+        Returns:
+          "terms": {name: scalar}, raw; the step multiplies them by `config.weights[turn][name]`;
+          "shared": {name: array}, handed to the later turns through stop_gradient;
+          "log": {name: scalar}, recorded and never weighted.
+        """
+        raise NotImplementedError
+
+    def start(self, batch: Batch) -> Any:
+        """What synthesis computes once for each source and driving pair: a pytree, the carry."""
+        raise NotImplementedError
+
+    def synthesize(self, batch: Batch, carry: Any, explain: bool = False) -> tuple[dict, Any]:
+        """Synthesizes one window.
+
+        Returns:
+          ({"video": (b t h w 3) in [-1, 1], "mask": (b t h w 1) where the system makes one,
+          "steps": {label: video}, "explain": {name: array}}, carry).
+        """
+        raise NotImplementedError
+
+    def baselines(self, batch: Batch) -> dict[str, Any]:
+        """{label: (b t h w 3) video}: the honest trivial answers that this method must beat."""
+        raise NotImplementedError
+
+    def warm_start(self, params: Mapping, clips: Any) -> Mapping:
+        """Host-side change of fresh parameters from the training clips; by default none."""
+        del clips
+        return params
+
+
+def available() -> tuple[str, ...]:
+    """The names of the methods: the modules beside this one."""
+    package = importlib.import_module("psrjax.methods")
+    names = (module.name for module in pkgutil.iter_modules(package.__path__))
+    return tuple(sorted(name for name in names if name != "base"))
+
+
+def build(name: str, **fields: Any) -> Method:
+    """The method `psrjax.methods.<name>.Method`, with the given dataclass fields.
+
+    Raises:
+      UserError: for a name without a file, or a field that the method does not have.
+    """
+    if name not in available():
+        raise UserError(f"config.method.name: no method {name!r}; there are {', '.join(available())}")
+    method = importlib.import_module(f"psrjax.methods.{name}").Method
+    known = {field for field in method.__dataclass_fields__ if field not in ("parent", "name")}
+    unknown = sorted(set(fields) - known)
+    if unknown:
+        raise UserError(
+            f"config.method.{unknown[0]}: {name} has no such field; it has {', '.join(sorted(known))}"
+        )
+    return method(**fields)

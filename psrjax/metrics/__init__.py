@@ -1,0 +1,1 @@
+"""Floor 2: image, temporal and Frechet metrics."""
