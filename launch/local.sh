@@ -85,17 +85,17 @@ install() { # install EXTRA...: makes .venv where it is missing or broken, and f
         echo "making .venv with $("$base" -V)"
         "$base" -m venv --clear "$venv" || fail "could not make $venv; see the lines above"
     fi
-    local want=() extra print have=" "
+    local extra missing="" print have="" extras
     print=$(fingerprint)
-    if [[ -f $stamp ]] && [[ $(head -n 1 "$stamp") == "$print" ]]; then
-        have=" $(tail -n +2 "$stamp" | tr '\n' ' ') "
+    if [[ -f $stamp && $(head -n 1 "$stamp") == "$print" ]]; then
+        have=$(sed -n 2p "$stamp") # such as " base cuda test"
     fi
     for extra in base "$@"; do
-        [[ $have == *" $extra "* ]] || want+=("$extra")
+        [[ "$have " == *" $extra "* ]] || missing+=" $extra"
     done
-    [[ ${#want[@]} -eq 0 ]] && return
-    local extras
-    extras=$(echo "$have $*" | tr ' ' '\n' | grep -vx -e base -e '' | sort -u | paste -sd , -)
+    [[ -n $missing ]] || return 0
+    have+=$missing
+    extras=$(echo ${have# base} | tr ' ' ,)
     echo "installing psrjax${extras:+[$extras]} into .venv (minutes the first time; log: .venv/${log##*/})"
     : >"$log"
     local started=$SECONDS
@@ -105,7 +105,7 @@ install() { # install EXTRA...: makes .venv where it is missing or broken, and f
         tail -n 15 "$log" >&2
         fail "pip could not install psrjax; the whole log is $log"
     fi
-    printf '%s\n' "$print" base ${extras//,/ } >"$stamp.tmp"
+    printf '%s\n' "$print" "$have" >"$stamp.tmp"
     mv "$stamp.tmp" "$stamp"
     echo "installed in $((SECONDS - started)) s"
 }
