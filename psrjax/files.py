@@ -1,0 +1,71 @@
+"""Whole files or none: text and JSON, on a disk or in a bucket; importable from anywhere."""
+
+import errno
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from etils import epath
+
+from psrjax.errors import UserError
+
+
+@contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[epath.Path]:
+    """Gives a temporary name beside `path`; what is written there becomes `path` if all goes well.
+
+    The temporary name keeps the suffix of `path`, by which video writers choose their format.
+
+    Raises:
+      UserError: if the disk is full or the place cannot be written to; `path` is then as before.
+    """
+    path = epath.Path(path)
+    temporary = path.parent / f".{path.stem}.{os.getpid()}.tmp{path.suffix}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        reasons = {
+            errno.ENOSPC: "the disk is full: make room, or write elsewhere",
+            errno.EDQUOT: "the disk quota is used up: make room, or write elsewhere",
+            errno.EACCES: "no permission to write there",
+            errno.EROFS: "the disk is read-only",
+            errno.ENOTDIR: "a part of the path is a file, not a folder",
+            errno.EEXIST: "a part of the path is a file, not a folder",
+        }
+        if error.errno not in reasons:
+            raise
+        raise UserError(f"{path}: {reasons[error.errno]}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Writes a text file, whole or not at all. Raises UserError as `replacing` does."""
+    with replacing(path) as temporary:
+        temporary.write_text(text)
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+    """Writes indented JSON, whole or not at all. Raises UserError as `replacing` does."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """The value of a JSON file.
+
+    Raises:
+      UserError: if the file is missing or is not JSON, with its name and the place.
+    """
+    path = epath.Path(path)
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except IsADirectoryError as error:
+        raise UserError(f"{path}: is a folder, not a JSON file") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not JSON, or cut off ({error})") from error
