@@ -1,0 +1,256 @@
+"""One view of one clip: its streams in memory, their coding on disk, and the TFDS features.
+
+Frames and every other 8-bit stream are PNG per frame, float streams a compressed array per frame,
+so that a reader decodes the frames that it wants and no others. Colours are RGB everywhere.
+"""
+
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import Shaped
+
+from psrjax.errors import UserError
+
+SEGMENT = 32  # frames of one stored example: a window of a long clip reads one or two of them
+PNG = "png"  # uint8 frames, one PNG each
+ARRAY = "array"  # any frames, one compressed array each
+TENSOR = "tensor"  # float32, stored plainly: short rows
+PLATE = "plate"  # one uint8 image for the whole clip
+
+_PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 3)
+_ARRAY_HEADER = 8  # bytes: type code (2), rank (2), reserved (4); then rank sizes of 4 bytes
+
+
+@dataclass(frozen=True)
+class Stream:
+    """How one stream is kept: its coding, the axes after time, its type and what it holds."""
+
+    coding: str
+    axes: str
+    dtype: str
+    meaning: str
+    by_source: bool = False
+
+
+STREAMS: dict[str, Stream] = {
+    "frames": Stream(PNG, "h w 3", "uint8", "RGB frames"),
+    "mask": Stream(PNG, "h w", "uint8", "person, 0..255"),
+    "iuv": Stream(PNG, "h w 3", "uint8", "body part 0..24, u*255, v*255"),
+    "depth": Stream(ARRAY, "h w", "float16", "(far - z)/(far - near); 0 off the person"),
+    "flow": Stream(ARRAY, "h w 2", "float16", "pixels, t to t-1; 0 at t = 0"),
+    "flow_forward": Stream(ARRAY, "h w 2", "float16", "pixels, t-1 to t, stored at t; 0 at t = 0"),
+    "flow_confidence": Stream(PNG, "h w", "uint8", "forward-backward agreement, 0..255"),
+    "mesh_flow": Stream(ARRAY, "h w 2", "float16", "pixels, mesh, t to t-1; 0 off it and at t = 0"),
+    "mesh_label": Stream(PNG, "h w 3", "uint8", "rendered Laplacian features"),
+    "joints": Stream(TENSOR, "26 3", "float32", "x, y in [-1, 1] and confidence; 0 = missing"),
+    "joints_3d": Stream(TENSOR, "26 3", "float32", "metres, world axes"),
+    "face": Stream(ARRAY, "h w", "int32", "face index of the body mesh, -1 off it"),
+    "background": Stream(PLATE, "h w 3", "uint8", "clean plate of this view"),
+    "prior": Stream(PNG, "h w 3", "uint8", "texture transfer from a source view", by_source=True),
+    "visibility": Stream(PNG, "h w", "uint8", "0 background, 1 seen, 2 occluded", by_source=True),
+}
+
+
+@dataclass(frozen=True)
+class ClipView:
+    """One view of one clip, or a run of its frames: what writers of a data set yield.
+
+    Attributes:
+      clip: the clip's name, the same for all views filmed at the same time.
+      view: the camera's name, such as "cam1".
+      streams: {name of STREAMS: array (t, …)}; `background` has no time axis; `prior` and
+        `visibility` are {source view: (t, …)}.
+      meta: JSON-able facts: fps, person, room, action, near, far, ...
+      camera: where this view was filmed from, if known.
+      start: index of the first frame here: long clips may be written in runs, in order.
+    """
+
+    clip: str
+    view: str
+    streams: Mapping[str, Any]
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    camera: Any = None
+    start: int = 0
+
+    @property
+    def frames(self) -> int:
+        """How many frames this record holds."""
+        return len(self.streams["frames"])
+
+
+@dataclass(frozen=True)
+class EncodedView:
+    """A `ClipView` ready to be stored: small, picklable, made by workers and sent to the writer.
+
+    Attributes:
+      examples: one dict per segment of at most SEGMENT frames, as the TFDS features want it.
+      frame_sum: (h, w, 3) uint32, the sum of the frames, for the mean frame of the view.
+    """
+
+    clip: str
+    view: str
+    meta: Mapping[str, Any]
+    start: int
+    frames: int
+    streams: tuple[str, ...]
+    examples: tuple[dict[str, Any], ...]
+    frame_sum: np.ndarray
+
+
+def encode(view: ClipView) -> EncodedView:
+    """Checks and encodes one view of a clip.
+
+    Raises:
+      UserError: for a stream that does not exist, or whose type or shape is not as STREAMS says.
+    """
+    for name, values in view.streams.items():
+        _check(view, name, values)
+    starts = range(0, view.frames, SEGMENT)
+    return EncodedView(
+        clip=view.clip,
+        view=view.view,
+        meta=dict(view.meta),
+        start=view.start,
+        frames=view.frames,
+        streams=tuple(sorted(view.streams)),
+        examples=tuple(_example(view, start, start + SEGMENT) for start in starts),
+        frame_sum=np.sum(view.streams["frames"], axis=0, dtype=np.uint32),
+    )
+
+
+def encode_examples(view: ClipView) -> list[tuple[int, dict[str, Any]]]:
+    """(number of the segment, example) of one view, for a TFDS builder that uses `features`."""
+    return list(enumerate(encode(view).examples))
+
+
+def features(streams: Any) -> Any:
+    """The TFDS features of a data set that holds the named streams.
+
+    Every stream is a sequence of encoded bytes (`Text`, which comes back untouched and needs no
+    TensorFlow), except joints, which are float32 tensors. `prior` and `visibility` hold their
+    source views one after the other, in the order of `sources`.
+    """
+    import tensorflow_datasets as tfds  # 0.7 s: only who writes or reads a data set pays
+
+    kinds = {
+        PNG: lambda: tfds.features.Sequence(tfds.features.Text()),
+        ARRAY: lambda: tfds.features.Sequence(tfds.features.Text()),
+        PLATE: tfds.features.Text,
+        TENSOR: lambda: tfds.features.Tensor(shape=(None, 26, 3), dtype=np.float32),
+    }
+    return tfds.features.FeaturesDict(
+        {
+            "clip": tfds.features.Text(),
+            "view": tfds.features.Text(),
+            "meta": tfds.features.Text(),
+            "camera": tfds.features.Text(),
+            "start": tfds.features.Scalar(np.int64),
+            "sources": tfds.features.Sequence(tfds.features.Text()),
+            **{name: kinds[STREAMS[name].coding]() for name in sorted(streams)},
+        }
+    )
+
+
+def _example(view: ClipView, start: int, stop: int) -> dict[str, Any]:
+    by_source = [name for name in view.streams if STREAMS[name].by_source]
+    sources = sorted(view.streams[by_source[0]]) if by_source else []
+    example: dict[str, Any] = {
+        "clip": view.clip,
+        "view": view.view,
+        "meta": json.dumps(dict(view.meta)),
+        "camera": encode_camera(view.camera),
+        "start": view.start + start,
+        "sources": sources,
+    }
+    for name, values in view.streams.items():
+        coding = STREAMS[name].coding
+        if coding == PLATE:
+            example[name] = encode_png(values)
+        elif coding == TENSOR:
+            example[name] = np.asarray(values[start:stop], np.float32)
+        else:
+            one = encode_png if coding == PNG else encode_array
+            runs = [values[source] for source in sources] if name in by_source else [values]
+            example[name] = [one(frame) for run in runs for frame in run[start:stop]]
+    return example
+
+
+def _check(view: ClipView, name: str, values: Any) -> None:
+    where = f"clip {view.clip!r}, view {view.view!r}, stream {name!r}"
+    if name not in STREAMS:
+        raise UserError(f"{where}: no such stream; there are {', '.join(STREAMS)}")
+    stream = STREAMS[name]
+    size = view.streams["frames"].shape[1:3]
+    sizes = {"h": size[0], "w": size[1]}
+    tail = tuple(sizes[axis] if axis in sizes else int(axis) for axis in stream.axes.split())
+    expected = tail if stream.coding == PLATE else (view.frames, *tail)
+    for array in values.values() if stream.by_source else [values]:
+        if tuple(array.shape) != expected or str(array.dtype) != stream.dtype:
+            raise UserError(
+                f"{where}: {array.dtype} {tuple(array.shape)}, it must be {stream.dtype} {expected}"
+            )
+
+
+def encode_png(image: Shaped[np.ndarray, "..."]) -> bytes:
+    """uint8 (h, w) or (h, w, 3) RGB to PNG."""
+    image = np.ascontiguousarray(image if image.ndim == 2 else image[..., ::-1])
+    return cv2.imencode(".png", image, _PNG_OPTIONS)[1].tobytes()
+
+
+def decode_png(data: bytes) -> Shaped[np.ndarray, "..."]:
+    """PNG to uint8 (h, w) or (h, w, 3) RGB.
+
+    Raises:
+      ValueError: if the bytes are not a whole image.
+    """
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise ValueError("not an image")
+    return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def encode_array(array: Shaped[np.ndarray, "..."]) -> bytes:
+    """An array of any numeric type to compressed bytes with its type and shape in front."""
+    array = np.ascontiguousarray(array)
+    header = array.dtype.str[1:].encode().ljust(2) + np.array([array.ndim, 0, 0], "<u2").tobytes()
+    sizes = np.array(array.shape, "<u4").tobytes()
+    return header + sizes + zlib.compress(array.astype(array.dtype.newbyteorder("<")).tobytes(), 1)
+
+
+def decode_array(data: bytes) -> Shaped[np.ndarray, "..."]:
+    """The inverse of `encode_array`.
+
+    Raises:
+      ValueError or zlib.error: if the bytes are damaged.
+    """
+    rank = int(np.frombuffer(data, "<u2", count=1, offset=2)[0])
+    shape = np.frombuffer(data, "<u4", count=rank, offset=_ARRAY_HEADER)
+    payload = zlib.decompress(data[_ARRAY_HEADER + 4 * rank :])
+    return np.frombuffer(payload, "<" + data[:2].decode().strip()).reshape(shape)
+
+
+def encode_camera(camera: Any) -> str:
+    """A camera as JSON (exact float64), or the empty string."""
+    if camera is None:
+        return ""
+    arrays = {
+        name: np.asarray(getattr(camera, name), np.float64).tolist()
+        for name in ("matrix", "rotation", "translation", "distortion")
+    }
+    return json.dumps({**arrays, "size": [int(side) for side in camera.size]})
+
+
+def decode_camera(text: str) -> Any:
+    """The inverse of `encode_camera`."""
+    if not text:
+        return None
+    from psrjax.ops.camera import Camera
+
+    values = json.loads(text)
+    size = tuple(values.pop("size"))
+    return Camera(**{name: np.array(value) for name, value in values.items()}, size=size)
