@@ -1,0 +1,227 @@
+"""The 26 joints: their names, mirror images, limbs, and every other joint layout as a view of them.
+
+A set of joints is (..., j, 3): x, y and a confidence, 0 meaning missing (x and y are then 0 too).
+The 26 are BODY_25's in its order and the top of the head. Every other layout is one row of
+`LAYOUTS`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from psrjax.errors import UserError
+
+NAMES = (
+    "nose",
+    "neck",
+    "right shoulder",
+    "right elbow",
+    "right wrist",
+    "left shoulder",
+    "left elbow",
+    "left wrist",
+    "middle hip",
+    "right hip",
+    "right knee",
+    "right ankle",
+    "left hip",
+    "left knee",
+    "left ankle",
+    "right eye",
+    "left eye",
+    "right ear",
+    "left ear",
+    "left big toe",
+    "left small toe",
+    "left heel",
+    "right big toe",
+    "right small toe",
+    "right heel",
+    "head top",
+)
+COUNT = len(NAMES)
+LIMBS = (  # pairs of the 26 to draw as sticks
+    *((1, 8), (1, 2), (2, 3), (3, 4), (1, 5), (5, 6), (6, 7)),
+    *((8, 9), (9, 10), (10, 11), (8, 12), (12, 13), (13, 14)),
+    *((1, 0), (0, 15), (15, 17), (0, 16), (16, 18), (0, 25)),
+    *((14, 19), (19, 20), (14, 21), (11, 22), (22, 23), (11, 24)),
+)
+MIRROR = tuple(  # MIRROR[i] is the joint that joint i becomes in a mirror
+    NAMES.index(name.replace("left", "*").replace("right", "left").replace("*", "right"))
+    for name in NAMES
+)
+SWAPS = tuple((i, j) for i, j in enumerate(MIRROR) if i < j)
+
+_Row = int | Mapping[int, float]  # one joint, or a weighted mean of several
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A joint layout as a view of the 26 and back.
+
+    Attributes:
+      view: per joint of the layout, which of the 26 it is (or a weighted mean of them).
+      common: per joint of the 26 that the layout knows, which of its own joints gives it.
+      limbs: pairs of its own joints to draw as sticks.
+    """
+
+    view: tuple[_Row, ...]
+    common: Mapping[int, _Row]
+    limbs: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def count(self) -> int:
+        """How many joints the layout has."""
+        return len(self.view)
+
+    @property
+    def mirror(self) -> tuple[int, ...]:
+        """The joint that each joint of the layout becomes in a mirror."""
+        places = {_key(row): index for index, row in enumerate(self.view)}
+        return tuple(places[_key(_mirrored(row))] for row in self.view)
+
+
+def _key(row: _Row) -> tuple:
+    weights = {row: 1.0} if isinstance(row, int) else row
+    return tuple(sorted(weights.items()))
+
+
+def _mirrored(row: _Row) -> _Row:
+    if isinstance(row, int):
+        return MIRROR[row]
+    return {MIRROR[index]: weight for index, weight in row.items()}
+
+
+def _plain(view: Sequence[int], limbs: tuple) -> Layout:
+    """A layout whose joints are a choice of the 26."""
+    return Layout(tuple(view), {joint: index for index, joint in enumerate(view)}, limbs)
+
+
+_COCO_17 = (0, 16, 15, 18, 17, 5, 2, 6, 3, 7, 4, 12, 9, 13, 10, 14, 11)
+_FEET = (19, 20, 21, 22, 23, 24)
+_COCO_17_LIMBS = (
+    *((0, 1), (0, 2), (1, 3), (2, 4), (5, 6), (5, 7), (7, 9), (6, 8), (8, 10)),
+    *((5, 11), (6, 12), (11, 12), (11, 13), (13, 15), (12, 14), (14, 16)),
+)
+_BODY_25B_FEET = ((15, 19), (19, 20), (15, 21), (16, 22), (22, 23), (16, 24))
+_UPPER_NECK = {1: 0.5, 17: 0.25, 18: 0.25}
+_HEAD_MIDDLE = {17: 0.25, 18: 0.25, 25: 0.5}
+_COCO_18 = (*range(8), *range(9, 15), 15, 16, 17, 18)
+
+
+def _beyond(wrist: int, elbow: int, ratio: float) -> Mapping[int, float]:
+    """A point of the hand: the forearm continued by `ratio` of its length."""
+    return {wrist: 1.0 + ratio, elbow: -ratio}
+
+
+LAYOUTS: dict[str, Layout] = {
+    "common_26": _plain(range(26), LIMBS),
+    "body_25": _plain(range(25), tuple(limb for limb in LIMBS if 25 not in limb)),
+    "body_25b": Layout(  # COCO's 17, then upper neck, head top and the feet
+        (*_COCO_17, _UPPER_NECK, 25, *_FEET),
+        {joint: index for index, joint in enumerate(_COCO_17)}
+        | {25: 18, 1: {5: 0.5, 6: 0.5}, 8: {11: 0.5, 12: 0.5}}
+        | {joint: 19 + index for index, joint in enumerate(_FEET)},
+        (*_COCO_17_LIMBS, (17, 18), (0, 17), *_BODY_25B_FEET),
+    ),
+    "coco_17": Layout(
+        _COCO_17,
+        {joint: index for index, joint in enumerate(_COCO_17)}
+        | {1: {5: 0.5, 6: 0.5}, 8: {11: 0.5, 12: 0.5}},
+        _COCO_17_LIMBS,
+    ),
+    "coco_18": Layout(
+        _COCO_18,
+        {joint: index for index, joint in enumerate(_COCO_18)} | {8: {8: 0.5, 11: 0.5}},
+        (
+            *((1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11)),
+            *((11, 12), (12, 13), (1, 0), (0, 14), (14, 16), (0, 15), (15, 17)),
+        ),
+    ),
+    "mpii_14": _plain(  # Balakrishnan et al.: head top, neck, then COCO-18's 2..13
+        (25, 1, *range(2, 8), *range(9, 15)),
+        (
+            *((0, 1), (2, 3), (3, 4), (5, 6), (6, 7), (8, 9), (9, 10), (11, 12), (12, 13)),
+            *((2, 5), (5, 11), (11, 8), (8, 2)),
+        ),
+    ),
+    "ntu_25": Layout(  # Kinect v2; the 26 have no hands, so the forearm is continued
+        (
+            *(8, {1: 0.5, 8: 0.5}, _UPPER_NECK, _HEAD_MIDDLE, 5, 6, 7, _beyond(7, 6, 0.35)),
+            *(2, 3, 4, _beyond(4, 3, 0.35), 12, 13, 14, {19: 0.5, 20: 0.5}),
+            *(9, 10, 11, {22: 0.5, 23: 0.5}, 1),
+            *(_beyond(7, 6, 0.70), _beyond(7, 6, 0.30), _beyond(4, 3, 0.70), _beyond(4, 3, 0.30)),
+        ),
+        {0: 3, 1: 20, 8: 0, 5: 4, 6: 5, 7: 6, 2: 8, 3: 9, 4: 10}
+        | {12: 12, 13: 13, 14: 14, 9: 16, 10: 17, 11: 18},
+        (
+            *((0, 1), (1, 20), (20, 2), (2, 3), (20, 4), (4, 5), (5, 6), (6, 7), (7, 21), (7, 22)),
+            *((20, 8), (8, 9), (9, 10), (10, 11), (11, 23), (11, 24)),
+            *((0, 12), (12, 13), (13, 14), (14, 15), (0, 16), (16, 17), (17, 18), (18, 19)),
+        ),
+    ),
+}
+_DOUBTFUL = {"ntu_25": {0: 0.5}}  # joints of the 26 that a layout gives only roughly
+
+
+def layout(name: str) -> Layout:
+    """The layout of that name.
+
+    Raises:
+      UserError: if there is none.
+    """
+    if name not in LAYOUTS:
+        raise UserError(f"unknown joint layout {name!r}: one of {', '.join(LAYOUTS)}")
+    return LAYOUTS[name]
+
+
+def from_common(joints: Float[np.ndarray, "*n 26 3"], name: str) -> Float[np.ndarray, "*n j 3"]:
+    """The joints of layout `name`, from the 26. A mean is missing if any of its joints is."""
+    return _mix(joints, layout(name).view)
+
+
+def to_common(joints: Float[np.ndarray, "*n j 3"], name: str) -> Float[np.ndarray, "*n 26 3"]:
+    """The 26 from the joints of layout `name`; those that it does not know are missing."""
+    rows = layout(name).common
+    known = _mix(joints, tuple(rows.values()))
+    common = np.zeros((*joints.shape[:-2], COUNT, 3), joints.dtype)
+    common[..., list(rows), :] = known
+    for joint, factor in _DOUBTFUL.get(name, {}).items():
+        common[..., joint, 2] *= factor
+    return common
+
+
+def points_from_common(
+    points: Float[np.ndarray, "*n 26 c"], name: str
+) -> Float[np.ndarray, "*n j c"]:
+    """As `from_common` for bare coordinates (such as 3-D joints); NaN stays NaN."""
+    weights = [{row: 1.0} if isinstance(row, int) else row for row in layout(name).view]
+    return np.stack(
+        [sum(w * points[..., index, :] for index, w in row.items()) for row in weights], -2
+    )
+
+
+def _mix(joints: np.ndarray, rows: Sequence[_Row]) -> np.ndarray:
+    mixed = []
+    for row in rows:
+        if isinstance(row, int):
+            mixed.append(joints[..., row, :])
+            continue
+        confidence = joints[..., list(row), 2].min(-1)
+        place = sum(weight * joints[..., index, :2] for index, weight in row.items())
+        mixed.append(np.concatenate([place, confidence[..., None]], -1))
+    stacked = np.stack(mixed, -2)
+    return np.where(stacked[..., 2:] > 0, stacked, np.zeros_like(stacked))
+
+
+def present(joints: Float[np.ndarray, "*n j 3"]) -> Bool[np.ndarray, "*n j"]:
+    """Which joints are there at all."""
+    return joints[..., 2] > 0
+
+
+def flip(joints: Float[np.ndarray, "*n j 3"], name: str = "common_26"):
+    """The joints of the mirrored image: x in [-1, 1] changes sign, left and right change places."""
+    swapped = joints[..., list(layout(name).mirror), :]
+    return swapped * np.array([-1.0, 1.0, 1.0], np.float32)
