@@ -1,0 +1,79 @@
+"""What ran where: the machine, the versions, the commit, the memory; for reports and `doctor`."""
+
+import importlib.metadata
+import os
+import platform
+import resource
+import shutil
+import subprocess
+from pathlib import Path
+
+import jax
+
+import psrjax
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "av")
+
+
+def describe() -> str:
+    """One line: processor, cores, memory, accelerators."""
+    devices = jax.devices()
+    kinds = ", ".join(sorted({device.device_kind for device in devices}))
+    accelerator = "no accelerator" if devices[0].platform == "cpu" else f"{len(devices)} × {kinds}"
+    return f"{cores()} cores of {processor()}, {memory_gib():.0f} GiB, {accelerator}"
+
+
+def versions() -> str:
+    """One line: psrjax, Python and the packages that decide what a run computes."""
+    found = [f"{name} {version(name)}" for name in PACKAGES]
+    return ", ".join([f"psrjax {psrjax.__version__}", f"Python {platform.python_version()}", *found])
+
+
+def version(package: str) -> str:
+    """The installed version of a package, or "missing"."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "missing"
+
+
+def commit() -> str:
+    """The short commit of the checkout, "+changes" where it was edited; "" outside a checkout."""
+    root = Path(psrjax.__file__).parents[1]
+    if shutil.which("git") is None or not (root / ".git").exists():
+        return ""
+    name = _git(root, "rev-parse", "--short", "HEAD")
+    edited = _git(root, "status", "--porcelain", "--untracked-files=no")
+    return name + ("+changes" if name and edited else "")
+
+
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True)
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def processor() -> str:
+    """The processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def cores() -> int:
+    """The processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def memory_gib() -> float:
+    """The machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+
+
+def peak_memory_gib() -> float:
+    """The most memory this process has held so far, plus the most that one of its children held."""
+    unit = 1 if platform.system() == "Darwin" else 1024
+    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return sum(resource.getrusage(kind).ru_maxrss for kind in kinds) * unit / 2**30

@@ -1,0 +1,174 @@
+"""local.sh on machines that are not at hand: a stand-in Python records what it is asked to do."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+TOOLS = "bash cat chmod cp date dirname env grep head mkdir mv printf sed sh tail tr wc".split()
+
+# Answers as `python` would, and writes down how pip was called.
+STAND_IN = """#!/bin/sh
+case "$1" in
+-c) exit 0 ;;
+-V) echo "Python 3.12.0" ;;
+-) exec "@REAL@" "$@" ;;
+-m)
+    case "$2" in
+    venv)
+        mkdir -p "$4/bin"
+        cp "$0" "$4/bin/python"
+        printf '#!/bin/sh\\necho "psrjax in $PWD: $*"\\n' >"$4/bin/psrjax"
+        chmod +x "$4/bin/psrjax"
+        ;;
+    pip) echo "$*" >>"@LOG@"; echo "Collecting jax"; exit ${PIP_STATUS:-0} ;;
+    *) echo "$*" ;;
+    esac
+    ;;
+esac
+"""
+
+
+@pytest.fixture
+def machine(tmp_path):
+    return Machine(tmp_path)
+
+
+class Machine:
+    """A checkout whose path has spaces, and a PATH that holds only what a test puts there."""
+
+    def __init__(self, folder: Path):
+        self.log = folder / "pip.log"
+        self.bin = folder / "bin"
+        self.checkout = folder / "a check out"
+        self.elsewhere = folder / "elsewhere"
+        for path in (self.bin, self.elsewhere, self.checkout / "launch"):
+            path.mkdir(parents=True)
+        for name in TOOLS:
+            (self.bin / name).symlink_to(shutil.which(name))
+        shutil.copy(ROOT / "launch/local.sh", self.checkout / "launch")
+        for name in ("pyproject.toml", "constraints.txt"):
+            shutil.copy(ROOT / name, self.checkout)
+
+    def give(self, name: str, text: str) -> None:
+        path = self.bin / name
+        path.write_text(text)
+        path.chmod(0o755)
+
+    def give_python(self, name: str = "python3.12") -> None:
+        text = STAND_IN.replace("@REAL@", sys.executable).replace("@LOG@", str(self.log))
+        self.give(name, text)
+
+    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            ["bash", str(self.checkout / "launch/local.sh"), *arguments],
+            cwd=self.elsewhere,
+            env={"PATH": str(self.bin), "HOME": str(self.elsewhere), **environment},
+            capture_output=True,
+            text=True,
+        )
+
+    def installs(self) -> list[str]:
+        return self.log.read_text().splitlines() if self.log.exists() else []
+
+
+def test_without_a_python_it_says_which_it_looked_for(machine):
+    done = machine.run("demo")
+    assert done.returncode == 2
+    assert "no Python 3.11 or newer" in done.stderr
+    assert not (machine.checkout / ".venv").exists()
+
+
+def test_it_installs_once_with_the_pins_and_runs_where_the_user_is(machine):
+    machine.give_python()
+    first = machine.run("train", "--config=psrnet:tiny", "--workdir=my runs")
+    assert first.returncode == 0, first.stderr
+    assert f"psrjax in {machine.elsewhere}: train --config=psrnet:tiny" in first.stdout
+    (install,) = machine.installs()
+    assert f"--constraint {machine.checkout}/constraints.txt" in install
+    assert install.endswith(f"--editable {machine.checkout}")
+    machine.run("doctor")
+    assert len(machine.installs()) == 1
+
+
+def test_demo_runs_in_the_checkout(machine):
+    machine.give_python()
+    done = machine.run("demo", "--workdir=runs/b")
+    assert f"psrjax in {machine.checkout}: demo --workdir=runs/b" in done.stdout
+
+
+def test_changed_pins_install_again_and_extras_are_kept(machine):
+    machine.give_python()
+    machine.run("test")
+    machine.run("doctor")
+    assert len(machine.installs()) == 1
+    with open(machine.checkout / "constraints.txt", "a") as pins:
+        pins.write("# newer\n")
+    machine.run("doctor")
+    machine.run("test")
+    assert [line.rsplit("out", 1)[1] for line in machine.installs()] == ["[test]", "", "[test]"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "extra"),
+    [({}, "[cuda]"), ({"PSRJAX_ACCELERATOR": "cpu"}, ""), ({"PSRJAX_ACCELERATOR": "tpu"}, "[tpu]")],
+)
+def test_the_accelerator_that_is_found_or_named_is_installed_for(machine, environment, extra):
+    machine.give_python()
+    machine.give("nvidia-smi", "#!/bin/sh\necho 'GPU 0: NVIDIA H200'\n")
+    machine.run("doctor", **environment)
+    assert machine.installs()[0].endswith(f"out{extra}")
+
+
+def test_an_unknown_accelerator_is_refused(machine):
+    machine.give_python()
+    done = machine.run("doctor", PSRJAX_ACCELERATOR="abacus")
+    assert done.returncode == 2 and "abacus: it is cpu, cuda or tpu" in done.stderr
+
+
+def test_a_failed_installation_shows_why_and_is_tried_again(machine):
+    machine.give_python()
+    done = machine.run("doctor", PIP_STATUS="1")
+    assert done.returncode == 2
+    assert "Collecting jax" in done.stderr and "pip could not install psrjax" in done.stderr
+    assert machine.run("doctor").returncode == 0
+    assert len(machine.installs()) == 2
+
+
+def test_no_command_shows_the_usage(machine):
+    done = machine.run()
+    assert done.returncode == 2 and done.stdout.startswith("usage:")
+
+
+@pytest.mark.parametrize("name", ["local.sh", "tpu_pod.sh", "slurm.sbatch"])
+def test_start_scripts_are_whole(name):
+    assert subprocess.run(["bash", "-n", str(ROOT / "launch" / name)]).returncode == 0
+
+
+def test_start_scripts_without_arguments_say_how(tmp_path):
+    environment = {"PATH": os.environ["PATH"], "TPU": "a", "ZONE": "b", "REPOSITORY": "c"}
+    for name in ("tpu_pod.sh", "slurm.sbatch"):
+        done = subprocess.run(
+            ["bash", str(ROOT / "launch" / name)], env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 2 and done.stderr.startswith("usage:"), name
+
+
+def test_the_cluster_file_holds_one_job_of_as_many_pods_as_hosts():
+    jobs = yaml.safe_load((ROOT / "launch/gke.yaml").read_text())
+    job = jobs["spec"]["replicatedJobs"][0]["template"]["spec"]
+    pod = job["template"]["spec"]
+    chips = [int(n) for n in pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"].split("x")]
+    per_host = pod["containers"][0]["resources"]["limits"]["google.com/tpu"]
+    assert job["parallelism"] == job["completions"] == chips[0] * chips[1] // per_host
+
+
+def test_the_pins_are_exact_and_name_no_registry():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = [line for line in lines if not line.startswith("#")]
+    assert pins and all("==" in pin and "/" not in pin and "@" not in pin for pin in pins)
