@@ -117,22 +117,22 @@ def _beyond(wrist: int, elbow: int, ratio: float) -> Mapping[int, float]:
 
 
 LAYOUTS: dict[str, Layout] = {
-    "common_26": _plain(range(26), LIMBS),
-    "body_25": _plain(range(25), tuple(limb for limb in LIMBS if 25 not in limb)),
-    "body_25b": Layout(  # COCO's 17, then upper neck, head top and the feet
+    "body26": _plain(range(26), LIMBS),
+    "body25": _plain(range(25), tuple(limb for limb in LIMBS if 25 not in limb)),
+    "body25b": Layout(  # COCO's 17, then upper neck, head top and the feet
         (*_COCO_17, _UPPER_NECK, 25, *_FEET),
         {joint: index for index, joint in enumerate(_COCO_17)}
         | {25: 18, 1: {5: 0.5, 6: 0.5}, 8: {11: 0.5, 12: 0.5}}
         | {joint: 19 + index for index, joint in enumerate(_FEET)},
         (*_COCO_17_LIMBS, (17, 18), (0, 17), *_BODY_25B_FEET),
     ),
-    "coco_17": Layout(
+    "coco17": Layout(
         _COCO_17,
         {joint: index for index, joint in enumerate(_COCO_17)}
         | {1: {5: 0.5, 6: 0.5}, 8: {11: 0.5, 12: 0.5}},
         _COCO_17_LIMBS,
     ),
-    "coco_18": Layout(
+    "coco18": Layout(
         _COCO_18,
         {joint: index for index, joint in enumerate(_COCO_18)} | {8: {8: 0.5, 11: 0.5}},
         (
@@ -140,14 +140,14 @@ LAYOUTS: dict[str, Layout] = {
             *((11, 12), (12, 13), (1, 0), (0, 14), (14, 16), (0, 15), (15, 17)),
         ),
     ),
-    "mpii_14": _plain(  # Balakrishnan et al.: head top, neck, then COCO-18's 2..13
+    "mpii14": _plain(  # Balakrishnan et al.: head top, neck, then COCO-18's 2..13
         (25, 1, *range(2, 8), *range(9, 15)),
         (
             *((0, 1), (2, 3), (3, 4), (5, 6), (6, 7), (8, 9), (9, 10), (11, 12), (12, 13)),
             *((2, 5), (5, 11), (11, 8), (8, 2)),
         ),
     ),
-    "ntu_25": Layout(  # Kinect v2; the 26 have no hands, so the forearm is continued
+    "ntu25": Layout(  # Kinect v2; the 26 have no hands, so the forearm is continued
         (
             *(8, {1: 0.5, 8: 0.5}, _UPPER_NECK, _HEAD_MIDDLE, 5, 6, 7, _beyond(7, 6, 0.35)),
             *(2, 3, 4, _beyond(4, 3, 0.35), 12, 13, 14, {19: 0.5, 20: 0.5}),
@@ -163,7 +163,7 @@ LAYOUTS: dict[str, Layout] = {
         ),
     ),
 }
-_DOUBTFUL = {"ntu_25": {0: 0.5}}  # joints of the 26 that a layout gives only roughly
+_DOUBTFUL = {"ntu25": {0: 0.5}}  # joints of the 26 that a layout gives only roughly
 
 
 def layout(name: str) -> Layout:
@@ -177,26 +177,31 @@ def layout(name: str) -> Layout:
     return LAYOUTS[name]
 
 
-def from_common(joints: Float[np.ndarray, "*n 26 3"], name: str) -> Float[np.ndarray, "*n j 3"]:
-    """The joints of layout `name`, from the 26. A mean is missing if any of its joints is."""
-    return _mix(joints, layout(name).view)
+def convert(
+    joints: Float[np.ndarray, "*n j 3"], source: str, target: str
+) -> Float[np.ndarray, "*n k 3"]:
+    """Joints of layout `source` as those of layout `target`, by way of the 26.
 
+    A mean of several joints has the lowest of their confidences and is missing if one of them is;
+    joints that the source does not know are missing.
 
-def to_common(joints: Float[np.ndarray, "*n j 3"], name: str) -> Float[np.ndarray, "*n 26 3"]:
-    """The 26 from the joints of layout `name`; those that it does not know are missing."""
-    rows = layout(name).common
-    known = _mix(joints, tuple(rows.values()))
+    Raises:
+      UserError: if a layout does not exist or `joints` has another number of joints.
+    """
+    rows = layout(source).common
+    if joints.shape[-2] != layout(source).count:
+        raise UserError(
+            f"joint layout {source!r} has {layout(source).count} joints, not {joints.shape[-2]}"
+        )
     common = np.zeros((*joints.shape[:-2], COUNT, 3), joints.dtype)
-    common[..., list(rows), :] = known
-    for joint, factor in _DOUBTFUL.get(name, {}).items():
+    common[..., list(rows), :] = _mix(joints, tuple(rows.values()))
+    for joint, factor in _DOUBTFUL.get(source, {}).items():
         common[..., joint, 2] *= factor
-    return common
+    return _mix(common, layout(target).view)
 
 
-def points_from_common(
-    points: Float[np.ndarray, "*n 26 c"], name: str
-) -> Float[np.ndarray, "*n j c"]:
-    """As `from_common` for bare coordinates (such as 3-D joints); NaN stays NaN."""
+def convert_points(points: Float[np.ndarray, "*n 26 c"], name: str) -> Float[np.ndarray, "*n j c"]:
+    """The 26 as bare coordinates (such as 3-D joints) in layout `name`; NaN stays NaN."""
     weights = [{row: 1.0} if isinstance(row, int) else row for row in layout(name).view]
     return np.stack(
         [sum(w * points[..., index, :] for index, w in row.items()) for row in weights], -2
@@ -221,7 +226,7 @@ def present(joints: Float[np.ndarray, "*n j 3"]) -> Bool[np.ndarray, "*n j"]:
     return joints[..., 2] > 0
 
 
-def flip(joints: Float[np.ndarray, "*n j 3"], name: str = "common_26"):
+def flip(joints: Float[np.ndarray, "*n j 3"], name: str = "body26"):
     """The joints of the mirrored image: x in [-1, 1] changes sign, left and right change places."""
     swapped = joints[..., list(layout(name).mirror), :]
     return swapped * np.array([-1.0, 1.0, 1.0], np.float32)
