@@ -1,0 +1,186 @@
+"""Convolutions: both formulations against NumPy loops and SciPy, gradients included."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import signal
+
+from psrjax.errors import UserError
+from psrjax.ops.conv import conv, conv_transpose
+
+# (frames, height, width), taps, channels in and out, stride, padding: as in PSR-Net's layers
+# (stem, downs, residual, head), its video critic, a pointwise layer, and odd ones.
+CONVOLUTIONS = {
+    "stem": ((4, 6, 5), (7, 7, 7), (2, 5), 1, 3),
+    "down": ((8, 6, 6), (3, 3, 3), (3, 4), 2, 1),
+    "down_odd": ((5, 7, 6), (3, 3, 3), (3, 4), 2, 1),
+    "residual": ((2, 4, 4), (3, 3, 3), (70, 70), 1, 1),
+    "head": ((5, 6, 6), (7, 7, 7), (6, 2), 1, 3),
+    "critic": ((8, 8, 8), (4, 4, 4), (3, 4), (1, 2, 2), 1),
+    "critic_end": ((5, 4, 4), (4, 4, 4), (4, 1), 1, 0),
+    "pointwise": ((3, 4, 4), (1, 1, 1), (3, 5), (2, 1, 1), 0),
+    "anisotropic": ((6, 8, 5), (3, 5, 1), (4, 3), (3, 2, 1), (1, 2, 0)),
+}
+TRANSPOSED = {
+    "up": ((2, 3, 4), (3, 3, 3), (4, 3), 2, 1, 1),
+    "up_wide": ((3, 2, 2), (3, 3, 3), (3, 70), 2, 1, 1),
+    "four": ((2, 3, 3), (4, 4, 4), (3, 2), 2, 1, 0),
+    "five": ((2, 3, 2), (5, 3, 3), (2, 3), (3, 2, 1), (2, 1, 0), (1, 1, 0)),
+    "stride_one": ((4, 3, 3), (3, 3, 3), (3, 2), 1, 1, 0),
+}
+
+
+def three(value):
+    return (value,) * 3 if isinstance(value, int) else value
+
+
+def naive_conv(x, kernel, stride, padding):
+    """Each output is a sum over its window, found with SciPy's n-dimensional correlation."""
+    padded = np.pad(x, ((0, 0), *((p, p) for p in padding), (0, 0)))
+    out = []
+    for clip in padded:
+        planes = [
+            sum(
+                signal.correlate(clip[..., i], kernel[..., i, o], mode="valid", method="direct")
+                for i in range(kernel.shape[-2])
+            )
+            for o in range(kernel.shape[-1])
+        ]
+        out.append(np.stack(planes, -1)[tuple(slice(None, None, s) for s in stride)])
+    return np.stack(out)
+
+
+def naive_transpose(x, kernel, stride, padding, output_padding):
+    """Every input pixel stamps the kernel onto the output, which is then cropped."""
+    b, *sizes, _ = x.shape
+    taps = kernel.shape[:-2]
+    full = [(n - 1) * s + k + e for n, s, k, e in zip(sizes, stride, taps, output_padding)]
+    out = np.zeros((b, *full, kernel.shape[-1]))
+    for place in itertools.product(*map(range, sizes)):
+        stamp = np.tensordot(x[(slice(None), *place)], kernel, ((1,), (len(taps),)))
+        window = tuple(slice(i * s, i * s + k) for i, s, k in zip(place, stride, taps))
+        out[(slice(None), *window)] += stamp
+    return out[(slice(None), *(slice(p, n - p) for p, n in zip(padding, full)))]
+
+
+def arrays(size, taps, channels, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(2, *size, channels[0])).astype(np.float32)
+    return x, (rng.normal(size=(*taps, *channels)) / np.prod(taps)).astype(np.float32)
+
+
+@pytest.mark.parametrize("impl", ["native", "fold"])
+@pytest.mark.parametrize("case", CONVOLUTIONS)
+def test_conv_equals_scipy(case, impl):
+    size, taps, channels, stride, padding = CONVOLUTIONS[case]
+    x, kernel = arrays(size, taps, channels)
+    y = conv(x, kernel, stride=stride, padding=padding, impl=impl)
+    np.testing.assert_allclose(y, naive_conv(x, kernel, three(stride), three(padding)), atol=2e-5)
+
+
+@pytest.mark.parametrize("impl", ["native", "fold"])
+@pytest.mark.parametrize("case", TRANSPOSED)
+def test_conv_transpose_equals_stamping(case, impl):
+    size, taps, channels, stride, padding, extra = TRANSPOSED[case]
+    x, kernel = arrays(size, taps, channels)
+    y = conv_transpose(x, kernel, stride=stride, padding=padding, output_padding=extra, impl=impl)
+    naive = naive_transpose(x, kernel, three(stride), three(padding), three(extra))
+    np.testing.assert_allclose(y, naive, atol=2e-5)
+
+
+def test_two_dimensions_equal_three_with_one_frame():
+    x, kernel = arrays((1, 6, 6), (1, 3, 3), (3, 4))
+    flat = conv(x[:, 0], kernel[0], stride=2, padding=1)
+    deep = conv(x, kernel, stride=(1, 2, 2), padding=(0, 1, 1))
+    np.testing.assert_allclose(flat, deep[:, 0], atol=1e-6)
+    up = conv_transpose(x[:, 0], kernel[0], stride=2, padding=1, output_padding=1)
+    naive = naive_transpose(x[:, 0], kernel[0], (2, 2), (1, 1), (1, 1))
+    np.testing.assert_allclose(up, naive, atol=1e-5)
+
+
+def autodiff(x, kernel, stride, padding):
+    """XLA's own convolution, differentiated by JAX: knows nothing of our rules."""
+    return jax.lax.conv_general_dilated(
+        x, kernel, stride, [(p, p) for p in padding], dimension_numbers=("NDHWC", "DHWIO", "NDHWC")
+    )
+
+
+@pytest.mark.parametrize("impl", ["native", "fold"])
+@pytest.mark.parametrize("case", CONVOLUTIONS)
+def test_gradients_equal_autodiff_in_double_precision(case, impl):
+    size, taps, channels, stride, padding = CONVOLUTIONS[case]
+    with jax.enable_x64(True):
+        x, kernel = (jnp.asarray(a, jnp.float64) for a in arrays(size, taps, channels))
+        ours = functools.partial(conv, stride=stride, padding=padding, impl=impl)
+        truth = functools.partial(autodiff, stride=three(stride), padding=three(padding))
+        value, pull = jax.vjp(lambda x, kernel: jnp.sin(ours(x, kernel)), x, kernel)
+        expected, expected_pull = jax.vjp(lambda x, kernel: jnp.sin(truth(x, kernel)), x, kernel)
+        np.testing.assert_allclose(value, expected, atol=1e-12)
+        for got, want in zip(pull(value), expected_pull(value), strict=True):
+            np.testing.assert_allclose(got, want, atol=1e-11)
+
+
+@pytest.mark.parametrize("impl", ["native", "fold"])
+@pytest.mark.parametrize("case", TRANSPOSED)
+def test_transposed_gradients_equal_autodiff_of_the_dilated_form(case, impl):
+    size, taps, channels, stride, padding, extra = TRANSPOSED[case]
+    sides = zip(taps, three(padding), three(extra), strict=True)
+    pads = [(k - 1 - p, k - 1 - p + e) for k, p, e in sides]
+
+    def dilated(x, kernel):
+        return jax.lax.conv_general_dilated(
+            x,
+            jnp.flip(kernel, (0, 1, 2)),
+            (1, 1, 1),
+            pads,
+            lhs_dilation=three(stride),
+            dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
+        )
+
+    def ours(x, kernel):
+        return conv_transpose(
+            x, kernel, stride=stride, padding=padding, output_padding=extra, impl=impl
+        )
+
+    with jax.enable_x64(True):
+        x, kernel = (jnp.asarray(a, jnp.float64) for a in arrays(size, taps, channels))
+        value, pull = jax.vjp(lambda x, kernel: jnp.sin(ours(x, kernel)), x, kernel)
+        expected, expected_pull = jax.vjp(lambda x, kernel: jnp.sin(dilated(x, kernel)), x, kernel)
+        np.testing.assert_allclose(value, expected, atol=1e-12)
+        for got, want in zip(pull(value), expected_pull(value), strict=True):
+            np.testing.assert_allclose(got, want, atol=1e-11)
+
+
+@pytest.mark.parametrize("impl", ["native", "fold"])
+def test_gradient_penalties_work(impl):
+    """The gradient of a gradient's norm, as WGAN-GP takes it, equals plain autodiff's."""
+    x, kernel = arrays((4, 4, 4), (3, 3, 3), (2, 3))
+
+    def penalty(kernel, apply):
+        return jnp.sum(jax.grad(lambda x: jnp.sum(jnp.sin(apply(x, kernel))))(x) ** 2)
+
+    ours = functools.partial(conv, stride=2, padding=1, impl=impl)
+    truth = functools.partial(autodiff, stride=(2,) * 3, padding=(1,) * 3)
+    np.testing.assert_allclose(
+        jax.grad(penalty)(kernel, ours), jax.grad(penalty)(kernel, truth), atol=1e-4
+    )
+
+
+def test_bfloat16_stays_bfloat16_and_close():
+    x, kernel = arrays((4, 6, 6), (3, 3, 3), (8, 8))
+    exact = conv(x, kernel, padding=1, impl="fold")
+    y = conv(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16), padding=1, impl="fold")
+    assert y.dtype == jnp.bfloat16
+    np.testing.assert_allclose(y.astype(np.float32), exact, atol=0.1)
+
+
+def test_mistakes_are_told():
+    x, kernel = arrays((4, 4, 4), (3, 3, 3), (2, 2))
+    with pytest.raises(UserError, match="no implementation 'fast'; there are auto, native, fold"):
+        conv(x, kernel, impl="fast")
+    with pytest.raises(UserError, match="cannot take an input of size"):
+        conv(x[:, :1], kernel)
