@@ -1,0 +1,299 @@
+"""Reads a stored data set: its clips, and the chosen frames of the chosen streams.
+
+Random access: a window of a long clip reads the one or two records that hold it and decodes the
+frames it wants. Readers are opened on first use in each process, so a `Source` can be sent to
+workers.
+"""
+
+import functools
+import os
+import threading
+import zlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Shaped
+
+from psrjax.data import codec, store
+from psrjax.errors import UserError
+
+_READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"  # random access reads ahead in vain
+
+
+@dataclass(frozen=True)
+class View:
+    """One stored view of a clip: `segments` are its records, {"record", "start"} each."""
+
+    name: str
+    frames: int
+    fps: float
+    size: tuple[int, int]
+    meta: Mapping[str, Any]
+    segments: tuple[Mapping[str, int], ...]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """All views filmed at the same time; they share their first `frames` frames."""
+
+    name: str
+    views: Mapping[str, View]
+
+    @property
+    def frames(self) -> int:
+        """Frames that every view has."""
+        return min(view.frames for view in self.views.values())
+
+
+class Source:
+    """One split of a stored data set.
+
+    Attributes:
+      directory: the folder of the data set.
+      split: the name of the split.
+      streams: the names of the streams that the data set holds (see `codec.STREAMS`).
+      meta: facts of the whole data set (near, far, …).
+      clips: every clip, in the order in which they were written.
+      means: {view: (h, w, 3) uint8}, the mean training frame of each view.
+    """
+
+    def __init__(self, directory: str | os.PathLike, split: str):
+        self.directory = Path(os.path.abspath(directory))
+        self.split = split
+        manifest = store.read_manifest(self.directory)
+        if split not in manifest["splits"]:
+            raise UserError(
+                f"{directory}: no split {split!r}; there are {', '.join(manifest['splits'])}"
+            )
+        self.streams = tuple(manifest["streams"])
+        self.meta = manifest["meta"]
+        self.clips = _clips(manifest["splits"][split])
+        statistics = store.read_statistics(self.directory)
+        self.means = {key.removeprefix("mean/"): mean for key, mean in statistics.items()}
+        self._by_name = {clip.name: clip for clip in self.clips}
+        self._files = manifest["files"][split]
+        self._check_files()
+
+    def __getstate__(self) -> dict[str, Any]:
+        cached = ("_records", "_features")
+        return {name: value for name, value in self.__dict__.items() if name not in cached}
+
+    def clip(self, name: str) -> Clip:
+        """The clip of that name.
+
+        Raises:
+          UserError: if this split has none.
+        """
+        if name not in self._by_name:
+            raise UserError(f"{self.directory}, split {self.split!r}: no clip {name!r}")
+        return self._by_name[name]
+
+    def load(self, clip: str, view: str, frames: Sequence[int]) -> "Loaded":
+        """Reads the records that hold `frames` of a view; what they hold is decoded on demand.
+
+        Raises:
+          UserError: if there is no such clip, view or frame, or a record is damaged.
+        """
+        views = self.clip(clip).views
+        if view not in views:
+            raise UserError(
+                f"{self.directory}, clip {clip!r}: no view {view!r}, only {list(views)}"
+            )
+        entry = views[view]
+        if not len(frames) or min(frames) < 0 or max(frames) >= entry.frames:
+            raise UserError(
+                f"{self.directory}, clip {clip!r}, view {view!r}: it has frames 0 to "
+                f"{entry.frames - 1}, asked for {list(frames)}"
+            )
+        starts = [segment["start"] for segment in entry.segments]
+        wanted = sorted({int(np.searchsorted(starts, frame, side="right")) - 1 for frame in frames})
+        examples = {starts[i]: self._example(entry.segments[i]["record"], clip) for i in wanted}
+        return Loaded(self, clip, view, tuple(int(frame) for frame in frames), examples)
+
+    def read(
+        self,
+        clip: str,
+        view: str,
+        stream: str,
+        frames: Sequence[int] | None = None,
+        *,
+        source: str = "",
+    ) -> Shaped[np.ndarray, "..."]:
+        """(t, …) frames of one stream (see `codec.STREAMS`), by default all; a plate has no time.
+
+        `prior` and `visibility` are of one `source` view. Raises UserError as `load` does, and for
+        a stream that the data set does not hold.
+        """
+        frames = range(self.clip(clip).views[view].frames) if frames is None else frames
+        return self.load(clip, view, frames).read(stream, source=source)
+
+    def require(self, stream: str, why: str) -> None:
+        """Raises UserError, with the command that makes it, if the data set lacks a stream."""
+        if stream not in self.streams:
+            raise UserError(
+                f"{self.directory}: the data set holds no {stream!r} "
+                f"({codec.STREAMS[stream].meaning}), {why}: make it with `psrjax prepare`, or use "
+                "the embedded world (--config.data.path=world)"
+            )
+
+    @functools.cached_property
+    def _features(self) -> Any:
+        return codec.features(self.streams)
+
+    @functools.cached_property
+    def _records(self) -> "_Records":
+        return _Records([(self.directory / file["name"], file["records"]) for file in self._files])
+
+    def _example(self, record: int, clip: str) -> dict[str, Any]:
+        try:
+            return self._features.deserialize_example_np(self._records.read(record))
+        except Exception as error:  # protobuf and Riegeli have no common exception
+            raise self._damaged(record, clip, error) from error
+
+    def _damaged(self, record: int, clip: str, error: Exception) -> UserError:
+        return UserError(
+            f"{self._records.path(record)}: record {record} (clip {clip!r}) is damaged "
+            f"({str(error).splitlines()[0] if str(error) else type(error).__name__}); "
+            "prepare the data set again"
+        )
+
+    def _check_files(self) -> None:
+        for file in self._files:
+            path = self.directory / file["name"]
+            size = path.stat().st_size if path.is_file() else -1
+            if size != file["bytes"]:
+                state = "missing" if size < 0 else f"{size} bytes"
+                raise UserError(
+                    f"{path}: {state}, the manifest says {file['bytes']} bytes: the file is cut "
+                    "off or was changed; prepare the data set again"
+                )
+        for number in range(len(self._files)):
+            self._records.check(number)
+
+
+class Loaded:
+    """Chosen frames of one view, read and not yet decoded."""
+
+    def __init__(
+        self,
+        source: Source,
+        clip: str,
+        view: str,
+        frames: tuple[int, ...],
+        examples: dict[int, Any],
+    ):
+        self._source, self._clip, self._view = source, clip, view
+        self._frames = frames
+        self._examples = examples  # {first frame: example}
+        self._starts = sorted(examples)
+
+    @property
+    def camera(self) -> Any:
+        """Where the view was filmed from (`psrjax.ops.camera.Camera`), or None."""
+        return codec.decode_camera(_text(self._examples[self._starts[0]]["camera"]))
+
+    def read(
+        self, stream: str, *, frames: Sequence[int] | None = None, source: str = ""
+    ) -> Shaped[np.ndarray, "..."]:
+        """Decodes one stream at `frames` (of those loaded; by default all of them).
+
+        Raises:
+          UserError: if the data set lacks the stream or the source view, or bytes are damaged.
+        """
+        self._source.require(stream, "which is read here")
+        coding = codec.STREAMS[stream].coding
+        if coding == codec.PLATE:
+            return self._decode(coding, self._examples[self._starts[0]][stream])
+        picked = [self._at(stream, frame, source) for frame in frames or self._frames]
+        return np.stack([self._decode(coding, value) for value in picked])
+
+    def _at(self, stream: str, frame: int, source: str) -> Any:
+        start = self._starts[int(np.searchsorted(self._starts, frame, side="right")) - 1]
+        example = self._examples[start]
+        place = frame - start
+        if codec.STREAMS[stream].by_source:
+            sources = [_text(name) for name in example["sources"]]
+            if source not in sources:
+                raise UserError(
+                    f"{self._source.directory}, clip {self._clip!r}, view {self._view!r}: no "
+                    f"{stream} from source view {source!r}, only from {sources}"
+                )
+            place += sources.index(source) * (len(example[stream]) // len(sources))
+        return example[stream][place]
+
+    def _decode(self, coding: str, value: Any) -> np.ndarray:
+        if coding == codec.TENSOR:
+            return value
+        decode = codec.decode_array if coding == codec.ARRAY else codec.decode_png
+        try:
+            return decode(value)
+        except (ValueError, zlib.error, TypeError) as error:
+            raise UserError(
+                f"{self._source.directory}, clip {self._clip!r}, view {self._view!r}: a stored "
+                f"frame is damaged ({error}); prepare the data set again"
+            ) from error
+
+
+class _Records:
+    """Records of several ArrayRecord files as one list; files are opened on first use."""
+
+    def __init__(self, files: Sequence[tuple[Path, int]]):
+        self._files = files
+        self._ends = np.cumsum([records for _, records in files])
+        self._readers: dict[int, Any] = {}
+        self._lock = threading.Lock()
+
+    def path(self, record: int) -> Path:
+        return self._files[self._number(record)][0]
+
+    def read(self, record: int) -> bytes:
+        number = self._number(record)
+        first = int(self._ends[number]) - self._files[number][1]
+        return self._reader(number).read([record - first])[0]
+
+    def check(self, number: int) -> None:
+        path, records = self._files[number]
+        try:
+            reader = self._reader(number)
+            found = reader.num_records() if reader.ok() else 0
+        except RuntimeError as error:
+            raise UserError(f"{path}: cannot be read ({error})") from error
+        if found != records:  # a cut-off file opens without an error, with no records in it
+            raise UserError(
+                f"{path}: {found} readable records, the manifest says {records}: the file is "
+                "damaged; prepare the data set again"
+            )
+
+    def _number(self, record: int) -> int:
+        return int(np.searchsorted(self._ends, record, side="right"))
+
+    def _reader(self, number: int) -> Any:
+        from array_record.python import array_record_module
+
+        with self._lock:
+            if number not in self._readers:
+                path = os.fspath(self._files[number][0])
+                self._readers[number] = array_record_module.ArrayRecordReader(path, _READER_OPTIONS)
+            return self._readers[number]
+
+
+def _clips(entries: Sequence[Mapping[str, Any]]) -> tuple[Clip, ...]:
+    views: dict[str, dict[str, View]] = defaultdict(dict)
+    for entry in entries:
+        views[entry["clip"]][entry["view"]] = View(
+            name=entry["view"],
+            frames=entry["frames"],
+            fps=entry["fps"],
+            size=tuple(entry["size"]),
+            meta=entry["meta"],
+            segments=tuple(entry["segments"]),
+        )
+    return tuple(Clip(name, dict(sorted(of_clip.items()))) for name, of_clip in views.items())
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
