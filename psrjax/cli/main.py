@@ -1,0 +1,116 @@
+"""The command `psrjax COMMAND [flags]`: finds the command's file, parses its flags, reports errors.
+
+A command is a file beside this one. Its first line says what it does, importing it defines its absl
+flags, and `main(arguments)` runs it with what is left on the command line.
+"""
+
+import ast
+import importlib
+import logging as standard_logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from psrjax import config as config_lib
+from psrjax.errors import UserError
+
+_USAGE = "usage: psrjax COMMAND [flags]; psrjax COMMAND --help lists a command's flags"
+
+
+def main() -> None:
+    """The entry point. Exit codes: 0 done, 2 the user's mistake in one line, 130 interrupted."""
+    commands = available()
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in ("--help", "-h", "help"):
+        width = max(map(len, commands))
+        lines = [f"  {command:<{width}}  {line}" for command, line in commands.items()]
+        print("\n".join([_USAGE, "", *lines]))
+    elif name not in commands:
+        _fail(f"no command {name!r}; there are {', '.join(commands)}")
+    else:
+        run(name, sys.argv[2:])
+
+
+def available() -> dict[str, str]:
+    """{command: the first line of its file}, without importing any."""
+    files = sorted(Path(__file__).parent.glob("[a-z]*.py"))
+    lines = {
+        file.stem: (ast.get_docstring(ast.parse(file.read_text())) or "").split("\n")[0]
+        for file in files
+    }
+    return {name: line for name, line in lines.items() if name != "main"}
+
+
+def define_config(default: str | None = None) -> flags.FlagHolder:
+    """Defines --config=NAME[:WORDS] and --config.KEY=VALUE; `.value` is the locked config."""
+    help_text = "a config and its words: psrnet:tiny, or FILE.py:words"
+    default = _config_path(default) if default else None
+    return config_flags.DEFINE_config_file("config", default, help_text)
+
+
+def run(name: str, arguments: Sequence[str]) -> None:
+    """Runs one command in this process, and ends the process with its exit code."""
+    program = f"psrjax {name}"
+    try:
+        sys.argv = [program, *map(_with_config_path, arguments)]  # config flags read it
+        command = importlib.import_module(f"psrjax.cli.{name}")
+        if {"--help", "-h", "-help"} & set(arguments):
+            print(f"{command.__doc__.strip()}\n{flags.FLAGS.module_help(command)}")
+            return
+        app.run(_guarded(command.main), argv=sys.argv, flags_parser=_parse_flags)
+    except UserError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _guarded(command: Callable[[list[str]], None]) -> Callable[[list[str]], None]:
+    """The command with logging set up, the other processes found, and mistakes told in one line."""
+
+    def guarded(argv: list[str]) -> None:
+        from psrjax.training import sharding  # imports JAX: not before the flags are right
+
+        logging.use_absl_handler()
+        logging.set_verbosity(logging.INFO)
+        logging.get_absl_handler().addFilter(_is_ours_or_serious)
+        try:
+            sharding.start_distributed()
+            command(argv[1:])
+        except UserError as error:
+            _fail(str(error))
+
+    return guarded
+
+
+def _is_ours_or_serious(record: standard_logging.LogRecord) -> bool:
+    return record.levelno >= standard_logging.WARNING or "psrjax" in record.pathname
+
+
+def _parse_flags(argv: Sequence[str]) -> list[str]:
+    try:
+        return flags.FLAGS(argv)
+    except (flags.Error, KeyError, AttributeError, TypeError, ValueError, OSError) as error:
+        message = error.args[0] if error.args else type(error).__name__
+        raise UserError(str(message)) from error
+
+
+def _with_config_path(argument: str) -> str:
+    """`--config=psrnet:words` with the path of the file for its name; others as they are."""
+    flag, equals, value = argument.partition("=")
+    if equals and flag in ("--config", "-config"):
+        return f"{flag}={_config_path(value)}"
+    return argument
+
+
+def _config_path(name: str) -> str:
+    name, colon, words = name.partition(":")
+    return f"{config_lib.find(name)}{colon}{words}"
+
+
+def _fail(message: str) -> None:
+    print(f"psrjax: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
