@@ -1,0 +1,311 @@
+"""From a stored data set to batches on the devices: a pure function of (seed, step).
+
+The order of the pipeline is law: shuffle, repeat, random map, this process's slice, batch, and only
+then the first step. So a batch depends on the seed and the step alone: not on the number of
+workers, nor on where a run was cut off; and the rows of all processes together are the same rows.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+from absl import flags
+
+from psrjax.data import sampling, spec, store
+from psrjax.data.source import Source
+from psrjax.errors import UserError
+
+WORLD = "world"  # the value of config.data.path that means the embedded world
+
+_READ_AHEAD = 4  # batches made in advance, at least
+
+
+def directory(data_config: Mapping[str, Any]) -> str:
+    """The folder of the data set of `config.data`; the embedded world is rendered on first use."""
+    if data_config["path"] != WORLD:
+        return data_config["path"]
+    from psrjax.data import synthetic  # needs the mesh operations, which stored data does not
+
+    return os.fspath(synthetic.ensure_world(data_config.get("world", {})))
+
+
+def open_split(data_config: Mapping[str, Any], split: str) -> Source:
+    """One split of the data set of `config.data`, for direct access to its clips and frames.
+
+    Raises:
+      UserError: if there is no whole data set, or no such split.
+    """
+    return Source(directory(data_config), split)
+
+
+def splits(data_config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of the splits of the data set of `config.data`."""
+    return tuple(store.read_manifest(directory(data_config))["splits"])
+
+
+class TrainBatches:
+    """An endless iterator of training batches; see `train_batches`."""
+
+    def __init__(
+        self,
+        examples: "_TrainExamples",
+        *,
+        batch: int,
+        seed: int,
+        start_step: int,
+        sharding: jax.sharding.Sharding | None,
+        workers: int,
+    ):
+        self._examples, self._batch, self._seed = examples, batch, seed
+        self._workers, self._sharding = workers, sharding
+        self._open(start_step)
+
+    def __iter__(self) -> "TrainBatches":
+        return self
+
+    def __next__(self) -> dict[str, jax.Array]:
+        local = next(self._local)
+        if self._check:
+            spec.check(local, self._examples.reads)
+            self._check = False
+        self._step += 1
+        return _to_devices(local, self._batch, self._sharding)
+
+    def get_state(self) -> dict[str, int]:
+        """{"next_index": the step whose batch comes next}, to be kept beside a checkpoint."""
+        return {"next_index": self._step}
+
+    def set_state(self, state: Mapping[str, int]) -> None:
+        """Goes to the step of a state: the batches that follow are those of an uncut run."""
+        self.close()
+        self._open(int(state["next_index"]))
+
+    def close(self) -> None:
+        """Stops the threads or workers that read ahead."""
+        self._local.close()
+
+    def _open(self, step: int) -> None:
+        self._step, self._check = step, True
+        dataset = (
+            grain.MapDataset.range(len(self._examples))
+            .seed(self._seed)
+            .shuffle()
+            .repeat()
+            .random_map(self._examples)
+        )
+        dataset = dataset[jax.process_index() :: jax.process_count()]
+        dataset = dataset.batch(_local_batch(self._batch), drop_remainder=True)[step:]
+        self._local = _read_ahead(dataset, self._workers)
+
+
+def train_batches(
+    data_config: Mapping[str, Any],
+    reads: Iterable[str],
+    *,
+    batch: int,
+    seed: int,
+    start_step: int,
+    sharding: jax.sharding.Sharding | None = None,
+) -> TrainBatches:
+    """Endless batches of the training split, beginning with that of `start_step`.
+
+    In one epoch every view of every clip is the source once.
+
+    Args:
+      data_config: `config.data`: path, world, train_split, crop, flip, jitter, sampling, workers.
+      reads: the keys of the contract that are wanted; `index` comes with them, the row of the clip
+        and source view.
+      batch: the global batch, divided evenly over the processes.
+      seed: of order and augmentation.
+      start_step: how many batches to leave out.
+      sharding: of the batch axis; None puts the arrays on the default device.
+
+    Returns:
+      An iterator of {key: global jax.Array} in wire types, with get_state, set_state and close.
+
+    Raises:
+      UserError: if the data set cannot give what is read, or a clip is too short.
+    """
+    examples = _TrainExamples(
+        source=open_split(data_config, data_config.get("train_split", "train")),
+        reads=tuple(reads),
+        policy=sampling.policy(data_config["sampling"]),
+        augmentation=sampling.Augmentation(
+            crop=tuple(data_config.get("crop", (0, 0))),
+            flip=data_config.get("flip", 0.0),
+            jitter=data_config.get("jitter", 0.0),
+        ),
+    )
+    return TrainBatches(
+        examples,
+        batch=batch,
+        seed=seed,
+        start_step=start_step,
+        sharding=sharding,
+        workers=data_config.get("workers", 0),
+    )
+
+
+class _TrainExamples(grain.transforms.RandomMap):
+    """Row number -> sample; the randomness comes from grain, by the position in the epoch."""
+
+    def __init__(
+        self,
+        *,
+        source: Source,
+        reads: tuple[str, ...],
+        policy: sampling.Policy,
+        augmentation: sampling.Augmentation,
+    ):
+        sampling.require(source, reads)
+        for clip in source.clips:
+            sampling.starts(clip, policy)
+            sampling.pairs(clip, policy)
+        self.reads = reads
+        self._source, self._policy, self._augmentation = source, policy, augmentation
+        self._rows = [(clip.name, view) for clip in source.clips for view in clip.views]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def random_map(self, row: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        clip, view = self._rows[row]
+        window = sampling.draw(self._source.clip(clip), view, self._policy, rng)
+        sample = sampling.assemble(self._source, window, self.reads)
+        sample = sampling.augment(sample, self._augmentation, rng)
+        return {**sample, "index": np.int32(row)}
+
+
+@dataclass(frozen=True)
+class EvaluationBatches:
+    """Evaluation batches with the host's list of what their rows are; has a length.
+
+    Iterating gives (batch, ids): the batch as in training, with `index` and `valid`; ids is a list
+    with one {"clip", "source_view", "target_view", "start"} for each row of the global batch.
+    """
+
+    examples: "_EvaluationExamples"
+    batch: int
+    sharding: jax.sharding.Sharding | None
+    workers: int
+
+    def __len__(self) -> int:
+        return -(-len(self.examples.windows) // self.batch)
+
+    def __iter__(self) -> Iterator[tuple[dict[str, jax.Array], list[dict[str, Any]]]]:
+        windows = self.examples.windows
+        dataset = grain.MapDataset.range(len(self) * self.batch).map(self.examples)
+        dataset = dataset.batch(_local_batch(self.batch), drop_remainder=True)
+        # Rows stay in order over the processes, so that they are those of the list of ids.
+        dataset = dataset[jax.process_index() :: jax.process_count()]
+        local = _read_ahead(dataset, self.workers)
+        try:
+            for number, rows in enumerate(local):
+                if number == 0:
+                    spec.check(rows, self.examples.reads)
+                first = number * self.batch
+                places = (min(row, len(windows) - 1) for row in range(first, first + self.batch))
+                ids = [_identity(windows[place]) for place in places]
+                yield _to_devices(rows, self.batch, self.sharding), ids
+        finally:
+            local.close()
+
+
+def evaluation_batches(
+    data_config: Mapping[str, Any],
+    reads: Iterable[str],
+    *,
+    batch: int,
+    split: str,
+    windows: str = "central",
+    sharding: jax.sharding.Sharding | None = None,
+) -> EvaluationBatches:
+    """Every evaluation window of a split, in a fixed order: clip, source view, target view, start.
+
+    Args:
+      data_config: `config.data`; the crop is central.
+      reads: the keys of the contract that are wanted; `index` (row of the list of windows) and
+        `valid` come with them.
+      batch: the global batch; the last one is padded with its last row, `valid` False there.
+      split: the split's name.
+      windows: "central", one of each clip and ordered pair of views, or "all": window by window
+        over the whole clip, the last one moved back to end with it.
+      sharding: as in `train_batches`.
+
+    Raises:
+      UserError: as `train_batches`.
+    """
+    source = open_split(data_config, split)
+    reads = tuple(reads)
+    sampling.require(source, reads)
+    examples = _EvaluationExamples(
+        source=source,
+        reads=reads,
+        windows=sampling.evaluation_windows(
+            source, sampling.policy(data_config["sampling"]), windows
+        ),
+        augmentation=sampling.Augmentation(crop=tuple(data_config.get("crop", (0, 0)))),
+    )
+    return EvaluationBatches(examples, batch, sharding, data_config.get("workers", 0))
+
+
+@dataclass(frozen=True)
+class _EvaluationExamples(grain.transforms.Map):
+    """Row number -> sample; rows beyond the last window repeat it and are not valid."""
+
+    source: Source
+    reads: tuple[str, ...]
+    windows: tuple[sampling.Window, ...]
+    augmentation: sampling.Augmentation
+
+    def map(self, row: int) -> dict[str, np.ndarray]:
+        place = min(row, len(self.windows) - 1)
+        sample = sampling.assemble(self.source, self.windows[place], self.reads)
+        sample = sampling.augment(sample, self.augmentation)
+        return {**sample, "index": np.int32(place), "valid": np.bool_(place == row)}
+
+
+def _identity(window: sampling.Window) -> dict[str, Any]:
+    return {
+        "clip": window.clip,
+        "source_view": window.source_view,
+        "target_view": window.target_view,
+        "start": window.start,
+    }
+
+
+def _local_batch(batch: int) -> int:
+    if batch % jax.process_count():
+        raise UserError(
+            f"config.batch: {batch} rows cannot be divided over {jax.process_count()} processes"
+        )
+    return batch // jax.process_count()
+
+
+def _read_ahead(dataset: grain.MapDataset, workers: int) -> grain.DatasetIterator:
+    if workers:
+        if not flags.FLAGS.is_parsed():  # grain's workers read a flag; notebooks parse none
+            flags.FLAGS.mark_as_parsed()
+        return iter(
+            dataset.to_iter_dataset(grain.ReadOptions(num_threads=1)).mp_prefetch(
+                grain.MultiprocessingOptions(num_workers=workers)
+            )
+        )
+    threads = min(8, os.cpu_count() or 1)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(_READ_AHEAD, threads))
+    return iter(dataset.to_iter_dataset(options))
+
+
+def _to_devices(
+    local: Mapping[str, np.ndarray], batch: int, sharding: jax.sharding.Sharding | None
+) -> dict[str, jax.Array]:
+    if sharding is None:
+        return {key: jax.device_put(rows) for key, rows in local.items()}
+    return {
+        key: jax.make_array_from_process_local_data(sharding, rows, (batch, *rows.shape[1:]))
+        for key, rows in local.items()
+    }

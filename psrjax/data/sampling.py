@@ -1,0 +1,399 @@
+"""Which frames make a sample, and how they are cropped, mirrored and recoloured.
+
+One policy serves every method: `Policy(source, k, t, gap_seconds, history)`. A `Window` names the
+frames; `assemble` reads them under the keys of the contract; `augment` changes the whole sample in
+one way, so that frames, maps and joints still belong together.
+"""
+
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from psrjax.data import spec
+from psrjax.data.source import Clip, Loaded, Source
+from psrjax.errors import UserError
+from psrjax.ops import geometry, pose
+
+Sample = dict[str, np.ndarray]
+
+_STREAMS = {"source": "frames", "target": "frames", "background": "background"}  # else by its name
+_FROM_START = (  # between a frame and the one before it: none at a window's first frame
+    "target_flow",
+    "target_flow_forward",
+    "target_flow_confidence",
+    "target_mesh_flow",
+)
+_MIRRORED_X = ("target_flow", "target_flow_forward", "target_mesh_flow")
+_SIDES_IN_VALUES = ("source_iuv", "target_iuv", "target_mesh_label")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How a clip is sampled (`config.data.sampling`).
+
+    Attributes:
+      source: where the source frames come from. "same_time": the target's times in another view
+        (`k` is then `t`); "first": the clip's first k frames; "random": any k frames, at training
+        half of them frames of the target window itself; "disjoint": k frames outside the window.
+      k: number of source frames.
+      t: number of consecutive target frames.
+      gap_seconds: "first": the window starts no earlier; "disjoint": source frames keep this
+        distance from the window.
+      history: how many frames before the window come with it (so the window holds history + t); at
+        a clip's start its first frame is repeated.
+    """
+
+    source: str = "same_time"
+    k: int = 1
+    t: int = 1
+    gap_seconds: float = 0.0
+    history: int = 0
+
+    def __post_init__(self):
+        if self.source not in ("same_time", "first", "random", "disjoint"):
+            raise UserError(
+                f"config.data.sampling.source: {self.source!r} is none of same_time, first, "
+                "random, disjoint"
+            )
+        if self.t < 1 or self.k < 1 or self.history < 0 or self.gap_seconds < 0:
+            raise UserError("config.data.sampling: t and k start at 1, gap and history at 0")
+
+
+@dataclass(frozen=True)
+class Window:
+    """The frames of one sample; `start` is the target's first frame without its history."""
+
+    clip: str
+    source_view: str
+    target_view: str
+    start: int
+    source_frames: tuple[int, ...]
+    target_frames: tuple[int, ...]
+
+
+def policy(options: Mapping[str, Any]) -> Policy:
+    """The policy of `config.data.sampling`.
+
+    Raises:
+      UserError: for an option that does not exist or a value that makes no sense.
+    """
+    known = [field.name for field in fields(Policy)]
+    for name in options:
+        if name not in known:
+            raise UserError(f"config.data.sampling.{name}: there is only {', '.join(known)}")
+    return Policy(**dict(options))
+
+
+def pairs(clip: Clip, how: Policy) -> tuple[tuple[str, str], ...]:
+    """Every (source view, target view): ordered pairs for same_time, else each view with itself.
+
+    Raises:
+      UserError: if a clip has one view only where two are needed.
+    """
+    if how.source != "same_time":
+        return tuple((view, view) for view in clip.views)
+    if len(clip.views) < 2:
+        raise UserError(f"clip {clip.name!r} has one view; sampling.source=same_time needs two")
+    return tuple((a, b) for a in clip.views for b in clip.views if a != b)
+
+
+def starts(clip: Clip, how: Policy) -> tuple[int, ...]:
+    """Every frame at which a target window may start.
+
+    Raises:
+      UserError: if the clip is too short for the policy.
+    """
+    fps = max(view.fps for view in clip.views.values())
+    possible = _starts(how, clip.frames, round(how.gap_seconds * fps))
+    if not possible:
+        raise UserError(
+            f"clip {clip.name!r} has {clip.frames} frames, too few for data.sampling {how}: leave "
+            "it out, or lower t, k or gap_seconds"
+        )
+    return possible
+
+
+@functools.lru_cache(maxsize=4096)
+def _starts(how: Policy, frames: int, gap: int) -> tuple[int, ...]:
+    windows = range(frames - how.t + 1)
+    if how.source in ("same_time", "random"):
+        return tuple(windows)
+    if how.source == "first":
+        return tuple(windows[max(how.k, gap) :])
+    return tuple(start for start in windows if len(_outside(start, how, frames, gap)) >= how.k)
+
+
+def _outside(start: int, how: Policy, frames: int, gap: int) -> list[int]:
+    before = range(max(0, start - gap))
+    return [*before, *range(min(frames, start + how.t + gap), frames)]
+
+
+def draw(clip: Clip, source_view: str, how: Policy, rng: np.random.Generator) -> Window:
+    """A random training window with the given source view; the target view is drawn from the others
+    under same_time, else it is the same. Raises UserError as `starts` does."""
+    targets = [target for source, target in pairs(clip, how) if source == source_view]
+    target_view = targets[rng.integers(len(targets))]
+    possible = starts(clip, how)
+    start = possible[rng.integers(len(possible))]
+    window = range(start, start + how.t)
+    if how.source == "random":
+        itself = rng.random(how.k) < 0.5
+        anywhere = rng.integers(clip.frames, size=how.k)
+        source = np.where(itself, rng.choice(window, size=how.k), anywhere)
+    elif how.source == "disjoint":
+        gap = round(how.gap_seconds * clip.views[source_view].fps)
+        source = np.sort(rng.choice(_outside(start, how, clip.frames, gap), how.k, replace=False))
+    else:
+        source = window if how.source == "same_time" else range(how.k)
+    return _window(clip, source_view, target_view, start, source, how)
+
+
+def fixed(clip: Clip, views: tuple[str, str], start: int, how: Policy) -> Window:
+    """The evaluation window of a (source view, target view) pair at `start`.
+
+    "random" and "disjoint" take source frames spread evenly over the clip outside the window.
+    """
+    source: Sequence[int] = range(start, start + how.t)
+    if how.source == "first":
+        source = range(how.k)
+    elif how.source in ("random", "disjoint"):
+        gap = round(how.gap_seconds * clip.views[views[0]].fps)
+        outside = _outside(start, how, clip.frames, gap) or list(source)
+        source = [outside[i] for i in np.linspace(0, len(outside) - 1, how.k).round().astype(int)]
+    return _window(clip, *views, start, source, how)
+
+
+def _window(
+    clip: Clip,
+    source_view: str,
+    target_view: str,
+    start: int,
+    source: Iterable[int],
+    how: Policy,
+) -> Window:
+    target = (max(0, frame) for frame in range(start - how.history, start + how.t))
+    return Window(
+        clip=clip.name,
+        source_view=source_view,
+        target_view=target_view,
+        start=start,
+        source_frames=tuple(int(frame) for frame in source),
+        target_frames=tuple(target),
+    )
+
+
+def evaluation_windows(source: Source, how: Policy, windows: str = "central") -> tuple[Window, ...]:
+    """Every ordered pair of views of every clip: its central window, or all windows.
+
+    "all" goes through the clip window by window; the last one is moved back to end with the clip.
+
+    Raises:
+      UserError: for another word, or a clip that is too short.
+    """
+    if windows not in ("central", "all"):
+        raise UserError(f"evaluation windows: {windows!r} is neither 'central' nor 'all'")
+    found = []
+    for clip in source.clips:
+        possible = starts(clip, how)
+        chosen = (possible[(len(possible) - 1) // 2],)
+        if windows == "all":
+            chosen = tuple(dict.fromkeys((*possible[:: how.t], possible[-1])))
+        found.extend(fixed(clip, pair, start, how) for pair in pairs(clip, how) for start in chosen)
+    return tuple(found)
+
+
+def require(source: Source, reads: Iterable[str]) -> None:
+    """Checks that a data set can give the keys that a method reads.
+
+    Raises:
+      UserError: naming the first stream that it lacks and the command that makes it.
+    """
+    for key in reads:
+        if key == "target_mean":
+            views = {view for clip in source.clips for view in clip.views} - set(source.means)
+            if views:
+                raise UserError(
+                    f"{source.directory}: no mean training frame of view {sorted(views)[0]!r}, "
+                    "which this method reads (target_mean); prepare the data set again"
+                )
+        elif key not in ("index", "valid"):
+            source.require(_stream(key), f"which this method reads as {key!r}")
+
+
+def assemble(source: Source, window: Window, reads: Iterable[str]) -> Sample:
+    """Reads one sample: the keys of `reads` as the contract has them, without the batch axis.
+
+    Raises:
+      UserError: if a stream is missing or damaged.
+    """
+    loaded = {
+        "source": source.load(window.clip, window.source_view, window.source_frames),
+        "target": source.load(window.clip, window.target_view, window.target_frames),
+    }
+    keys = [key for key in reads if key not in ("index", "valid")]
+    return {key: _read(key, source, loaded, window) for key in keys}
+
+
+def _read(key: str, source: Source, loaded: Mapping[str, Loaded], window: Window) -> np.ndarray:
+    if key == "target_mean":
+        return source.means[window.target_view]
+    side = loaded["source" if key.startswith("source") else "target"]
+    value = side.read(_stream(key), source=window.source_view)
+    if spec.KEYS[key].axes.endswith(" 1"):
+        value = value[..., None]
+    if key in _FROM_START:
+        value = np.concatenate([np.zeros_like(value[:1]), value[1:]])
+    return value.astype(spec.KEYS[key].wire, copy=False)
+
+
+def _stream(key: str) -> str:
+    return _STREAMS.get(key) or key.split("_", 1)[1]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What happens to a training sample; the defaults change nothing but the size.
+
+    Attributes:
+      crop: height and width cut out at one random place (evaluation: the centre); 0 keeps the size.
+      flip: the probability of a mirror image; refused where values know left from right (iuv).
+      jitter: brightness, contrast and saturation change by a factor in 1 ± jitter, alike in the
+        whole sample.
+    """
+
+    crop: tuple[int, int] = (0, 0)
+    flip: float = 0.0
+    jitter: float = 0.0
+
+
+def augment(sample: Sample, how: Augmentation, rng: np.random.Generator | None = None) -> Sample:
+    """Crops a sample, at training (with `rng`) also mirrors and recolours it.
+
+    Raises:
+      UserError: if a frame is smaller than the crop, or the sample cannot be mirrored.
+    """
+    place = (0.5, 0.5) if rng is None else tuple(rng.random(2))
+    sample = crop(sample, how.crop, place)
+    if rng is not None and how.flip and rng.random() < how.flip:
+        sample = flip(sample)
+    if rng is not None and how.jitter:
+        factors = rng.uniform(1 - how.jitter, 1 + how.jitter, 3)
+        sample = recolor(sample, factors)
+    return sample
+
+
+def crop(sample: Sample, size: tuple[int, int], place: tuple[float, float]) -> Sample:
+    """Cuts `size` (height, width; 0 keeps it) out of every image, and moves the joints along.
+
+    Args:
+      sample: as `assemble` gives it.
+      size: the height and width wanted.
+      place: where, as fractions of the room that is left: (0, 0) top left, (.5, .5) the centre. Two
+        views of one size are so cut at the same place.
+
+    Raises:
+      UserError: if a frame is smaller than `size`.
+    """
+    sizes = {side: _size(sample, side) for side in ("source", "target")}
+    boxes = {side: _box(have, size, place) for side, have in sizes.items() if have}
+    return {
+        key: _cropped(key, value, *boxes[side])
+        for key, value in sample.items()
+        for side in ["source" if key.startswith("source") else "target"]
+    }
+
+
+def _size(sample: Sample, side: str) -> tuple[int, int] | None:
+    """The (height, width) of one side's images; joints alone are in the units of the other side."""
+    of_side = [key for key in sample if key.startswith("source") == (side == "source")]
+    images = [sample[key].shape[-3:-1] for key in of_side if _is_image(key)]
+    if len(set(images)) > 1:
+        raise UserError(f"the {side}'s streams differ in size: {sorted(set(images))}")
+    if of_side and not images:
+        raise UserError(f"{of_side[0]!r} cannot be cropped without an image of its view beside it")
+    return images[0] if images else None
+
+
+def _is_image(key: str) -> bool:
+    return "h w" in spec.KEYS[key].axes
+
+
+def _box(
+    have: tuple[int, int], size: tuple[int, int], place: tuple[float, float]
+) -> tuple[tuple[int, int], slice, slice]:
+    height, width = (want or whole for want, whole in zip(size, have, strict=True))
+    if height > have[0] or width > have[1]:
+        raise UserError(
+            f"config.data.crop: {height}x{width} is more than the stored {have[0]}x{have[1]}"
+        )
+    top = round((have[0] - height) * place[0])
+    left = round((have[1] - width) * place[1])
+    return have, slice(top, top + height), slice(left, left + width)
+
+
+def _cropped(
+    key: str, value: np.ndarray, have: tuple[int, int], rows: slice, columns: slice
+) -> np.ndarray:
+    if _is_image(key):
+        return np.ascontiguousarray(value[..., rows, columns, :])
+    points = geometry.unit_to_pixels(value[..., :2], height=have[0], width=have[1])
+    points = geometry.pixels_to_unit(
+        points - np.array([columns.start, rows.start]),
+        height=rows.stop - rows.start,
+        width=columns.stop - columns.start,
+    )
+    moved = np.concatenate([points, value[..., 2:]], -1).astype(np.float32)
+    return np.where(value[..., 2:] > 0, moved, np.zeros_like(moved))
+
+
+def flip(sample: Sample) -> Sample:
+    """The mirror image: joints change sides, horizontal flow changes its sign.
+
+    Raises:
+      UserError: if the sample holds maps whose values know left from right.
+    """
+    for key in _SIDES_IN_VALUES:
+        if key in sample:
+            raise UserError(
+                f"config.data.flip: {key!r} cannot be mirrored, its values know left from right; "
+                "set config.data.flip=0.0"
+            )
+    return {key: _flipped(key, value) for key, value in sample.items()}
+
+
+def _flipped(key: str, value: np.ndarray) -> np.ndarray:
+    if not _is_image(key):
+        return pose.flip(value).astype(value.dtype)
+    value = np.ascontiguousarray(value[..., ::-1, :])
+    if key in _MIRRORED_X:
+        value[..., 0] *= -1
+    return value
+
+
+def recolor(sample: Sample, factors: Float[np.ndarray, "3"]) -> Sample:
+    """Multiplies brightness, contrast and saturation of every colour image by the same factors."""
+    return {
+        key: _recolored(value, factors) if _is_color(key) else value
+        for key, value in sample.items()
+    }
+
+
+def _is_color(key: str) -> bool:
+    return spec.KEYS[key].coding == spec.COLORS and key != "target_mesh_label"
+
+
+def _recolored(
+    image: UInt8[np.ndarray, "*t h w 3"], factors: Float[np.ndarray, "3"]
+) -> UInt8[np.ndarray, "*t h w 3"]:
+    brightness, contrast, saturation = factors
+    # One affine map of colour space: towards gray by saturation, about mid-gray by contrast.
+    luma = np.array([0.299, 0.587, 0.114])
+    matrix = brightness * contrast * (saturation * np.eye(3) + (1 - saturation) * luma)
+    offset = np.full((3, 1), brightness * 127.5 * (1 - contrast))
+    flat = np.ascontiguousarray(image).reshape(-1, image.shape[-2], 3)
+    return cv2.transform(flat, np.concatenate([matrix, offset], 1)).reshape(image.shape)
