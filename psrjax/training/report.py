@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 
 from psrjax import files
 from psrjax.errors import UserError
+from psrjax.training import scores
 
 HEADLINE = ("ssim", "psnr", "m_ssim_in", "m_psnr_in")  # the bars; the table shows every metric
-VERDICT = ("ssim", "psnr")  # what a step is judged by: against the baselines and the step before
 _NOT_LOSSES = ("grad_norm", "finite", "learning_rate")
 
 
@@ -41,8 +41,8 @@ def write(workdir: str) -> epath.Path:
         method=config["method"]["name"],
         config=json.dumps(config, indent=2),
         run=_read_optional(root / "run.json", {}),
-        table=_table(rows),
-        verdicts=verdicts(rows),
+        table=scores.table(rows),
+        verdicts=scores.verdicts(rows),
         about=rows[0].get("about", {}) if rows else {},
         bars=_bars(rows),
         curves=[{"stage": stage, "svg": _curve_svg(values)} for stage, values in curves.items()],
@@ -50,63 +50,6 @@ def write(workdir: str) -> epath.Path:
     )
     files.write_text(root / "report.html", page)
     return root / "report.html"
-
-
-def verdicts(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What the scores say, in sentences: the first step against the best baseline, then each step
-    against the one before it. {"text": sentence, "good": whether every metric is at least as good}.
-    """
-    overall = [row for row in rows if row["pair"] == "all"]
-    steps = [row for row in overall if row.get("kind") != "baseline"]
-    baselines = [row for row in overall if row.get("kind") == "baseline"]
-    said = []
-    if steps and baselines:
-        best = {m: max(row["metrics"][m] for row in baselines) for m in VERDICT}
-        said.append(_compare(steps[0], best, "the best baseline"))
-    for before, after in zip(steps, steps[1:]):
-        said.append(_compare(after, before["metrics"], before["name"]))
-    return said
-
-
-def _compare(row: Mapping, against: Mapping[str, float], name: str) -> dict[str, Any]:
-    mine = row["metrics"]
-    better = {metric: mine[metric] >= against[metric] for metric in VERDICT}
-    said = ", ".join(
-        f"{metric.upper()} {format_metric(metric, mine[metric])} "
-        f"{'≥' if better[metric] else '<'} {format_metric(metric, against[metric])}"
-        for metric in VERDICT
-    )
-    return {"text": f"{row['name']} against {name}: {said}", "good": all(better.values())}
-
-
-def _table(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    overall = [row for row in rows if row["pair"] == "all"]
-    if not overall:
-        return {"metrics": [], "rows": []}
-    metrics = list(overall[0]["metrics"])
-    best = {metric: max(row["metrics"][metric] for row in overall) for metric in metrics}
-    return {
-        "metrics": metrics,
-        "rows": [
-            {
-                "name": row["name"],
-                "baseline": row.get("kind") == "baseline",
-                "cells": [
-                    {
-                        "text": format_metric(metric, row["metrics"][metric]),
-                        "best": row["metrics"][metric] == best[metric],
-                    }
-                    for metric in metrics
-                ],
-            }
-            for row in overall
-        ],
-    }
-
-
-def format_metric(name: str, value: float) -> str:
-    """Decibels with two places, similarities with four."""
-    return f"{value:.2f}" if "psnr" in name else f"{value:.4f}"
 
 
 def _bars(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:

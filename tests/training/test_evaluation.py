@@ -1,0 +1,242 @@
+"""Scores are of the valid windows, by pair, on 8-bit frames; toy methods with known answers."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from psrjax import config as config_lib
+from psrjax.data import loader, spec
+from psrjax.errors import UserError
+from psrjax.methods.base import Method as Base
+from psrjax.training import evaluation, scores, synthesis
+
+T, SIZE = 3, 32
+
+
+class Toy(Base):
+    """Brightens the source in two steps; its baseline is the source."""
+
+    stage: str = "second"
+
+    @property
+    def reads(self):
+        return ("source", "target")
+
+    def setup(self):
+        self.gain = nn.Dense(1, name="gain")
+
+    def start(self, batch):
+        return jnp.zeros((), jnp.int32)
+
+    def synthesize(self, batch, carry, explain=False):
+        first = batch["source"] + 0.1
+        second = batch["source"] + 0.101 + 0.0 * carry
+        return {"video": second, "steps": {"first": first, "second": second}}, carry + 1
+
+    def baselines(self, batch):
+        return {"copy_source": batch["source"]}
+
+
+class Plain(Toy):
+    """Names no steps."""
+
+    def synthesize(self, batch, carry, explain=False):
+        made, carry = super().synthesize(batch, carry, explain)
+        return {"video": made["video"]}, carry
+
+
+def wire_batch(seed, valid):
+    random = np.random.default_rng(seed)
+    shape = (len(valid), T, SIZE, SIZE, 3)
+    mask = np.zeros((len(valid), T, SIZE, SIZE, 1), np.uint8)
+    mask[:, 1:, 8:24, 10:20] = 255  # the first frame of every window shows nobody
+    return {
+        "source": random.integers(20, 200, shape, np.uint8),
+        "target": random.integers(20, 200, shape, np.uint8),
+        "target_mask": mask,
+        "index": np.arange(len(valid), dtype=np.int32),
+        "valid": np.array(valid),
+    }
+
+
+IDS = [
+    [
+        {"clip": "a", "source_view": "cam1", "target_view": "cam2", "start": 0},
+        {"clip": "a", "source_view": "cam2", "target_view": "cam1", "start": 0},
+    ],
+    [
+        {"clip": "b", "source_view": "cam1", "target_view": "cam2", "start": 4},
+        {"clip": "b", "source_view": "cam2", "target_view": "cam1", "start": 4},
+    ],
+]
+
+
+@pytest.fixture
+def batches(monkeypatch):
+    made = [(wire_batch(0, [True, True]), IDS[0]), (wire_batch(1, [True, False]), IDS[1])]
+    monkeypatch.setattr(loader, "evaluation_batches", lambda *args, **kwargs: iter(made))
+    return made
+
+
+def evaluate(method=None, **options):
+    config = config_lib.base()
+    return evaluation.evaluate(method or Toy(), {"params": {}}, config, **options)
+
+
+def row(rows, name, pair="all"):
+    (found,) = (r for r in rows if r["name"] == name and r["pair"] == pair)
+    return found["metrics"]
+
+
+def quantised(source, shift):
+    return np.clip(np.round((source / 127.5 - 1.0 + shift + 1.0) * 127.5), 0, 255).astype(np.uint8)
+
+
+def test_scores_are_means_over_the_valid_windows_frames_and_agree_with_scikit_image(batches):
+    rows = evaluate().rows
+    by_pair = {"1->2": [], "2->1": []}
+    for batch, ids in batches:
+        for i in np.flatnonzero(batch["valid"]):
+            pair = "1->2" if ids[i]["source_view"] == "cam1" else "2->1"
+            for truth, source in zip(batch["target"][i], quantised(batch["source"][i], 0.1)):
+                by_pair[pair].append(
+                    (
+                        peak_signal_noise_ratio(truth, source, data_range=255),
+                        structural_similarity(truth, source, channel_axis=-1, data_range=255),
+                    )
+                )
+    everything = by_pair["1->2"] + by_pair["2->1"]
+    assert [len(by_pair["1->2"]), len(by_pair["2->1"])] == [2 * T, T]
+    for pair, values in {**by_pair, "all": everything}.items():
+        found = row(rows, "first", pair)
+        np.testing.assert_allclose(found["psnr"], np.mean(values, 0)[0], rtol=1e-5)
+        np.testing.assert_allclose(found["ssim_uniform7"], np.mean(values, 0)[1], atol=2e-5)
+
+
+def test_frames_are_scored_after_rounding_to_8_bits(batches):
+    rows = evaluate().rows
+    assert row(rows, "first") == row(rows, "second")  # 0.101 and 0.1 round to the same frames
+
+
+def test_frames_without_a_person_are_left_out_of_masked_scores_and_counted(batches):
+    rows = evaluate().rows
+    inside = []
+    for batch, _ in batches:
+        for i in np.flatnonzero(batch["valid"]):
+            for t in range(1, T):
+                mask = batch["target_mask"][i, t, ..., 0] > 0
+                truth = batch["target"][i, t][mask].astype(float)
+                made = quantised(batch["source"][i, t], 0.0)[mask].astype(float)
+                inside.append(10 * np.log10(255**2 / np.mean((truth - made) ** 2)))
+    np.testing.assert_allclose(row(rows, "copy_source")["m_psnr_in"], np.mean(inside), rtol=1e-5)
+    assert rows[0]["about"]["frames_without_person"] == 3
+
+
+def test_rows_name_every_step_baseline_and_pair_and_have_all_metrics(batches):
+    rows = evaluate(split="test").rows
+    names = ["copy_source", "first", "second"]
+    assert [r["name"] for r in rows if r["pair"] == "all"] == names
+    assert {(r["name"], r["pair"]) for r in rows} == {
+        (name, pair) for name in names for pair in ("all", "1->2", "2->1")
+    }
+    metrics = "ssim ssim_uniform7 psnr m_ssim_zero m_psnr_zero m_ssim_in m_psnr_in".split()
+    assert all(list(r["metrics"]) == metrics and r["split"] == "test" for r in rows)
+    assert [r["kind"] for r in rows if r["pair"] == "all"] == ["baseline", "step", "step"]
+
+
+def test_a_limit_and_samples_take_the_first_windows(batches):
+    found = evaluate(limit=2, samples=1)
+    assert found.rows[0]["about"]["windows"] == 2 and found.rows[0]["about"]["clips"] == 1
+    (sample,) = found.samples
+    assert (sample.clip, sample.source_view, sample.start) == ("a", "cam1", 0)
+    assert list(sample.videos) == ["source", "copy_source", "first", "second", "truth"]
+    np.testing.assert_array_equal(sample.videos["truth"], batches[0][0]["target"][0])
+    np.testing.assert_array_equal(sample.videos["copy_source"], batches[0][0]["source"][0])
+
+
+def test_a_method_without_named_steps_is_scored_under_its_stage(batches):
+    assert [r["name"] for r in scores.overall(evaluate(Plain()).rows)] == ["copy_source", "second"]
+
+
+def test_a_split_without_windows_is_said(monkeypatch):
+    monkeypatch.setattr(loader, "evaluation_batches", lambda *args, **kwargs: iter([]))
+    with pytest.raises(UserError, match="no window to evaluate in split 'nobody'"):
+        evaluate(split="nobody")
+
+
+@pytest.mark.parametrize(
+    ("frames", "starts"), [(8, (0,)), (16, (0, 8)), (19, (0, 8, 11)), (9, (0, 1))]
+)
+def test_windows_cover_every_frame_and_end_with_the_clip(frames, starts):
+    assert synthesis.windows(frames, 8) == starts
+    assert set(range(frames)) == {start + i for start in starts for i in range(8)}
+
+
+def test_a_clip_shorter_than_a_window_is_refused():
+    with pytest.raises(UserError, match="5 frames; this method needs 8"):
+        synthesis.windows(5, 8)
+
+
+def test_a_synthesized_clip_has_every_frame_once_and_in_order():
+    clip = {key: wire_batch(0, [True] * 3)[key] for key in ("source", "target")}
+    clip = {key: value.reshape(1, -1, *value.shape[2:])[:, :8] for key, value in clip.items()}
+
+    def read(start):
+        return {key: value[:, start : start + T] for key, value in clip.items()}
+
+    made = synthesis.synthesize(
+        Toy(), {"params": {}}, read, frames=8, window=T, baselines=("copy_source",)
+    )
+    assert list(made) == ["source", "copy_source", "first", "second", "truth"]
+    np.testing.assert_array_equal(made["truth"], clip["target"][0])
+    np.testing.assert_array_equal(made["first"], quantised(clip["source"][0], 0.1))
+
+
+@pytest.mark.parametrize(
+    ("views", "name"),
+    [(("cam1", "cam2"), "1->2"), (("cam01", "cam04"), "1->4"), (("front", "cam2"), "front->cam2")],
+)
+def test_pairs_of_numbered_views_are_named_by_their_numbers(views, name):
+    assert evaluation.pair_name(*views) == name
+
+
+def test_the_batch_of_the_toys_is_a_batch_of_the_contract():
+    spec.check(wire_batch(0, [True]), ("source", "target", "target_mask"))
+
+
+def rows_of(values):
+    return [
+        {"name": name, "kind": kind, "pair": "all", "metrics": {"ssim": ssim, "psnr": psnr}}
+        for name, kind, ssim, psnr in values
+    ]
+
+
+def test_verdicts_take_the_best_baseline_of_each_metric_by_itself():
+    rows = rows_of(
+        [
+            ("copy", "baseline", 0.9, 20.0),
+            ("x0", "baseline", 0.5, 25.0),
+            ("layer1", "step", 0.8, 26.0),
+            ("layer2", "step", 0.8, 26.5),
+        ]
+    )
+    first, second = scores.verdicts(rows)
+    assert not first["good"] and "SSIM 0.8000 < 0.9000, PSNR 26.00 ≥ 25.00" in first["text"]
+    assert second["good"] and second["text"].startswith("layer2 against layer1")
+
+
+def test_the_table_marks_the_best_of_each_column():
+    lines = scores.text_table(
+        rows_of([("copy", "baseline", 0.9, 20.0), ("layer1", "step", 0.8, 26.0)])
+    ).splitlines()
+    assert lines[1].split() == ["copy", "0.9000*", "20.00"]
+    assert lines[2].split() == ["layer1", "0.8000", "26.00*"]
+
+
+def test_a_grid_has_a_row_for_each_label_and_repeats_single_frames():
+    videos = {"source": np.zeros((1, 4, 6, 3), np.uint8), "made": np.ones((9, 4, 6, 3), np.uint8)}
+    picture = evaluation.grid(videos, columns=3)
+    assert picture.shape == (8, 18, 3)
+    assert picture[:4].max() == 0 and picture[4:].min() == 1
