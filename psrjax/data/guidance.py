@@ -1,9 +1,11 @@
 """What a filmed clip and the person's mesh tell about a view that nobody filmed: a batch's keys."""
 
+import dataclasses
 import os
 import zipfile
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
@@ -28,6 +30,32 @@ class Mesh:
     faces: np.ndarray
     groups: np.ndarray
     mirror_groups: tuple[int, ...]
+
+    def cut(self, first: int, end: int) -> "Mesh":
+        """The mesh from a frame to before another one."""
+        return dataclasses.replace(self, vertices=self.vertices[first:end])
+
+
+def fit_frames(
+    frames: UInt8[np.ndarray, "t y x 3"], size: tuple[int, int]
+) -> UInt8[np.ndarray, "t h w 3"]:
+    """Frames cut about their centre to the shape of `size` (height, width), then resized to it."""
+    top, left, height, width = _box(frames.shape[1:3], size)
+    cut = frames[:, top : top + height, left : left + width]
+    return np.stack([cv2.resize(f, size[::-1], interpolation=cv2.INTER_AREA) for f in cut])
+
+
+def fit_camera(camera: Camera, size: tuple[int, int]) -> Camera:
+    """The camera of frames that `fit_frames` has changed."""
+    top, left, height, width = _box(camera.size, size)
+    return camera.cropped(top, left, height=height, width=width).resized(*size)
+
+
+def _box(have: tuple[int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Top, left, height and width of the largest centred box with the shape of `size`."""
+    scale = min(have[0] / size[0], have[1] / size[1])
+    height, width = round(size[0] * scale), round(size[1] * scale)
+    return (have[0] - height) // 2, (have[1] - width) // 2, height, width
 
 
 def read_mesh(path: str | os.PathLike) -> Mesh:

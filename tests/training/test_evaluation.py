@@ -175,23 +175,24 @@ def test_windows_cover_every_frame_and_end_with_the_clip(frames, starts):
 
 
 def test_a_clip_shorter_than_a_window_is_refused():
-    with pytest.raises(UserError, match="5 frames; this method needs 8"):
+    with pytest.raises(UserError, match="5 frames; this method needs at least 8"):
         synthesis.windows(5, 8)
 
 
-def test_a_synthesized_clip_has_every_frame_once_and_in_order():
+def test_a_synthesized_clip_has_every_frame_once_and_in_order(monkeypatch):
     clip = {key: wire_batch(0, [True] * 3)[key] for key in ("source", "target")}
     clip = {key: value.reshape(1, -1, *value.shape[2:])[:, :8] for key, value in clip.items()}
 
     def read(start):
         return {key: value[:, start : start + T] for key, value in clip.items()}
 
-    made = synthesis.synthesize(
-        Toy(), {"params": {}}, read, frames=8, window=T, baselines=("copy_source",)
-    )
-    assert list(made) == ["source", "copy_source", "first", "second", "truth"]
-    np.testing.assert_array_equal(made["truth"], clip["target"][0])
-    np.testing.assert_array_equal(made["first"], quantised(clip["source"][0], 0.1))
+    monkeypatch.setattr(synthesis, "BESIDE", ("copy_source",))
+    inputs = synthesis.Inputs(read, frames=8, window=T, times=np.arange(8) / 25, name="")
+    made = synthesis.synthesize(Toy(), {"params": {}}, inputs)
+    assert list(made.videos) == ["source", "copy_source", "first", "second", "truth"]
+    assert made.result == "second"
+    np.testing.assert_array_equal(made.videos["truth"], clip["target"][0])
+    np.testing.assert_array_equal(made.videos["first"], quantised(clip["source"][0], 0.1))
 
 
 @pytest.mark.parametrize(
