@@ -1,33 +1,43 @@
 """The demo: renders a data set, trains all stages, scores them, and shows what came out."""
 
+import dataclasses
 import datetime
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 from absl import logging
 from etils import epath
+from tqdm.auto import tqdm
 
 from psrjax import files
-from psrjax.data import loader, video
+from psrjax.data import loader
 from psrjax.training import checkpoint, evaluation, machine, report, stages, synthesis
 
 SHOWN = 3  # comparison videos, of different clips and pairs of views
 
 
-def run(config: Any, workdir: str, *, command: str) -> epath.Path:
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """What the demo made: the report's path, the scores' rows and the seconds of each part."""
+
+    report: epath.Path
+    rows: list[dict[str, Any]]
+    parts: list[dict[str, Any]]
+    peak_memory_gib: float
+
+
+def run(config: Any, workdir: str, *, command: str) -> Shown:
     """Does everything, or what is left of it, and writes `<workdir>/report.html`.
 
-    A second call with the same arguments renders and trains nothing that is there already.
+    A call after an interrupted one renders and trains nothing that is there already.
 
     Args:
-      config: a locked config whose method gives baselines.
+      config: a locked config.
       workdir: the run's directory.
       command: what the user typed, for the report.
-
-    Returns:
-      The path of the report.
 
     Raises:
       UserError: as training and evaluation do.
@@ -35,7 +45,7 @@ def run(config: Any, workdir: str, *, command: str) -> epath.Path:
     root = epath.Path(workdir)
     clock = _Clock(root / "run.json", command)
     with clock.part("render the people"):
-        loader.prepare(config.data)
+        loader.directory(config.data)
     with clock.part("train, compilation included"):
         stages.train(config, workdir)
     method, variables, config, _ = checkpoint.restore_for_inference(workdir)
@@ -44,8 +54,35 @@ def run(config: Any, workdir: str, *, command: str) -> epath.Path:
         files.write_json(root / "results.json", found.rows)
     with clock.part("comparison videos"):
         _show(method, variables, config, root / "videos")
-    clock.close()
-    return report.write(workdir)
+    page = report.write(workdir)
+    return Shown(page, found.rows, clock.parts(), machine.peak_memory_gib())
+
+
+def _show(method: Method, variables: Any, config: Any, folder: epath.Path) -> None:
+    """Synthesizes whole clips, of different people and pairs of views, and lists them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    source = loader.open_split(config.data, config.data.eval_split)
+    spread = np.linspace(0, len(source.clips) - 1, min(SHOWN, len(source.clips))).round()
+    entries = []
+    clips = [source.clips[int(place)] for place in spread]
+    for number, clip in enumerate(tqdm(clips, "comparison videos", unit="clip")):
+        views = tuple(clip.views)
+        pair = (views[number % len(views)], views[(number + 1) % len(views)])
+        inputs = synthesis.from_data(method, config, clip=clip.name, views=pair)
+        made = synthesis.synthesize(method, variables, inputs)
+        name = f"{clip.name}.{pair[0]}-{pair[1]}"
+        _, compare = synthesis.write(folder / f"{name}.mp4", made)
+        with files.replacing(folder / f"{name}.png") as path:
+            path.write_bytes(codec.encode_png(evaluation.grid(made.videos)))
+        entries.append(
+            {
+                "title": inputs.name,
+                "labels": list(made.videos),
+                "video": compare.name,
+                "strip": f"{name}.png",
+            }
+        )
+    files.write_json(folder / "index.json", entries)
 
 
 class _Clock:
@@ -54,7 +91,7 @@ class _Clock:
     def __init__(self, path: epath.Path, command: str):
         self._path = path
         record = files.read_json(path) if path.exists() else {"parts": []}
-        self._seconds = {part["name"]: part["seconds"] for part in record["parts"]}
+        self._parts = {part["name"]: part for part in record["parts"]}
         self._record = {
             "command": command,
             "commit": machine.commit(),
@@ -64,16 +101,20 @@ class _Clock:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Times one part; the times of an earlier, interrupted call are added."""
+        """Times one part. A part that was cut off goes on counting; one that was done and is only
+        looked through again keeps its time."""
         logging.info("%s", name)
-        started = time.monotonic()
+        part = self._parts.setdefault(name, {"name": name, "seconds": 0.0, "done": False})
+        before, was_done, started = part["seconds"], part["done"], time.monotonic()
         try:
             yield
+            part["done"] = True
         finally:
-            self._seconds[name] = self._seconds.get(name, 0.0) + time.monotonic() - started
-            self.close()
+            taken = time.monotonic() - started
+            part["seconds"] = max(before, taken) if was_done else before + taken
+            self.write()
 
-    def close(self) -> None:
+    def write(self) -> None:
         """Writes what is known so far."""
         now = datetime.datetime.now(datetime.UTC)
         files.write_json(
@@ -81,7 +122,11 @@ class _Clock:
             {
                 **self._record,
                 "finished": now.strftime("%Y-%m-%d %H:%M UTC"),
-                "parts": [{"name": n, "seconds": s} for n, s in self._seconds.items()],
+                "parts": self.parts(),
                 "peak_memory_gib": machine.peak_memory_gib(),
             },
         )
+
+    def parts(self) -> list[dict[str, Any]]:
+        """[{"name", "seconds", "done"}] in the order in which they were begun."""
+        return list(self._parts.values())
