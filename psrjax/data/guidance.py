@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from psrjax.data.recording_views import PAPER_FACES, PAPER_NEIGHBOURS, encode_depth
+from psrjax.data.recording_views import encode_depth
 from psrjax.errors import UserError
 from psrjax.ops import body, raster, visibility
 from psrjax.ops.camera import Camera
@@ -132,7 +132,7 @@ def guide(
         if all((picture.face < 0).all() for picture in pictures):
             raise UserError(f"the {name} camera does not see the mesh in any frame")
     faces = {name: np.stack([p.face for p in pictures]) for name, pictures in seen.items()}
-    count = max(1, round(PAPER_NEIGHBOURS * len(mesh.faces) / PAPER_FACES))
+    count = visibility.neighbour_count(len(mesh.faces))
     neighbours = visibility.face_neighbours(mesh.vertices[0], mesh.faces, count)
     seen_by = visibility.visibility_map(faces["source"], faces["target"], neighbours, count)
     prior = visibility.texture_transfer(
