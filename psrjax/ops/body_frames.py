@@ -79,7 +79,7 @@ def _along(axis: np.ndarray, front: np.ndarray) -> np.ndarray:
     return np.stack([front, np.cross(axis, front), axis], -1)
 
 
-def _swing(vector: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+def swing(vector: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
     """Turns `vector` by the smallest rotation that takes the unit `start` to the unit `end`."""
     cross = np.cross(start, end)
     cosine = (start * end).sum(-1, keepdims=True)
@@ -128,11 +128,11 @@ def _arm(joints: np.ndarray, side: str, chest: np.ndarray) -> dict:
     upper, lower = elbow - shoulder, wrist - elbow
     first, second = _unit(upper), _unit(lower)
     start = np.einsum("tij,j->ti", chest, _ARM_AT_REST * (1, 1 if side == "left" else -1, 1))
-    swung = _swing(chest[:, :, 0], start, first)
+    swung = swing(chest[:, :, 0], start, first)
     hinge = np.cross(first, second)  # an elbow flexes towards its front
     bent = _bend(hinge)
     front = _unit(bent * np.cross(_unit(hinge), first) + (1 - bent) * swung)
-    forearm = _along(second, _swing(front, first, second))
+    forearm = _along(second, swing(front, first, second))
     return {
         f"{side}_collar": (
             _along(_unit(collar), chest[:, :, 0]),
@@ -150,16 +150,16 @@ def _leg(joints: np.ndarray, side: str, pelvis: np.ndarray) -> dict:
     hip, knee, ankle, big, small, heel = (joints[:, index] for index in _LEGS[side])
     upper, lower = knee - hip, ankle - knee
     first, second = _unit(upper), _unit(lower)
-    swung = _swing(pelvis[:, :, 0], -pelvis[:, :, 2], first)
+    swung = swing(pelvis[:, :, 0], -pelvis[:, :, 2], first)
     toes = 0.5 * (big + small) - heel
     outward = (small - big) * (1 if side == "left" else -1)
     known = np.isfinite(toes + outward).all(-1, keepdims=True)
-    ahead = _unit(np.where(known, toes, _swing(swung, first, second)))
-    hint = _unit(_without(_swing(swung, first, second) + ahead, second))
+    ahead = _unit(np.where(known, toes, swing(swung, first, second)))
+    hint = _unit(_without(swing(swung, first, second) + ahead, second))
     hinge = np.cross(first, second)  # a knee flexes away from its front
     bent = _bend(hinge)
-    front = _unit(bent * np.cross(first, _unit(hinge)) + (1 - bent) * _swing(hint, second, first))
-    shin = _along(second, _swing(front, first, second))
+    front = _unit(bent * np.cross(first, _unit(hinge)) + (1 - bent) * swing(hint, second, first))
+    shin = _along(second, swing(front, first, second))
     level = np.where(known, outward, np.cross(-second, ahead))
     level = _unit(_without(level, ahead))
     foot = np.stack([ahead, level, np.cross(ahead, level)], -1)
