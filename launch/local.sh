@@ -3,7 +3,7 @@
 #
 #   bash launch/local.sh demo                 render, train, score and show, in runs/demo
 #   bash launch/local.sh test [pytest args]   ruff and the fast tests
-#   bash launch/local.sh train --config=…     any psrjax command; paths are relative to where you are
+#   bash launch/local.sh COMMAND …            any psrjax command; paths are relative to where you are
 #
 # PYTHON=/path/to/python              the interpreter to build .venv with (3.11 or newer)
 # PSRJAX_ACCELERATOR=cpu|cuda|tpu     instead of what is found
