@@ -1,0 +1,102 @@
+"""Any frames of any stream can be read; what is missing or damaged is named, never returned."""
+
+import json
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+
+from psrjax.data.source import Source
+from psrjax.errors import UserError
+
+
+def test_chosen_frames_come_in_the_order_asked_for(data_set):
+    frames = Source(data_set, "train").read("a", "cam2", "frames", [11, 0, 8, 0])
+    assert frames[:, 0, 0].tolist() == [[2, 11, 0], [2, 0, 0], [2, 8, 0], [2, 0, 0]]
+
+
+def test_clips_list_their_views_and_facts(data_set):
+    source = Source(data_set, "train")
+    assert [clip.name for clip in source.clips] == ["a", "b", "c"]
+    clip = source.clip("b")
+    assert list(clip.views) == ["cam1", "cam2", "cam3"] and clip.frames == 12
+    assert clip.views["cam1"].size == (24, 32) and clip.views["cam1"].fps == 25.0
+    assert source.meta == {"near": 1.0}
+
+
+def test_a_source_can_be_sent_to_another_process(data_set):
+    source = Source(data_set, "train")
+    before = source.read("c", "cam1", "depth", [3])
+    np.testing.assert_array_equal(
+        pickle.loads(pickle.dumps(source)).read("c", "cam1", "depth", [3]), before
+    )
+
+
+@pytest.fixture
+def copy(data_set, tmp_path):
+    return shutil.copytree(data_set, tmp_path / "copy")
+
+
+def record_file(directory):
+    return next(directory.glob("clips-train.array_record*"))
+
+
+def test_a_cut_off_file_is_named_even_if_its_size_is_as_it_was(copy):
+    path = record_file(copy)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(UserError, match=f"{path.name}.*cut off"):
+        Source(copy, "train")
+    path.write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
+    with pytest.raises(UserError, match=f"{path.name}.*damaged"):
+        Source(copy, "train")
+    path.unlink()
+    with pytest.raises(UserError, match=f"{path.name}.*missing"):
+        Source(copy, "train")
+
+
+def test_a_flipped_byte_is_an_error_that_names_file_and_clip(copy):
+    path = record_file(copy)
+    data = bytearray(path.read_bytes())
+    place = data.find(b"\x89PNG") + 40  # inside the first stored frame, of clip a
+    data[place] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=f"{path.name}: record 0 .clip 'a'. is damaged"):
+        Source(copy, "train").read("a", "cam1", "frames")
+
+
+def test_a_folder_that_is_no_data_set_says_what_makes_one(tmp_path):
+    with pytest.raises(UserError, match="psrjax prepare"):
+        Source(tmp_path, "train")
+
+
+def test_another_format_is_refused(copy):
+    manifest = json.loads((copy / "manifest.json").read_text())
+    (copy / "manifest.json").write_text(json.dumps({**manifest, "format": 99}))
+    with pytest.raises(UserError, match="format 99"):
+        Source(copy, "train")
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (("z", "cam1", "frames", [0]), "no clip 'z'"),
+        (("a", "cam9", "frames", [0]), "no view 'cam9'"),
+        (("a", "cam1", "frames", [12]), "frames 0 to 11"),
+        (("a", "cam1", "frames", [-1]), "frames 0 to 11"),
+    ],
+)
+def test_what_is_not_there_is_named(data_set, asked, message):
+    with pytest.raises(UserError, match=message):
+        Source(data_set, "train").read(*asked)
+
+
+def test_a_source_view_that_was_not_prepared_is_named(data_set):
+    with pytest.raises(UserError, match="no prior from source view 'cam1', only from"):
+        Source(data_set, "train").read("a", "cam1", "prior", [0], source="cam1")
+
+
+def test_an_unknown_split_lists_the_splits(data_set):
+    with pytest.raises(UserError, match="no split 'validation'; there are train, test"):
+        Source(data_set, "validation")

@@ -1,0 +1,58 @@
+"""A batch that breaks the contract is refused by name; decoding gives the contract's ranges."""
+
+import numpy as np
+import pytest
+
+from psrjax.data import spec
+from psrjax.errors import UserError
+
+SIZES = {"b": 2, "k": 3, "t": 4, "h": 6, "w": 5}
+
+
+def test_zeros_satisfy_the_contract_and_give_back_the_sizes():
+    batch = spec.zeros(spec.KEYS, SIZES)
+    assert spec.check(batch, spec.KEYS) == SIZES
+
+
+def test_a_missing_key_says_what_it_is_and_what_makes_it():
+    with pytest.raises(UserError, match="'target_depth'.*psrjax prepare"):
+        spec.check(spec.zeros(["target"], SIZES), ["target", "target_depth"])
+
+
+@pytest.mark.parametrize(
+    ("key", "array", "message"),
+    [
+        ("target", np.zeros((2, 4, 6, 5, 3), np.float32), "type float32"),
+        ("target", np.zeros((2, 4, 6, 5), np.uint8), "shape"),
+        ("target_mask", np.zeros((2, 5, 6, 5, 1), np.uint8), "shape"),
+        ("target_visibility", np.full((2, 4, 6, 5, 1), 3, np.uint8), "0..2"),
+        ("target_depth", np.full((2, 4, 6, 5, 1), 1.5, np.float16), "0.0..1.0"),
+        ("target_flow", np.full((2, 4, 6, 5, 2), np.nan, np.float16), "not finite"),
+        ("smell", np.zeros(2), "not in the contract"),
+    ],
+)
+def test_what_breaks_the_contract_is_named(key, array, message):
+    batch = {**spec.zeros(["source", "target"], SIZES), key: array}
+    with pytest.raises(UserError, match=f"'{key}'.*{message}|{message}"):
+        spec.check(batch, ["target"])
+
+
+def test_decode_gives_the_ranges_of_the_contract():
+    batch = spec.zeros(spec.KEYS, SIZES)
+    full = {
+        key: np.full_like(array, 255 if array.dtype == np.uint8 else 1)
+        for key, array in batch.items()
+    }
+    low, high = spec.decode(batch), spec.decode(full)
+    assert float(low["source"].min()) == -1.0 and float(high["source"].max()) == 1.0
+    assert float(low["target_mask"].min()) == 0.0 and float(high["target_mask"].max()) == 1.0
+    assert high["target_iuv"][0, 0, 0, 0].tolist() == [255.0, 1.0, 1.0]
+    assert high["target_visibility"].dtype == np.int32
+    assert high["target_flow"].dtype == np.float32
+    assert high["valid"].dtype == bool
+
+
+def test_frames_survive_decoding_and_encoding_bit_for_bit():
+    frames = np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 1, 16, 16, 3)
+    video = spec.decode({"target": frames})["target"]
+    np.testing.assert_array_equal(spec.encode_colors(video), frames)
