@@ -57,6 +57,8 @@ def base() -> ConfigDict:
                 "train_split": "train",
                 "eval_split": "test",
                 "crop": (0, 0),  # height and width; 0 is the stored size
+                "flip": 0.0,  # how often a training clip is mirrored
+                "jitter": 0.0,  # how far its colours are changed
                 "sampling": {
                     "source": "same_time",
                     "k": 1,

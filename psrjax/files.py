@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from etils import epath
@@ -69,3 +70,8 @@ def read_json(path: str | os.PathLike) -> Any:
         raise UserError(f"{path}: is a folder, not a JSON file") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not JSON, or cut off ({error})") from error
+
+
+def cache_folder() -> Path:
+    """Where rendered data, weights and compiled programs are kept: $PSRJAX_CACHE or ~/.cache/psrjax."""
+    return Path(os.environ.get("PSRJAX_CACHE") or Path.home() / ".cache" / "psrjax")

@@ -9,13 +9,14 @@ import jax
 from absl import logging
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from psrjax import files
 from psrjax.errors import UserError
 
 AXES = ("data", "fsdp")
 
 
 def start_distributed() -> None:
-    """Joins this process to the others of the run; alone, it does nothing. Call before JAX's devices.
+    """Joins this process to the others of the run, if there are any; before any use of devices.
 
     TPU slices of several hosts and SLURM jobs of several tasks are found by JAX itself. Anywhere
     else the environment tells: JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES
@@ -32,6 +33,15 @@ def start_distributed() -> None:
         )
     elif address or tasks > 1 or len(hosts) > 1 or "MEGASCALE_COORDINATOR_ADDRESS" in os.environ:
         jax.distributed.initialize()
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs in the user's own cache folder, unless JAX was told another place."""
+    if jax.config.jax_compilation_cache_dir:
+        return
+    folder = files.cache_folder() / "compiled"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # who writes here runs code in our name
+    jax.config.update("jax_compilation_cache_dir", os.fspath(folder))
 
 
 def make_mesh(mesh_config: Mapping[str, Any]) -> Mesh:
@@ -88,6 +98,20 @@ def state_sharding(abstract: Any, mesh: Mesh, *, min_bytes: int = 1 << 20) -> An
         return NamedSharding(mesh, PartitionSpec(*[None] * largest, "fsdp"))
 
     return jax.tree.map(place, abstract)
+
+
+def describe(array: jax.Array) -> jax.ShapeDtypeStruct:
+    """The shape, type and sharding of an array, without its values."""
+    return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding)
+
+
+def place(abstract: Any, shardings: Any) -> Any:
+    """A tree of shapes and types with the shardings that its arrays are to have."""
+    return jax.tree.map(
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
+        abstract,
+        shardings,
+    )
 
 
 def log_placement(abstract: Any, shardings: Any, mesh: Mesh) -> None:

@@ -1,0 +1,337 @@
+"""Checkpoints of a stage: written whole, resumed bit for bit, read for inference or another run."""
+
+import contextlib
+import errno
+import json
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from absl import logging
+from etils import epath
+from jax.sharding import Sharding, SingleDeviceSharding
+from ml_collections import ConfigDict
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from psrjax import config as config_lib
+from psrjax import files
+from psrjax.errors import UserError
+from psrjax.methods import base
+from psrjax.methods.base import Method
+from psrjax.training.state import TrainState, copy_nets
+
+FOLDER = "checkpoints"  # in the directory of a stage
+CONFIG = "config.json"  # in the run directory
+FREE_FIELDS = ("dtype", "remat", "conv")  # of the method: how it computes, not what
+
+
+class Checkpoints:
+    """The checkpoints of one stage, the newest `keep` of them."""
+
+    def __init__(self, directory: str | os.PathLike, config: ConfigDict):
+        """Opens `<directory>/checkpoints`, makes it if need be, and clears what was half-written.
+
+        Args:
+          directory: of the stage.
+          config: of the stage; saved with every checkpoint and compared on resume.
+        """
+        self.folder = absolute(directory) / FOLDER
+        self._config = config
+        self._manager = ocp.CheckpointManager(
+            self.folder,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=preservation_policy.LatestN(config.keep_checkpoints),
+                cleanup_tmp_directories=True,
+                # On a CPU the arrays to be written in the background are views of the very
+                # buffers that the next step is given to overwrite.
+                enable_async_checkpointing=jax.default_backend() != "cpu",
+            ),
+        )
+
+    def latest_step(self) -> int:
+        """The step of the newest checkpoint; 0 where there is none."""
+        return self._manager.latest_step() or 0
+
+    def save(self, step: int, state: TrainState, position: Mapping[str, Any]) -> None:
+        """Saves a state, unless this step is saved already.
+
+        Args:
+          step: how many steps were taken.
+          state: it must be finite; the caller has looked.
+          position: of the data, as its iterator gives it; a record and a cross-check.
+        """
+        if step == self._manager.latest_step():
+            return
+        if position["next_index"] != step:
+            raise RuntimeError(f"the data stands at {dict(position)}, the state at step {step}")
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state),
+                data=ocp.args.JsonSave(dict(position)),
+                config=ocp.args.JsonSave(self._config.to_dict()),
+            ),
+            force=True,
+        )
+
+    def restore(self, abstract: TrainState) -> TrainState | None:
+        """The newest state that can be read, or None where none was ever saved.
+
+        Damaged checkpoints newer than it are removed, with a warning: the run makes them again.
+
+        Args:
+          abstract: shapes, types and this run's shardings.
+
+        Raises:
+          UserError: if the run was another method's or had another batch, or nothing can be read.
+        """
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        errors = {}
+        for step in steps:
+            try:
+                saved = _read_config(self.folder / str(step))
+                compare_configs(saved, self._config, self.folder.parent)
+                args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+                state = self._manager.restore(step, args=args)["state"]
+            except (ValueError, TypeError, KeyError, OSError) as error:  # what damage looks like
+                logging.warning("checkpoint %s cannot be read: %s", self.folder / str(step), error)
+                errors[step] = error
+                continue
+            self._remove(errors)
+            return state
+        if steps:
+            first = " ".join(str(errors[steps[0]]).split())[:200]
+            raise UserError(f"{self.folder}: none of its checkpoints can be read ({first})")
+        return None
+
+    def reached_preemption(self, step: int) -> bool:
+        """Whether the machine is about to be taken away; the same answer in every process."""
+        return self._manager.reached_preemption(step)
+
+    def close(self) -> None:
+        """Waits until everything is written."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+    def _remove(self, steps: Mapping[int, Any]) -> None:
+        if not steps:
+            return
+        if jax.process_index() == 0:
+            for step in steps:
+                (self.folder / str(step)).rmtree()
+        ocp.utils.sync_global_processes("psrjax:remove_damaged")
+        self._manager.reload()
+
+
+@contextlib.contextmanager
+def telling_full_disks(folder: os.PathLike) -> Iterator[None]:
+    """Turns "no space left", however deep orbax wraps it, into a UserError that names `folder`."""
+    try:
+        yield
+    except Exception as error:
+        if not is_full_disk(error):
+            raise
+        raise UserError(
+            f"{folder}: the disk is full; the last checkpoint is whole: make room and start the "
+            "same command again"
+        ) from error
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether an error, or one that it came from, says that there is no room to write."""
+    seen: list[BaseException] = []
+    todo = [error]
+    while todo:
+        current = todo.pop()
+        if current in seen:
+            continue
+        seen.append(current)
+        if getattr(current, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if any(text in str(current) for text in ("No space left", "Disk quota exceeded")):
+            return True
+        todo += [e for e in (current.__cause__, current.__context__) if e is not None]
+        todo += getattr(current, "exceptions", ())
+    return False
+
+
+def absolute(path: str | os.PathLike) -> epath.Path:
+    """An absolute path, local or gs://."""
+    path = epath.Path(path)
+    return path if "://" in os.fspath(path) else epath.Path(os.path.abspath(path.expanduser()))
+
+
+def compare_configs(old: ConfigDict, new: ConfigDict, where: Any) -> None:
+    """Compares the config of a saved run with this run's; differences that may be are logged.
+
+    Raises:
+      UserError: if the method, a field of it that changes what it computes, or the batch differ.
+    """
+    found = config_lib.differences(old, new)
+    for key, (before, after) in found.items():
+        method = key.startswith("method.") and key.removeprefix("method.") not in FREE_FIELDS
+        if method or key == "batch":
+            raise UserError(
+                f"{where}: was trained with {key}={before!r}, this config says {after!r}: give "
+                "another --workdir, or the config of that run"
+            )
+        logging.info("%s: %s was %r, is now %r", where, key, before, after)
+
+
+def load_variables(
+    directory: str | os.PathLike, sharding: Sharding | None = None
+) -> dict[str, Any]:
+    """What a stage's newest readable checkpoint holds for inference.
+
+    Args:
+      directory: of the stage.
+      sharding: of every array; by default it lies on this process's first device.
+
+    Returns:
+      {"variables": {"params": (averaged where the run kept averages), collection: …},
+       "config": the stage's config, "step": int}.
+
+    Raises:
+      UserError: if there is no checkpoint, or none that can be read.
+    """
+    folder = absolute(directory) / FOLDER
+    steps = saved_steps(directory)
+    sharding = sharding or SingleDeviceSharding(jax.local_devices()[0])
+    for step in steps:
+        try:
+            config = _read_config(folder / str(step))
+            state = _read_arrays(folder / str(step) / "state", sharding)
+        except (ValueError, TypeError, KeyError, OSError) as error:
+            logging.warning("checkpoint %s cannot be read: %s", folder / str(step), error)
+            continue
+        variables = {"params": {**state["params"], **state["ema"]}, **state["stats"]}
+        return {"variables": variables, "config": config, "step": step}
+    what = "none of its checkpoints can be read" if steps else "has no checkpoint"
+    raise UserError(f"{absolute(directory)}: {what}")
+
+
+def saved_steps(directory: str | os.PathLike) -> list[int]:
+    """The steps of a stage's checkpoints, the newest first."""
+    folder = absolute(directory) / FOLDER
+    names = [path.name for path in folder.iterdir()] if folder.exists() else []
+    return sorted((int(name) for name in names if name.isdigit()), reverse=True)
+
+
+def find_stage(workdir: str | os.PathLike, stage: str | None = None) -> str:
+    """The stage to use of a run: the last finished one, else the last with any checkpoint.
+
+    Raises:
+      UserError: if the directory is not a run's, or the stage is not of it or has no checkpoint.
+    """
+    root = absolute(workdir)
+    config = read_run_config(root)
+    if stage:
+        if stage not in config.stages:
+            raise UserError(f"{root}: no stage {stage!r}; there are {', '.join(config.stages)}")
+        return stage
+    begun = [name for name in config.stages if saved_steps(root / name)]
+    if not begun:
+        raise UserError(f"{root}: no stage of it has a checkpoint yet; `psrjax train` makes them")
+    finished = [
+        name
+        for name in begun
+        if saved_steps(root / name)[0] >= config_lib.stage_config(config, name).steps
+    ]
+    return (finished or begun)[-1]
+
+
+def read_run_config(workdir: str | os.PathLike) -> ConfigDict:
+    """The config of a run directory. Raises UserError if it is not one."""
+    root = absolute(workdir)
+    if not (root / CONFIG).exists():
+        raise UserError(f"{root}: not the directory of a run (it has no {CONFIG})")
+    return config_lib.from_json(json.dumps(files.read_json(root / CONFIG)))
+
+
+def restore_for_inference(
+    workdir: str | os.PathLike, stage: str | None = None
+) -> tuple[Method, dict[str, Any], ConfigDict, str]:
+    """(method, variables, stage's config, stage): what evaluation and synthesis need of a run.
+
+    The variables are the averaged ones where the run kept averages. Without `stage` it is the last
+    finished one, or the last with a checkpoint where none is finished.
+
+    Raises:
+      UserError: if the directory is not a run's, or holds no checkpoint that can be read.
+    """
+    name = find_stage(workdir, stage)
+    found = load_variables(absolute(workdir) / name)
+    config = found["config"]
+    method = base.build(**config_lib.method_fields(config))
+    logging.info("%s: stage %s at step %d", absolute(workdir), name, found["step"])
+    return method, found["variables"], config, name
+
+
+def start_from(
+    state: TrainState, variables: Mapping[str, Any], nets: tuple[str, ...], where: Any
+) -> TrainState:
+    """A fresh state with every collection of `nets` as in `variables`, with the state's shardings.
+
+    Args:
+      state: fresh.
+      variables: of another run or stage.
+      nets: the nets to copy; () is all that both have.
+      where: the other run's directory, for messages.
+
+    Raises:
+      UserError: if a net is missing on either side, or has other shapes there.
+    """
+    common = [net for net in state.params if net in variables["params"]]
+    for net in nets or common:
+        if net not in common:
+            raise UserError(
+                f"config.init.nets: {net!r} is not in both runs; {where} and this one share "
+                f"{', '.join(common) or 'no net'}"
+            )
+        _check_shapes(state.params[net], variables["params"][net], net, where)
+    logging.info("%s gives the nets %s", where, ", ".join(nets or common) or "none")
+    return copy_nets(state, variables, nets or common)
+
+
+def _check_shapes(here: Any, there: Any, net: str, where: Any) -> None:
+    old, new = _shapes(there), _shapes(here)
+    for name in sorted(set(old) | set(new)):
+        if old.get(name) != new.get(name):
+            raise UserError(
+                f"net {net!r} of {where} does not fit: {name} is {old.get(name)} there and "
+                f"{new.get(name)} here; use the same method fields"
+            )
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def _read_config(folder: epath.Path) -> ConfigDict:
+    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+        return config_lib.from_json(json.dumps(reader.restore(folder / "config")))
+
+
+def _read_arrays(folder: epath.Path, sharding: Sharding) -> dict[str, Any]:
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+        saved = reader.metadata(folder).item_metadata.tree
+        wanted = {
+            name: jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+                saved.get(name, {}),
+            )
+            for name in ("params", "stats", "ema")
+        }
+        return reader.restore(
+            folder,
+            args=ocp.args.PyTreeRestore(
+                item=wanted,
+                restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
+                partial_restore=True,
+            ),
+        )

@@ -1,0 +1,88 @@
+"""Trains the stages of a config one after the other, in one run directory."""
+
+import io
+import os
+from functools import partial
+
+import jax
+import numpy as np
+from absl import logging
+from etils import epath
+from ml_collections import ConfigDict
+from PIL import Image
+
+from psrjax import config as config_lib
+from psrjax import files
+from psrjax.errors import UserError
+from psrjax.methods import base
+from psrjax.training import checkpoint, evaluation, loop
+from psrjax.training.state import TrainState
+
+_SAMPLES = 2  # windows in one picture of samples
+
+
+def train(config: ConfigDict, workdir: str | os.PathLike) -> TrainState | None:
+    """Trains the stages in `<workdir>/<stage>/`; skips the finished ones, resumes the cut one.
+
+    Each stage starts from the one before it in `config.stages`, the first one of this run from
+    `config.init` where that is given.
+
+    Returns:
+      The state at the end of the last stage that was trained; None if all were finished.
+
+    Raises:
+      UserError: as `loop.train_stage`; if `workdir` belongs to another method or batch; if the
+        stage before the first one to train has no checkpoint.
+    """
+    config_lib.validate(config)
+    root = checkpoint.absolute(workdir)
+    if (root / checkpoint.CONFIG).exists():
+        checkpoint.compare_configs(checkpoint.read_run_config(root), config, root)
+    if jax.process_index() == 0:
+        files.write_text(root / checkpoint.CONFIG, config_lib.to_json(config) + "\n")
+    state = None
+    for place, stage in enumerate(config.stages):
+        if config.only and stage not in config.only:
+            continue
+        own = config_lib.stage_config(config, stage)
+        if is_finished(root / stage, own):
+            logging.info("%s: finished, at step %d", root / stage, own.steps)
+            continue
+        is_first = stage == (config.only or config.stages)[0]
+        if place > 0 and not (is_first and config.init.path):
+            own = _from_stage_before(own, root, config.stages[place - 1])
+        state = loop.train_stage(own, root / stage, evaluate=partial(write_samples, own, root))
+    return state
+
+
+def is_finished(directory: epath.Path, config: ConfigDict) -> bool:
+    """Whether a stage has a checkpoint at its last step."""
+    steps = checkpoint.saved_steps(directory)
+    return bool(steps) and steps[0] >= config.steps
+
+
+def write_samples(config: ConfigDict, root: epath.Path, state: TrainState, step: int) -> None:
+    """Writes `<root>/<stage>/samples/<step>.png`: windows of the evaluation split, row by label."""
+    if jax.process_count() > 1:
+        logging.log_first_n(
+            logging.INFO, "samples are written by runs of one process; use psrjax evaluate", 1
+        )
+        return
+    method = base.build(**config_lib.method_fields(config))
+    found = evaluation.evaluate(method, state.variables, config, limit=_SAMPLES, samples=_SAMPLES)
+    picture = np.concatenate([evaluation.grid(sample.videos) for sample in found.samples], 0)
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "png")
+    path = root / config.method.stage / "samples" / f"{step:07d}.png"
+    with files.replacing(path) as temporary:
+        temporary.write_bytes(buffer.getvalue())
+
+
+def _from_stage_before(config: ConfigDict, root: epath.Path, before: str) -> ConfigDict:
+    if not checkpoint.saved_steps(root / before):
+        raise UserError(
+            f"stage {config.method.stage!r} starts from {before!r}, which has no checkpoint in "
+            f"{root}: train {before!r} first, or set config.init.path to a run that has it"
+        )
+    init = {"init.path": os.fspath(root), "init.stage": before, "init.nets": ()}
+    return config_lib.update(config, init)

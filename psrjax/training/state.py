@@ -1,0 +1,124 @@
+"""What a training run is made of between two steps, how it begins, and what each turn owns."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from psrjax.data import spec
+from psrjax.methods.base import Method
+
+INIT_STREAMS = ("params", "dropout", "noise")  # the random streams that a method may draw from
+STREAMS = INIT_STREAMS[1:]
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything that a step changes, and nothing else.
+
+    Attributes:
+      step: how many steps have been taken, int32.
+      params: {net: parameters}, frozen nets included, so that a checkpoint is self-contained.
+      stats: {collection: {net: arrays}}: batch statistics, spectral vectors, and the like.
+      opt: {turn: optimizer state}.
+      ema: {net: averaged parameters} of the nets that are trained; {} where `config.ema` is 0.
+      rng: a typed key that never changes: step s draws from fold_in(rng, s).
+      fault: 0 while all was finite; then 1 + the place, in the step's list, of what first was not.
+    """
+
+    step: jax.Array
+    params: dict[str, Any]
+    stats: dict[str, Any]
+    opt: dict[str, Any]
+    ema: dict[str, Any]
+    rng: jax.Array
+    fault: jax.Array
+
+    @property
+    def finite(self) -> jax.Array:
+        """Whether every term and gradient so far was finite: only then may the state be saved."""
+        return self.fault == 0
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """What `method.apply` takes for inference: the averaged parameters where they are kept."""
+        return {"params": self.params | self.ema, **self.stats}
+
+
+def init_state(
+    method: Method,
+    optimizers: Mapping[str, optax.GradientTransformation],
+    sizes: Mapping[str, int],
+    seed: jax.Array | int,
+    *,
+    ema: bool,
+) -> TrainState:
+    """A fresh state. Pure, so that it can be `jax.eval_shape`d and jitted with shardings.
+
+    Args:
+      method: at the stage to be trained.
+      optimizers: one for each turn.
+      sizes: of the contract's axes; the batch axis need not be the run's own.
+      seed: of the parameters and of everything random in training.
+      ema: whether averaged parameters are kept.
+    """
+    root = jax.random.key(seed)
+    keys = dict(zip(INIT_STREAMS, jax.random.split(jax.random.fold_in(root, 0), 3)))
+    batch = spec.decode(spec.zeros(method.reads, sizes))
+    variables = dict(method.init(keys, batch))
+    params = dict(variables.pop("params"))
+    trained = {net for nets in method.turns.values() for net in nets}
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        stats=variables,
+        opt={
+            turn: optimizers[turn].init(pick(params, nets)) for turn, nets in method.turns.items()
+        },
+        ema=jax.tree.map(jnp.copy, pick(params, trained)) if ema else {},
+        rng=jax.random.fold_in(root, 1),
+        fault=jnp.zeros((), jnp.int32),
+    )
+
+
+def pick(tree: Mapping[str, Any], nets: Iterable[str]) -> dict[str, Any]:
+    """The parts of `tree` that belong to `nets`; a net without any is left out."""
+    return {net: tree[net] for net in sorted(nets) if net in tree}
+
+
+def drop(tree: Mapping[str, Any], nets: Iterable[str]) -> dict[str, Any]:
+    """The parts of `tree` that belong to all other nets."""
+    return {net: value for net, value in tree.items() if net not in set(nets)}
+
+
+def merge_stats(old: Mapping, new: Mapping, nets: Iterable[str]) -> dict[str, Any]:
+    """The old collections with those of `nets` replaced by the new ones."""
+    return {name: {**tree, **pick(new.get(name, {}), nets)} for name, tree in old.items()}
+
+
+def average(ema: Mapping, params: Mapping, decay: float) -> dict[str, Any]:
+    """decay * ema + (1 - decay) * params, leaf by leaf, for the nets that `ema` has."""
+    return jax.tree.map(
+        lambda mean, value: decay * mean + (1.0 - decay) * value, dict(ema), pick(params, ema)
+    )
+
+
+def with_params(state: TrainState, params: Mapping[str, Any]) -> TrainState:
+    """A fresh state with other parameters, averages included, placed as the old ones are."""
+    ema = {net: jax.tree.map(jnp.copy, params[net]) for net in state.ema}
+    old = {"params": state.params, "ema": state.ema}
+    new = {"params": dict(params), "ema": ema}
+    return state.replace(**jax.device_put(new, jax.tree.map(lambda leaf: leaf.sharding, old)))
+
+
+def copy_nets(state: TrainState, variables: Mapping[str, Any], nets: Iterable[str]) -> TrainState:
+    """A fresh state with every collection of `nets` replaced by those of another's `variables`."""
+    nets = tuple(nets)
+    stats = merge_stats(state.stats, variables, nets)
+    stats = jax.device_put(stats, jax.tree.map(lambda leaf: leaf.sharding, state.stats))
+    return with_params(
+        state.replace(stats=stats), {**state.params, **pick(variables["params"], nets)}
+    )

@@ -1,0 +1,205 @@
+"""One training step: a short game of turns, in one jitted function."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from psrjax.data import spec
+from psrjax.errors import UserError
+from psrjax.methods.base import Method
+from psrjax.training.state import STREAMS, TrainState, average, drop, merge_stats, pick
+
+Weights = Mapping[str, Mapping[str, float]]
+
+
+def make_step(
+    method: Method,
+    weights: Weights,
+    optimizers: Mapping[str, optax.GradientTransformation],
+    *,
+    accumulate: int = 1,
+    ema: float = 0.0,
+) -> Callable[[TrainState, Mapping, Mapping], tuple[TrainState, dict[str, jax.Array]]]:
+    """The step as a pure function (state, wire batch, pretrained) -> (state, log).
+
+    The turns are played in order: each has its loss, gradients for its own nets, and an update,
+    and the next turn plays against the updated opponent, on the `shared` arrays of those before.
+    Every turn goes through its micro-batches before the next begins. The log holds
+    "turn/term" (raw), "turn/loss" (the weighted sum), "turn/grad_norm" and what the method logs.
+
+    Args:
+      method: at the stage to be trained.
+      weights: {turn: {term: weight}}, as `check_weights` accepts them; a term of weight 0 is left
+        out of the sum and of the log, and the compiler then removes what computes it.
+      optimizers: {turn: optimizer}.
+      accumulate: how many micro-batches a turn's gradient is the mean of.
+      ema: decay of the averaged parameters; used if the state holds some.
+    """
+
+    def step(state: TrainState, batch: Mapping, pretrained: Mapping):
+        key = jax.random.fold_in(state.rng, state.step)
+        micro = _split(spec.decode(batch), accumulate)
+        params, stats, opt = dict(state.params), state.stats, dict(state.opt)
+        log, shared, checks = {}, {}, []
+        for i, (turn, nets) in enumerate(method.turns.items()):
+            loss = _turn_loss(method, turn, weights[turn], drop(params, nets), pretrained)
+            mine = pick(params, nets)
+            grads, stats, out = _mean_gradient(
+                loss, mine, stats, (micro, shared), jax.random.fold_in(key, i), accumulate
+            )
+            updates, opt[turn] = optimizers[turn].update(grads, opt[turn], mine)
+            params |= optax.apply_updates(mine, updates)
+            shared |= jax.lax.stop_gradient(out["shared"])
+            norm = optax.global_norm(grads)
+            log |= {f"{turn}/{name}": value for name, value in (out["terms"] | out["log"]).items()}
+            log |= {f"{turn}/loss": out["loss"], f"{turn}/grad_norm": norm}
+            checks += [*(out["terms"][name] for name in sorted(out["terms"])), norm]
+        return state.replace(
+            step=state.step + 1,
+            params=params,
+            stats=stats,
+            opt=opt,
+            ema=average(state.ema, params, ema),
+            fault=jnp.where(state.fault > 0, state.fault, _first_fault(checks)),
+        ), log
+
+    return step
+
+
+def jit_step(step: Callable, state: Any, batch: Any, replicated: Any) -> Callable:
+    """The step compiled for shardings of the state and of the batch; the state is donated."""
+    return jax.jit(
+        step,
+        in_shardings=(state, batch, replicated),
+        out_shardings=(state, replicated),
+        donate_argnums=0,
+    )
+
+
+def check_weights(method: Method, weights: Weights, state: Any, batch: Mapping, pretrained: Any):
+    """Checks that the weights name exactly the terms of the method, by shape inference only.
+
+    Raises:
+      UserError: for a term without a weight, or a weight without a term or a turn.
+    """
+    terms = _terms(method, state, batch, pretrained)
+    for turn in weights:
+        if turn not in terms:
+            raise UserError(f"config.weights.{turn}: no such turn; there are {', '.join(terms)}")
+    for turn, names in terms.items():
+        given = set(weights.get(turn, {}))
+        for name in sorted(given - names):
+            raise UserError(
+                f"config.weights.{turn}.{name}: the method {method.stage!r} has no such term; "
+                f"it has {', '.join(sorted(names))}"
+            )
+        for name in sorted(names - given):
+            raise UserError(
+                f"config.weights.{turn}.{name}: missing; a term of weight 0 is left out"
+            )
+
+
+def check_finite(state: TrainState, method: Method, weights: Weights, saved_step: int) -> None:
+    """Raises UserError if anything was not finite, with the turn and the term it began with."""
+    fault = int(state.fault)
+    if not fault:
+        return
+    names = []
+    for turn in method.turns:
+        names += [f"term {turn}/{name}" for name in sorted(weights[turn]) if weights[turn][name]]
+        names.append(f"the gradient of turn {turn}")
+    kept = f"the checkpoint of step {saved_step} is kept" if saved_step else "none was saved yet"
+    raise UserError(
+        f"stage {method.stage}: {names[fault - 1]} is not finite, by step {int(state.step)}; "
+        f"{kept}; lower the learning rate, set config.optimizer.TURN.clip_norm, or look at the data"
+    )
+
+
+def _terms(method: Method, state: TrainState, batch: Mapping, pretrained: Any) -> dict[str, set]:
+    def play(state: TrainState, batch: Mapping, pretrained: Any):
+        batch, shared, terms = spec.decode(batch), {}, {}
+        for turn in method.turns:
+            out, _ = _call(
+                method, turn, state.params, state.stats, (batch, shared), pretrained, state.rng
+            )
+            shared |= out.get("shared", {})
+            terms[turn] = out["terms"]
+        return terms
+
+    return {
+        turn: set(terms) for turn, terms in jax.eval_shape(play, state, batch, pretrained).items()
+    }
+
+
+def _call(method, turn, params, stats, inputs, pretrained, key):
+    """(what the turn's loss returns, the collections after it)."""
+    rngs = dict(zip(STREAMS, jax.random.split(key, len(STREAMS))))
+    variables, mutable = {"params": params, **stats}, list(stats)
+    batch, shared = inputs
+    return method.apply(
+        variables, turn, batch, shared, pretrained, rngs=rngs, mutable=mutable, method="loss"
+    )
+
+
+def _turn_loss(method: Method, turn: str, weights: Mapping, rest: Mapping, pretrained: Any):
+    """The turn's weighted loss as a function of its own parameters only."""
+    nets = method.turns[turn]
+
+    def loss(mine: Mapping, stats: Mapping, inputs: Any, key: jax.Array):
+        out, new = _call(method, turn, {**rest, **mine}, stats, inputs, pretrained, key)
+        terms = {
+            name: value.astype(jnp.float32) for name, value in out["terms"].items() if weights[name]
+        }
+        total = sum((weights[name] * value for name, value in terms.items()), jnp.zeros(()))
+        scalars = {"terms": terms, "log": dict(out.get("log", {})), "loss": total}
+        # Departs from: the PyTorch trainers, where a turn also moves the opponent's statistics.
+        return total, (scalars, dict(out.get("shared", {})), merge_stats(stats, new, nets))
+
+    return loss
+
+
+def _mean_gradient(loss, mine, stats, inputs, key, accumulate):
+    """(mean gradient, statistics after the last micro-batch, mean scalars and stacked arrays)."""
+    gradient = jax.grad(loss, has_aux=True)
+
+    def body(stats: Mapping, each: Any):
+        index, inputs = each
+        grads, (scalars, shared, stats) = gradient(
+            mine, stats, inputs, jax.random.fold_in(key, index)
+        )
+        return stats, (grads, scalars, shared)
+
+    if accumulate == 1:  # a loop, even of one turn, keeps XLA from using all cores on a CPU
+        stats, out = body(stats, (0, jax.tree.map(lambda x: x[0], inputs)))
+        grads, scalars, shared = out
+        return grads, stats, scalars | {"shared": jax.tree.map(lambda x: x[None], shared)}
+    first = jax.tree.map(lambda x: x[0], inputs)
+    shapes = jax.eval_shape(lambda: body(stats, (0, first))[1][:2])
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+    def add(carry: Any, each: Any):
+        stats, sums = carry
+        stats, (*new, shared) = body(stats, each)
+        return (stats, jax.tree.map(jnp.add, sums, tuple(new))), shared
+
+    each = (jnp.arange(accumulate), inputs)
+    (stats, sums), shared = jax.lax.scan(add, (stats, zeros), each)
+    grads, scalars = jax.tree.map(lambda total: total / accumulate, sums)
+    return grads, stats, scalars | {"shared": shared}
+
+
+def _split(batch: Mapping, parts: int) -> dict[str, jax.Array]:
+    """(b, …) to (parts, b / parts, …), every micro-batch taking rows from every device."""
+    return {
+        name: array.reshape(-1, parts, *array.shape[1:]).swapaxes(0, 1)
+        for name, array in batch.items()
+    }
+
+
+def _first_fault(checks: list[jax.Array]) -> jax.Array:
+    """0 if all are finite, else 1 + the place of the first that is not."""
+    bad = ~jnp.isfinite(jnp.stack([check.astype(jnp.float32) for check in checks]))
+    return jnp.where(bad.any(), 1 + jnp.argmax(bad), 0).astype(jnp.int32)

@@ -1,0 +1,135 @@
+"""What a run tells while it works: metrics.jsonl, events, the table of parameters, progress."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from absl import logging
+from clu import parameter_overview
+from etils import epath
+from tensorboardX import SummaryWriter
+from tqdm.auto import tqdm
+
+from psrjax import files
+
+_LINE_SECONDS = 15.0  # between two lines of progress where there is no terminal
+
+
+class Writer:
+    """The records of one stage; only the first process writes.
+
+    A run that resumes at an earlier step than it was cut off at makes the steps between again: the
+    lines of metrics.jsonl that it had written for them are removed.
+    """
+
+    def __init__(self, directory: epath.Path, start_step: int):
+        self._path = directory / "metrics.jsonl"
+        self._lines: list[str] = []
+        self._events = None
+        self._is_local = "://" not in os.fspath(directory)
+        if jax.process_index() != 0:
+            return
+        directory.mkdir(parents=True, exist_ok=True)
+        if self._path.exists():
+            old = self._path.read_text().splitlines()
+            self._lines = [line for line in old if _step(line) <= start_step]
+        files.write_text(self._path, "".join(f"{line}\n" for line in self._lines))
+        if self._is_local:  # TensorBoard's writer appends, which a bucket cannot
+            self._events = SummaryWriter(os.fspath(directory), purge_step=start_step + 1)
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Records {name: number} at a step."""
+        if jax.process_index() != 0:
+            return
+        line = json.dumps({"step": step, **scalars})
+        if self._is_local:
+            with self._path.open("a") as file:
+                file.write(line + "\n")
+        else:
+            self._lines.append(line)
+            files.write_text(self._path, "".join(f"{line}\n" for line in self._lines))
+        if self._events:
+            for name, value in scalars.items():
+                self._events.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flushes the TensorBoard events."""
+        if self._events:
+            self._events.close()
+
+
+class Progress:
+    """A bar where a person watches (terminal, notebook), else a line every few seconds."""
+
+    def __init__(self, label: str, start: int, total: int):
+        self._label, self._start, self._total = label, start, total
+        self._began = self._last = time.monotonic()
+        self._note = ""
+        shown = jax.process_index() == 0
+        watched = sys.stderr.isatty() or "ipykernel" in sys.modules
+        self._quiet = not shown or watched
+        self._bar = tqdm(
+            desc=label, initial=start, total=total, unit="step", disable=not (shown and watched)
+        )
+
+    def update(self, step: int) -> None:
+        """Says that `step` steps are done."""
+        self._bar.update(step - self._bar.n if not self._bar.disable else 0)
+        now = time.monotonic()
+        if self._quiet or (now - self._last < _LINE_SECONDS and step != self._total):
+            return
+        self._last = now
+        rate = (step - self._start) / max(now - self._began, 1e-9)
+        left = (self._total - step) / max(rate, 1e-9)
+        line = "%s: step %d of %d, %.2f steps/s, %s left%s"
+        logging.info(line, self._label, step, self._total, rate, _duration(left), self._note)
+
+    def note(self, losses: Mapping[str, float]) -> None:
+        """Shows {name: loss} beside the count from now on."""
+        self._note = "".join(f", {name} {value:.4g}" for name, value in losses.items())
+        self._bar.set_postfix_str(self._note.removeprefix(", "), refresh=False)
+
+    def close(self) -> None:
+        """Ends the bar."""
+        self._bar.close()
+
+
+def describe_parameters(directory: epath.Path, params: Mapping[str, Any]) -> None:
+    """Logs how many parameters each net has, and writes the table of all to parameters.txt."""
+    if jax.process_index() != 0:
+        return
+    counts = {net: parameter_overview.count_parameters(tree) for net, tree in params.items()}
+    logging.info("parameters: %s", ", ".join(f"{net} {n:,}" for net, n in counts.items()))
+    table = parameter_overview.get_parameter_overview(params, include_stats=False)
+    files.write_text(directory / "parameters.txt", table + "\n")
+
+
+def describe_compilation(label: str, compiled: jax.stages.Compiled, seconds: float) -> None:
+    """Logs how long compilation took, and the memory and the work of a step, where XLA knows."""
+    memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
+    parts = []
+    if memory is not None:
+        parts.append(
+            f"{memory.argument_size_in_bytes / 2**20:.0f} MiB of state and batch and "
+            f"{memory.temp_size_in_bytes / 2**20:.0f} MiB while it works, on each device"
+        )
+    if cost.get("flops", 0) > 0:
+        parts.append(f"{cost['flops'] / 1e9:.1f} GFLOP by XLA's count")
+    logging.info("%s: compiled in %.1f s; a step takes %s", label, seconds, "; ".join(parts) or "?")
+
+
+def _step(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (json.JSONDecodeError, KeyError, TypeError):  # cut off while it was written
+        return float("inf")
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}"
