@@ -1,0 +1,188 @@
+"""A batch is a function of (seed, step): not of workers, processes, or where a run was cut off."""
+
+import itertools
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+
+from psrjax.data import loader, spec
+from psrjax.errors import UserError
+
+READS = ("source", "target", "target_prior", "target_depth", "target_joints")
+
+
+@pytest.fixture
+def config(data_set):
+    return ConfigDict(
+        {
+            "path": str(data_set),
+            "world": {},
+            "train_split": "train",
+            "eval_split": "test",
+            "crop": (16, 20),
+            "flip": 0.5,
+            "jitter": 0.3,
+            "sampling": {"source": "same_time", "k": 4, "t": 4, "gap_seconds": 0.0, "history": 0},
+            "workers": 0,
+        }
+    ).lock()
+
+
+def batches(config, count, *, batch=4, seed=0, start_step=0, **options):
+    """`count` training batches as host arrays."""
+    iterator = loader.train_batches(
+        config, READS, batch=batch, seed=seed, start_step=start_step, **options
+    )
+    try:
+        return [jax.tree.map(np.asarray, next(iterator)) for _ in range(count)]
+    finally:
+        iterator.close()
+
+
+def assert_same(found, expected):
+    assert len(found) == len(expected)
+    for a, b in zip(found, expected):
+        assert a.keys() == b.keys()
+        for key in a:
+            np.testing.assert_array_equal(a[key], b[key], err_msg=key)
+
+
+def test_a_batch_satisfies_the_contract(config):
+    (batch,) = batches(config, 1)
+    assert spec.check(batch, READS) == {"b": 4, "k": 4, "t": 4, "h": 16, "w": 20}
+
+
+def test_the_same_seed_gives_the_same_batches_and_another_seed_others(config):
+    assert_same(batches(config, 3), batches(config, 3))
+    first, other = batches(config, 1)[0], batches(config, 1, seed=1)[0]
+    assert any((first[key] != other[key]).any() for key in first)
+
+
+def test_any_step_can_be_started_at(config):
+    whole = batches(config, 7)
+    for step in (1, 3, 6):  # 9 rows an epoch: steps 3 and 6 lie in later epochs
+        assert_same(batches(config, 7 - step, start_step=step), whole[step:])
+
+
+def test_the_state_is_the_step_and_brings_its_batches_back(config):
+    whole = batches(config, 5)
+    iterator = loader.train_batches(config, READS, batch=4, seed=0, start_step=2)
+    assert iterator.get_state() == {"next_index": 2}
+    next(iterator)
+    state = iterator.get_state()
+    next(iterator)
+    iterator.set_state(state)
+    assert state == {"next_index": 3}
+    assert_same([jax.tree.map(np.asarray, next(iterator)) for _ in range(2)], whole[3:])
+    iterator.close()
+
+
+@pytest.mark.slow
+def test_workers_change_nothing(config):
+    alone = batches(config, 4, start_step=1)
+    with config.unlocked():
+        config.workers = 2
+    assert_same(batches(config, 4, start_step=1), alone)
+
+
+def test_the_slices_of_two_processes_are_disjoint_and_cover_the_batch(config, monkeypatch):
+    whole = batches(config, 5)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    slices = []
+    for process in range(2):
+        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+        slices.append(batches(config, 5))
+    for step, expected in enumerate(whole):
+        parts = [part[step] for part in slices]
+        assert all(len(part["index"]) == 2 for part in parts)
+        for key in expected:
+            rows = sorted(row.tobytes() for part in parts for row in part[key])
+            assert rows == sorted(row.tobytes() for row in expected[key]), key
+
+
+def test_every_view_is_the_source_once_in_an_epoch_and_epochs_differ(config):
+    rows = np.concatenate([batch["index"] for batch in batches(config, 9, batch=3)])
+    epochs = rows.reshape(3, 9)
+    assert all(sorted(epoch) == list(range(9)) for epoch in epochs.tolist())
+    assert len(set(map(tuple, epochs.tolist()))) > 1
+
+
+def test_batches_are_global_arrays_with_the_given_sharding(config):
+    mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
+    sharding = NamedSharding(mesh, PartitionSpec("data"))
+    iterator = loader.train_batches(config, READS, batch=4, seed=0, start_step=0, sharding=sharding)
+    batch = next(iterator)
+    iterator.close()
+    assert all(array.sharding == sharding for array in batch.values())
+    assert_same([jax.tree.map(np.asarray, batch)], batches(config, 1))
+
+
+def evaluation(config, **options):
+    return loader.evaluation_batches(config, READS, split="test", **options)
+
+
+def test_evaluation_visits_every_ordered_pair_once_and_pads_the_last_batch(config):
+    found = [(jax.tree.map(np.asarray, batch), ids) for batch, ids in evaluation(config, batch=4)]
+    assert len(found) == len(evaluation(config, batch=4)) == 2
+    valid = np.concatenate([batch["valid"] for batch, _ in found])
+    assert valid.tolist() == [True] * 6 + [False] * 2
+    ids = [row for _, of_batch in found for row in of_batch]
+    pairs = [(row["source_view"], row["target_view"]) for row, real in zip(ids, valid) if real]
+    assert pairs == list(itertools.permutations(["cam1", "cam2", "cam3"], 2))
+    assert all(row["clip"] == "d" and row["start"] == 4 for row in ids)
+    for batch, of_batch in found:
+        for source, target, row in zip(batch["source"], batch["target"], of_batch):
+            assert source[0, 0, 0, 0] == int(row["source_view"][-1])
+            assert target[:, 0, 0].tolist() == [
+                [int(row["target_view"][-1]), row["start"] + frame, 6] for frame in range(4)
+            ]
+
+
+def test_evaluation_rows_of_two_processes_stay_in_the_order_of_the_ids(config, monkeypatch):
+    whole = [(jax.tree.map(np.asarray, batch), ids) for batch, ids in evaluation(config, batch=4)]
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    slices = []
+    for process in range(2):
+        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+        slices.append([(dict(batch), ids) for batch, ids in evaluation(config, batch=4)])
+    for step, (batch, ids) in enumerate(whole):
+        assert slices[0][step][1] == slices[1][step][1] == ids
+        for key, rows in batch.items():
+            parts = [np.asarray(part[step][0][key]) for part in slices]
+            np.testing.assert_array_equal(np.concatenate(parts), rows)
+
+
+def test_the_batch_must_divide_over_the_processes(config, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 3)
+    with pytest.raises(UserError, match="config.batch: 4 rows .* over 3 processes"):
+        batches(config, 1)
+
+
+def test_what_the_data_set_cannot_give_is_said_before_the_first_batch(config):
+    with config.unlocked():
+        config.sampling.t = 13
+    with pytest.raises(UserError, match="clip 'a' has 12 frames, too few"):
+        batches(config, 1)
+    with config.unlocked():
+        config.train_split = "nosuch"
+    with pytest.raises(UserError, match="no split 'nosuch'"):
+        batches(config, 1)
+
+
+def test_a_damaged_record_met_while_training_is_a_users_error(config, data_set, tmp_path):
+    import shutil
+
+    copy = shutil.copytree(data_set, tmp_path / "copy")
+    path = next(copy.glob("clips-train.array_record*"))
+    data = bytearray(path.read_bytes())
+    start = 0
+    while (start := data.find(b"\x89PNG", start + 1)) >= 0:
+        data[start + 40] ^= 0xFF
+    path.write_bytes(data)
+    with config.unlocked():
+        config.path = str(copy)
+    with pytest.raises(UserError, match="damaged"):
+        batches(config, 1)
