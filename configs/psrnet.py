@@ -1,0 +1,159 @@
+"""PSR-Net: multi-view video synthesis through progressive synthesis and refinement.
+
+    psrjax train --config=configs/psrnet.py:WORDS --workdir=DIR
+
+Words, comma-separated, in their order:
+
+  (none)      the paper's numbers: width 64, 112x112, 8 frames, 3 pairs a step, 50 epochs of NTU
+              RGB+D in each stage. Needs I3D's weights and a stored NTU set (config.data.path).
+              Cost: days on an accelerator, not run. The paper's Table 3 (SSIM / M-SSIM / PSNR /
+              M-PSNR): layer1 .801 / .981 / 23.13 / 32.38, layer2 .835 / .979 / 23.89 / 31.81,
+              layer3 .841 / .979 / 24.01 / 31.81.
+  demo        the embedded world at 64x64 on 2 CPU cores, in minutes: narrow nets, no I3D.
+  real        as demo, for the calibrated recording (`psrjax prepare`): give config.data.path.
+  tiny        for tests: everything as small as it goes; the pictures mean nothing.
+  bf16        bfloat16 products.
+  layer1 …    only these stages.
+
+Rows of the paper's tables, by their labels, and of the further choices of the method:
+
+  Table 1     context, common_head, separate_heads (default)
+  Table 2     separate, concat_all, concat_videos (default); with alpha=1 as the table has them
+  Figure 7    alpha=.1, alpha=.3, alpha=.5 (default), alpha=.7, alpha=.9, alpha=1 (no mixing)
+  Table 3     K=1, K=2, K=3 (default): how many layers
+  further     zeta=0, warp_all, regions=none, regions=fgbg, w/o D_t, w/o L_p, random_perceptual,
+              w/o x0, instance_norm
+"""
+
+from ml_collections import ConfigDict
+
+from psrjax.config import apply_words, base, update
+
+_DEMO = {
+    "method.width": 16,
+    "method.critic_width": 16,
+    "method.critic_layers": 2,
+    "method.video_width": 8,
+    "method.perceptual": "off",
+    "optimizer.generator.learning_rate": 5e-4,
+    "optimizer.discriminator.learning_rate": 2e-4,
+    "data.crop": (64, 64),
+    "batch": 4,
+    "steps": 400,
+    "checkpoint_steps": 100,
+    "log_steps": 20,
+}
+
+PRESETS = {
+    "paper": {},
+    "demo": _DEMO,
+    "real": {**_DEMO, "data.path": "", "data.eval_split": "test"},
+    "tiny": {
+        "method.width": 4,
+        "method.blocks": 1,
+        "method.critic_width": 4,
+        "method.critic_layers": 1,
+        "method.video_width": 4,
+        "method.video_depth": 2,
+        "method.perceptual": "off",
+        "optimizer.generator.learning_rate": 1e-3,
+        "optimizer.discriminator.learning_rate": 1e-3,
+        "data.crop": (32, 32),
+        "batch": 2,
+        "steps": 12,
+        "checkpoint_steps": 6,
+        "log_steps": 1,
+    },
+}
+
+
+def _layers(count: int) -> dict:
+    return {"method.layers": count, "stages": tuple(f"layer{k}" for k in range(1, count + 1))}
+
+
+ABLATIONS = {
+    "context": {"method.decoder": "context"},
+    "common_head": {"method.decoder": "common_head"},
+    "separate_heads": {"method.decoder": "separate_heads"},
+    "separate": {"method.encoder": "separate"},
+    "concat_all": {"method.encoder": "concat_all"},
+    "concat_videos": {"method.encoder": "concat_videos"},
+    **{f"alpha=.{tenth}": {"method.alpha": tenth / 10} for tenth in (1, 3, 5, 7, 9)},
+    "alpha=1": {"method.alpha": 1.0},
+    **{f"K={count}": _layers(count) for count in (1, 2, 3)},
+    "zeta=0": {"method.zeta": 0.0},
+    "warp_all": {"method.warp_scope": "all"},
+    "regions=none": {"method.recon_regions": "none"},
+    "regions=fgbg": {"method.recon_regions": "fgbg"},
+    "w/o D_t": {"method.video_critic": False},
+    "w/o L_p": {"method.perceptual": "off"},
+    "random_perceptual": {"method.perceptual": "random"},
+    "w/o x0": {"method.prior": "zeros"},
+    "instance_norm": {"method.norm": "instance"},
+}
+
+_ADAM = {"name": "adam", "learning_rate": 2e-5, "b1": 0.5, "b2": 0.999}
+_PERCEPTUAL = {"weights.generator.perceptual": 0.01}
+_VIDEO = {
+    "weights.generator.adversarial_video": 0.01,
+    "weights.discriminator.adversarial_video": 1.0,
+}
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The config of `variant`: see the words above."""
+    config = base()
+    config.method = ConfigDict(
+        {
+            **config.method,
+            "name": "psrnet",
+            "stage": "layer1",
+            "layers": 3,
+            "decoder": "separate_heads",
+            "encoder": "concat_videos",
+            "alpha": 0.5,
+            "zeta": 0.1,
+            "warp_scope": "mesh",
+            "recon_regions": "bvo",
+            "video_critic": True,
+            "perceptual": "i3d",
+            "prior": "texture",
+            "width": 64,
+            "blocks": 6,
+            "critic_width": 64,
+            "critic_layers": 3,
+            "video_width": 64,
+            "video_depth": 4,
+            "norm": "batch",
+        }
+    )
+    config.weights = ConfigDict(
+        {
+            "generator": {"reconstruction": 1.0, "adversarial_frame": 0.01},
+            "discriminator": {"adversarial_frame": 1.0},
+        }
+    )
+    config.optimizer = ConfigDict({"generator": dict(_ADAM), "discriminator": dict(_ADAM)})
+    update(
+        config,
+        {
+            **_layers(3),
+            "data.crop": (112, 112),
+            "data.sampling": {
+                "source": "same_time",
+                "k": 8,
+                "t": 8,
+                "gap_seconds": 0.0,
+                "history": 0,
+            },
+            "batch": 3,
+            "steps": 50 * 10_976,  # epochs of NTU's training actions, one clip's three pairs a step
+            "checkpoint_steps": 5_000,
+            "log_steps": 100,
+        },
+    )
+    config = apply_words(config, variant, presets=PRESETS, ablations=ABLATIONS)
+    for stage in config.stages:  # Eq. 4 has the perceptual term, Eq. 5 the critic of clips
+        terms = _PERCEPTUAL if stage == "layer1" else _VIDEO
+        update(config, {f"overrides.{stage}.{key}": value for key, value in terms.items()})
+    return config

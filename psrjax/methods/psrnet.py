@@ -1,0 +1,302 @@
+"""PSR-Net: the view of another camera, reconstructed from the mesh and refined layer by layer.
+
+Lakhal, Boscaini, Poiesi, Lanz, Cavallaro: "Multi-View Video Synthesis Through Progressive Synthesis
+and Refinement". Equation numbers are the paper's. Each stage `layer<k>` trains one layer and its
+critics on the frozen layers before it.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from psrjax.losses import adversarial, perceptual, pixel
+from psrjax.methods.base import Batch
+from psrjax.methods.base import Method as Base
+from psrjax.models import volumetric
+from psrjax.nn import critics
+
+PERCEPTUALS = ("i3d", "random", "off")
+PRIORS = ("texture", "zeros")
+REGIONS = {
+    "none": (),
+    "fgbg": ((volumetric.BACKGROUND,), (volumetric.VISIBLE, volumetric.OCCLUDED)),
+    "bvo": ((volumetric.BACKGROUND,), (volumetric.VISIBLE,), (volumetric.OCCLUDED,)),
+}
+
+
+class Critics(nn.Module):
+    """The critics of one layer: of frames beside their source, and of the clip alone.
+
+    Attributes:
+      width: channels of the frame critic's first layer.
+      strided: strided layers of the frame critic.
+      video_width: channels of the video critic's first layer; 0 is no video critic.
+      video_depth: strided layers of the video critic.
+      norm: see `psrjax.nn.layers.make_norm`.
+      dtype: compute type.
+      impl: see `psrjax.ops.conv`.
+    """
+
+    width: int
+    strided: int
+    video_width: int
+    video_depth: int
+    norm: str
+    dtype: Any
+    impl: str
+
+    @nn.compact
+    def __call__(
+        self, source: Float[Array, "b t h w 3"], video: Float[Array, "b t h w 3"], train: bool
+    ) -> dict[str, Array]:
+        """{"frame": logits, and "video": logits where there is a video critic}."""
+        pairs = jnp.concatenate([source, video], -1)
+        frame = critics.PatchCritic(
+            self.width, self.strided, norm=self.norm, dtype=self.dtype, name="frame"
+        )
+        logits = {"frame": frame(pairs.reshape(-1, *pairs.shape[2:]), train)["logits"]}
+        if self.video_width:
+            clip = critics.VideoCritic(
+                self.video_width,
+                self.video_depth,
+                norm=self.norm,
+                dtype=self.dtype,
+                impl=self.impl,
+                name="video",
+            )
+            logits["video"] = clip(video, train)["logits"]
+        return logits
+
+
+class Method(Base):
+    """PSR-Net as a method: nets `layer<k>` and `critic<k>`, one stage for each layer.
+
+    Attributes:
+      layers: K, how many layers there are.
+      decoder: Table 1: how the first layer decodes regions (`volumetric.DECODERS`).
+      encoder: Table 2: how later layers encode their inputs (`volumetric.ENCODERS`).
+      alpha: Eq. 1: the share of a later layer's own video; 1 is no mixing.
+      zeta: Eq. 3: how much of the warped frame before is added.
+      warp_scope: where it is added: "mesh" or "all".
+      recon_regions: over which regions the first layer's Huber loss is averaged one by one: "bvo"
+        (background, visible, occluded), "fgbg" (GTNet's two) or "none" (all pixels alike).
+      video_critic: whether the later layers have a critic of whole clips.
+      perceptual: weights of the temporal perceptual term: "i3d", "random" (tests) or "off".
+      prior: the initial estimate: "texture" (transferred texture) or "zeros".
+      width: channels of the generators' stems.
+      blocks: residual blocks of each encoder.
+      critic_width: channels of the frame critics' first layers.
+      critic_layers: strided layers of the frame critics.
+      video_width: channels of the video critics' first layers.
+      video_depth: strided layers of the video critics.
+      norm: "batch" or "instance".
+    """
+
+    stage: str = "layer1"
+    layers: int = 3
+    decoder: str = "separate_heads"
+    encoder: str = "concat_videos"
+    alpha: float = 0.5
+    zeta: float = 0.1
+    warp_scope: str = "mesh"
+    recon_regions: str = "bvo"
+    video_critic: bool = True
+    perceptual: str = "i3d"
+    prior: str = "texture"
+    width: int = 64
+    blocks: int = 6
+    critic_width: int = 64
+    critic_layers: int = 3
+    video_width: int = 64
+    video_depth: int = 4
+    norm: str = "batch"
+
+    def setup(self):
+        """Builds the nets of this stage and of those before it."""
+        volumetric.check_choice("recon_regions", self.recon_regions, tuple(REGIONS))
+        volumetric.check_choice("perceptual", self.perceptual, PERCEPTUALS)
+        volumetric.check_choice("prior", self.prior, PRIORS)
+        common = {
+            "width": self.width,
+            "blocks": self.blocks,
+            "norm": self.norm,
+            "dtype": self.dtype,
+            "remat": self.remat,
+            "impl": self.conv,
+        }
+        for k in range(1, self._current + 1):
+            if k == 1:
+                net = volumetric.Reconstruction(decoder=self.decoder, **common)
+            else:
+                net = volumetric.Refinement(encoder=self.encoder, **common)
+            setattr(self, f"layer{k}", net)
+        critic = Critics(
+            self.critic_width,
+            self.critic_layers,
+            self.video_width if self.video_critic and self._current > 1 else 0,
+            self.video_depth,
+            self.norm,
+            self.dtype,
+            self.conv,
+        )
+        setattr(self, f"critic{self._current}", critic)
+
+    @property
+    def _critic(self) -> Critics:
+        return getattr(self, f"critic{self._current}")
+
+    @property
+    def _current(self) -> int:
+        """Which layer this stage trains."""
+        stages = tuple(f"layer{k}" for k in range(1, self.layers + 1))
+        volumetric.check_choice("stage", self.stage, stages)
+        return stages.index(self.stage) + 1
+
+    @property
+    def turns(self) -> dict[str, tuple[str, ...]]:
+        """The generator's turn, then the discriminator's on the fakes of the same forward pass.
+
+        `Departs from:` GTNet's script, where the discriminator plays first; the paper is silent.
+        """
+        return {
+            "generator": (f"layer{self._current}",),
+            "discriminator": (f"critic{self._current}",),
+        }
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Source, target, and the guidance of the target view."""
+        return (
+            "source",
+            "target",
+            "target_depth",
+            "target_visibility",
+            "target_prior",
+            "target_mesh_flow",
+        )
+
+    @property
+    def baseline_reads(self) -> tuple[str, ...]:
+        """The mean training frame of the target's camera."""
+        return ("target_mean",)
+
+    @property
+    def pretrained(self) -> tuple[str, ...]:
+        """I3D's weights, for the first layer's perceptual term."""
+        if self._current > 1 or self.perceptual == "off":
+            return ()
+        return ("i3d",) if self.perceptual == "i3d" else ("i3d:random",)
+
+    def __call__(self, batch: Batch) -> None:
+        """Runs the layers of this stage and its critics once, for initialisation."""
+        videos = self._videos(batch, train=True)
+        self._critic(batch["source"], videos[self.stage], True)
+
+    def _videos(self, batch: Batch, *, train: bool) -> dict[str, Array]:
+        """{"layer1": x̂₁, …} up to this stage's; only the stage's own layer runs in train mode."""
+        source, visibility = batch["source"], batch["target_visibility"]
+        depth = jnp.repeat(batch["target_depth"] * 2.0 - 1.0, 3, axis=-1)
+        videos = {}
+        for k in range(1, self._current + 1):
+            net, learns = getattr(self, f"layer{k}"), train and k == self._current
+            if k == 1:
+                parts = net(source, self._prior(batch), depth, learns)
+                raw = volumetric.compose(parts, visibility)
+                mesh = (visibility > 0).astype(raw.dtype)
+                flow = batch["target_mesh_flow"]
+                video = volumetric.add_previous(
+                    raw, flow, mesh, zeta=self.zeta, scope=self.warp_scope
+                )
+            else:
+                before = videos[f"layer{k - 1}"]
+                made = net(source, before, depth, learns)
+                video = self.alpha * made + (1.0 - self.alpha) * before
+            videos[f"layer{k}"] = video
+        return videos
+
+    def _prior(self, batch: Batch) -> Float[Array, "b t h w 3"]:
+        prior = batch["target_prior"]
+        return prior if self.prior == "texture" else jnp.zeros_like(prior)
+
+    def loss(self, turn: str, batch: Batch, shared: Batch, pretrained: Batch) -> dict[str, Any]:
+        """Eq. 4 (layer 1) and Eq. 5 (later layers), and the critics' side."""
+        if turn == "generator":
+            return self._generator_loss(batch, pretrained)
+        real = self._critic(batch["source"], batch["target"], True)
+        fake = self._critic(batch["source"], shared["video"], True)
+        terms = self._adversarial_terms(
+            lambda name: adversarial.discriminator_loss(real[name], fake[name]), real
+        )
+        log = {f"{name}_real": logits.mean() for name, logits in real.items()}
+        log |= {f"{name}_fake": logits.mean() for name, logits in fake.items()}
+        return {"terms": terms, "shared": {}, "log": log}
+
+    def _generator_loss(self, batch: Batch, pretrained: Mapping) -> dict[str, Any]:
+        video, target = self._videos(batch, train=True)[self.stage], batch["target"]
+        errors = pixel.huber(video, target)
+        terms = {"reconstruction": self._reconstruction(errors, batch["target_visibility"])}
+        if self._current == 1:
+            terms["perceptual"] = jnp.zeros(())
+            for name in self.pretrained:
+                terms["perceptual"] = perceptual.temporal_perceptual(
+                    pretrained[name], video, target
+                )
+        logits = self._critic(batch["source"], video, True)
+        terms |= self._adversarial_terms(
+            lambda name: adversarial.generator_loss(logits[name]), logits
+        )
+        log = {"absolute_error": jnp.abs(video - target).mean()}
+        return {"terms": terms, "shared": {"video": video}, "log": log}
+
+    def _adversarial_terms(self, loss: Callable[[str], Array], critics: Iterable[str]) -> dict:
+        """A term for each critic of the stage; one that is switched off adds a constant 0."""
+        names = ("frame",) if self._current == 1 else ("frame", "video")
+        return {
+            f"adversarial_{name}": loss(name) if name in critics else jnp.zeros(())
+            for name in names
+        }
+
+    def _reconstruction(self, errors: Array, visibility: Array) -> Array:
+        """Later layers give all pixels the same weight (§3.2 of the paper)."""
+        groups = REGIONS[self.recon_regions] if self._current == 1 else ()
+        if not groups:
+            return errors.mean()
+        regions = [jnp.isin(visibility[..., 0], jnp.asarray(group)) for group in groups]
+        return pixel.region_mean(errors, jnp.stack(regions, -1))
+
+    def start(self, batch: Batch) -> dict:
+        """Nothing is kept between windows: each is a clip of its own."""
+        del batch
+        return {}
+
+    def synthesize(self, batch: Batch, carry: Any, explain: bool = False) -> tuple[dict, Any]:
+        """The videos of all layers up to this stage's; see the base class."""
+        videos = {
+            name: jnp.clip(video, -1.0, 1.0)
+            for name, video in self._videos(batch, train=False).items()
+        }
+        made = {
+            "video": videos[self.stage],
+            "mask": (batch["target_visibility"] > 0).astype(jnp.float32),
+            "steps": videos,
+        }
+        if explain:
+            made["explain"] = {
+                "prior": self._prior(batch),
+                "visibility": batch["target_visibility"],
+                "depth": batch["target_depth"],
+            }
+        return made, carry
+
+    def baselines(self, batch: Batch) -> dict[str, Array]:
+        """The source view, the transferred texture, and this texture over the camera's mean."""
+        prior = batch["target_prior"]
+        mean = jnp.broadcast_to(batch["target_mean"][:, None], prior.shape)
+        return {
+            "copy_source": batch["source"],
+            "x0": prior,
+            "x0_background": jnp.where(batch["target_visibility"] > 0, prior, mean),
+        }

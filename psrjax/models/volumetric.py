@@ -1,0 +1,312 @@
+"""3-D residual networks over clips: reconstruction by regions, and refinement of an estimate.
+
+The base is the 6-block ResNet of image translation with every convolution in three dimensions:
+time is halved twice on the way in and doubled twice on the way out, like height and width.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
+
+from psrjax.errors import UserError
+from psrjax.nn import blocks, layers
+from psrjax.ops import geometry
+
+DECODERS = ("separate_heads", "common_head", "context")
+ENCODERS = ("concat_videos", "separate", "concat_all")
+WARP_SCOPES = ("mesh", "all")
+BACKGROUND, VISIBLE, OCCLUDED = 0, 1, 2  # the labels of `target_visibility`
+
+
+class Encoder(nn.Module):
+    """Stem of 7x7x7, two strides of 2 over time and space, residual blocks.
+
+    Attributes:
+      width: channels of the stem; the output has four times as many.
+      blocks: how many residual blocks.
+      norm: see `psrjax.nn.layers.make_norm`.
+      dtype: compute type.
+      remat: see `psrjax.nn.blocks.maybe_remat`.
+      impl: see `psrjax.ops.conv`.
+    """
+
+    width: int = 64
+    blocks: int = 6
+    norm: str = "batch"
+    dtype: DTypeLike = jnp.float32
+    remat: str = "none"
+    impl: str = "auto"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b t h w c"], train: bool) -> Float[Array, "b t4 h4 w4 d"]:
+        """(b t h w c) to (b t/4 h/4 w/4 4*width)."""
+        x = self._layer(x, train, "stem", self.width, taps=7, stride=1)
+        x = self._layer(x, train, "down0", 2 * self.width, taps=3, stride=2)
+        x = self._layer(x, train, "down1", 4 * self.width, taps=3, stride=2)
+        block = blocks.maybe_remat(blocks.Residual3D, self.remat)
+        for i in range(self.blocks):
+            x = block(norm=self.norm, dtype=self.dtype, impl=self.impl, name=f"block{i}")(x, train)
+        return x
+
+    def _layer(
+        self, x: Array, train: bool, name: str, width: int, *, taps: int, stride: int
+    ) -> Array:
+        x = layers.Conv(
+            width,
+            (taps,) * 3,
+            stride=stride,
+            padding=taps // 2,
+            use_bias=False,
+            dtype=self.dtype,
+            impl=self.impl,
+            init=layers.kaiming_fan_out,
+            name=name,
+        )(x)
+        norm = layers.make_norm(self.norm, dtype=self.dtype, name=f"{name}_norm")
+        return nn.relu(norm(x, train))
+
+
+class Decoder(nn.Module):
+    """Two transposed convolutions, each doubling time and space, and heads of 7x7x7 with tanh.
+
+    Attributes:
+      width: channels before the head.
+      heads: names of the heads, each a video of its own from the same features.
+      (the others are those of `Encoder`)
+    """
+
+    width: int = 64
+    heads: tuple[str, ...] = ("head",)
+    norm: str = "batch"
+    dtype: DTypeLike = jnp.float32
+    impl: str = "auto"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b t4 h4 w4 d"], train: bool) -> dict[str, Array]:
+        """{head: (b t h w 3) float32 in [-1, 1]}, four times larger in each dimension."""
+        for i, width in enumerate((2 * self.width, self.width)):
+            x = layers.ConvTranspose(
+                width,
+                (3, 3, 3),
+                stride=2,
+                padding=1,
+                output_padding=1,
+                use_bias=False,
+                dtype=self.dtype,
+                impl=self.impl,
+                name=f"up{i}",
+            )(x)
+            norm = layers.make_norm(self.norm, dtype=self.dtype, name=f"up{i}_norm")
+            x = nn.relu(norm(x, train))
+        # Departs from: GTNet's Kaiming fan-out, which starts a 3-channel head deep in the tanh's
+        # flat ends (inputs of standard deviation 4.6).
+        return {
+            name: jnp.tanh(
+                layers.Conv(3, (7, 7, 7), padding=3, dtype=self.dtype, impl=self.impl, name=name)(
+                    x
+                ).astype(jnp.float32)
+            )
+            for name in self.heads
+        }
+
+
+class Reconstruction(nn.Module):
+    """PSR-Net's first layer: one encoder per input, one fusion, a decoder for each region.
+
+    Attributes:
+      decoder: "separate_heads" (a decoder each for background, visible and occluded),
+        "common_head" (visible and occluded share all but the last convolution) or "context" (one
+        foreground, one background).
+      (the others are those of `Encoder`)
+    """
+
+    decoder: str = "separate_heads"
+    width: int = 64
+    blocks: int = 6
+    norm: str = "batch"
+    dtype: DTypeLike = jnp.float32
+    remat: str = "none"
+    impl: str = "auto"
+
+    @nn.compact
+    def __call__(
+        self,
+        source: Float[Array, "b t h w 3"],
+        prior: Float[Array, "b t h w 3"],
+        depth: Float[Array, "b t h w d"],
+        train: bool,
+    ) -> dict[str, Array]:
+        """{"background", "visible", "occluded"}: videos (b t h w 3) in [-1, 1], unmasked.
+
+        Raises:
+          UserError: for an unknown decoder, or sizes that are not multiples of 4.
+        """
+        check_choice("decoder", self.decoder, DECODERS)
+        check_size(source)
+        inputs = {"source": source, "prior": prior, "depth": depth}
+        latent = _encode(self, inputs, train)
+        if self.decoder == "context":
+            heads = {"background": ("head",), "foreground": ("head",)}
+        elif self.decoder == "common_head":
+            heads = {"background": ("head",), "foreground": ("head_visible", "head_occluded")}
+        else:
+            heads = {"background": ("head",), "visible": ("head",), "occluded": ("head",)}
+        made = {
+            name: _decoder(self, f"decode_{name}", names)(latent, train)
+            for name, names in heads.items()
+        }
+        if self.decoder == "separate_heads":
+            return {name: videos["head"] for name, videos in made.items()}
+        front = made["foreground"]
+        return {
+            "background": made["background"]["head"],
+            "visible": front["head" if self.decoder == "context" else "head_visible"],
+            "occluded": front["head" if self.decoder == "context" else "head_occluded"],
+        }
+
+
+class Refinement(nn.Module):
+    """PSR-Net's later layers: encodes source, estimate and depth; decodes one video.
+
+    Attributes:
+      encoder: "concat_videos" (source and estimate share an encoder), "separate" (one each) or
+        "concat_all" (one for everything, and no fusion).
+      (the others are those of `Encoder`)
+    """
+
+    encoder: str = "concat_videos"
+    width: int = 64
+    blocks: int = 6
+    norm: str = "batch"
+    dtype: DTypeLike = jnp.float32
+    remat: str = "none"
+    impl: str = "auto"
+
+    @nn.compact
+    def __call__(
+        self,
+        source: Float[Array, "b t h w 3"],
+        estimate: Float[Array, "b t h w 3"],
+        depth: Float[Array, "b t h w d"],
+        train: bool,
+    ) -> Float[Array, "b t h w 3"]:
+        """The refined video in [-1, 1], before Eq. 1 mixes it with the estimate.
+
+        Raises:
+          UserError: for an unknown encoder, or sizes that are not multiples of 4.
+        """
+        check_choice("encoder", self.encoder, ENCODERS)
+        check_size(source)
+        if self.encoder == "separate":
+            inputs = {"source": source, "estimate": estimate, "depth": depth}
+        elif self.encoder == "concat_videos":
+            inputs = {"videos": jnp.concatenate([source, estimate], -1), "depth": depth}
+        else:
+            inputs = {"all": jnp.concatenate([source, estimate, depth], -1)}
+        return _decoder(self, "decode", ("head",))(_encode(self, inputs, train), train)["head"]
+
+
+def _encode(net: Reconstruction | Refinement, inputs: dict[str, Array], train: bool) -> Array:
+    """Each input by its own encoder; several are fused by one 3x3x3 convolution."""
+    latents = [
+        Encoder(
+            net.width,
+            net.blocks,
+            norm=net.norm,
+            dtype=net.dtype,
+            remat=net.remat,
+            impl=net.impl,
+            name=f"encode_{name}",
+        )(x, train)
+        for name, x in inputs.items()
+    ]
+    if len(latents) == 1:
+        return latents[0]
+    return layers.Conv(
+        4 * net.width,
+        (3, 3, 3),
+        padding=1,
+        dtype=net.dtype,
+        impl=net.impl,
+        init=layers.kaiming_fan_out,
+        name="fuse",
+    )(jnp.concatenate(latents, -1))
+
+
+def _decoder(net: Reconstruction | Refinement, name: str, heads: tuple[str, ...]) -> Decoder:
+    return Decoder(net.width, heads, norm=net.norm, dtype=net.dtype, impl=net.impl, name=name)
+
+
+def check_size(video: Array) -> None:
+    """Refuses clips whose frames, height or width the network cannot halve twice.
+
+    Raises:
+      UserError: with the size and what to change.
+    """
+    frames, height, width = video.shape[1:4]
+    if any(size % 4 for size in (frames, height, width)):
+        raise UserError(
+            f"PSR-Net takes frames, height and width that are multiples of 4, not {frames} frames "
+            f"of {height}x{width}: change config.data.sampling.t or config.data.crop"
+        )
+
+
+def check_choice(field: str, value: object, choices: tuple) -> None:
+    """Refuses a field's value that is none of its choices.
+
+    Raises:
+      UserError: naming the field and the choices.
+    """
+    if value not in choices:
+        listed = ", ".join(map(str, choices))
+        raise UserError(f"config.method.{field}: no {value!r}; there are {listed}")
+
+
+def compose(
+    parts: dict[str, Array], visibility: Int[Array, "b t h w 1"]
+) -> Float[Array, "b t h w 3"]:
+    """Eq. 2: each pixel from the decoder of its region.
+
+    Args:
+      parts: "background", "visible" and "occluded" videos (b t h w 3).
+      visibility: 0 background, 1 visible, 2 occluded.
+    """
+    labels = {"background": BACKGROUND, "visible": VISIBLE, "occluded": OCCLUDED}
+    return sum(jnp.where(visibility == label, parts[name], 0.0) for name, label in labels.items())
+
+
+def add_previous(
+    video: Float[Array, "b t h w 3"],
+    flow: Float[Array, "b t h w 2"],
+    mesh: Float[Array, "b t h w 1"],
+    *,
+    zeta: float = 0.1,
+    scope: str = "mesh",
+) -> Float[Array, "b t h w 3"]:
+    """Eq. 3: adds zeta times the frame before, brought onto this one by the mesh's flow.
+
+    The frame before is the raw one (no recurrence) and constant for the gradient, as in GTNet. The
+    sum is not renormalized and may leave [-1, 1] by zeta.
+
+    Args:
+      video: the composed video.
+      flow: pixels, from frame t to t-1, on t's grid; 0 off the mesh.
+      mesh: 1 on the mesh of frame t, 0 elsewhere.
+      zeta: the paper's factor.
+      scope: "mesh" adds on the mesh only; "all" also off it, where the flow is 0.
+
+    Raises:
+      UserError: for an unknown scope.
+    """
+    check_choice("warp_scope", scope, WARP_SCOPES)
+    if zeta == 0.0:
+        return video
+    b, t = video.shape[:2]
+    before = jax.lax.stop_gradient(video[:, :-1]).reshape(-1, *video.shape[2:])
+    moved = geometry.warp(before, flow[:, 1:].reshape(-1, *flow.shape[2:]))
+    moved = moved.reshape(b, t - 1, *video.shape[2:])
+    if scope == "mesh":
+        moved = moved * mesh[:, 1:]
+    return video + zeta * jnp.pad(moved, ((0, 0), (1, 0), (0, 0), (0, 0), (0, 0)))

@@ -1,0 +1,57 @@
+"""Blocks made of layers, and their recomputation in the backward pass."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from psrjax.errors import UserError
+from psrjax.nn import layers
+
+REMATS = ("none", "blocks")
+
+
+class Residual3D(nn.Module):
+    """conv - norm - ReLU - conv - norm, added to the input; no activation after the sum.
+
+    Attributes:
+      norm: see `psrjax.nn.layers.make_norm`.
+      dtype: compute type.
+      impl: see `psrjax.ops.conv`.
+    """
+
+    norm: str = "batch"
+    dtype: DTypeLike = jnp.float32
+    impl: str = "auto"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b t h w c"], train: bool) -> Float[Array, "b t h w c"]:
+        """Same shape out as in."""
+        y = nn.relu(self._conv_norm(x, train, 0))
+        return x + self._conv_norm(y, train, 1)
+
+    def _conv_norm(self, x: Array, train: bool, index: int) -> Array:
+        x = layers.Conv(
+            x.shape[-1],
+            (3, 3, 3),
+            padding=1,
+            use_bias=False,
+            dtype=self.dtype,
+            impl=self.impl,
+            init=layers.kaiming_fan_out,
+            name=f"conv{index}",
+        )(x)
+        return layers.make_norm(self.norm, dtype=self.dtype, name=f"norm{index}")(x, train)
+
+
+def maybe_remat(block: type[nn.Module], policy: str) -> type[nn.Module]:
+    """The block class, recomputed in the backward pass where `policy` is "blocks".
+
+    The block is called as `block(x, train)`, `train` positional.
+
+    Raises:
+      UserError: for an unknown policy.
+    """
+    if policy not in REMATS:
+        raise UserError(f"config.method.remat: no policy {policy!r}; there are {', '.join(REMATS)}")
+    return nn.remat(block, static_argnums=(2,)) if policy == "blocks" else block

@@ -1,0 +1,140 @@
+"""The I3D trunk up to Mixed_4b, as a pure function of a dict of weights; nothing here is trained.
+
+Carreira and Zisserman's two-stream inflated 3-D Inception (RGB). Weights are
+{unit: {"kernel": (t h w i o), "scale", "bias", "mean", "var": (o,)}}, a unit being a convolution
+without bias, a batch norm (epsilon 1e-3) and a ReLU. All padding is TensorFlow's "SAME".
+"""
+
+import functools
+import zlib
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float
+
+from psrjax.ops import conv as conv_ops
+
+TAPS = ("Conv3d_1a_7x7", "Conv3d_2b_1x1", "Mixed_3c", "Mixed_4b")
+_EPSILON = 1e-3
+
+
+class Unit(NamedTuple):
+    """Size of one unit: input and output channels, taps of its cubic kernel, stride."""
+
+    inputs: int
+    outputs: int
+    taps: int
+    stride: int = 1
+
+
+def _inception(name: str, inputs: int, widths: tuple[int, ...]) -> dict[str, Unit]:
+    one, narrow3, wide3, narrow5, wide5, pooled = widths
+    return {
+        f"{name}.b0": Unit(inputs, one, 1),
+        f"{name}.b1a": Unit(inputs, narrow3, 1),
+        f"{name}.b1b": Unit(narrow3, wide3, 3),
+        f"{name}.b2a": Unit(inputs, narrow5, 1),
+        f"{name}.b2b": Unit(narrow5, wide5, 3),
+        f"{name}.b3b": Unit(inputs, pooled, 1),
+    }
+
+
+UNITS: dict[str, Unit] = {
+    "Conv3d_1a_7x7": Unit(3, 64, 7, 2),
+    "Conv3d_2b_1x1": Unit(64, 64, 1),
+    "Conv3d_2c_3x3": Unit(64, 192, 3),
+    **_inception("Mixed_3b", 192, (64, 96, 128, 16, 32, 32)),
+    **_inception("Mixed_3c", 256, (128, 128, 192, 32, 96, 64)),
+    **_inception("Mixed_4b", 480, (192, 96, 208, 16, 48, 64)),
+}
+
+
+def features(
+    weights: Mapping[str, Mapping[str, Array]], video: Float[Array, "b t h w 3"]
+) -> dict[str, Array]:
+    """The features at `TAPS` of a video in [-1, 1], in float32."""
+    apply = functools.partial(_unit, weights)
+    taps = {}
+    x = taps["Conv3d_1a_7x7"] = apply("Conv3d_1a_7x7", video.astype(jnp.float32))
+    x = _max_pool(x, (1, 3, 3), (1, 2, 2))
+    x = taps["Conv3d_2b_1x1"] = apply("Conv3d_2b_1x1", x)
+    x = apply("Conv3d_2c_3x3", x)
+    x = _max_pool(x, (1, 3, 3), (1, 2, 2))
+    x = _mixed(apply, "Mixed_3b", x)
+    x = taps["Mixed_3c"] = _mixed(apply, "Mixed_3c", x)
+    x = _max_pool(x, (3, 3, 3), (2, 2, 2))
+    taps["Mixed_4b"] = _mixed(apply, "Mixed_4b", x)
+    return taps
+
+
+def random_weights(seed: int = 0) -> dict[str, dict[str, np.ndarray]]:
+    """Untrained weights for tests: each unit's outputs have unit deviation on a noise clip.
+
+    Features of these weights say little about appearance: no score with them compares with a paper.
+    """
+    noise = np.random.default_rng(seed).uniform(-1, 1, (1, 8, 32, 32, 3)).astype(np.float32)
+    weights = {name: _random_unit(unit, name, seed) for name, unit in UNITS.items()}
+
+    def calibrate(name: str, x: Array) -> Array:
+        mine = weights[name]
+        y = _same_conv(x, mine["kernel"], UNITS[name].stride)
+        mine["mean"], mine["var"] = (np.asarray(f(y, (0, 1, 2, 3))) for f in (jnp.mean, jnp.var))
+        deviation = np.asarray(_unit(weights, name, x)).std()
+        mine["scale"] = mine["scale"] / np.float32(max(deviation, 1e-6))
+        return _unit(weights, name, x)
+
+    x = _max_pool(calibrate("Conv3d_1a_7x7", jnp.asarray(noise)), (1, 3, 3), (1, 2, 2))
+    x = calibrate("Conv3d_2c_3x3", calibrate("Conv3d_2b_1x1", x))
+    x = _max_pool(x, (1, 3, 3), (1, 2, 2))
+    x = _mixed(calibrate, "Mixed_3c", _mixed(calibrate, "Mixed_3b", x))
+    _mixed(calibrate, "Mixed_4b", _max_pool(x, (3, 3, 3), (2, 2, 2)))
+    return weights
+
+
+def _random_unit(unit: Unit, name: str, seed: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng((seed, zlib.crc32(name.encode())))
+    shape = (unit.taps,) * 3 + (unit.inputs, unit.outputs)
+    kernel = rng.normal(0.0, np.sqrt(2.0 / (unit.taps**3 * unit.inputs)), shape)
+    ones = np.ones(unit.outputs, np.float32)
+    return {
+        "kernel": kernel.astype(np.float32),
+        "scale": ones,
+        "bias": 0 * ones,
+        "mean": 0 * ones,
+        "var": ones,
+    }
+
+
+def _mixed(apply, name: str, x: Array) -> Array:
+    branches = (
+        apply(f"{name}.b0", x),
+        apply(f"{name}.b1b", apply(f"{name}.b1a", x)),
+        apply(f"{name}.b2b", apply(f"{name}.b2a", x)),
+        apply(f"{name}.b3b", _max_pool(x, (3, 3, 3), (1, 1, 1))),
+    )
+    return jnp.concatenate(branches, -1)
+
+
+def _unit(weights: Mapping[str, Mapping[str, Array]], name: str, x: Array) -> Array:
+    mine = weights[name]
+    factor = mine["scale"] * lax.rsqrt(jnp.asarray(mine["var"]) + _EPSILON)
+    y = _same_conv(x, jnp.asarray(mine["kernel"]), UNITS[name].stride)
+    return jax.nn.relu(y * factor + (mine["bias"] - mine["mean"] * factor))
+
+
+def _same_conv(x: Array, kernel: Array, stride: int) -> Array:
+    pads = [_same(size, kernel.shape[0], stride) for size in x.shape[1:4]]
+    return conv_ops.conv(jnp.pad(x, ((0, 0), *pads, (0, 0))), kernel, stride=stride)
+
+
+def _max_pool(x: Array, window: tuple[int, ...], stride: tuple[int, ...]) -> Array:
+    return lax.reduce_window(x, -jnp.inf, lax.max, (1, *window, 1), (1, *stride, 1), "SAME")
+
+
+def _same(size: int, taps: int, stride: int) -> tuple[int, int]:
+    total = max((-(-size // stride) - 1) * stride + taps - size, 0)
+    return total // 2, total - total // 2

@@ -1,0 +1,181 @@
+"""Layers with PyTorch's semantics in channels-last: convolutions, norms, and their initializers.
+
+Parameters are float32; `dtype` is the type of the products. Statistics are always float32.
+"""
+
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from psrjax.errors import UserError
+from psrjax.ops import conv as conv_ops
+
+NORMS = ("batch", "instance")
+
+# PyTorch's own default for convolutions: uniform within 1 / sqrt(fan in).
+uniform_fan_in = nn.initializers.variance_scaling(1.0 / 3.0, "fan_in", "uniform")
+# Kaiming's normal, fan out: what the published 3-D ResNet uses for every convolution.
+kaiming_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+# DCGAN's: what pix2pix and its descendants use for critics.
+normal_small = nn.initializers.normal(0.02)
+
+
+class Conv(nn.Module):
+    """Convolution over two or three dimensions with explicit zero padding.
+
+    Attributes:
+      features: output channels.
+      taps: kernel size in each dimension; its length says how many dimensions there are.
+      stride: one, or one for each dimension.
+      padding: on both sides, one, or one for each dimension (PyTorch's meaning, never "SAME").
+      use_bias: whether to add a bias; not where a norm follows.
+      dtype: compute type.
+      impl: see `psrjax.ops.conv`.
+      init: initializer of the kernel.
+    """
+
+    features: int
+    taps: tuple[int, ...]
+    stride: int | Sequence[int] = 1
+    padding: int | Sequence[int] = 0
+    use_bias: bool = True
+    dtype: DTypeLike = jnp.float32
+    impl: str = "auto"
+    init: Callable = uniform_fan_in
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b *size i"]) -> Float[Array, "b *out o"]:
+        """Applies the convolution; the shapes are `psrjax.ops.conv.conv`'s."""
+        kernel = self.param("kernel", self.init, (*self.taps, x.shape[-1], self.features))
+        y = conv_ops.conv(
+            x.astype(self.dtype),
+            kernel.astype(self.dtype),
+            stride=self.stride,
+            padding=self.padding,
+            impl=self.impl,
+        )
+        return _with_bias(self, y)
+
+
+class ConvTranspose(nn.Module):
+    """Transposed convolution with PyTorch's padding and output padding; taps are not flipped.
+
+    Attributes:
+      output_padding: further rows at the high side.
+      (the others are those of `Conv`)
+    """
+
+    features: int
+    taps: tuple[int, ...]
+    stride: int | Sequence[int] = 1
+    padding: int | Sequence[int] = 0
+    output_padding: int | Sequence[int] = 0
+    use_bias: bool = True
+    dtype: DTypeLike = jnp.float32
+    impl: str = "auto"
+    init: Callable = uniform_fan_in
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b *size i"]) -> Float[Array, "b *out o"]:
+        """Applies it; the shapes are `psrjax.ops.conv.conv_transpose`'s."""
+        kernel = self.param("kernel", self.init, (*self.taps, x.shape[-1], self.features))
+        y = conv_ops.conv_transpose(
+            x.astype(self.dtype),
+            kernel.astype(self.dtype),
+            stride=self.stride,
+            padding=self.padding,
+            output_padding=self.output_padding,
+            impl=self.impl,
+        )
+        return _with_bias(self, y)
+
+
+def _with_bias(layer: Conv | ConvTranspose, y: Array) -> Array:
+    if not layer.use_bias:
+        return y
+    bias = layer.param("bias", nn.initializers.zeros, (layer.features,))
+    return y + bias.astype(layer.dtype)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalization over all but the last axis, with PyTorch's numbers.
+
+    Statistics of the whole (global) batch, in two passes and float32; the biased variance
+    normalizes, the unbiased one is kept for evaluation.
+
+    Attributes:
+      epsilon: added to the variance.
+      momentum: the share of the new batch in the kept statistics.
+      dtype: type of the result.
+    """
+
+    epsilon: float = 1e-5
+    momentum: float = 0.1
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*b c"], train: bool) -> Float[Array, "*b c"]:
+        """Normalizes by the batch (train) or by the kept statistics."""
+        channels = x.shape[-1:]
+        scale = self.param("scale", nn.initializers.ones, channels)
+        bias = self.param("bias", nn.initializers.zeros, channels)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
+        variance = self.variable("batch_stats", "var", jnp.ones, channels)
+        if not train:
+            factor = scale * jax.lax.rsqrt(variance.value + self.epsilon)
+            return (x * factor + (bias - mean.value * factor)).astype(self.dtype)
+        count = x.size // x.shape[-1]
+        y, batch_mean, batch_variance = _normalize(x, tuple(range(x.ndim - 1)), self.epsilon)
+        if not self.is_initializing():
+            unbiased = batch_variance.reshape(channels) * (count / max(count - 1, 1))
+            mean.value += self.momentum * (batch_mean.reshape(channels) - mean.value)
+            variance.value += self.momentum * (unbiased - variance.value)
+        return (y * scale + bias).astype(self.dtype)
+
+
+class InstanceNorm(nn.Module):
+    """Normalization of each sample and channel over its positions; same signature as `BatchNorm`.
+
+    Attributes:
+      epsilon: added to the variance.
+      affine: whether to learn a scale and a bias.
+      dtype: type of the result.
+    """
+
+    epsilon: float = 1e-5
+    affine: bool = True
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b *size c"], train: bool) -> Float[Array, "b *size c"]:
+        """Normalizes; `train` makes no difference."""
+        del train
+        y, _, _ = _normalize(x, tuple(range(1, x.ndim - 1)), self.epsilon)
+        if self.affine:
+            scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
+            y = y * scale + self.param("bias", nn.initializers.zeros, x.shape[-1:])
+        return y.astype(self.dtype)
+
+
+def _normalize(x: Array, axes: tuple[int, ...], epsilon: float) -> tuple[Array, Array, Array]:
+    x = x.astype(jnp.float32)
+    mean = x.mean(axes, keepdims=True)
+    centred = x - mean
+    variance = jnp.square(centred).mean(axes, keepdims=True)
+    return centred * jax.lax.rsqrt(variance + epsilon), mean, variance
+
+
+def make_norm(kind: str, *, dtype: DTypeLike, name: str) -> nn.Module:
+    """The norm layer of this kind, called as `norm(x, train)`.
+
+    Raises:
+      UserError: for an unknown kind.
+    """
+    if kind not in NORMS:
+        raise UserError(f"config.method.norm: no norm {kind!r}; there are {', '.join(NORMS)}")
+    layer = BatchNorm if kind == "batch" else InstanceNorm
+    return layer(dtype=dtype, name=name)

@@ -1,0 +1,71 @@
+"""Weights of frozen networks by name: `<name>.npz` in a search path, or untrained ones for tests.
+
+`<name>.npz` holds arrays named `<unit>/<array>` in float32 or float16. The search path is
+$PSRJAX_WEIGHTS (folders separated as in $PATH), then the cache's folder `weights`.
+"""
+
+import importlib
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from psrjax.errors import UserError
+
+# name -> the module that says what its weights look like: UNITS and random_weights(seed).
+NETWORKS = {"i3d": "psrjax.nn.i3d"}
+
+
+def load(name: str) -> dict[str, dict[str, np.ndarray]]:
+    """{unit: {array: weights}} of "i3d", or untrained ones of "i3d:random".
+
+    Raises:
+      UserError: for an unknown name, a missing file, or one that holds other weights.
+    """
+    network, _, kind = name.partition(":")
+    if network not in NETWORKS or kind not in ("", "random"):
+        known = ", ".join(f"{known}, {known}:random" for known in NETWORKS)
+        raise UserError(f"no pretrained weights {name!r}; there are {known}")
+    module = importlib.import_module(NETWORKS[network])
+    if kind == "random":
+        return module.random_weights()
+    return _read(_find(network), module.random_weights)
+
+
+def search_path() -> tuple[Path, ...]:
+    """The folders that are searched, in order."""
+    given = os.environ.get("PSRJAX_WEIGHTS", "")
+    cache = os.environ.get("PSRJAX_CACHE") or Path.home() / ".cache" / "psrjax"
+    return (
+        *(Path(folder) for folder in given.split(os.pathsep) if folder),
+        Path(cache) / "weights",
+    )
+
+
+def _find(network: str) -> Path:
+    for folder in search_path():
+        if (folder / f"{network}.npz").is_file():
+            return folder / f"{network}.npz"
+    searched = ", ".join(map(str, search_path()))
+    raise UserError(
+        f"no weights {network}.npz in {searched}: put them there (or name their folder in "
+        "PSRJAX_WEIGHTS), or switch off what needs them (PSR-Net: config.method.perceptual=off)"
+    )
+
+
+def _read(path: Path, expected: Any) -> dict[str, dict[str, np.ndarray]]:
+    try:
+        with np.load(path) as file:
+            arrays = {key: file[key].astype(np.float32) for key in file.files}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as .npz weights: {error}") from error
+    weights: dict[str, dict[str, np.ndarray]] = {}
+    for unit, parts in expected().items():
+        for part, value in parts.items():
+            found = arrays.get(f"{unit}/{part}")
+            if found is None or found.shape != value.shape:
+                have = "nothing" if found is None else f"shape {found.shape}"
+                raise UserError(f"{path}: {unit}/{part} should be {value.shape}, there is {have}")
+            weights.setdefault(unit, {})[part] = found
+    return weights
