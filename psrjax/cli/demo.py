@@ -2,9 +2,11 @@
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from absl import flags
 
+import psrjax
 from psrjax import config as config_lib
 from psrjax.cli import main as cli
 from psrjax.training import demo, scores
@@ -16,7 +18,8 @@ _WORKDIR = flags.DEFINE_string("workdir", "runs/demo", "the run's directory")
 def main(arguments: Sequence[str]) -> None:
     """Runs the demo, or what is left of it, and prints what it took and what came out."""
     del arguments
-    command = " ".join(["psrjax", *sys.argv[1:]])
+    checkout = f"{Path(psrjax.__file__).parents[1]}/"
+    command = " ".join(argument.replace(checkout, "") for argument in sys.argv)
     config = _CONFIG.value or config_lib.load("psrnet:demo")
     shown = demo.run(config, _WORKDIR.value, command=command)
     print()

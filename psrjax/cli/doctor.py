@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from psrjax import files
 from psrjax.data import video
 from psrjax.training import machine
 
@@ -50,7 +51,7 @@ def _video() -> str:
 
 
 def _cache() -> str:
-    return f"{cache_folder()} (rendered data; PSRJAX_CACHE names another place)"
+    return f"{files.cache_folder()} (rendered data; PSRJAX_CACHE names another place)"
 
 
 def _disk() -> str:

@@ -1,0 +1,225 @@
+"""The commands as people type them: what they make, and how they refuse."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from psrjax.training import report
+
+SERVER = Path(__file__).with_name("cli_server.py")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Everything here runs from a directory that is not the checkout, and writes there."""
+    return tmp_path_factory.mktemp("some where")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def server():
+    """One device, as most people have, and the imports done once."""
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    with subprocess.Popen(
+        [sys.executable, SERVER],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        psrjax.server = process
+        yield
+        process.stdin.close()
+
+
+def psrjax(folder, *arguments):
+    request = {"arguments": [str(a) for a in arguments], "cwd": str(folder), "seconds": 300}
+    request |= {name: str(folder / f"{name}.txt") for name in ("out", "err")}
+    process = psrjax.server
+    process.stdin.write(json.dumps(request) + "\n")
+    process.stdin.flush()
+    code = int(process.stdout.readline())
+    out, err = ((folder / f"{name}.txt").read_text() for name in ("out", "err"))
+    return subprocess.CompletedProcess(request["arguments"], code, out, err)
+
+
+def succeed(folder, *arguments):
+    done = psrjax(folder, *arguments)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def run(folder):
+    """A run of three steps in each stage, trained by the command."""
+    options = ("--config.steps=3", "--config.checkpoint_steps=3", "--config.log_steps=1")
+    succeed(folder, "train", "--config=psrnet:tiny", "--workdir=run", *options)
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def evaluated(folder, run):
+    return succeed(folder, "evaluate", "--workdir=run", "--limit=4")
+
+
+def read(path):
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+        return {"frames": np.stack(frames), "codec": stream.codec_context.name}
+
+
+def test_training_writes_a_log_and_a_checkpoint_for_every_stage(run):
+    stages = json.loads((run / "config.json").read_text())["stages"]
+    assert stages == ["layer1", "layer2", "layer3"]
+    for stage in stages:
+        lines = (run / stage / "metrics.jsonl").read_text().splitlines()
+        assert [json.loads(line)["step"] for line in lines][-1] == 3
+        assert (run / stage / "checkpoints/3").is_dir()
+
+
+def test_evaluate_prints_a_table_and_writes_the_rows(run, evaluated):
+    rows = json.loads((run / "results.json").read_text())
+    names = ["copy_source", "x0", "x0_background", "layer1", "layer2", "layer3"]
+    assert [row["name"] for row in rows if row["pair"] == "all"] == names
+    metrics = "ssim ssim_uniform7 psnr m_ssim_zero m_psnr_zero m_ssim_in m_psnr_in".split()
+    assert all(list(row["metrics"]) == metrics for row in rows)
+    assert all(np.isfinite(list(row["metrics"].values())).all() for row in rows)
+    assert {row["pair"] for row in rows} >= {"all", "1->2", "1->3", "2->1", "2->3"}
+    lines = evaluated.splitlines()
+    assert lines[0].split() == metrics
+    assert [line.split()[0] for line in lines[1:7]] == names
+
+
+def test_synthesize_writes_a_playable_video_and_its_comparison(folder, run):
+    out = succeed(folder, "synthesize", "--workdir=run", "--frames=0:11", "--output=new/out.mp4")
+    assert out.split() == ["new/out.mp4", "new/out.compare.mp4"]
+    result, compare = read(folder / "new/out.mp4"), read(folder / "new/out.compare.mp4")
+    assert result["codec"] == compare["codec"] == "h264"
+    assert len(result["frames"]) == len(compare["frames"]) == 11
+    height, width = result["frames"].shape[1:3]
+    assert compare["frames"].shape[1] >= height
+    assert compare["frames"].shape[2] >= 6 * width  # source, x0, three layers, truth
+
+
+def test_the_report_stands_alone_in_one_file(folder, run, evaluated):
+    succeed(folder, "report", "--workdir=run")
+    page = (run / "report.html").read_text()
+    assert "x0_background" in page and "<svg" in page and "layer3 against layer2" in page
+    assert "http://" not in page.replace("http://www.w3.org", "").replace(
+        "http://purl.org", ""
+    ).replace("http://creativecommons.org", "")
+    assert "https://" not in page.replace("https://matplotlib.org", "")
+
+
+def test_the_demo_makes_everything_and_a_second_call_trains_nothing(folder, run):
+    options = ["--config=psrnet:tiny", "--config.steps=3", "--config.checkpoint_steps=3"]
+    first = succeed(folder, "demo", "--workdir=run", *options)
+    for label in ("render the people", "train", "score", "comparison", "GiB", "layer3 against"):
+        assert label in first
+    page = (run / "report.html").read_text()
+    index = json.loads((run / "videos/index.json").read_text())
+    assert page.count("data:video/mp4;base64,") == len(index) > 0
+    assert index[0]["labels"] == ["source", "x0", "layer1", "layer2", "layer3", "truth"]
+    for entry in index:
+        assert read(run / "videos" / entry["video"])["codec"] == "h264"
+    made = json.loads((run / "run.json").read_text())
+    assert made["command"].startswith("psrjax demo") and made["peak_memory_gib"] > 0
+    assert all(part["done"] for part in made["parts"])
+
+
+def test_the_installed_command_finds_a_working_installation(folder):
+    command = Path(sys.executable).with_name("psrjax")
+    done = subprocess.run([command, "doctor"], cwd=folder, capture_output=True, text=True)
+    out = done.stdout
+    assert done.returncode == 0, out + done.stderr
+    assert "jax " in out and "BROKEN" not in out and "H.264 is written and read" in out
+
+
+def test_help_lists_every_command(folder):
+    out = succeed(folder, "--help")
+    for command in ("demo", "train", "evaluate", "synthesize", "report", "doctor"):
+        assert any(line.split()[0] == command for line in out.splitlines() if line.strip())
+
+
+TRAIN = ("train", "--workdir=other")
+MISTAKES = {
+    "an unknown command": (("dream",), "no command 'dream'"),
+    "an unknown flag": ((*TRAIN, "--config=psrnet:tiny", "--colour=red"), "colour"),
+    "an unknown word": ((*TRAIN, "--config=psrnet:tinny"), "unknown word 'tinny'.*tiny"),
+    "an unknown config": ((*TRAIN, "--config=pzrnet"), "no config 'pzrnet'.*psrnet"),
+    "an unknown key": ((*TRAIN, "--config=psrnet:tiny", "--config.stepz=3"), "stepz"),
+    "a value of a wrong type": ((*TRAIN, "--config=psrnet:tiny", "--config.steps=x"), "steps"),
+    "no data set": (
+        (*TRAIN, "--config=psrnet:tiny", "--config.data.path=nowhere"),
+        "nowhere.*psrjax prepare",
+    ),
+    "a size the network cannot take": (
+        (*TRAIN, "--config=psrnet:tiny", "--config.data.crop=(34,34)"),
+        "34",
+    ),
+    "a flag that is missing": (("evaluate",), "workdir"),
+    "a directory that is no run": (("evaluate", "--workdir=."), "not the directory of a run"),
+    "a run of another batch": (
+        ("train", "--workdir=run", "--config=psrnet:tiny", "--config.batch=4"),
+        "batch=2.*4",
+    ),
+    "a run of another method": (
+        ("train", "--workdir=run", "--config=psrnet:tiny,alpha=.3"),
+        "method.alpha",
+    ),
+    "a stage that is none": (("evaluate", "--workdir=run", "--stage=layer9"), "layer9.*layer3"),
+    "a split that is none": (("evaluate", "--workdir=run", "--split=x"), "no split 'x'.*test"),
+    "a clip that is none": (("synthesize", "--workdir=run", "--clip=x"), "no clip 'x'"),
+    "a view that is none": (
+        ("synthesize", "--workdir=run", "--source_view=cam9"),
+        "cam9.*cam1 to cam2",
+    ),
+    "frames beyond the clip": (
+        ("synthesize", "--workdir=run", "--frames=0:9999"),
+        "0:9999 was asked for",
+    ),
+    "too few frames": (("synthesize", "--workdir=run", "--frames=0:3"), "3 frames.*at least 8"),
+    "frames that are no range": (("synthesize", "--workdir=run", "--frames=a"), "first:end"),
+    "a video without a mesh": (("synthesize", "--workdir=run", "--video=a.mp4"), "--mesh"),
+    "a truncated video": (
+        (
+            *("synthesize", "--workdir=run", "--video=cut.mp4", "--mesh=mesh.npz"),
+            *("--source_camera=camera.json", "--camera=camera.json"),
+        ),
+        "cut.mp4",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_told_in_one_line_and_exits_with_2(name, folder, run):
+    arguments, message = MISTAKES[name]
+    (folder / "cut.mp4").write_bytes(b"\x00\x00\x00\x20ftypisom\x00\x00\x02\x00isomiso2")
+    done = psrjax(folder, *arguments)
+    assert done.returncode == 2, done.stderr[-2000:]
+    assert "Traceback" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("psrjax: ")
+    assert re.search(message, last), last
+
+
+def test_losses_that_are_not_finite_stop_the_run_and_keep_the_last_checkpoint(folder):
+    options = ("--config=psrnet:tiny,layer1", "--workdir=sick", "--config.checkpoint_steps=1")
+    succeed(folder, "train", *options, "--config.steps=1")
+    rate = "--config.optimizer.generator.learning_rate=1e38"
+    done = psrjax(folder, "train", *options, "--config.steps=8", "--config.log_steps=1", rate)
+    assert done.returncode == 2, done.stderr[-2000:]
+    assert "finite" in done.stderr.strip().splitlines()[-1]
+    assert (folder / "sick/layer1/checkpoints/1").is_dir()
+
+
+def test_a_report_of_no_run_is_refused(tmp_path):
+    with pytest.raises(Exception, match="not the directory of a run"):
+        report.write(str(tmp_path))
