@@ -1,0 +1,241 @@
+"""Joints in space from joints in views: one least-squares fit over a clip fills, smooths and binds.
+
+All frames are fitted at once, so that a joint which no two cameras saw is still held by the view
+that did see it, by the bones it hangs on and by its own motion.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+from jaxtyping import Bool, Float
+
+from psrjax.data.recording_actor import SEEN
+from psrjax.errors import UserError
+from psrjax.ops.camera import Camera, triangulate
+
+# Pairs of joints at a fixed distance, and how firmly (metres of one standard deviation): limbs are
+# rigid, the head nearly so, the trunk bends.
+LIMBS = ((2, 3), (3, 4), (5, 6), (6, 7), (9, 10), (10, 11), (12, 13), (13, 14))
+FEET = (
+    (11, 22), (11, 23), (11, 24), (22, 23), (22, 24), (23, 24),
+    (14, 19), (14, 20), (14, 21), (19, 20), (19, 21), (20, 21),
+)  # fmt: skip
+HEAD = (
+    (25, 0), (25, 15), (25, 16), (25, 17), (25, 18), (0, 15), (0, 16), (0, 17), (0, 18),
+    (15, 16), (15, 17), (16, 18), (15, 18), (16, 17), (17, 18), (1, 17), (1, 18), (1, 0), (1, 25),
+)  # fmt: skip
+TRUNK = ((1, 2), (1, 5), (2, 5), (8, 9), (8, 12), (9, 12), (1, 8))
+FIRMNESS = {LIMBS: 0.004, FEET: 0.006, HEAD: 0.012, TRUNK: 0.015}
+BONES = tuple(bone for group in FIRMNESS for bone in group)
+MIRROR = {2: 5, 3: 6, 4: 7, 9: 12, 10: 13, 11: 14, 15: 16, 17: 18, 22: 19, 23: 20, 24: 21}
+MIRROR |= {right: left for left, right in MIRROR.items()}
+ACCELERATION = 12.0  # m/s²: what a walking man's joints do; the standard deviation of the prior
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Joints (t, 26, 3) in metres with confidence (t, 26), what was filled in, and bone lengths.
+
+    `filled` marks joints that fewer than two cameras saw; `lengths` are metres by `BONES`.
+    """
+
+    joints: Float[np.ndarray, "t 26 3"]
+    confidence: Float[np.ndarray, "t 26"]
+    filled: Bool[np.ndarray, "t 26"]
+    lengths: Float[np.ndarray, "bones"]
+
+
+def fit(
+    joints: Float[np.ndarray, "n t 26 3"],
+    cameras: list[Camera],
+    *,
+    rate: float,
+    noise: float,
+    rounds: int = 12,
+) -> Fit:
+    """Fits joints in space to those of all views by robust least squares.
+
+    Residuals: reprojection (pixels over `noise`, Cauchy weights), bone lengths constant over the
+    clip and equal left and right (medians of the triangulation), small accelerations.
+
+    Args:
+      joints: x, y, confidence in pixels of each camera; confidence 0 = missing.
+      cameras: one a view.
+      rate: frames a second.
+      noise: standard deviation of a detected joint, pixels.
+      rounds: Gauss-Newton steps.
+
+    Raises:
+      UserError: if a joint that every body has is never seen by two cameras.
+    """
+    weights = np.where(joints[..., 2] > SEEN, joints[..., 2], 0.0)
+    rays = np.stack([c.undistort(j[..., :2].astype(np.float64)) for j, c in zip(joints, cameras)])
+    weights = np.where(np.isfinite(rays).all(-1), weights, 0.0)
+    rays = np.nan_to_num(rays)
+    found = triangulate(joints[..., :2], weights, cameras)["points"]
+    filled = ~np.isfinite(found).all(-1)
+    start = _interpolate(found)
+    lengths = bone_lengths(start, filled)
+    points = start.copy()
+    for _ in range(rounds):
+        points = _step(points, rays, weights, cameras, lengths, rate, noise)
+    confidence = weights.sum(0) / np.maximum((weights > 0).sum(0), 1)
+    confidence = np.where(filled, np.minimum(0.5 * confidence + 0.1, 0.3), confidence)
+    return Fit(points, confidence.astype(np.float32), filled, lengths)
+
+
+def _interpolate(points: np.ndarray) -> np.ndarray:
+    """Straight lines over the frames where a joint is NaN; the nearest value at either end."""
+    points = points.copy()
+    times = np.arange(len(points))
+    for joint in range(points.shape[1]):
+        known = np.isfinite(points[:, joint, 0])
+        if not known.any():
+            continue
+        for axis in range(3):
+            values = points[known, joint, axis]
+            points[:, joint, axis] = np.interp(times, times[known], values)
+    never = ~np.isfinite(points[0, :, 0])
+    if never[[1, 2, 5, 8, 9, 12]].any():
+        raise UserError(
+            f"joint {np.flatnonzero(never)[0]} of BODY_25 (shoulders, neck or hips) is seen by two "
+            "cameras in no frame: the actor cannot be placed in space"
+        )
+    for joint in np.flatnonzero(never):
+        points[:, joint] = points[:, _nearest_kept(joint, never)]
+    return points
+
+
+def _nearest_kept(joint: int, never: np.ndarray) -> int:
+    parents = [b for a, b in (bone[::-1] for bone in BONES) if a == joint]
+    parents += [a for a, b in (bone[::-1] for bone in BONES) if b == joint]
+    return next((p for p in parents if not never[p]), 1)
+
+
+def bone_lengths(
+    points: Float[np.ndarray, "t 26 3"], filled: Bool[np.ndarray, "t 26"]
+) -> Float[np.ndarray, "bones"]:
+    """Median lengths of `BONES` over the frames where both ends were seen, left = right."""
+    ends = np.asarray(BONES)
+    lengths = np.linalg.norm(points[:, ends[:, 0]] - points[:, ends[:, 1]], axis=-1)
+    unknown = filled[:, ends[:, 0]] | filled[:, ends[:, 1]]
+    lengths = np.where(unknown, np.nan, lengths)
+    counts = (~unknown).sum(0)
+    medians = np.asarray([np.median(c[np.isfinite(c)]) if n else np.nan
+                          for c, n in zip(lengths.T, counts)])  # fmt: skip
+    place = {frozenset(bone): index for index, bone in enumerate(BONES)}
+    result = medians.copy()
+    for index, (a, b) in enumerate(BONES):
+        other = place.get(frozenset((MIRROR.get(a, a), MIRROR.get(b, b))), index)
+        both = np.asarray([medians[index], medians[other]])
+        share = np.asarray([counts[index], counts[other]], float)
+        known = np.isfinite(both)
+        result[index] = np.average(both[known], weights=share[known]) if known.any() else np.nan
+    return result
+
+
+def _step(points, rays, weights, cameras, lengths, rate, noise):
+    """One Gauss-Newton step on the banded normal equations of all frames together.
+
+    Unknowns are ordered by frame, so that only 2 frames' width of diagonals is filled.
+    """
+    frames, joints = points.shape[:2]
+    size = frames * joints * 3
+    band = 2 * joints * 3
+    normal = np.zeros((band + 1, size))  # upper form: normal[band + i - j, j] = A[i, j]
+    right = np.zeros(size)
+    _add_views(normal, right, points, rays, weights, cameras, noise, band)
+    _add_bones(normal, right, points, lengths, band)
+    _add_motion(normal, right, points, ACCELERATION / rate**2, band)
+    normal[band] += 1e-3
+    return points + scipy.linalg.solveh_banded(normal, right).reshape(points.shape)
+
+
+def _add_block(normal, band, rows, columns, blocks):
+    """Adds dense blocks (m, r, c) whose first unknowns are `rows`, `columns`; upper part only."""
+    height, width = blocks.shape[1:]
+    i = rows[:, None, None] + np.arange(height)[None, :, None]
+    j = columns[:, None, None] + np.arange(width)[None, None, :]
+    i, j = np.broadcast_arrays(i, j)
+    keep = i <= j
+    np.add.at(normal, ((band + i - j)[keep], j[keep]), blocks[keep])
+
+
+def _add_views(normal, right, points, rays, weights, cameras, noise, band):
+    """Residuals of undistorted rays, in pixels of the middle of the picture."""
+    flat = points.reshape(-1, 3)
+    first = np.arange(len(flat)) * 3
+    for ray, weight, camera in zip(rays, weights, cameras):
+        local = flat @ camera.rotation.T + camera.translation
+        depth = np.maximum(local[:, 2], 0.1)
+        focal = np.asarray([camera.matrix[0, 0], camera.matrix[1, 1]])
+        unit = local[:, :2] / depth[:, None]
+        residual = (ray.reshape(-1, 2) - unit) * focal
+        robust = 1.0 / (1.0 + (residual**2).sum(-1) / (3.0 * noise) ** 2)
+        strength = weight.reshape(-1) * robust / noise**2
+        slope = np.zeros((len(flat), 2, 3))
+        slope[:, 0, 0] = focal[0] / depth
+        slope[:, 1, 1] = focal[1] / depth
+        slope[:, :, 2] = -unit * focal / depth[:, None]
+        slope = slope @ camera.rotation
+        _add_block(normal, band, first, first, np.einsum("mka,mkb,m->mab", slope, slope, strength))
+        right += np.einsum("mka,mk,m->ma", slope, residual, strength).reshape(-1)
+
+
+def _add_bones(normal, right, points, lengths, band):
+    frames, joints = points.shape[:2]
+    spread = np.concatenate([[s] * len(group) for group, s in FIRMNESS.items()])
+    for (a, b), length, sigma in zip(BONES, lengths, spread):
+        if not np.isfinite(length):
+            continue
+        low, high = min(a, b), max(a, b)
+        offset = points[:, low] - points[:, high]
+        now = np.maximum(np.linalg.norm(offset, axis=-1), 1e-6)
+        direction = offset / now[:, None]
+        residual = (length - now) / sigma**2
+        outer = direction[:, :, None] * direction[:, None, :] / sigma**2
+        rows = (np.arange(frames) * joints + low) * 3
+        columns = (np.arange(frames) * joints + high) * 3
+        _add_block(normal, band, rows, rows, outer)
+        _add_block(normal, band, columns, columns, outer)
+        _add_block(normal, band, rows, columns, -outer)
+        change = right.reshape(points.shape)
+        change[:, low] += direction * residual[:, None]
+        change[:, high] -= direction * residual[:, None]
+
+
+def _add_motion(normal, right, points, sigma, band):
+    """Second differences of every coordinate, as a diagonal pattern of three bands."""
+    frames, joints = points.shape[:2]
+    if frames < 3:
+        return
+    width = joints * 3
+    flat = points.reshape(frames, width)
+    bend = flat[:-2] - 2 * flat[1:-1] + flat[2:]
+    change = right.reshape(frames, width)
+    pattern = (1.0, -2.0, 1.0)
+    for i, one in enumerate(pattern):
+        change[i : frames - 2 + i] -= one * bend / sigma**2
+        for j in range(i, 3):
+            columns = slice((j) * width, (frames - 2 + j) * width)
+            normal[band - (j - i) * width, columns] += one * pattern[j] / sigma**2
+
+
+def fit_errors(
+    joints: Float[np.ndarray, "n t 26 3"],
+    cameras: list[Camera],
+    points: Float[np.ndarray, "t 26 3"],
+) -> Float[np.ndarray, "n t 26"]:
+    """Distance in pixels between detected joints and the fit; NaN where nothing was detected."""
+    errors = np.stack(
+        [np.linalg.norm(c.project(points)["pixels"] - j[..., :2], axis=-1)
+         for c, j in zip(cameras, joints)]
+    )  # fmt: skip
+    return np.where(joints[..., 2] > SEEN, errors, np.nan)
+
+
+def height(lengths: Float[np.ndarray, "bones"]) -> float:
+    """How tall a person of these bone lengths stands, metres: leg, trunk, head, heel to sole."""
+    by_bone = dict(zip(BONES, lengths))
+    return float(sum(by_bone[bone] for bone in ((9, 10), (10, 11), (1, 8), (1, 25))) + 0.08)

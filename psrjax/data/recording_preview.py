@@ -1,0 +1,64 @@
+"""What a prepared recording looks like: joints, the body's outline and its depth on the frames."""
+
+import cv2
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from psrjax.ops import geometry, pose
+
+LEFT, RIGHT, MIDDLE = (80, 220, 120), (255, 120, 80), (250, 230, 90)
+OUTLINE = (255, 40, 160)
+
+
+def draw(
+    frames: UInt8[np.ndarray, "t h w 3"],
+    joints: Float[np.ndarray, "t 26 3"],
+    face: Int[np.ndarray, "t h w"],
+    depth: Float[np.ndarray, "t h w"],
+    mask: UInt8[np.ndarray, "t h w"],
+    *,
+    enlarge: int = 3,
+) -> UInt8[np.ndarray, "t hh ww 3"]:
+    """Per frame, side by side: joints and outline on the frame; depth over the frame; the mask.
+
+    Joints of low confidence (filled in) are hollow.
+    """
+    return np.stack([
+        _panel(*each, enlarge) for each in zip(frames, joints, face, depth, mask)
+    ])  # fmt: skip
+
+
+def _panel(frame, joints, face, depth, mask, enlarge: int) -> np.ndarray:
+    height, width = (side * enlarge for side in frame.shape[:2])
+    large = cv2.resize(frame, (width, height), interpolation=cv2.INTER_CUBIC)
+    on = cv2.resize((face >= 0).astype(np.float32), (width, height)) > 0.5
+    edges, _ = cv2.findContours(on.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    drawn = cv2.drawContours(large.copy(), edges, -1, OUTLINE, 1, cv2.LINE_AA)
+    _sticks(drawn, joints)
+    coded = cv2.resize(depth.astype(np.float32), (width, height))
+    span = depth[depth > 0]
+    low, high = (float(span.min()), float(span.max())) if span.size else (0.0, 1.0)
+    tint = cv2.applyColorMap(
+        np.uint8(255 * np.clip((coded - low) / max(high - low, 1e-3), 0, 1)), cv2.COLORMAP_TURBO
+    )[..., ::-1]
+    over = np.where(on[..., None], np.uint8(0.35 * large + 0.65 * tint), large)
+    grey = np.repeat(cv2.resize(mask, (width, height))[..., None], 3, -1)
+    return np.concatenate([drawn, over, cv2.drawContours(grey, edges, -1, OUTLINE, 1)], 1)
+
+
+def _sticks(image: np.ndarray, joints: np.ndarray) -> None:
+    height, width = image.shape[:2]
+    places = geometry.unit_to_pixels(joints[:, :2], height=height, width=width)
+    sure = [(int(round(x)), int(round(y))) for x, y in np.clip(places, -4096, 4096)]
+    for one, other in pose.LIMBS:
+        if joints[one, 2] > 0 and joints[other, 2] > 0:
+            cv2.line(image, sure[one], sure[other], _color(other), 1, cv2.LINE_AA)
+    for joint, place in enumerate(sure):
+        if joints[joint, 2] > 0:
+            hollow = joints[joint, 2] <= 0.3
+            cv2.circle(image, place, 3, _color(joint), 1 if hollow else -1, cv2.LINE_AA)
+
+
+def _color(joint: int) -> tuple[int, int, int]:
+    name = pose.NAMES[joint]
+    return LEFT if name.startswith("left") else RIGHT if name.startswith("right") else MIDDLE

@@ -1,0 +1,207 @@
+"""A recording's videos: length and shape, the calibrated picture inside them, crops of them."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from psrjax.data.recording_files import Recording
+from psrjax.errors import UserError
+from psrjax.ops.camera import Camera
+
+SHORTEST = 0.5  # of the longest video; a shorter one is refused rather than cut to
+BLACK = 24  # of 255: what a padded border may show
+
+
+@dataclass(frozen=True)
+class Video:
+    """Size (height, width), rate in frames a second and number of frames of a video file."""
+
+    size: tuple[int, int]
+    rate: float
+    frames: int
+
+
+def probe(path: Path) -> Video:
+    """Counts a video's frames without decoding them.
+
+    Raises:
+      UserError: if the file is no video, or is cut off before its first frame.
+    """
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            rate = float(stream.average_rate or 0)
+            frames = sum(packet.size > 0 for packet in container.demux(stream))
+            size = (stream.height, stream.width)
+    except (av.FFmpegError, IndexError, OSError) as error:
+        raise UserError(f"{path}: no video that can be read ({error})") from error
+    if not frames or not rate:
+        raise UserError(f"{path}: holds no frame")
+    return Video(size, rate, frames)
+
+
+def common(recording: Recording, videos: list[Video], notes: list[str]) -> tuple[int, float]:
+    """The frames that all videos have, and their rate; says in `notes` what is cut.
+
+    Raises:
+      UserError: if the rates differ, or a video is shorter than `SHORTEST` of the longest.
+    """
+    files = [filmed.video for filmed in recording.cameras]
+    for path, video in zip(files, videos):
+        if abs(video.rate - videos[0].rate) > 0.01 * videos[0].rate:
+            raise UserError(
+                f"{path}: {video.rate:.3f} frames a second, {files[0].name} has "
+                f"{videos[0].rate:.3f}: convert them to one rate"
+            )
+    counts = [video.frames for video in videos]
+    least, most = min(counts), max(counts)
+    short = files[counts.index(least)]
+    if least < SHORTEST * most:
+        raise UserError(
+            f"{short}: {least} frames, another video has {most}: it is cut off, or not of this "
+            "recording; leave the camera out (--cameras)"
+        )
+    if least < most:
+        notes.append(f"{short.name}: {least} frames, others up to {most}: all are cut to {least}")
+    if least < 4:
+        raise UserError(f"{short}: {least} frames are too few")
+    return least, videos[0].rate
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How a calibrated picture lies in a video's: scaled, then shifted (corners, not centres)."""
+
+    scale: float
+    shift: tuple[float, float]  # x, y in the video's pixels
+
+    def camera(self, camera: Camera, size: tuple[int, int]) -> Camera:
+        """The camera of the video's pixels."""
+        matrix = camera.matrix.copy()
+        matrix[:2] *= self.scale
+        matrix[:2, 2] += np.asarray(self.shift) + 0.5 * (self.scale - 1.0)
+        return replace(camera, matrix=matrix, size=size)
+
+    def joints(self, joints: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3"]:
+        """Joints of the calibrated picture in the video's pixels; missing ones stay zero."""
+        moved = joints[..., :2] * self.scale + np.asarray(self.shift) + 0.5 * (self.scale - 1.0)
+        both = np.concatenate([moved, joints[..., 2:]], -1)
+        return np.where(joints[..., 2:] > 0, both, 0.0).astype(np.float32)
+
+
+def place(calibrated: tuple[int, int], video: tuple[int, int]) -> Placement:
+    """The largest upright copy of a calibrated picture inside a video's, centred between bars.
+
+    A video of another size than the calibration's was scaled, and padded where the shapes differ:
+    so are the videos of 1080 x 1920 that were exported from a sensor of 1088 x 1920.
+    """
+    scale = min(video[0] / calibrated[0], video[1] / calibrated[1])
+    shift = tuple((video[axis] - scale * calibrated[axis]) / 2 for axis in (1, 0))
+    return Placement(scale, shift)
+
+
+def check_bars(path: Path, placement: Placement, calibrated: tuple[int, int]) -> None:
+    """Raises UserError unless a video's first frame is black where it must have been padded."""
+    frame = next(_decoded(path))
+    height, width = frame.shape[:2]
+    left, top = placement.shift
+    rows = np.abs(np.arange(height) - (height - 1) / 2) < placement.scale * calibrated[0] / 2 + 1
+    columns = np.abs(np.arange(width) - (width - 1) / 2) < placement.scale * calibrated[1] / 2 + 1
+    outside = ~(rows[:, None] & columns)
+    if max(left, top) >= 2 and np.median(frame[outside]) > BLACK:
+        raise UserError(
+            f"{path}: {width}x{height} pixels, but the calibration is of {calibrated[1]}x"
+            f"{calibrated[0]}, another shape, and there are no black bars: calibrate for this video"
+        )
+
+
+def crop_box(
+    camera: Camera,
+    points: Float[np.ndarray, "t v 3"],
+    *,
+    size: tuple[int, int],
+    margin: float,
+) -> tuple[int, int, int, int]:
+    """(top, left, height, width) of the one crop that holds `points` at all times, with a margin.
+
+    It has the shape of `size` (height, width) and stays inside the picture: what would reach
+    beyond is shifted, and shrunk if it is larger than the picture.
+    """
+    places = camera.project(points.reshape(-1, 3))["pixels"]
+    places = np.clip(places[np.isfinite(places).all(-1)], -0.5, np.asarray(camera.size[::-1]) - 0.5)
+    low, high = places.min(0), places.max(0)
+    extent = (high - low) * (1.0 + 2.0 * margin)
+    height = max(extent[1], extent[0] * size[0] / size[1])
+    height = min(height, camera.size[0], camera.size[1] * size[0] / size[1])
+    height, width = max(2, round(height)), max(2, round(height * size[1] / size[0]))
+    width = min(width, camera.size[1])
+    left, top = np.round((low + high + 1 - (width, height)) / 2).astype(int)
+    top = int(np.clip(top, 0, camera.size[0] - height))
+    left = int(np.clip(left, 0, camera.size[1] - width))
+    return top, left, int(height), int(width)
+
+
+def crop_camera(camera: Camera, box: tuple[int, int, int, int], size: tuple[int, int]) -> Camera:
+    """The camera of a crop resized to `size` (height, width)."""
+    top, left, height, width = box
+    return camera.cropped(top, left, height=height, width=width).resized(*size)
+
+
+def read(
+    path: Path, box: tuple[int, int, int, int], size: tuple[int, int], *, frames: int
+) -> UInt8[np.ndarray, "t h w 3"]:
+    """The first `frames` frames of a video, cropped to `box` and resized to `size`.
+
+    Raises:
+      UserError: if the video breaks off before.
+    """
+    top, left, height, width = box
+    result = []
+    for frame in _decoded(path):
+        if len(result) == frames:
+            break
+        cut = frame[top : top + height, left : left + width]
+        result.append(cv2.resize(cut, size[::-1], interpolation=cv2.INTER_AREA))
+    if len(result) < frames:
+        raise UserError(f"{path}: can be decoded up to frame {len(result) - 1} of {frames} only")
+    return np.stack(result)
+
+
+def shrink(frames: UInt8[np.ndarray, "t h w *c"], factor: int) -> UInt8[np.ndarray, "t hh ww *c"]:
+    """Pictures made smaller by a whole factor: means over blocks, rounded."""
+    if factor == 1:
+        return frames
+    size = (frames.shape[2] // factor, frames.shape[1] // factor)
+    return np.stack([cv2.resize(f, size, interpolation=cv2.INTER_AREA) for f in frames])
+
+
+def _decoded(path: Path):
+    try:
+        with av.open(str(path)) as container:
+            container.streams.video[0].thread_type = "AUTO"
+            for frame in container.decode(video=0):
+                yield frame.to_ndarray(format="rgb24")
+    except av.FFmpegError as error:
+        raise UserError(f"{path}: cannot be decoded ({error})") from error
+
+
+def write(path: Path, frames: UInt8[np.ndarray, "t h w 3"], *, rate: float) -> None:
+    """Writes an H.264 preview; odd sizes lose a row or column."""
+    from fractions import Fraction
+
+    from psrjax import files
+
+    height, width = (side // 2 * 2 for side in frames.shape[1:3])
+    with files.replacing(path) as temporary:
+        with av.open(str(temporary), "w") as container:
+            stream = container.add_stream("libx264", rate=Fraction(rate).limit_denominator(1001))
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            stream.options = {"crf": "18"}
+            for frame in frames:
+                picture = np.ascontiguousarray(frame[:height, :width])
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            container.mux(stream.encode())
