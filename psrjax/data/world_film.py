@@ -68,9 +68,7 @@ def _looking(centre: np.ndarray, target: np.ndarray, focal: float, size: tuple[i
     right = np.cross(ahead, (0.0, 0.0, 1.0))
     right /= np.linalg.norm(right)
     rotation = np.stack([right, np.cross(ahead, right), ahead])
-    matrix = np.array(
-        [[focal, 0, (size[1] - 1) / 2], [0, focal, (size[0] - 1) / 2], [0, 0, 1.0]]
-    )
+    matrix = np.array([[focal, 0, (size[1] - 1) / 2], [0, focal, (size[0] - 1) / 2], [0, 0, 1.0]])
     return Camera(matrix, rotation, -rotation @ centre, np.zeros(5), size)
 
 
@@ -259,7 +257,7 @@ def agreement(
 def joint_confidence(
     depth: Iterable[np.ndarray], pixels: np.ndarray, joint_depth: np.ndarray
 ) -> Float[np.ndarray, "t 26"]:
-    """1 for a joint in sight, 0.5 for one behind another part of the body, 0 outside the picture."""
+    """1 for a joint in sight, 0.5 for one behind another part of the body, 0 off the picture."""
     confidence = np.zeros(joint_depth.shape, np.float32)
     for time, surface in enumerate(depth):
         height, width = surface.shape

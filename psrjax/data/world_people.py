@@ -187,7 +187,6 @@ def _face(points: np.ndarray, color: np.ndarray, look: Mapping[str, Any]) -> np.
     _cover(color, flat(0.033, 1.646, 0.0085, 0.0090), look["eyes"])
     _cover(color, flat(0.033, 1.646, 0.0042, 0.0045), np.array([0.03, 0.03, 0.03]))
     _cover(color, 0.8 * flat(0.033, 1.6545, 0.019, 0.0032), look["hair_color"] * 0.6)
-    brow = flat(0.034, 1.6695 - 0.12 * (side.mean() if side.size else 0), 0.022, 0.0)
     brow = front * (1 - _step(np.abs(side - 0.034), 0.016, 0.024))
     brow = brow * (1 - _step(np.abs(height - 1.671 + 4.0 * (side - 0.034) ** 2), 0.003, 0.0065))
     _cover(color, 0.85 * brow, look["hair_color"] * 0.75)
@@ -217,7 +216,7 @@ def _hair_cover(points: np.ndarray, look: Mapping[str, Any]) -> np.ndarray:
     if style == "none":
         return 0.25 * head * _step(points[:, 2] - line, 0.0, 0.02)  # stubble
     if style == "cap":
-        line = np.where(points[:, 0] > -0.02, 1.690, line)
+        line = np.where(points[:, 0] > -0.06, 1.684, line)
     cover = head * _step(points[:, 2] - line, -0.004, 0.005)
     behind = _step(-points[:, 0], *_behind(style, points))
     length = {"bob": 1.535, "long": 1.32}.get(style)
@@ -239,7 +238,7 @@ def _hair_paint(points: np.ndarray, look: Mapping[str, Any]) -> np.ndarray:
     strand = 0.10 * np.sin(23 * angle + 40 * points[:, 2]) + 0.06 * np.sin(61 * angle)
     color = look["hair_color"] * (1 + strand[:, None])
     if look["hair"] == "cap":
-        cap = points[:, 2] > 1.686
+        cap = points[:, 2] > 1.680 + 0.15 * np.minimum(points[:, 0] + 0.06, 0.0)
         seams = 1 - 0.18 * (np.abs(np.sin(3 * angle)) < 0.12)
         return np.where(cap[:, None], look["cap_color"] * seams[:, None], color)
     return color

@@ -133,15 +133,29 @@ def _cast(room: Room, camera: Camera) -> dict[str, np.ndarray]:
             best[nearer], surface[nearer] = reach[nearer], number
             normals[nearer] = sign * np.eye(3)[axis]
         for number, box in enumerate(room.boxes, start=5):
-            near = (np.array(box.low) - start) / rays
-            far = (np.array(box.high) - start) / rays
-            enter, leave = np.minimum(near, far), np.maximum(near, far)
-            reach, axis = enter.max(-1), enter.argmax(-1)
-            nearer = (reach > 0) & (reach < leave.min(-1)) & (reach < best)
+            slab = _slab(box, np.broadcast_to(start, rays.shape), rays)
+            reach = slab["enter"]
+            nearer = (reach > 0) & (reach < slab["leave"]) & (reach < best)
             best[nearer], surface[nearer] = reach[nearer], number
-            sign = -np.sign(np.take_along_axis(rays, axis[:, None], 1))
-            normals[nearer] = (np.eye(3)[axis] * sign)[nearer]
+            hit = rays[nearer]
+            near = np.where(hit > 0, box.low, box.high)
+            axis = ((near - start) / hit).argmax(-1)
+            sign = -np.sign(np.take_along_axis(hit, axis[:, None], 1))
+            normals[nearer] = np.eye(3)[axis] * sign
     return {"points": start + best[:, None] * rays, "normals": normals, "surface": surface}
+
+
+def _slab(box: Box, start: np.ndarray, rays: np.ndarray) -> dict[str, np.ndarray]:
+    """Where rays (n, 3) enter and leave a box, in ray lengths; enter >= leave: they miss it."""
+    enter, leave = np.full(len(rays), -np.inf), np.full(len(rays), np.inf)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for axis in range(3):
+            pace = 1.0 / rays[:, axis]
+            one = (box.low[axis] - start[:, axis]) * pace
+            other = (box.high[axis] - start[:, axis]) * pace
+            enter = np.fmax(enter, np.fmin(one, other))
+            leave = np.fmin(leave, np.fmax(one, other))
+    return {"enter": enter, "leave": leave}
 
 
 def _colors(room: Room, hits: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -185,11 +199,8 @@ def _clear(room: Room, hits: dict[str, np.ndarray]) -> np.ndarray:
         towards = room.light + offset - start
         blocked = np.zeros(len(start), bool)
         for box in room.boxes:
-            with np.errstate(divide="ignore", invalid="ignore"):
-                near = (np.array(box.low) - start) / towards
-                far = (np.array(box.high) - start) / towards
-            enter, leave = np.minimum(near, far).max(-1), np.maximum(near, far).min(-1)
-            blocked |= (enter < leave) & (leave > 0) & (enter < 1)
+            slab = _slab(box, start, towards)
+            blocked |= (slab["enter"] < np.minimum(slab["leave"], 1)) & (slab["leave"] > 0)
         clear += ~blocked / len(jitter)
     return clear
 
@@ -203,6 +214,7 @@ def _nook(room: Room, hits: dict[str, np.ndarray]) -> np.ndarray:
         open_ *= np.where(surface == number, 1.0, 1 - 0.38 * np.exp(-distance / 0.35))
     for number, box in enumerate(room.boxes, start=5):
         outside = np.maximum(np.array(box.low) - points, points - np.array(box.high))
-        distance = np.sqrt((np.maximum(outside, 0.0) ** 2).sum(-1))
+        x, y, z = np.maximum(outside, 0.0).T
+        distance = np.sqrt(x * x + y * y + z * z)
         open_ *= np.where(surface == number, 1.0, 1 - 0.45 * np.exp(-distance / 0.16))
     return open_
