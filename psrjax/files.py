@@ -73,5 +73,5 @@ def read_json(path: str | os.PathLike) -> Any:
 
 
 def cache_folder() -> Path:
-    """Where rendered data, weights and compiled programs are kept: $PSRJAX_CACHE or ~/.cache/psrjax."""
+    """Where rendered data, weights and compiled programs lie: $PSRJAX_CACHE or ~/.cache/psrjax."""
     return Path(os.environ.get("PSRJAX_CACHE") or Path.home() / ".cache" / "psrjax")

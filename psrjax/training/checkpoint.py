@@ -318,15 +318,15 @@ def _read_config(folder: epath.Path) -> ConfigDict:
 
 
 def _read_arrays(folder: epath.Path, sharding: Sharding) -> dict[str, Any]:
+    saved = ocp.PyTreeCheckpointHandler().metadata(folder).tree
+    wanted = {
+        name: jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            saved.get(name) or {},
+        )
+        for name in ("params", "stats", "ema")
+    }
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-        saved = reader.metadata(folder).item_metadata.tree
-        wanted = {
-            name: jax.tree.map(
-                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-                saved.get(name, {}),
-            )
-            for name in ("params", "stats", "ema")
-        }
         return reader.restore(
             folder,
             args=ocp.args.PyTreeRestore(

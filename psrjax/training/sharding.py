@@ -47,19 +47,24 @@ def use_compilation_cache() -> None:
 def make_mesh(mesh_config: Mapping[str, Any]) -> Mesh:
     """The ("data", "fsdp") mesh over all devices of all processes; -1 is "what is left".
 
+    A run of one process may take fewer devices than there are.
+
     Raises:
       UserError: if the sizes do not multiply to the number of devices.
     """
     devices = jax.device_count()
     fsdp = mesh_config["fsdp"]
     data = mesh_config["data"] if mesh_config["data"] > 0 else devices // fsdp
-    if data * fsdp != devices:
+    used = data * fsdp
+    if used > devices or (used < devices and (mesh_config["data"] < 0 or jax.process_count() > 1)):
         raise UserError(
             f"config.mesh: data={mesh_config['data']} times fsdp={fsdp} does not make the "
             f"{devices} devices of this run; set config.mesh.fsdp to a divisor of {devices}"
         )
     # Auto, because make_mesh's own default types shardings into every operation of the nets.
-    return jax.make_mesh((data, fsdp), AXES, axis_types=(AxisType.Auto,) * 2)
+    return jax.make_mesh(
+        (data, fsdp), AXES, axis_types=(AxisType.Auto,) * 2, devices=jax.devices()[:used]
+    )
 
 
 def check_batch(batch: int, accumulate: int, mesh: Mesh) -> None:

@@ -53,7 +53,7 @@ def make_step(
             updates, opt[turn] = optimizers[turn].update(grads, opt[turn], mine)
             params |= optax.apply_updates(mine, updates)
             shared |= jax.lax.stop_gradient(out["shared"])
-            norm = optax.global_norm(grads)
+            norm = optax.tree.norm(grads)
             log |= {f"{turn}/{name}": value for name, value in (out["terms"] | out["log"]).items()}
             log |= {f"{turn}/loss": out["loss"], f"{turn}/grad_norm": norm}
             checks += [*(out["terms"][name] for name in sorted(out["terms"])), norm]
@@ -83,20 +83,20 @@ def check_weights(method: Method, weights: Weights, state: Any, batch: Mapping, 
     """Checks that the weights name exactly the terms of the method, by shape inference only.
 
     Raises:
-      UserError: for a term without a weight, or a weight without a term or a turn.
+      UserError: for a term without a weight, or a weight (but 0) without a term or a turn.
     """
     terms = _terms(method, state, batch, pretrained)
     for turn in weights:
         if turn not in terms:
             raise UserError(f"config.weights.{turn}: no such turn; there are {', '.join(terms)}")
     for turn, names in terms.items():
-        given = set(weights.get(turn, {}))
-        for name in sorted(given - names):
+        given = dict(weights.get(turn, {}))
+        for name in sorted(name for name, weight in given.items() if weight and name not in names):
             raise UserError(
                 f"config.weights.{turn}.{name}: the method {method.stage!r} has no such term; "
                 f"it has {', '.join(sorted(names))}"
             )
-        for name in sorted(names - given):
+        for name in sorted(names - set(given)):
             raise UserError(
                 f"config.weights.{turn}.{name}: missing; a term of weight 0 is left out"
             )

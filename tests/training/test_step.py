@@ -1,0 +1,282 @@
+"""The game of turns: who plays when, against whom, on what; and that sharding changes nothing."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toy as toy_module
+from jax.sharding import AxisType
+
+from psrjax.data import spec
+from psrjax.errors import UserError
+from psrjax.training import optimizer, sharding, state, step
+
+SIZES = {"b": 1, "k": 2, "t": 2, "h": 4, "w": 4}
+WEIGHTS = {"generator": {"l1": 1.0, "adversarial": 0.5}, "discriminator": {"adversarial": 0.7}}
+RATE = 0.05
+
+
+def make_game(method, *, weights=WEIGHTS, accumulate=1, ema=0.0, rule="sgd"):
+    config = {turn: {"name": rule, "learning_rate": RATE} for turn in method.turns}
+    optimizers = optimizer.make_optimizers(config, method.turns)
+    start = state.init_state(method, optimizers, SIZES, 0, ema=ema > 0)
+    return start, step.make_step(method, weights, optimizers, accumulate=accumulate, ema=ema)
+
+
+def plain(**fields):
+    return toy_module.Method(norm=False, noise=0.0, **fields)
+
+
+def net(params, x):
+    hidden = jnp.tanh(x @ params["inner"]["kernel"] + params["inner"]["bias"])
+    return hidden @ params["outer"]["kernel"] + params["outer"]["bias"]
+
+
+def frames(batch):
+    return {name: array.astype(np.float32) / 127.5 - 1 for name, array in batch.items()}
+
+
+def assert_close(a, b, tolerance=2e-6):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=tolerance, rtol=1e-4), a, b)
+
+
+def assert_equal(a, b):
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(a), jax.device_get(b))
+
+
+def test_the_step_is_the_game_written_out_by_hand():
+    start, play = make_game(plain())
+    batch = toy_module.wire_batch(4)
+    end, log = jax.jit(play)(start, batch, {})
+    x = frames(batch)
+    paint, critic = start.params["paint"], start.params["critic"]
+
+    def generator(paint):
+        fake = net(paint, x["source"])
+        l1 = jnp.abs(fake - x["target"]).mean()
+        return 1.0 * l1 + 0.5 * ((net(critic, fake) - 1) ** 2).mean()
+
+    grads = jax.grad(generator)(paint)
+    new_paint = jax.tree.map(lambda p, g: p - RATE * g, paint, grads)
+    old_fake = net(paint, x["source"])
+
+    def discriminator(critic):
+        real, fake = net(critic, x["target"]), net(critic, old_fake)
+        return 0.7 * (((real - 1) ** 2).mean() + (fake**2).mean())
+
+    new_critic = jax.tree.map(lambda p, g: p - RATE * g, critic, jax.grad(discriminator)(critic))
+    assert_close(end.params, {"paint": new_paint, "critic": new_critic})
+    assert int(end.step) == 1 and bool(end.finite)
+    # The critic judges the fakes of the old generator, beside the generator already updated.
+    np.testing.assert_allclose(log["discriminator/given"], old_fake.mean(), rtol=1e-4)
+    fresh = net(new_paint, x["source"]).mean()
+    np.testing.assert_allclose(log["discriminator/fresh"], fresh, rtol=1e-4)
+    assert abs(fresh - old_fake.mean()) > 1e-4
+    squares = sum(float((g**2).sum()) for g in jax.tree.leaves(grads))
+    np.testing.assert_allclose(log["generator/grad_norm"], squares**0.5, rtol=1e-4)
+    np.testing.assert_allclose(log["generator/loss"], generator(paint), rtol=1e-5)
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_accumulated_micro_batches_equal_the_big_batch(parts):
+    batch = toy_module.wire_batch(8)
+    start, whole = make_game(plain())
+    _, split = make_game(plain(), accumulate=parts)
+    one, log_one = jax.jit(whole)(start, batch, {})
+    many, log_many = jax.jit(split)(start, batch, {})
+    assert_close(one.params, many.params)
+    for name in ("generator/l1", "generator/loss", "discriminator/adversarial"):
+        np.testing.assert_allclose(log_one[name], log_many[name], rtol=1e-5)
+
+
+def test_accumulation_draws_other_noise_for_every_micro_batch():
+    start, play = make_game(toy_module.Method(norm=False, noise=1.0), accumulate=2)
+    row = toy_module.wire_batch(1)
+    twice = {name: np.concatenate([array, array]) for name, array in row.items()}
+    _, once = make_game(toy_module.Method(norm=False, noise=1.0))
+    _, log = jax.jit(play)(start, twice, {})
+    _, single = jax.jit(once)(start, row, {})
+    assert abs(float(log["generator/brightness"] - single["generator/brightness"])) > 1e-3
+
+
+def test_eight_devices_compute_what_one_computes():
+    def run(data, fsdp, count):
+        mesh = jax.make_mesh(
+            (data, fsdp),
+            sharding.AXES,
+            axis_types=(AxisType.Auto,) * 2,
+            devices=jax.devices()[: data * fsdp],
+        )
+        now, play = make_game(toy_module.Method(width=16, noise=0.1), accumulate=2)
+        abstract = jax.eval_shape(lambda: now)
+        placed = sharding.state_sharding(abstract, mesh, min_bytes=0)
+        on_rows, whole = sharding.batch_sharding(mesh), sharding.replicated(mesh)
+        play = step.jit_step(play, placed, on_rows, whole)
+        now = jax.device_put(now, placed)
+        for i in range(count):
+            now, log = play(now, jax.device_put(toy_module.wire_batch(16, step=i), on_rows), {})
+        return now, log
+
+    one, log_one = run(1, 1, 3)
+    many, log_many = run(2, 4, 3)
+    kernel = many.params["paint"]["inner"]["kernel"]
+    assert kernel.sharding.shard_shape(kernel.shape) == (3, 4)
+    assert len(kernel.sharding.device_set) == 8
+    assert_close(one.params, many.params)
+    assert_close(one.stats, many.stats)  # batch statistics are those of the global batch
+    assert_close(log_one, log_many)
+
+
+def test_the_state_is_donated():
+    now, play = make_game(plain())
+    mesh = sharding.make_mesh({"data": 1, "fsdp": 1})
+    placed = sharding.state_sharding(jax.eval_shape(lambda: now), mesh)
+    on_rows, whole = sharding.batch_sharding(mesh), sharding.replicated(mesh)
+    play = step.jit_step(play, placed, on_rows, whole)
+    now = jax.device_put(now, placed)
+    play(now, toy_module.wire_batch(4), {})
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(now.params))
+
+
+def test_the_average_is_the_recursion_over_the_parameters():
+    now, play = make_game(plain(), ema=0.75)
+    play = jax.jit(play)
+    mean = {net: np.asarray(now.params[net]["inner"]["kernel"]) for net in now.params}
+    for i in range(3):
+        now, _ = play(now, toy_module.wire_batch(4, step=i), {})
+        for name in mean:
+            mean[name] = 0.75 * mean[name] + 0.25 * now.params[name]["inner"]["kernel"]
+    for name, expected in mean.items():
+        np.testing.assert_allclose(now.ema[name]["inner"]["kernel"], expected, rtol=1e-5)
+    assert_equal(now.variables["params"], now.ema)
+
+
+class WithBadTerm(toy_module.Method):
+    """The toy with one more term, which is not a number, and costs work."""
+
+    def loss(self, turn, batch, shared, pretrained):
+        out = super().loss(turn, batch, shared, pretrained)
+        if turn == "generator":
+            costly = jnp.tensordot(batch["source"], batch["target"], 5)
+            out["terms"]["bad"] = costly * jnp.nan
+        return out
+
+
+def test_a_term_of_weight_zero_is_as_if_it_were_not_there():
+    batch = toy_module.wire_batch(4)
+    start, play = make_game(toy_module.Method(norm=False))
+    zero = {**WEIGHTS, "generator": {**WEIGHTS["generator"], "bad": 0.0}}
+    _, without = make_game(WithBadTerm(norm=False), weights=zero)
+    lowered = [jax.jit(game).lower(start, batch, {}).compile() for game in (play, without)]
+    (one, log_one), (other, log_other) = (game(start, batch, {}) for game in lowered)
+    assert_equal(one.params, other.params)
+    assert set(log_one) == set(log_other) and bool(other.finite)
+    flops = [game.cost_analysis()["flops"] for game in lowered]
+    assert flops[0] == flops[1]
+
+
+def test_owned_nets_change_and_frozen_ones_do_not_with_their_statistics():
+    start, play = make_game(toy_module.Method(stage="second"))
+    end, _ = jax.jit(play)(start, toy_module.wire_batch(4), {})
+    for name in ("refine", "critic"):
+        for tree in ("params", "stats"):
+            old, new = getattr(start, tree), getattr(end, tree)
+            old, new = (x if tree == "params" else x["batch_stats"] for x in (old, new))
+            pairs = zip(jax.tree.leaves(old[name]), jax.tree.leaves(new[name]))
+            assert all((a != b).any() for a, b in pairs), (tree, name)
+    assert_equal(start.params["paint"], end.params["paint"])
+    assert_equal(start.stats["batch_stats"]["paint"], end.stats["batch_stats"]["paint"])
+
+
+def test_statistics_move_in_the_own_turn_only():
+    start, play = make_game(toy_module.Method(noise=0.0))
+    batch = toy_module.wire_batch(4)
+    end, _ = jax.jit(play)(start, batch, {})
+    critic = start.params["critic"]["inner"]
+    x = frames(batch)
+    fake = start_output(start, batch)
+    means = [
+        (np.asarray(image) @ critic["kernel"] + critic["bias"]).mean((0, 1, 2, 3))
+        for image in (x["target"], fake)
+    ]
+    expected = 0.9 * (0.1 * means[0]) + 0.1 * means[1]  # momentum 0.9, from 0: real, then fake
+    found = end.stats["batch_stats"]["critic"]["norm"]["mean"]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def start_output(start, batch):
+    method = toy_module.Method(noise=0.0)
+    variables = {"params": start.params, **start.stats}
+    decoded = spec.decode(batch)
+    return method.apply(variables, decoded, True, method="fake", mutable=["batch_stats"])[0]
+
+
+def test_noise_is_a_function_of_seed_and_step():
+    start, play = make_game(toy_module.Method())
+    play = jax.jit(play)
+    batch = toy_module.wire_batch(4)
+    first, again = play(start, batch, {})[1], play(start, batch, {})[1]
+    later = play(start.replace(step=jnp.int32(1)), batch, {})[1]
+    assert_equal(first, again)
+    assert first["generator/l1"] != later["generator/l1"]
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        ({**WEIGHTS, "generator": {"l1": 1.0}}, "config.weights.generator.adversarial: missing"),
+        ({"generator": WEIGHTS["generator"]}, "config.weights.discriminator.adversarial: missing"),
+        ({**WEIGHTS, "generator": {**WEIGHTS["generator"], "l2": 1.0}}, "generator.l2"),
+        ({**WEIGHTS, "judge": {"l1": 1.0}}, "config.weights.judge: no such turn"),
+    ],
+)
+def test_weights_and_terms_have_to_match(weights, said):
+    start, _ = make_game(plain())
+    with pytest.raises(UserError, match=said):
+        step.check_weights(plain(), weights, start, toy_module.wire_batch(2), {})
+    step.check_weights(plain(), WEIGHTS, start, toy_module.wire_batch(2), {})
+
+
+def test_the_first_thing_that_was_not_finite_is_named(toy):
+    toy.GREY_STEPS.add(1)
+    start, play = make_game(toy_module.Method())
+    play = jax.jit(play)
+    now, _ = play(start, toy.wire_batch(4, step=0), {})
+    step.check_finite(now, plain(), WEIGHTS, 0)
+    for i in (1, 2):
+        now, log = play(now, toy.wire_batch(4, step=i), {})
+    assert np.isnan(log["discriminator/adversarial"])  # by now everything is
+    with pytest.raises(UserError, match="generator/l1 is not finite.*step 7 is kept"):
+        step.check_finite(now, plain(), WEIGHTS, 7)
+
+
+def test_a_gradient_that_is_not_finite_is_named():
+    class Steep(toy_module.Method):
+        def loss(self, turn, batch, shared, pretrained):
+            out = super().loss(turn, batch, shared, pretrained)
+            if turn == "discriminator":
+                value = out["terms"]["adversarial"]
+                out["terms"]["adversarial"] = value + jnp.sqrt(value * 0.0)
+            return out
+
+    start, play = make_game(Steep())
+    now, log = jax.jit(play)(start, toy_module.wire_batch(4), {})
+    assert np.isfinite(log["discriminator/adversarial"])
+    with pytest.raises(UserError, match="the gradient of turn discriminator"):
+        step.check_finite(now, plain(), WEIGHTS, 0)
+
+
+def test_initial_parameters_do_not_depend_on_the_mesh():
+    method = toy_module.Method()
+    rules = {turn: {"name": "adam", "learning_rate": 0.1} for turn in method.turns}
+    optimizers = optimizer.make_optimizers(rules, method.turns)
+
+    def make(seed):
+        return state.init_state(method, optimizers, SIZES, seed, ema=True)
+
+    mesh = sharding.make_mesh({"data": -1, "fsdp": 4})
+    placed = sharding.state_sharding(jax.eval_shape(make, 3), mesh, min_bytes=0)
+    sharded = jax.jit(make, out_shardings=placed)(3)
+    assert_equal(sharded.params, jax.jit(make)(3).params)
+    assert isinstance(method, nn.Module)
