@@ -130,7 +130,7 @@ def train_batches(data_config, reads, *, batch, seed, start_step, sharding=None)
 
 
 def install(patch=setattr):
-    """Makes the engine find the method "toy" and its batches; `patch` may be monkeypatch.setattr."""
+    """Makes the engine find the toy and its batches; `patch` may be monkeypatch.setattr."""
     patch(base, "available", lambda: ("toy",))
     patch(base, "build", lambda name, **fields: Method(**fields))
     patch(loader, "train_batches", train_batches)
