@@ -385,12 +385,28 @@ def _encoder(
     if processes == 1:
         yield lambda tasks: map(task, tasks)
         return
-    with multiprocessing.get_context("spawn").Pool(processes, _quiet_worker) as pool:
+    with (
+        _one_thread_each(),
+        multiprocessing.get_context("spawn").Pool(processes, _quiet_worker) as pool,
+    ):
         yield lambda tasks: pool.imap(task, tasks)
 
 
+@contextlib.contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Children started meanwhile have one BLAS thread: a process per core is enough."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
 def _quiet_worker() -> None:
-    """Ctrl-C is the parent's to handle; and one worker is one core's work."""
+    """Ctrl-C is the parent's to handle; one worker is one core's work."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
 

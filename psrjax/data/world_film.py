@@ -119,7 +119,7 @@ def visible_raster(
     """As `raster.render` of a closed surface, at half the cost: only faces turned to the camera."""
     corners = vertices[faces]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    towards = np.flatnonzero(((camera.centre - corners[:, 0]) * normals).sum(-1) > 0)
+    towards = np.flatnonzero(np.einsum("fi,fi->f", camera.centre - corners[:, 0], normals) > 0)
     seen = raster.render(vertices, faces[towards], camera)
     index = np.append(towards, -1).astype(np.int32)
     return raster.Raster(index[seen.face], seen.barycentric, seen.depth)
@@ -176,10 +176,10 @@ def _picture(
     light = np.zeros((*on.shape, 3), np.float32)
     light[on] = _body_light(person, vertices, normals, room, fine, shadow)
 
-    def pooled(values):
-        return values.reshape(height, SAMPLES, width, SAMPLES, -1).mean((1, 3))
+    def pooled(values):  # the mean over each pixel's samples
+        return cv2.resize(values, (width, height), interpolation=cv2.INTER_AREA)
 
-    cover = pooled(on.astype(np.float32))
+    cover = pooled(on.astype(np.float32))[..., None]
     empty = plate["lit"] * shadow.on_room(plate["points"]) + plate["unlit"] * _contact(
         vertices, plate["points"]
     )

@@ -53,9 +53,7 @@ class Person:
         """Colours 0..1 (display values) at canonical `points` on DensePose `parts` 1..24."""
         color = _skin(points, parts, self.look)
         _cover(color, _legs_cover(points, parts, self.look), _legs_paint(points, self.look))
-        _cover(
-            color, _shirt_cover(points, parts, self.look), _shirt_paint(points, parts, self.look)
-        )
+        _cover(color, _shirt_cover(points, parts, self.look), _shirt_paint(points, self.look))
         _cover(color, *_shoes(points, parts, self.look))
         _cover(color, _hair_cover(points, self.look), _hair_paint(points, self.look))
         return np.clip(color, 0.0, 1.0)
@@ -148,12 +146,15 @@ def along_arm(points: np.ndarray) -> np.ndarray:
     return (beyond - ARM_SLOPE * (points[:, 2] - 1.428)) / np.hypot(1.0, ARM_SLOPE)
 
 
+def _on_arm(points: np.ndarray) -> np.ndarray:
+    """Whether a place is on an arm, from the seam of the sleeve on."""
+    below = np.abs(points[:, 1]) - 0.176 + (points[:, 2] - 1.428) / ARM_SLOPE
+    below = below * ARM_SLOPE / np.hypot(1.0, ARM_SLOPE)  # metres under the arm's axis, if negative
+    return (along_arm(points) > 0.012) & (below > -0.066) & (points[:, 2] > 0.8)
+
+
 def _is(parts: np.ndarray, *members: int) -> np.ndarray:
     return np.isin(parts, members)
-
-
-def _arms(parts: np.ndarray) -> np.ndarray:
-    return (parts >= 15) & (parts <= 22) | _is(parts, 3, 4)
 
 
 def _legs(parts: np.ndarray) -> np.ndarray:
@@ -245,9 +246,8 @@ def _hair_paint(points: np.ndarray, look: Mapping[str, Any]) -> np.ndarray:
 
 
 def _shirt_cover(points: np.ndarray, parts: np.ndarray, look: Mapping[str, Any]) -> np.ndarray:
-    torso, arms = _is(parts, 1, 2), _arms(parts)
-    trunk = torso | (_legs(parts) & (points[:, 2] > 0.85))
-    cover = trunk * _step(points[:, 2], look["hem"] - 0.004, look["hem"] + 0.004)
+    arms, head = _on_arm(points), _is(parts, 23, 24)
+    cover = ~head * _step(points[:, 2], look["hem"] - 0.004, look["hem"] + 0.004)
     from_neck = np.hypot(points[:, 0] + 0.012, points[:, 1])
     top = {"round": 0.088, "v": 0.084, "high": 0.070}[look["neckline"]]
     bare = (points[:, 2] > 1.41) * (1 - _step(from_neck, top, top + 0.008))
@@ -261,9 +261,9 @@ def _shirt_cover(points: np.ndarray, parts: np.ndarray, look: Mapping[str, Any])
     return np.where(arms, sleeve, cover)
 
 
-def _shirt_paint(points: np.ndarray, parts: np.ndarray, look: Mapping[str, Any]) -> np.ndarray:
+def _shirt_paint(points: np.ndarray, look: Mapping[str, Any]) -> np.ndarray:
     front = points[:, 0] > -0.006
-    arms = _arms(parts)
+    arms = _on_arm(points)
     across = np.where(arms, points[:, 0], points[:, 1])
     up = np.where(arms, 1.40 - along_arm(points), points[:, 2])
     place = np.stack([across, up], -1)

@@ -73,8 +73,8 @@ def display(light: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3"]:
 def lamp(room: Room, points: np.ndarray, normals: np.ndarray) -> Float[np.ndarray, "*n 1"]:
     """How strongly the lamp lights a surface (*n, 1), shadows aside."""
     towards = room.light - points
-    distance = np.sqrt((towards**2).sum(-1, keepdims=True))
-    facing = (normals * towards).sum(-1, keepdims=True) / distance
+    distance = np.sqrt(np.einsum("...i,...i->...", towards, towards))[..., None]
+    facing = np.einsum("...i,...i->...", normals, towards)[..., None] / distance
     return np.maximum(facing, 0.0) * (3.0 / np.maximum(distance, 0.5)) ** 1.2
 
 

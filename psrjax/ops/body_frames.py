@@ -79,7 +79,11 @@ def _along(axis: np.ndarray, front: np.ndarray) -> np.ndarray:
     return np.stack([front, np.cross(axis, front), axis], -1)
 
 
-def swing(vector: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+def swing(
+    vector: Float[np.ndarray, "*t 3"],
+    start: Float[np.ndarray, "*t 3"],
+    end: Float[np.ndarray, "*t 3"],
+) -> Float[np.ndarray, "*t 3"]:
     """Turns `vector` by the smallest rotation that takes the unit `start` to the unit `end`."""
     cross = np.cross(start, end)
     cosine = (start * end).sum(-1, keepdims=True)

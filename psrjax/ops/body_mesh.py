@@ -66,7 +66,7 @@ class Blob:
     front: np.ndarray
     profile: tuple[tuple[float, float, float, float], ...]
 
-    def distance(self, points: np.ndarray) -> np.ndarray:
+    def distance(self, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
         """An approximate signed distance (n,), negative inside, exact on the surface."""
         axis = self.end - self.start
         length = np.linalg.norm(axis)
@@ -95,7 +95,7 @@ class Ellipsoid:
     centre: tuple[float, float, float]
     radii: tuple[float, float, float]
 
-    def distance(self, points: np.ndarray) -> np.ndarray:
+    def distance(self, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
         """An approximate signed distance (n,), negative inside, exact on the surface."""
         offset = points - self.centre
         ratio = np.sqrt(((offset / self.radii) ** 2).sum(-1)) + 1e-9
