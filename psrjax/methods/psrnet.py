@@ -54,18 +54,12 @@ class Critics(nn.Module):
     ) -> dict[str, Array]:
         """{"frame": logits, and "video": logits where there is a video critic}."""
         pairs = jnp.concatenate([source, video], -1)
-        frame = critics.PatchCritic(
-            self.width, self.strided, norm=self.norm, dtype=self.dtype, name="frame"
-        )
+        common = {"norm": self.norm, "dtype": self.dtype, "impl": self.impl}
+        frame = critics.PatchCritic(self.width, strided=self.strided, name="frame", **common)
         logits = {"frame": frame(pairs.reshape(-1, *pairs.shape[2:]), train)["logits"]}
         if self.video_width:
             clip = critics.VideoCritic(
-                self.video_width,
-                self.video_depth,
-                norm=self.norm,
-                dtype=self.dtype,
-                impl=self.impl,
-                name="video",
+                self.video_width, depth=self.video_depth, name="video", **common
             )
             logits["video"] = clip(video, train)["logits"]
         return logits

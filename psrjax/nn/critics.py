@@ -1,5 +1,8 @@
 """Critics: patches of frames, and clips. All return their logits and their features."""
 
+from collections.abc import Callable
+from typing import Any, ClassVar
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
@@ -12,23 +15,60 @@ _SLOPE = 0.2
 _WIDEST = 8  # channels stop growing at this multiple of the first layer's
 
 
-class PatchCritic(nn.Module):
-    """PatchGAN over single images (pix2pix): 70x70 pixels per logit with three strided layers.
+class _Critic(nn.Module):
+    """What critics share: taps of 4, norms on all but the ends, leaky ReLUs.
 
     Attributes:
       width: channels of the first layer.
-      strided: layers of stride 2; one layer of stride 1 and the logits follow.
       norm: see `psrjax.nn.layers.make_norm`; the first layer and the logits have none.
       dtype: compute type; logits are float32.
+      impl: see `psrjax.ops.conv`.
     """
 
     width: int = 64
-    strided: int = 3
     norm: str = "batch"
     dtype: DTypeLike = jnp.float32
+    impl: str = "auto"
+
+    _init: ClassVar[Callable] = staticmethod(layers.normal_small)
+    _end_bias: ClassVar[bool] = True  # whether the layers without a norm have a bias
+
+    def _layer(self, x: Array, train: bool, index: int, **window: Any) -> Array:
+        """conv - norm (not on the first) - leaky ReLU."""
+        x = self._conv(x, index, self.width * min(2**index, _WIDEST), index == 0, **window)
+        if index:
+            x = layers.make_norm(self.norm, dtype=self.dtype, name=f"norm{index}")(x, train)
+        return nn.leaky_relu(x, _SLOPE)
+
+    def _logits(self, x: Array, index: int, **window: Any) -> Array:
+        return self._conv(x, index, 1, True, **window).astype(jnp.float32)
+
+    def _conv(self, x: Array, index: int, width: int, end: bool, **window: Any) -> Array:
+        conv = layers.Conv(
+            width,
+            (4,) * (x.ndim - 2),
+            use_bias=end and self._end_bias,
+            dtype=self.dtype,
+            impl=self.impl,
+            init=self._init,
+            name=f"conv{index}",
+            **window,
+        )
+        return conv(x)
+
+
+class PatchCritic(_Critic):
+    """PatchGAN over single images (pix2pix): 70x70 pixels per logit with three strided layers.
+
+    Attributes:
+      strided: layers of stride 2; one layer of stride 1 and the logits follow.
+      (the others are those of all critics: width, norm, dtype, impl)
+    """
+
+    strided: int = 3
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"], train: bool) -> dict:
+    def __call__(self, x: Float[Array, "b h w c"], train: bool) -> dict[str, Any]:
         """{"logits": (b h' w' 1) float32, "features": every layer's output but the last's}.
 
         Raises:
@@ -43,40 +83,32 @@ class PatchCritic(nn.Module):
             )
         features = []
         for i in range(self.strided + 1):
-            width = self.width * min(2**i, _WIDEST)
-            x = _critic_layer(
-                self, x, train, i, width, (4, 4), 2 if i < self.strided else 1, first_bias=True
-            )
+            x = self._layer(x, train, i, stride=2 if i < self.strided else 1, padding=1)
             features.append(x)
-        last = self.strided + 1
-        logits = _critic_conv(self, x, last, 1, (4, 4), 1, 1, True)
-        return {"logits": logits.astype(jnp.float32), "features": tuple(features)}
+        logits = self._logits(x, self.strided + 1, stride=1, padding=1)
+        return {"logits": logits, "features": tuple(features)}
 
 
-class VideoCritic(nn.Module):
+class VideoCritic(_Critic):
     """MoCoGAN's critic of whole clips: strides over space only, a final product over time.
 
     `Departs from:` MoCoGAN, which pads no time and so needs 16 frames: with `time_padding` 1 each
     strided layer consumes one frame instead of three, and four layers take clips of 8.
 
     Attributes:
-      width: channels of the first layer.
       depth: strided layers.
       time_padding: zeros on both ends of time in each strided layer.
-      norm: see `psrjax.nn.layers.make_norm`; the first layer and the logits have none.
-      dtype: compute type; logits are float32.
-      impl: see `psrjax.ops.conv`.
+      (the others are those of all critics: width, norm, dtype, impl)
     """
 
-    width: int = 64
     depth: int = 4
     time_padding: int = 1
-    norm: str = "batch"
-    dtype: DTypeLike = jnp.float32
-    impl: str = "auto"
+
+    _init: ClassVar[Callable] = staticmethod(layers.uniform_fan_in)
+    _end_bias: ClassVar[bool] = False
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b t h w c"], train: bool) -> dict:
+    def __call__(self, x: Float[Array, "b t h w c"], train: bool) -> dict[str, Any]:
         """{"logits": (b t' h' w' 1) float32, "features": every layer's output but the last's}.
 
         Raises:
@@ -93,51 +125,7 @@ class VideoCritic(nn.Module):
             )
         features = []
         for i in range(self.depth):
-            width = self.width * min(2**i, _WIDEST)
-            padding = (self.time_padding, 1, 1)
-            x = _critic_layer(self, x, train, i, width, (4, 4, 4), (1, 2, 2), padding=padding)
+            x = self._layer(x, train, i, stride=(1, 2, 2), padding=(self.time_padding, 1, 1))
             features.append(x)
-        logits = _critic_conv(self, x, self.depth, 1, (4, 4, 4), 1, 0, False)
-        return {"logits": logits.astype(jnp.float32), "features": tuple(features)}
-
-
-def _critic_layer(
-    critic: PatchCritic | VideoCritic,
-    x: Array,
-    train: bool,
-    index: int,
-    width: int,
-    taps: tuple[int, ...],
-    stride: int | tuple[int, ...],
-    *,
-    padding: int | tuple[int, ...] = 1,
-    first_bias: bool = False,
-) -> Array:
-    """conv - norm (not on the first) - leaky ReLU."""
-    x = _critic_conv(critic, x, index, width, taps, stride, padding, first_bias and index == 0)
-    if index:
-        x = layers.make_norm(critic.norm, dtype=critic.dtype, name=f"norm{index}")(x, train)
-    return nn.leaky_relu(x, _SLOPE)
-
-
-def _critic_conv(
-    critic: PatchCritic | VideoCritic,
-    x: Array,
-    index: int,
-    width: int,
-    taps: tuple[int, ...],
-    stride: int | tuple[int, ...],
-    padding: int | tuple[int, ...],
-    bias: bool,
-) -> Array:
-    return layers.Conv(
-        width,
-        taps,
-        stride=stride,
-        padding=padding,
-        use_bias=bias,
-        dtype=critic.dtype,
-        impl=getattr(critic, "impl", "auto"),
-        init=layers.normal_small,
-        name=f"conv{index}",
-    )(x)
+        logits = self._logits(x, self.depth, stride=1, padding=0)
+        return {"logits": logits, "features": tuple(features)}

@@ -3,6 +3,8 @@
 Parameters are float32; `dtype` is the type of the products. Statistics are always float32.
 """
 
+import functools
+import math
 from collections.abc import Callable, Sequence
 
 import flax.linen as nn
@@ -16,12 +18,27 @@ from psrjax.ops import conv as conv_ops
 
 NORMS = ("batch", "instance")
 
-# PyTorch's own default for convolutions: uniform within 1 / sqrt(fan in).
-uniform_fan_in = nn.initializers.variance_scaling(1.0 / 3.0, "fan_in", "uniform")
-# Kaiming's normal, fan out: what the published 3-D ResNet uses for every convolution.
-kaiming_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-# DCGAN's: what pix2pix and its descendants use for critics.
-normal_small = nn.initializers.normal(0.02)
+
+def uniform_fan_in(key: Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> Array:
+    """PyTorch's default for convolutions: uniform within 1 / sqrt(fan in)."""
+    bound = 1.0 / math.sqrt(math.prod(shape[:-1]))
+    return bound * _flat(functools.partial(jax.random.uniform, minval=-1.0), key, shape, dtype)
+
+
+def kaiming_fan_out(key: Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> Array:
+    """Kaiming's normal, fan out: what the published 3-D ResNet uses for every convolution."""
+    deviation = math.sqrt(2.0 / (math.prod(shape[:-2]) * shape[-1]))
+    return deviation * _flat(jax.random.normal, key, shape, dtype)
+
+
+def normal_small(key: Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> Array:
+    """DCGAN's normal of deviation 0.02: what pix2pix and its descendants use for critics."""
+    return 0.02 * _flat(jax.random.normal, key, shape, dtype)
+
+
+def _flat(draw: Callable, key: Array, shape: Sequence[int], dtype: DTypeLike) -> Array:
+    # Drawn flat: XLA takes seconds to compile each five-dimensional draw, and a net has many.
+    return draw(key, (math.prod(shape),), dtype).reshape(shape)
 
 
 class Conv(nn.Module):
