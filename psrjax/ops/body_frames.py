@@ -117,11 +117,13 @@ def _head_and_neck(joints: np.ndarray, rest: np.ndarray, chest: np.ndarray) -> d
     rotation = left @ right
     ears = rest[[17, 18]].mean(0)
     base_rest = ears + 0.35 * (rest[1] - ears)
+    middle = rest[list(_HEAD)].mean(0) - model_centre
+    middle = centre + np.einsum("tij,tj->ti", rotation, middle)
     base = centre + np.einsum("tij,tj->ti", rotation, base_rest - model_centre)
     axis = base - joints[:, 1]
     front = chest[:, :, 0] + rotation[:, :, 0]
     return {
-        "head": (rotation, centre, (None, None, None)),
+        "head": (rotation, middle, (None, None, None)),
         "neck": (_along(_unit(axis), front), joints[:, 1], (None, None, _norm(axis))),
     }
 

@@ -30,6 +30,7 @@ _MIRROR_BONE = np.array(
     ]
 )
 _SKIN_WIDTH = 0.032  # metres over which neighbouring bones share the skin
+_STEPS = 4  # of diffusion: the more, the faster a bone's influence ends
 
 # DensePose's numbering: (back, front) halves per limb and side.
 _TORSO = (1, 2)
@@ -74,8 +75,8 @@ def skinning_weights(
 ) -> Float[np.ndarray, "v b"]:
     """How much each bone of `BONES` moves each vertex; rows sum to one.
 
-    The nearest bone's label is diffused over the surface (one implicit heat step), so that no
-    weight jumps between limbs that only touch.
+    The nearest bone's label is diffused over the surface (implicit heat steps), so that no weight
+    jumps between limbs that only touch.
     """
     left = vertices * (1, -1, 1) * (vertices[:, 1:2] < 0) + vertices * (vertices[:, 1:2] >= 0)
     names = body_mesh.owners(left)
@@ -89,7 +90,7 @@ def skinning_weights(
     hard /= hard.sum(1, keepdims=True)
     soft = _diffuse(hard, vertices, faces)
     soft = 0.5 * (soft + soft[mirror][:, _MIRROR_BONE])
-    soft[soft < 1e-3] = 0.0
+    soft[soft < 0.01] = 0.0
     return (soft / soft.sum(1, keepdims=True)).astype(np.float32)
 
 
@@ -120,8 +121,11 @@ def _diffuse(values: np.ndarray, vertices: np.ndarray, faces: np.ndarray) -> np.
     degree = np.bincount(ends[:, 0], minlength=count)
     pull = sparse.diags(4.0 / degree) @ pull.tocsr()
     laplacian = sparse.diags(np.asarray(pull.sum(1))[:, 0]) - pull
-    system = sparse.identity(count) + _SKIN_WIDTH**2 * laplacian
-    return splu(system.tocsc()).solve(values)
+    system = sparse.identity(count) + _SKIN_WIDTH**2 / _STEPS * laplacian
+    solver = splu(system.tocsc())
+    for _ in range(_STEPS):
+        values = solver.solve(values)
+    return values
 
 
 def _rest_segments() -> dict[str, tuple[np.ndarray, np.ndarray]]:
