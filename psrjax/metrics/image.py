@@ -129,7 +129,9 @@ def _without_empty(score: Scores, mask: Masks) -> Scores:
     return jnp.where(mask.sum((-3, -2, -1)) > 0, score, jnp.nan)
 
 
-def _ssim_map(video: Frames, truth: Frames, window: tuple, *, sample: bool) -> Frames:
+def _ssim_map(
+    video: Frames, truth: Frames, window: tuple, *, sample: bool
+) -> Float[Array, "*n y x c"]:
     """SSIM at every place where the window fits; `sample` divides covariances by n - 1."""
     size = len(window)
     if min(video.shape[-3:-1]) < size:
