@@ -13,7 +13,8 @@ from etils import epath
 from tqdm.auto import tqdm
 
 from psrjax import files
-from psrjax.data import loader
+from psrjax.data import codec, loader
+from psrjax.methods.base import Method
 from psrjax.training import checkpoint, evaluation, machine, report, stages, synthesis
 
 SHOWN = 3  # comparison videos, of different clips and pairs of views
