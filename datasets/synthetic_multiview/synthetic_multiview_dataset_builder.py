@@ -1,0 +1,81 @@
+"""The embedded world as a TFDS data set; see README.md beside this file.
+
+The same generator and the same files as `--config.data.path=world`, at a place of one's choice.
+"""
+
+import os
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from psrjax.data import codec, store, synthetic
+
+
+class WorldConfig(tfds.core.BuilderConfig):
+    """One kind of world: `settings` are fields of `psrjax.data.synthetic.World`."""
+
+    def __init__(self, *, settings: dict[str, Any], **arguments: Any):
+        super().__init__(**arguments)
+        self.settings = settings
+
+
+class SyntheticMultiview(tfds.core.GeneratorBasedBuilder):
+    """People acting in rooms, filmed by calibrated cameras; rendered, not downloaded."""
+
+    VERSION = tfds.core.Version(f"{synthetic.VERSION}.0.0")
+    BUILDER_CONFIGS = [
+        WorldConfig(
+            name="multiview",
+            description="Short clips of one action each, three cameras at -45, 0 and 45 degrees.",
+            settings={"kind": "multiview"},
+        ),
+        WorldConfig(
+            name="multiview_128",
+            description="As multiview, at 128x128, every stream.",
+            settings={"kind": "multiview", "size": (128, 128), "streams": synthetic.STREAMS},
+        ),
+        WorldConfig(
+            name="long",
+            description="One person for 22 seconds, with turns; one camera.",
+            settings={"kind": "long", "size": (128, 128)},
+        ),
+        WorldConfig(
+            name="many",
+            description="Clips of 6.4 seconds of many people; one camera.",
+            settings={"kind": "many", "size": (128, 128)},
+        ),
+    ]
+
+    def __init__(self, *, file_format: str = "array_record", **arguments: Any):
+        super().__init__(file_format=file_format, **arguments)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=f"{self.__doc__} {self.builder_config.description}",
+            features=codec.features(self._world().streams),
+            disable_shuffling=True,
+        )
+
+    def _world(self) -> synthetic.World:
+        return synthetic.options(self.builder_config.settings)
+
+    def download_and_prepare(self, **arguments: Any) -> None:
+        """Renders the world into `data_dir`, with the manifest that psrjax's loader reads.
+
+        Departs from: TFDS's own writing, which holds a gigabyte of examples in memory.
+        """
+        directory = os.fspath(self.data_dir)
+        if not os.path.exists(os.path.join(directory, store.MANIFEST)):
+            synthetic.write_world(self._world(), directory)
+        self.info.read_from_directory(directory)
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+        specs = synthetic.clip_specs(self._world())
+        return {split: self._generate_examples(tasks) for split, tasks in specs.items()}
+
+    def _generate_examples(self, tasks: list[synthetic.ClipSpec]):
+        for task in tasks:
+            for view in synthetic.render_clip(self._world(), task):
+                for number, example in codec.encode_examples(view):
+                    yield f"{view.clip}/{view.view}/{view.start}/{number}", example
