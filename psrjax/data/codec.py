@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from psrjax.errors import UserError
+from psrjax.ops.camera import Camera
 
 SEGMENT = 8  # frames of one stored example: reading a window costs its records, whole
 PNG = "png"  # uint8 frames, one PNG each
@@ -74,7 +75,7 @@ class ClipView:
     view: str
     streams: Mapping[str, Any]
     meta: Mapping[str, Any] = field(default_factory=dict)
-    camera: Any = None
+    camera: Camera | None = None
     start: int = 0
 
     @property
@@ -234,7 +235,7 @@ def decode_array(data: bytes) -> Shaped[np.ndarray, "..."]:
     return np.frombuffer(payload, "<" + data[:2].decode().strip()).reshape(shape)
 
 
-def encode_camera(camera: Any) -> str:
+def encode_camera(camera: Camera | None) -> str:
     """A camera as JSON (exact float64), or the empty string."""
     if camera is None:
         return ""
@@ -245,12 +246,10 @@ def encode_camera(camera: Any) -> str:
     return json.dumps({**arrays, "size": [int(side) for side in camera.size]})
 
 
-def decode_camera(text: str) -> Any:
+def decode_camera(text: str) -> Camera | None:
     """The inverse of `encode_camera`."""
     if not text:
         return None
-    from psrjax.ops.camera import Camera
-
     values = json.loads(text)
     size = tuple(values.pop("size"))
     return Camera(**{name: np.array(value) for name, value in values.items()}, size=size)

@@ -20,6 +20,7 @@ from jaxtyping import Shaped
 
 from psrjax.data import codec, store
 from psrjax.errors import UserError
+from psrjax.ops.camera import Camera
 
 _READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"  # random access reads ahead in vain
 
@@ -192,8 +193,8 @@ class Loaded:
         self._starts = sorted(examples)
 
     @property
-    def camera(self) -> Any:
-        """Where the view was filmed from (`psrjax.ops.camera.Camera`), or None."""
+    def camera(self) -> Camera | None:
+        """Where the view was filmed from, if the data set says."""
         return codec.decode_camera(_text(self._examples[self._starts[0]]["camera"]))
 
     def read(

@@ -80,7 +80,6 @@ def test_the_state_is_the_step_and_brings_its_batches_back(config):
     iterator.close()
 
 
-@pytest.mark.slow
 def test_workers_change_nothing(config):
     alone = batches(config, 4, start_step=1)
     with config.unlocked():

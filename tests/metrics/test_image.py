@@ -128,8 +128,8 @@ def test_frames_without_a_person_are_nan_in_the_masked_scores_only(pair, mask):
 
 def test_the_gradient_of_ssim_equals_finite_differences():
     random = np.random.default_rng(1)
-    video, truth = random.random((2, 1, 14, 15, 2)).astype(np.float32)
-    direction = random.normal(size=video.shape).astype(np.float32)
+    video, truth = jnp.asarray(random.random((2, 1, 14, 15, 2)), jnp.float32)
+    direction = jnp.asarray(random.normal(size=video.shape), jnp.float32)
     slope = (jax.grad(lambda frames: image.ssim(frames, truth).sum())(video) * direction).sum()
     step = 1e-2
     above, below = (image.ssim(video + sign * step * direction, truth).sum() for sign in (1, -1))

@@ -1,0 +1,315 @@
+"""Video files in and out, by PyAV: true times, rotation, audio, H.264 or lossless; comparisons.
+
+Frames are (h, w, 3) uint8 RGB. Times are seconds from the first frame.
+"""
+
+import itertools
+import os
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from psrjax import files
+from psrjax.errors import UserError
+
+_CLOCK = 90_000  # ticks a second of files with uneven times
+_SMALLEST = 192  # pixels a frame is enlarged to, at least, so that its label can be read
+_BAR = 26  # height of the bar with the labels
+_LOSSLESS_SUFFIXES = (".mkv", ".avi")
+_MP4_AUDIO = ("aac", "mp3", "ac3", "eac3", "alac", "opus")  # what can be copied into an mp4
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One decoded frame, upright, and when it is shown."""
+
+    image: UInt8[np.ndarray, "h w 3"]
+    time: float
+
+
+@dataclass(frozen=True)
+class Video:
+    """A whole video in memory."""
+
+    frames: UInt8[np.ndarray, "t h w 3"]
+    times: Float[np.ndarray, "t"]
+
+    @property
+    def fps(self) -> float:
+        """Frames a second, on average; 0 of a single frame."""
+        span = float(self.times[-1] - self.times[0])
+        return (len(self.times) - 1) / span if span else 0.0
+
+
+def decode(path: str | os.PathLike) -> Iterator[Frame]:
+    """Yields the frames of a video one by one, turned upright as phones ask for.
+
+    Raises:
+      UserError: naming the file, if it is missing, empty, no video, sound only, or cut off.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such video")
+    if not path.stat().st_size:
+        raise UserError(f"{path}: the file is empty")
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise UserError(f"{path}: holds no video, only {_kinds(container)}")
+            yield from _decode(container, path)
+    except (av.FFmpegError, EOFError) as error:
+        raise UserError(f"{path}: not a video, or damaged ({error.strerror or error})") from error
+
+
+def read(path: str | os.PathLike) -> Video:
+    """Reads a whole video into memory. Raises UserError as `decode` does."""
+    frames = list(decode(path))
+    sizes = {frame.image.shape for frame in frames}
+    if len(sizes) > 1:
+        raise UserError(f"{path}: its frames change size: {sorted(sizes)}")
+    return Video(
+        np.stack([frame.image for frame in frames]),
+        np.array([frame.time for frame in frames], np.float64),
+    )
+
+
+def _kinds(container: Any) -> str:
+    return ", ".join(sorted({stream.type for stream in container.streams})) or "no stream at all"
+
+
+def _decode(container: Any, path: Path) -> Iterator[Frame]:
+    stream = container.streams.video[0]
+    stream.thread_type = "AUTO"
+    step = 1 / float(stream.average_rate or 25)
+    packets, count, first, last = 0, 0, 0.0, 0.0
+    for packet in container.demux(stream):
+        packets += packet.size > 0
+        for frame in packet.decode():
+            time = count * step if frame.pts is None else frame.time
+            first = time if count == 0 else first
+            last = time - first
+            turns = round(frame.rotation / 90) % 4  # counterclockwise
+            image = frame.to_ndarray(format="rgb24")
+            yield Frame(np.ascontiguousarray(np.rot90(image, turns)), last)
+            count += 1
+    if stream.frames:
+        whole = packets >= stream.frames
+    elif container.duration and len(container.streams) == 1:  # Matroska promises seconds only
+        whole = last + 2 * step >= 0.9 * container.duration / av.time_base
+    else:
+        whole = True
+    if not count or not whole:
+        raise UserError(f"{path}: the video is cut off, {count} frames of it can be read")
+
+
+def write(
+    path: str | os.PathLike,
+    frames: Iterable[UInt8[np.ndarray, "h w 3"]],
+    *,
+    fps: float = 25.0,
+    times: Float[np.ndarray, "t"] | None = None,
+    lossless: bool = False,
+    audio: str | os.PathLike = "",
+    comment: str = "",
+) -> None:
+    """Writes a video file, whole or not at all.
+
+    Args:
+      path: its suffix names the container: .mp4 for everybody, .mkv for lossless.
+      frames: uint8 RGB frames of one size; an odd height or width is padded by one pixel.
+      fps: frames a second, unless `times` are given.
+      times: seconds at which the frames are shown, increasing.
+      lossless: FFV1, bit for bit, instead of H.264.
+      audio: a file whose first audio stream is copied, as far as the video lasts; none if it has
+        none.
+      comment: kept in the file's metadata.
+
+    Raises:
+      UserError: if the frames or times are not as they must be, or the file cannot be written.
+    """
+    path = Path(path)
+    if lossless and path.suffix.lower() not in _LOSSLESS_SUFFIXES:
+        raise UserError(f"{path}: lossless video needs a name that ends in .mkv")
+    timing = _Timing.of(path, fps, times)
+    with files.replacing(path) as temporary:
+        options = {"movflags": "+faststart"} if path.suffix.lower() in (".mp4", ".mov") else {}
+        try:
+            with av.open(os.fspath(temporary), "w", options=options) as container:
+                container.metadata["comment"] = comment
+                sound = _Sound(path, audio) if audio else None
+                _mux(container, _checked(path, frames, timing), timing, lossless, sound)
+        except (av.FFmpegError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno:  # the disk's: `replacing` words it
+                raise OSError(error.errno, str(error)) from error
+            raise UserError(f"{path}: cannot be written as a video ({error})") from error
+
+
+@dataclass(frozen=True)
+class _Timing:
+    """A rate, and where it does not say all, the time of each frame in ticks of 1 / _CLOCK."""
+
+    rate: Fraction
+    ticks: tuple[int, ...] = ()
+    frames: int = 0  # how many must come; 0 is any number
+
+    @classmethod
+    def of(cls, path: Path, fps: float, times: Any) -> "_Timing":
+        if times is None:
+            return cls(Fraction(fps).limit_denominator(1001))
+        times = np.asarray(times, np.float64)
+        steps = np.diff(times)
+        if len(times) == 0 or not np.isfinite(times).all() or (steps <= 0).any():
+            raise UserError(f"{path}: the times of the frames must increase")
+        rate = float(1 / np.median(steps)) if len(steps) else 25.0
+        times = times - times[0]
+        timing = cls(Fraction(rate).limit_denominator(1001), frames=len(times))
+        if np.abs(times - np.arange(len(times)) / rate).max() < 0.25 / rate:
+            return timing
+        return replace(timing, ticks=tuple(np.round(times * _CLOCK).astype(int).tolist()))
+
+    @property
+    def base(self) -> Fraction:
+        """Seconds of one unit of `at`."""
+        return Fraction(1, _CLOCK) if self.ticks else 1 / self.rate
+
+    def at(self, number: int) -> int:
+        """When a frame is shown, in units of `base`."""
+        return self.ticks[number] if self.ticks else number
+
+
+def _checked(path: Path, frames: Iterable[np.ndarray], timing: _Timing) -> Iterator[np.ndarray]:
+    shape, count = None, 0
+    for count, image in enumerate(frames, 1):
+        image = np.asarray(image)
+        shape = shape or image.shape
+        if image.shape != shape or image.dtype != np.uint8 or shape[2:] != (3,):
+            raise UserError(
+                f"{path}: frame {count - 1} is {image.dtype} {image.shape}, all must be uint8 "
+                f"(height, width, 3) of one size, as the first, {shape}"
+            )
+        if timing.frames and count > timing.frames:
+            raise UserError(f"{path}: more frames than the {timing.frames} times")
+        yield image
+    if count < max(1, timing.frames):
+        wanted = f"for {timing.frames} times" if timing.frames else "to write"
+        raise UserError(f"{path}: {count or 'no'} frame {wanted}")
+
+
+def _mux(
+    container: Any,
+    frames: Iterator[np.ndarray],
+    timing: _Timing,
+    lossless: bool,
+    sound: "_Sound | None",
+) -> None:
+    first = next(frames)
+    stream = container.add_stream("ffv1" if lossless else "libx264", rate=timing.rate)
+    stream.options = {} if lossless else {"crf": "18"}
+    stream.pix_fmt = "bgr0" if lossless else "yuv420p"
+    multiple = 1 if lossless else 2
+    stream.height, stream.width = (-(-side // multiple) * multiple for side in first.shape[:2])
+    stream.codec_context.time_base = timing.base
+    if sound:
+        sound.join(container)
+    rows, columns = stream.height - first.shape[0], stream.width - first.shape[1]
+    for number, image in enumerate(itertools.chain([first], frames)):
+        image = np.pad(image, ((0, rows), (0, columns), (0, 0)), mode="edge")
+        frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+        frame.time_base, frame.pts = timing.base, timing.at(number)
+        container.mux(stream.encode(frame))
+    container.mux(stream.encode())
+    if sound:
+        sound.copy(container, until=float(timing.at(number) * timing.base + 1 / timing.rate))
+
+
+class _Sound:
+    """The first audio stream of another file, copied packet by packet; nothing if it has none."""
+
+    def __init__(self, path: Path, audio: str | os.PathLike):
+        self._audio = str(audio)
+        self._stream = None
+        with self._open() as source:
+            streams = source.streams.audio
+            name = streams[0].codec_context.name if streams else ""
+        if name and path.suffix.lower() in (".mp4", ".mov") and name not in _MP4_AUDIO:
+            raise UserError(
+                f"{audio}: its sound ({name}) cannot be copied into {path.suffix}; write to .mkv, "
+                "or convert the sound to AAC"
+            )
+
+    def _open(self) -> Any:
+        try:
+            return av.open(self._audio)
+        except (av.FFmpegError, OSError) as error:
+            raise UserError(f"{self._audio}: its sound cannot be read ({error})") from error
+
+    def join(self, container: Any) -> None:
+        """Adds the stream to a file whose header is not yet written."""
+        with self._open() as source:
+            if source.streams.audio:
+                self._stream = container.add_stream_from_template(source.streams.audio[0])
+
+    def copy(self, container: Any, *, until: float) -> None:
+        """Copies the packets that begin before `until` seconds."""
+        if self._stream is None:
+            return
+        with self._open() as source:
+            for packet in source.demux(source.streams.audio[0]):
+                if packet.dts is not None and float(packet.dts * packet.time_base) < until:
+                    packet.stream = self._stream
+                    container.mux(packet)
+
+
+def beside(
+    videos: Mapping[str, UInt8[np.ndarray, "t h w 3"]], *, smallest: int = _SMALLEST
+) -> UInt8[np.ndarray, "t height width 3"]:
+    """Videos side by side, each under its label, for comparison.
+
+    Small frames are enlarged by a whole number, pixel by pixel, so that what is seen is what was
+    made. A shorter video keeps its last frame; videos of other sizes stand at the top.
+
+    Args:
+      videos: {label: frames}, in the order to show them.
+      smallest: the width each is enlarged to, at least.
+
+    Raises:
+      UserError: if there is no video, or one without a frame.
+    """
+    if not videos or not all(len(frames) for frames in videos.values()):
+        raise UserError("a comparison needs videos, and each of them a frame")
+    length = max(len(frames) for frames in videos.values())
+    panels = {label: _enlarged(np.asarray(frames), smallest) for label, frames in videos.items()}
+    height = max(panel.shape[1] for panel in panels.values())
+    columns = []
+    for label, panel in panels.items():
+        panel = panel[np.minimum(np.arange(length), len(panel) - 1)]
+        below = np.zeros((length, height - panel.shape[1], *panel.shape[2:]), np.uint8)
+        bar = np.broadcast_to(_bar(label, panel.shape[2]), (length, _BAR, panel.shape[2], 3))
+        columns.append(np.concatenate([bar, panel, below], axis=1))
+    return np.concatenate(columns, axis=2)
+
+
+def _enlarged(frames: np.ndarray, smallest: int) -> np.ndarray:
+    times = max(1, -(-smallest // frames.shape[2]))
+    return frames.repeat(times, axis=1).repeat(times, axis=2)
+
+
+def _bar(label: str, width: int) -> UInt8[np.ndarray, "height width 3"]:
+    """A dark bar with a label in its middle, made smaller where it does not fit."""
+    bar = np.full((_BAR, width, 3), 24, np.uint8)
+    label = unicodedata.normalize("NFKD", label).encode("ascii", "ignore").decode()  # cv2's set
+    font, scale = cv2.FONT_HERSHEY_SIMPLEX, 0.55
+    (wide, tall), _ = cv2.getTextSize(label, font, scale, 1)
+    if wide > width - 8:
+        scale *= max(0.1, (width - 8) / wide)
+        (wide, tall), _ = cv2.getTextSize(label, font, scale, 1)
+    place = ((width - wide) // 2, (_BAR + tall) // 2)
+    return cv2.putText(bar, label, place, font, scale, (240, 240, 240), 1, cv2.LINE_AA)
