@@ -26,6 +26,7 @@ from psrjax.data import (
     recording_videos,
     recording_views,
     store,
+    video,
 )
 from psrjax.data.recording_files import Recording, find
 from psrjax.errors import UserError
@@ -305,7 +306,7 @@ def write_previews(clip: Clip, folder: Path) -> None:
             clip.masks[name],
             enlarge=max(1, PREVIEW // clip.options.size[0]),
         )
-        recording_videos.write(folder / f"{name}.mp4", panels, rate=clip.measured.rate)
+        video.write(folder / f"{name}.mp4", panels, fps=clip.measured.rate)
 
 
 def filled_runs(filled: Bool[np.ndarray, "t 26"]) -> dict[str, list[list[int]]]:

@@ -8,18 +8,29 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from tqdm import tqdm
 
-from psrjax.data import recording_fitting
+from psrjax.data import recording_fitting, recording_outline
 from psrjax.data.recording_plates import overlap, person_masks
 from psrjax.ops import body, raster
 from psrjax.ops.camera import Camera
 
-# What the silhouettes may change, and the factors that are believed; the order of the search.
-GIRTHS = ("torso", "leg", "arm", "head", "hand", "foot")
+# What the silhouettes may change, in the order of the search, and the factors that are believed.
+GIRTHS = {
+    "chest": ("chest", "neck", "collar"),
+    "pelvis": ("pelvis",),
+    "thigh": ("hip", "thigh"),
+    "shin": ("shin",),
+    "upper_arm": ("shoulder", "upper_arm"),
+    "forearm": ("forearm",),
+    "head": ("head",),
+    "hand": ("hand",),
+    "foot": ("foot",),
+}
 BELIEVED = (0.75, 1.35)
-WHOLE = {"hand": ("left_hand", "right_hand"), "foot": ("left_foot", "right_foot")}
 NOISE = 0.004  # of a picture's longer side: how far a detected joint usually lies from the true one
 REACH = 0.045  # of a picture's height: how far from the posed body the person may be
-SHAPE_FRAMES = 10  # frames that girths are fitted on
+OUTLINE_NOISE = 0.004  # of a crop's height: how far an outline usually lies from the true one
+SHAPE_FRAMES = 8  # frames that girths are fitted on
+STEPS = (0.12, 0.05)  # of the girths, one a round of moving joints and girths in turn
 
 
 class Detections(Protocol):
@@ -54,6 +65,14 @@ class Person:
     masks: list[Bool[np.ndarray, "t h w"]]
 
 
+@dataclass(frozen=True)
+class _Outlined:
+    """Silhouettes of a posed body and the masks found near them, by view."""
+
+    drawn: list[np.ndarray]
+    masks: list[np.ndarray]
+
+
 def settle(found: Detections, footage: Sequence[Footage], *, lag: int | None = None) -> Person:
     """Fits a body to detected joints and to the footage.
 
@@ -63,18 +82,22 @@ def settle(found: Detections, footage: Sequence[Footage], *, lag: int | None = N
       lag: how many frames the joints run ahead of the videos; None to measure it.
     """
     cameras = [view.camera for view in footage]
-    fit = fit_joints(found, lag or 0)
-    drawn, masks = _outlined(fit, body.template(), footage)
+    fit, model = fit_joints(found, lag or 0), body.template()
+    seen = _outlined(fit, model, footage)
     if lag is None:
-        lag = find_lag(drawn, masks)
+        lag = find_lag(seen.drawn, seen.masks)
         if lag:
             fit = fit_joints(found, lag)
-            drawn, masks = _outlined(fit, body.template(), footage)
-    chosen = np.unique(np.linspace(0, len(masks[0]) - 1, SHAPE_FRAMES).astype(int))
-    girths = fit_girths(fit.joints[chosen], [mask[chosen] for mask in masks], cameras)
-    model = shaped(girths)
-    _, masks = _outlined(fit, model, footage)
-    return Person(fit, lag, girths, model, masks)
+            seen = _outlined(fit, model, footage)
+    chosen = np.unique(np.linspace(0, len(seen.masks[0]) - 1, SHAPE_FRAMES).astype(int))
+    girths = dict.fromkeys(GIRTHS, 1.0)
+    for step in STEPS:
+        fit = fit_joints(found, lag, _hints(fit, model, seen.masks, cameras))
+        masks = [mask[chosen] for mask in seen.masks]
+        girths = fit_girths(fit.joints[chosen], masks, cameras, start=girths, step=step)
+        model = shaped(girths)
+    fit = fit_joints(found, lag, _hints(fit, model, seen.masks, cameras))
+    return Person(fit, lag, girths, model, _outlined(fit, model, footage).masks)
 
 
 def _outlined(fit: recording_fitting.Fit, model: body.BodyModel, footage: Sequence[Footage]):
@@ -84,14 +107,32 @@ def _outlined(fit: recording_fitting.Fit, model: body.BodyModel, footage: Sequen
         drawn.append(silhouettes(model, vertices, view.camera))
         reach = max(2.0, REACH * view.camera.size[0])
         masks.append(person_masks(view.frames, drawn[-1], reach=reach))
-    return drawn, masks
+    return _Outlined(drawn, masks)
 
 
-def fit_joints(found: Detections, lag: int) -> recording_fitting.Fit:
+def _hints(
+    fit: recording_fitting.Fit,
+    model: body.BodyModel,
+    masks: Sequence[np.ndarray],
+    cameras: Sequence[Camera],
+) -> recording_fitting.Sightings:
+    """What the masks ask of the joints."""
+    vertices = body.pose(model, fit.joints)
+    asked = [
+        recording_outline.moved_joints(model, vertices, fit.joints, mask, camera)
+        for mask, camera in zip(masks, tqdm(cameras, "outlines", unit="view"))
+    ]
+    noise = OUTLINE_NOISE * max(camera.size[0] for camera in cameras)
+    return recording_fitting.Sightings(np.stack(asked), cameras, noise)
+
+
+def fit_joints(
+    found: Detections, lag: int, hints: recording_fitting.Sightings | None = None
+) -> recording_fitting.Fit:
     """Joints in space at the videos' frames."""
     longest = max(max(camera.size) for camera in found.cameras)
-    joints = shifted(found.joints, lag)
-    return recording_fitting.fit(joints, found.cameras, rate=found.rate, noise=NOISE * longest)
+    seen = recording_fitting.Sightings(shifted(found.joints, lag), found.cameras, NOISE * longest)
+    return recording_fitting.fit(seen, rate=found.rate, hints=hints)
 
 
 def shifted(joints: Float[np.ndarray, "n t 26 3"], lag: int) -> Float[np.ndarray, "n t 26 3"]:
@@ -106,9 +147,7 @@ def shifted(joints: Float[np.ndarray, "n t 26 3"], lag: int) -> Float[np.ndarray
 
 def shaped(girths: Mapping[str, float]) -> body.BodyModel:
     """The template with other girths (factors by `GIRTHS`)."""
-    by_bone: dict[str, float] = {}
-    for name, factor in girths.items():
-        by_bone |= dict.fromkeys(WHOLE.get(name, (name,)), factor)
+    by_bone = {bone: factor for name, factor in girths.items() for bone in GIRTHS[name]}
     return body.shape(body.template(), girths=by_bone)
 
 
@@ -140,28 +179,28 @@ def fit_girths(
     masks: Sequence[Bool[np.ndarray, "t h w"]],
     cameras: Sequence[Camera],
     *,
-    steps: Sequence[float] = (0.12, 0.05),
+    start: Mapping[str, float],
+    step: float,
 ) -> dict[str, float]:
     """Girths under which the posed body covers the masks best: a search, one girth at a time.
 
     Where masks are too poor to tell (intersection over union below one half), the template's own
     proportions are kept.
     """
-    girths = dict.fromkeys(GIRTHS, 1.0)
+    girths = dict(start)
     best = agreement(shaped(girths), joints, masks, cameras)
     if best < 0.5:
         return girths
-    for step in tqdm(steps, "girths", unit="round"):
-        for name in GIRTHS:
-            for direction in (1.0 + step, 1.0 / (1.0 + step)):
-                while True:
-                    tried = girths | {name: girths[name] * direction}
-                    if not BELIEVED[0] <= tried[name] <= BELIEVED[1]:
-                        break
-                    score = agreement(shaped(tried), joints, masks, cameras)
-                    if score <= best + 1e-4:
-                        break
-                    girths, best = tried, score
+    for name in tqdm(GIRTHS, "girths"):
+        for direction in (1.0 + step, 1.0 / (1.0 + step)):
+            while True:
+                tried = girths | {name: girths[name] * direction}
+                if not BELIEVED[0] <= tried[name] <= BELIEVED[1]:
+                    break
+                score = agreement(shaped(tried), joints, masks, cameras)
+                if score <= best + 1e-4:
+                    break
+                girths, best = tried, score
     return {name: round(factor, 4) for name, factor in girths.items()}
 
 

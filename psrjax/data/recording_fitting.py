@@ -4,6 +4,7 @@ All frames are fitted at once, so that a joint which no two cameras saw is still
 that did see it, by the bones it hangs on and by its own motion.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,43 +47,63 @@ class Fit:
     lengths: Float[np.ndarray, "bones"]
 
 
-def fit(
-    joints: Float[np.ndarray, "n t 26 3"],
-    cameras: list[Camera],
-    *,
-    rate: float,
-    noise: float,
-    rounds: int = 12,
-) -> Fit:
+@dataclass(frozen=True)
+class Sightings:
+    """Joints (n, t, 26, 3) in the pixels of n cameras: x, y and confidence, 0 = missing.
+
+    `noise` is the standard deviation of a fully confident joint, in pixels.
+    """
+
+    joints: Float[np.ndarray, "n t 26 3"]
+    cameras: Sequence[Camera]
+    noise: float
+
+
+def fit(seen: Sightings, *, rate: float, hints: Sightings | None = None, rounds: int = 12) -> Fit:
     """Fits joints in space to those of all views by robust least squares.
 
-    Residuals: reprojection (pixels over `noise`, Cauchy weights), bone lengths constant over the
+    Residuals: reprojection (pixels over the noise, Cauchy weights), bone lengths constant over the
     clip and equal left and right (medians of the triangulation), small accelerations.
 
     Args:
-      joints: x, y, confidence in pixels of each camera; confidence 0 = missing.
-      cameras: one a view.
+      seen: detected joints; only they decide which joints are filled in, and the bone lengths.
       rate: frames a second.
-      noise: standard deviation of a detected joint, pixels.
+      hints: more that pulls on the joints, such as what outlines ask for.
       rounds: Gauss-Newton steps.
 
     Raises:
       UserError: if a joint that every body has is never seen by two cameras.
     """
-    weights = np.where(joints[..., 2] > SEEN, joints[..., 2], 0.0)
-    rays = np.stack([c.undistort(j[..., :2].astype(np.float64)) for j, c in zip(joints, cameras)])
-    weights = np.where(np.isfinite(rays).all(-1), weights, 0.0)
-    rays = np.nan_to_num(rays)
-    found = triangulate(joints[..., :2], weights, cameras)["points"]
+    views = [view for part in (seen, hints) if part for view in _views(part)]
+    weights = np.stack([view.weight for view in views[: len(seen.cameras)]])
+    found = triangulate(seen.joints[..., :2], weights, seen.cameras)["points"]
     filled = ~np.isfinite(found).all(-1)
     start = _interpolate(found)
     lengths = bone_lengths(start, filled)
     points = start.copy()
     for _ in range(rounds):
-        points = _step(points, rays, weights, cameras, lengths, rate, noise)
+        points = _step(points, views, lengths, rate)
     confidence = weights.sum(0) / np.maximum((weights > 0).sum(0), 1)
     confidence = np.where(filled, np.minimum(0.5 * confidence + 0.1, 0.3), confidence)
     return Fit(points, confidence.astype(np.float32), filled, lengths)
+
+
+@dataclass(frozen=True)
+class _View:
+    rays: np.ndarray  # (t, 26, 2) undistorted
+    weight: np.ndarray  # (t, 26)
+    camera: Camera
+    noise: float
+
+
+def _views(part: Sightings) -> list[_View]:
+    views = []
+    for joints, camera in zip(part.joints, part.cameras):
+        rays = camera.undistort(joints[..., :2].astype(np.float64))
+        known = np.isfinite(rays).all(-1) & (joints[..., 2] > SEEN)
+        weight = np.where(known, joints[..., 2], 0.0)
+        views.append(_View(np.nan_to_num(rays), weight, camera, part.noise))
+    return views
 
 
 def _interpolate(points: np.ndarray) -> np.ndarray:
@@ -135,7 +156,7 @@ def bone_lengths(
     return result
 
 
-def _step(points, rays, weights, cameras, lengths, rate, noise):
+def _step(points, views, lengths, rate):
     """One Gauss-Newton step on the banded normal equations of all frames together.
 
     Unknowns are ordered by frame, so that only 2 frames' width of diagonals is filled.
@@ -145,7 +166,7 @@ def _step(points, rays, weights, cameras, lengths, rate, noise):
     band = 2 * joints * 3
     normal = np.zeros((band + 1, size))  # upper form: normal[band + i - j, j] = A[i, j]
     right = np.zeros(size)
-    _add_views(normal, right, points, rays, weights, cameras, noise, band)
+    _add_views(normal, right, points, views, band)
     _add_bones(normal, right, points, lengths, band)
     _add_motion(normal, right, points, ACCELERATION / rate**2, band)
     normal[band] += 1e-3
@@ -162,18 +183,19 @@ def _add_block(normal, band, rows, columns, blocks):
     np.add.at(normal, ((band + i - j)[keep], j[keep]), blocks[keep])
 
 
-def _add_views(normal, right, points, rays, weights, cameras, noise, band):
+def _add_views(normal, right, points, views, band):
     """Residuals of undistorted rays, in pixels of the middle of the picture."""
     flat = points.reshape(-1, 3)
     first = np.arange(len(flat)) * 3
-    for ray, weight, camera in zip(rays, weights, cameras):
+    for view in views:
+        camera = view.camera
         local = flat @ camera.rotation.T + camera.translation
         depth = np.maximum(local[:, 2], 0.1)
         focal = np.asarray([camera.matrix[0, 0], camera.matrix[1, 1]])
         unit = local[:, :2] / depth[:, None]
-        residual = (ray.reshape(-1, 2) - unit) * focal
-        robust = 1.0 / (1.0 + (residual**2).sum(-1) / (3.0 * noise) ** 2)
-        strength = weight.reshape(-1) * robust / noise**2
+        residual = (view.rays.reshape(-1, 2) - unit) * focal
+        robust = 1.0 / (1.0 + (residual**2).sum(-1) / (3.0 * view.noise) ** 2)
+        strength = view.weight.reshape(-1) * robust / view.noise**2
         slope = np.zeros((len(flat), 2, 3))
         slope[:, 0, 0] = focal[0] / depth
         slope[:, 1, 1] = focal[1] / depth

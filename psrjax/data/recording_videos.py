@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from psrjax.data import video
 from psrjax.data.recording_files import Recording
 from psrjax.errors import UserError
 from psrjax.ops.camera import Camera
@@ -26,22 +27,22 @@ class Video:
 
 
 def probe(path: Path) -> Video:
-    """Counts a video's frames without decoding them.
+    """A video's upright size, its rate, and its frames, counted without decoding them.
 
     Raises:
-      UserError: if the file is no video, or is cut off before its first frame.
+      UserError: if the file is no video that can be read.
     """
+    height, width = next(video.decode(path)).image.shape[:2]
     try:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
             rate = float(stream.average_rate or 0)
             frames = sum(packet.size > 0 for packet in container.demux(stream))
-            size = (stream.height, stream.width)
-    except (av.FFmpegError, IndexError, OSError) as error:
-        raise UserError(f"{path}: no video that can be read ({error})") from error
-    if not frames or not rate:
-        raise UserError(f"{path}: holds no frame")
-    return Video(size, rate, frames)
+    except av.FFmpegError as error:
+        raise UserError(f"{path}: damaged ({error})") from error
+    if not rate:
+        raise UserError(f"{path}: does not say how many frames a second it has")
+    return Video((height, width), rate, frames)
 
 
 def common(recording: Recording, videos: list[Video], notes: list[str]) -> tuple[int, float]:
@@ -51,13 +52,13 @@ def common(recording: Recording, videos: list[Video], notes: list[str]) -> tuple
       UserError: if the rates differ, or a video is shorter than `SHORTEST` of the longest.
     """
     files = [filmed.video for filmed in recording.cameras]
-    for path, video in zip(files, videos):
-        if abs(video.rate - videos[0].rate) > 0.01 * videos[0].rate:
+    for path, one in zip(files, videos):
+        if abs(one.rate - videos[0].rate) > 0.01 * videos[0].rate:
             raise UserError(
-                f"{path}: {video.rate:.3f} frames a second, {files[0].name} has "
+                f"{path}: {one.rate:.3f} frames a second, {files[0].name} has "
                 f"{videos[0].rate:.3f}: convert them to one rate"
             )
-    counts = [video.frames for video in videos]
+    counts = [one.frames for one in videos]
     least, most = min(counts), max(counts)
     short = files[counts.index(least)]
     if least < SHORTEST * most:
@@ -93,20 +94,20 @@ class Placement:
         return np.where(joints[..., 2:] > 0, both, 0.0).astype(np.float32)
 
 
-def place(calibrated: tuple[int, int], video: tuple[int, int]) -> Placement:
+def place(calibrated: tuple[int, int], filmed: tuple[int, int]) -> Placement:
     """The largest upright copy of a calibrated picture inside a video's, centred between bars.
 
     A video of another size than the calibration's was scaled, and padded where the shapes differ:
     so are the videos of 1080 x 1920 that were exported from a sensor of 1088 x 1920.
     """
-    scale = min(video[0] / calibrated[0], video[1] / calibrated[1])
-    shift = tuple((video[axis] - scale * calibrated[axis]) / 2 for axis in (1, 0))
+    scale = min(filmed[0] / calibrated[0], filmed[1] / calibrated[1])
+    shift = tuple((filmed[axis] - scale * calibrated[axis]) / 2 for axis in (1, 0))
     return Placement(scale, shift)
 
 
 def check_bars(path: Path, placement: Placement, calibrated: tuple[int, int]) -> None:
     """Raises UserError unless a video's first frame is black where it must have been padded."""
-    frame = next(_decoded(path))
+    frame = next(video.decode(path)).image
     height, width = frame.shape[:2]
     left, top = placement.shift
     rows = np.abs(np.arange(height) - (height - 1) / 2) < placement.scale * calibrated[0] / 2 + 1
@@ -161,10 +162,10 @@ def read(
     """
     top, left, height, width = box
     result = []
-    for frame in _decoded(path):
+    for frame in video.decode(path):
         if len(result) == frames:
             break
-        cut = frame[top : top + height, left : left + width]
+        cut = frame.image[top : top + height, left : left + width]
         result.append(cv2.resize(cut, size[::-1], interpolation=cv2.INTER_AREA))
     if len(result) < frames:
         raise UserError(f"{path}: can be decoded up to frame {len(result) - 1} of {frames} only")
@@ -177,31 +178,3 @@ def shrink(frames: UInt8[np.ndarray, "t h w *c"], factor: int) -> UInt8[np.ndarr
         return frames
     size = (frames.shape[2] // factor, frames.shape[1] // factor)
     return np.stack([cv2.resize(f, size, interpolation=cv2.INTER_AREA) for f in frames])
-
-
-def _decoded(path: Path):
-    try:
-        with av.open(str(path)) as container:
-            container.streams.video[0].thread_type = "AUTO"
-            for frame in container.decode(video=0):
-                yield frame.to_ndarray(format="rgb24")
-    except av.FFmpegError as error:
-        raise UserError(f"{path}: cannot be decoded ({error})") from error
-
-
-def write(path: Path, frames: UInt8[np.ndarray, "t h w 3"], *, rate: float) -> None:
-    """Writes an H.264 preview; odd sizes lose a row or column."""
-    from fractions import Fraction
-
-    from psrjax import files
-
-    height, width = (side // 2 * 2 for side in frames.shape[1:3])
-    with files.replacing(path) as temporary:
-        with av.open(str(temporary), "w") as container:
-            stream = container.add_stream("libx264", rate=Fraction(rate).limit_denominator(1001))
-            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-            stream.options = {"crf": "18"}
-            for frame in frames:
-                picture = np.ascontiguousarray(frame[:height, :width])
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-            container.mux(stream.encode())
