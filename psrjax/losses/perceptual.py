@@ -1,7 +1,5 @@
 """Losses between features of frozen networks, as functions of a dict of weights."""
 
-from collections.abc import Mapping
-
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -9,7 +7,7 @@ from psrjax.nn import i3d
 
 
 def temporal_perceptual(
-    weights: Mapping[str, Mapping[str, Array]],
+    weights: i3d.Weights,
     prediction: Float[Array, "b t h w 3"],
     target: Float[Array, "b t h w 3"],
 ) -> Float[Array, ""]:

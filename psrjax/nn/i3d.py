@@ -7,8 +7,8 @@ without bias, a batch norm (epsilon 1e-3) and a ReLU. All padding is TensorFlow'
 
 import functools
 import zlib
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 from psrjax.ops import conv as conv_ops
 
 TAPS = ("Conv3d_1a_7x7", "Conv3d_2b_1x1", "Mixed_3c", "Mixed_4b")
+Weights = Mapping[str, Mapping[str, Any]]  # {unit: {array: values}}
 _EPSILON = 1e-3
 
 
@@ -53,21 +54,21 @@ UNITS: dict[str, Unit] = {
 }
 
 
-def features(
-    weights: Mapping[str, Mapping[str, Array]], video: Float[Array, "b t h w 3"]
-) -> dict[str, Array]:
+def features(weights: Weights, video: Float[Array, "b t h w 3"]) -> dict[str, Array]:
     """The features at `TAPS` of a video in [-1, 1], in float32."""
-    apply = functools.partial(_unit, weights)
+    return _walk(functools.partial(_unit, weights), video.astype(jnp.float32))
+
+
+def _walk(apply: Callable, video: Array) -> dict[str, Array]:
+    """Runs the trunk with `apply(unit, x)` for its units."""
     taps = {}
-    x = taps["Conv3d_1a_7x7"] = apply("Conv3d_1a_7x7", video.astype(jnp.float32))
+    x = taps["Conv3d_1a_7x7"] = apply("Conv3d_1a_7x7", video)
     x = _max_pool(x, (1, 3, 3), (1, 2, 2))
     x = taps["Conv3d_2b_1x1"] = apply("Conv3d_2b_1x1", x)
     x = apply("Conv3d_2c_3x3", x)
     x = _max_pool(x, (1, 3, 3), (1, 2, 2))
-    x = _mixed(apply, "Mixed_3b", x)
-    x = taps["Mixed_3c"] = _mixed(apply, "Mixed_3c", x)
-    x = _max_pool(x, (3, 3, 3), (2, 2, 2))
-    taps["Mixed_4b"] = _mixed(apply, "Mixed_4b", x)
+    x = taps["Mixed_3c"] = _mixed(apply, "Mixed_3c", _mixed(apply, "Mixed_3b", x))
+    taps["Mixed_4b"] = _mixed(apply, "Mixed_4b", _max_pool(x, (3, 3, 3), (2, 2, 2)))
     return taps
 
 
@@ -78,21 +79,22 @@ def random_weights(seed: int = 0) -> dict[str, dict[str, np.ndarray]]:
     """
     noise = np.random.default_rng(seed).uniform(-1, 1, (1, 8, 32, 32, 3)).astype(np.float32)
     weights = {name: _random_unit(unit, name, seed) for name, unit in UNITS.items()}
+    return jax.tree.map(np.asarray, jax.jit(_calibrated)(weights, noise))
+
+
+def _calibrated(weights: Weights, noise: Array) -> dict[str, dict[str, Array]]:
+    """The weights with the statistics and the scale that make each unit's output unit deviation."""
+    done = {}
 
     def calibrate(name: str, x: Array) -> Array:
-        mine = weights[name]
-        y = _same_conv(x, mine["kernel"], UNITS[name].stride)
-        mine["mean"], mine["var"] = (np.asarray(f(y, (0, 1, 2, 3))) for f in (jnp.mean, jnp.var))
-        deviation = np.asarray(_unit(weights, name, x)).std()
-        mine["scale"] = mine["scale"] / np.float32(max(deviation, 1e-6))
-        return _unit(weights, name, x)
+        y = _same_conv(x, weights[name]["kernel"], UNITS[name].stride)
+        ones = weights[name]["scale"]  # one mean and variance for the layer: the clip is small
+        done[name] = {**weights[name], "mean": y.mean() * ones, "var": y.var() * ones}
+        done[name]["scale"] = ones / _unit(done, name, x).std()
+        return _unit(done, name, x)
 
-    x = _max_pool(calibrate("Conv3d_1a_7x7", jnp.asarray(noise)), (1, 3, 3), (1, 2, 2))
-    x = calibrate("Conv3d_2c_3x3", calibrate("Conv3d_2b_1x1", x))
-    x = _max_pool(x, (1, 3, 3), (1, 2, 2))
-    x = _mixed(calibrate, "Mixed_3c", _mixed(calibrate, "Mixed_3b", x))
-    _mixed(calibrate, "Mixed_4b", _max_pool(x, (3, 3, 3), (2, 2, 2)))
-    return weights
+    _walk(calibrate, noise)
+    return done
 
 
 def _random_unit(unit: Unit, name: str, seed: int) -> dict[str, np.ndarray]:
@@ -109,7 +111,7 @@ def _random_unit(unit: Unit, name: str, seed: int) -> dict[str, np.ndarray]:
     }
 
 
-def _mixed(apply, name: str, x: Array) -> Array:
+def _mixed(apply: Callable, name: str, x: Array) -> Array:
     branches = (
         apply(f"{name}.b0", x),
         apply(f"{name}.b1b", apply(f"{name}.b1a", x)),
@@ -119,7 +121,7 @@ def _mixed(apply, name: str, x: Array) -> Array:
     return jnp.concatenate(branches, -1)
 
 
-def _unit(weights: Mapping[str, Mapping[str, Array]], name: str, x: Array) -> Array:
+def _unit(weights: Weights, name: str, x: Array) -> Array:
     mine = weights[name]
     factor = mine["scale"] * lax.rsqrt(jnp.asarray(mine["var"]) + _EPSILON)
     y = _same_conv(x, jnp.asarray(mine["kernel"]), UNITS[name].stride)

@@ -1,0 +1,100 @@
+"""Layers: PyTorch's numbers, written out in NumPy, and the statistics that training keeps."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from psrjax.errors import UserError
+from psrjax.nn import blocks, layers
+
+
+def clips(seed=0, shape=(2, 3, 4, 5, 6)):
+    return jnp.asarray(np.random.default_rng(seed).normal(3.0, 2.0, shape), jnp.float32)
+
+
+def test_batch_norm_normalizes_by_the_batch_and_keeps_the_unbiased_variance():
+    x = clips()
+    norm = layers.BatchNorm()
+    variables = norm.init(jax.random.key(0), x, True)
+    y, new = norm.apply(variables, x, True, mutable=["batch_stats"])
+    flat = np.asarray(x, np.float64).reshape(-1, 6)
+    expected = (x - flat.mean(0)) / np.sqrt(flat.var(0) + 1e-5)
+    np.testing.assert_allclose(y, expected, atol=1e-5)
+    kept = new["batch_stats"]
+    np.testing.assert_allclose(kept["mean"], 0.1 * flat.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(kept["var"], 0.9 + 0.1 * flat.var(0, ddof=1), rtol=1e-5)
+
+
+def test_batch_norm_in_evaluation_uses_and_leaves_the_kept_statistics():
+    x = clips()
+    norm = layers.BatchNorm()
+    variables = norm.init(jax.random.key(0), x, True)
+    assert (variables["batch_stats"]["mean"] == 0).all()  # initialisation is no training step
+    stats = {"mean": jnp.full(6, 2.0), "var": jnp.full(6, 4.0)}
+    y, new = norm.apply(
+        {"params": variables["params"], "batch_stats": stats}, x, False, mutable=["batch_stats"]
+    )
+    np.testing.assert_allclose(y, (x - 2.0) / 2.0, atol=1e-4)
+    assert new["batch_stats"] == stats
+
+
+def test_batch_norm_keeps_small_deviations_around_a_large_mean():
+    x = 1000.0 + 0.1 * clips()
+    norm = layers.BatchNorm()
+    y, _ = norm.apply(norm.init(jax.random.key(0), x, True), x, True, mutable=["batch_stats"])
+    assert abs(np.asarray(y).std() - 1.0) < 1e-2
+
+
+def test_instance_norm_treats_each_sample_alone():
+    x = clips().at[1].multiply(100.0)
+    norm = layers.InstanceNorm()
+    y = norm.apply(norm.init(jax.random.key(0), x, True), x, True)
+    np.testing.assert_allclose(np.asarray(y).mean((1, 2, 3)), 0.0, atol=1e-4)
+    np.testing.assert_allclose(np.asarray(y).std((1, 2, 3)), 1.0, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("init", "deviation"),
+    [
+        (layers.uniform_fan_in, 1 / np.sqrt(3 * 9 * 20)),
+        (layers.kaiming_fan_out, np.sqrt(2 / (9 * 50))),
+        (layers.normal_small, 0.02),
+    ],
+)
+def test_initializers_have_the_deviation_of_pytorch(init, deviation):
+    kernel = np.asarray(init(jax.random.key(1), (3, 3, 20, 50)))
+    assert kernel.std() == pytest.approx(deviation, rel=0.03)
+    assert abs(kernel.mean()) < 0.05 * deviation
+
+
+def test_parameters_stay_float32_while_products_are_bfloat16():
+    layer = layers.Conv(4, (3, 3, 3), padding=1, dtype=jnp.bfloat16)
+    y, variables = layer.init_with_output(jax.random.key(0), clips())
+    assert y.dtype == jnp.bfloat16
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+
+
+def test_recomputed_blocks_give_the_same_values_and_gradients():
+    x = clips()
+
+    def run(policy):
+        block = blocks.maybe_remat(blocks.Residual3D, policy)(name="block")
+        variables = block.init(jax.random.key(0), x, True)
+
+        def loss(params, x):
+            y, _ = block.apply({**variables, "params": params}, x, True, mutable=["batch_stats"])
+            return jnp.sum(jnp.sin(y))
+
+        return jax.jit(jax.value_and_grad(loss))(variables["params"], x)
+
+    plain, again = run("none"), run("blocks")
+    for one, other in zip(jax.tree.leaves(plain), jax.tree.leaves(again), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_unknown_kinds_are_told():
+    with pytest.raises(UserError, match="no norm 'group'; there are batch, instance"):
+        layers.make_norm("group", dtype=jnp.float32, name="norm")
+    with pytest.raises(UserError, match="no policy 'all'; there are none, blocks"):
+        blocks.maybe_remat(blocks.Residual3D, "all")
