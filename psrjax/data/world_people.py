@@ -102,7 +102,7 @@ def _random_look(generator: np.random.Generator) -> dict[str, Any]:
         "tall": float(generator.normal(1.0, 0.035) - 0.04 * (slender - 0.5)),
         "build": float(np.clip(generator.normal(1.04, 0.09), 0.90, 1.28)),
         "skin": skin,
-        "hair": pick(HAIR_STYLES),
+        "hair": pick((*HAIR_STYLES, *HAIR_STYLES[1:])),
         "hair_color": np.array(pick(_HAIRS)) * generator.uniform(0.9, 1.1),
         "beard": bool(slender < 0.45 and generator.uniform() < 0.45),
         "eyes": np.array(pick(_EYES)),
