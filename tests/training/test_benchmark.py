@@ -1,0 +1,202 @@
+"""The benchmark counts what is computed, measures in pairs, and runs on a bare machine."""
+
+import importlib.metadata
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from psrjax import config as config_lib
+from psrjax.data import spec
+from psrjax.nn import layers
+from psrjax.training import benchmark, benchmark_flops, benchmark_timing
+
+BARE = ("jax", "flax", "optax", "numpy", "ml_collections", "jaxtyping")
+
+
+def multiplications(inputs, taps, stride):
+    """Of a convolution of one channel without padding, by walking through it."""
+    outputs = [(size - tap) // stride + 1 for size, tap in zip(inputs, taps)]
+    steps = [range(n) for n in (*outputs, *taps)]
+    return sum(1 for _ in itertools.product(*steps)), outputs
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_flops_of_a_convolution_are_two_for_each_product_of_the_naive_loop(stride):
+    products, outputs = multiplications((5, 7, 6), (3, 2, 3), stride)
+    count = benchmark_flops.convolution_flops(18, samples=1, inputs=(5, 7, 6), outputs=outputs)
+    assert count == 2 * products
+
+
+def test_flops_of_a_transposed_convolution_are_those_of_the_convolution_it_transposes():
+    forward = benchmark_flops.convolution_flops(54, samples=2, inputs=(8, 8), outputs=(4, 4))
+    back = benchmark_flops.convolution_flops(54, samples=2, inputs=(4, 4), outputs=(8, 8))
+    assert forward == back == 2 * 54 * 2 * 16
+
+
+class Maker(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        for i in range(2):
+            x = layers.Conv(4, (1, 1), name=f"layer{i}")(x)
+        return x
+
+
+class Game(nn.Module):
+    """Two nets of pointwise convolutions: `maker` is trained, and `judge` only asked."""
+
+    def setup(self):
+        self.maker = Maker()
+        self.judge = layers.Conv(1, (1, 1))
+
+    def __call__(self, x):
+        return self.judge(self.maker(x))
+
+    def loss(self, turn, x):
+        del turn
+        return self(x).mean()
+
+
+def test_a_step_counts_the_gradients_that_are_asked_for_and_no_others():
+    game, x = Game(), jnp.ones((1, 6, 6, 3))
+    params = game.init(jax.random.key(0), x)["params"]
+
+    def step(params, x):
+        rest, mine = {"judge": params["judge"]}, {"maker": params["maker"]}
+        return jax.grad(
+            lambda mine: game.apply({"params": {**rest, **mine}}, "only", x, method="loss")
+        )(mine)
+
+    # Each multiply-add of a 1x1 convolution is one element of its kernel, at 36 places.
+    first, second, judge = 3 * 4, 4 * 4, 4 * 1
+    forward = first + second + judge
+    kernel_gradients = first + second  # the judge is not trained
+    input_gradients = second + judge  # the first layer reads data
+    count = benchmark_flops.count_step(step, {"only": ("maker",)}, params, x)
+    assert count == 2 * 36 * (forward + kernel_gradients + input_gradients)
+    calls = benchmark_flops.count_forward(lambda p, x: game.apply({"params": p}, x), params, x)
+    assert sum(calls.values()) == 2 * 36 * forward
+
+
+def test_pairs_alternate_and_let_each_side_settle_before_it_counts():
+    calls = []
+    found = benchmark_timing.measure_pairs(
+        lambda: calls.append("a"), lambda: calls.append("b"), pairs=3, warm=1, settle=1
+    )
+    assert "".join(calls) == "ab" + "aabb" * 3
+    assert len(found.first.seconds) == len(found.second.seconds) == 3
+
+
+def test_the_ratio_is_the_median_of_the_pairs_ratios():
+    first = benchmark_timing.Timing((1.0, 30.0, 3.0))
+    second = benchmark_timing.Timing((2.0, 10.0, 3.0))
+    assert benchmark_timing.Pairs(first, second).ratios.median == 1.0
+    assert first.summary()["median_s"] == 3.0
+
+
+def test_random_batches_keep_the_contract():
+    sizes = {"b": 2, "k": 3, "t": 4, "h": 8, "w": 12}
+    batch = benchmark.random_batch(tuple(spec.KEYS), sizes)
+    assert spec.check(batch, spec.KEYS) == sizes
+    assert set(np.unique(batch["target_visibility"])) == {0, 1, 2}
+
+
+def closure(names):
+    """The distributions that installing `names` brings."""
+    found, queue = set(), list(names)
+    while queue:
+        name = re.sub(r"[-_.]+", "-", queue.pop()).lower()
+        if name in found:
+            continue
+        found.add(name)
+        try:
+            needs = importlib.metadata.requires(name) or []
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        queue += [re.match(r"[\w.-]+", need)[0] for need in needs if "extra ==" not in need]
+    return found
+
+
+def foreign_modules():
+    """Top-level modules that are installed here and would not be on a bare machine."""
+    allowed = closure(BARE) | {"psrjax"}
+    named = importlib.metadata.packages_distributions()
+    normal = {name: {re.sub(r"[-_.]+", "-", d).lower() for d in named[name]} for name in named}
+    return sorted(name for name, owners in normal.items() if not owners & allowed)
+
+
+BLOCKER = """
+import importlib.abc, sys
+
+class Blocker(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in FOREIGN:
+            raise ModuleNotFoundError(f"blocked: {name}", name=name)
+
+FOREIGN = frozenset(sys.argv.pop(1).split(","))
+sys.meta_path.insert(0, Blocker())
+from psrjax.cli.main import main
+main()
+"""
+
+
+def test_bench_runs_where_only_jax_and_its_few_companions_are_installed(tmp_path):
+    foreign = foreign_modules()
+    assert {"grain", "cv2", "av"} & set(foreign)  # the blocker blocks something
+    file = tmp_path / "bench.json"
+    arguments = ["bench", "--config=psrnet:tiny", "--size=32x32", "--frames=4", "--runs=1"]
+    done = subprocess.run(
+        [sys.executable, "-c", BLOCKER, ",".join(foreign), *arguments, f"--json={file}"],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},
+    )
+    assert done.returncode == 0, done.stderr
+    for word in ("matrix-product peak", "clips/s", "compile", "peak memory", "warp", "ssim"):
+        assert word in done.stdout
+    result = json.loads(file.read_text())
+    for name in ("forward", "step"):
+        row = result[name]
+        assert row["flops_per_s"] == pytest.approx(row["flops"] / row["median_s"])
+        assert row["compile_s"] > 0 and row["runs"] == 1
+    assert result["step"]["flops"] > 2 * result["forward"]["flops"]
+    assert result["versions"] and result["machine"]
+    assert result["command"].startswith("psrjax bench --config=")
+
+
+def test_a_wrong_size_is_told_in_one_line():
+    command = "import sys; from psrjax.cli.main import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", command, "bench", "--size=64"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert (
+        done.stderr.strip().splitlines()[-1] == "psrjax: --size=64: give HEIGHTxWIDTH, as in 64x64"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["layer1", "layer2"])
+def test_the_peer_is_the_same_network_and_step(stage):
+    pytest.importorskip("torch")
+    from psrjax.training import benchmark_peer, peer_torch
+
+    config = config_lib.load("psrnet:w/o L_p", {"method.width": 4})
+    config = config_lib.stage_config(config, stage)
+    subject = benchmark.prepare(config, benchmark.Options(64, 64, 8))
+    peer = peer_torch.Peer(int(stage[-1]), 4, rate=2e-5, channels_last=False)
+    wire = {name: np.array(array) for name, array in subject.batch.items()}
+    found = benchmark_peer._check_same(subject, peer, wire)  # raises where they differ
+    assert found["step_gflop"] == found["peer_step_gflop"]  # ours by formula, theirs counted
+    for ours, theirs in benchmark_peer.values().values():
+        assert ours == pytest.approx(theirs, rel=1e-4)
