@@ -16,6 +16,7 @@ from psrjax.errors import UserError
 from psrjax.training import scores
 
 HEADLINE = ("ssim", "psnr", "m_ssim_in", "m_psnr_in")  # the bars; the table shows every metric
+_RUN = ("command", "commit", "machine", "finished", "versions", "parts", "peak_memory_gib")
 _NOT_LOSSES = ("grad_norm", "finite", "learning_rate")
 
 
@@ -40,7 +41,7 @@ def write(workdir: str) -> epath.Path:
     page = _template().render(
         method=config["method"]["name"],
         config=json.dumps(config, indent=2),
-        run=_read_optional(root / "run.json", {}),
+        run=dict.fromkeys(_RUN) | _read_optional(root / "run.json", {}),
         table=scores.table(rows),
         verdicts=scores.verdicts(rows),
         about=rows[0].get("about", {}) if rows else {},
