@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from psrjax.data.recording_views import encode_depth
+from psrjax.data.recording_views import encode_depth, inside
 from psrjax.errors import UserError
 from psrjax.ops import body, raster, visibility
 from psrjax.ops.camera import Camera
@@ -107,6 +107,7 @@ def guide(
     *,
     near: float,
     far: float,
+    mask: UInt8[np.ndarray, "t h w"] | None = None,
 ) -> dict[str, np.ndarray]:
     """Everything a method may read of a new view, over the whole clip and without a batch axis.
 
@@ -117,6 +118,7 @@ def guide(
       target: the camera to synthesize for, of the same size.
       near: metres at which the coded depth is 1 (as in the training data).
       far: metres at which it is 0.
+      mask: the person in `frames`, where known: colours are then taken from inside it only.
 
     Returns:
       Wire arrays (t, …) of source, source_mask, target_mask, target_depth, target_mesh_flow,
@@ -136,7 +138,12 @@ def guide(
     neighbours = visibility.face_neighbours(mesh.vertices[0], mesh.faces, count)
     seen_by = visibility.visibility_map(faces["source"], faces["target"], neighbours, count)
     prior = visibility.texture_transfer(
-        frames, faces["source"], faces["target"], neighbours, mesh.groups, mesh.mirror_groups
+        frames,
+        inside(faces["source"], mask),
+        faces["target"],
+        neighbours,
+        mesh.groups,
+        mesh.mirror_groups,
     )
     depth = np.stack([picture.depth for picture in seen["target"]])
     return {

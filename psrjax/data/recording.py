@@ -260,7 +260,8 @@ def _stored_views(clip: Clip, split: str, near: np.ndarray) -> Iterator[codec.Cl
     depths = {name: clip.meta[name] for name in ("near", "far")}
     frames = {name: values[where] for name, values in clip.frames.items()}
     faces = {name: view["face"][where] for name, view in clip.views.items()}
-    told = recording_views.all_pairs(frames, faces, clip.person.model, near)
+    masks = {name: mask[where] for name, mask in clip.masks.items()}
+    told = recording_views.all_pairs(frames, faces, clip.person.model, near, masks=masks)
     facts = {
         "fps": clip.measured.rate,
         "first_frame": where.start,
@@ -272,7 +273,7 @@ def _stored_views(clip: Clip, split: str, near: np.ndarray) -> Iterator[codec.Cl
         view["mesh_flow"] = np.concatenate([0 * view["mesh_flow"][:1], view["mesh_flow"][1:]])
         streams = {
             "frames": frames[name],
-            "mask": clip.masks[name][where],
+            "mask": masks[name],
             "background": _plate(clip, name),
             "depth": recording_views.encode_depth(view.pop("metres"), **depths),
             "joints": recording_views.stored_joints(
@@ -287,10 +288,9 @@ def _stored_views(clip: Clip, split: str, near: np.ndarray) -> Iterator[codec.Cl
 
 
 def _plate(clip: Clip, name: str) -> UInt8[np.ndarray, "h w 3"]:
-    """The clean plate by the training frames alone, so that nothing held back shows in it."""
-    where = clip.splits["train"]
-    person = recording_plates.grow(clip.masks[name][where] > 32, 2)
-    return recording_plates.clean_plate(clip.frames[name][where], person)["plate"]
+    """The clean plate by all frames: what is held back is the person, not the room."""
+    person = recording_plates.grow(clip.masks[name] > 32, 1)
+    return recording_plates.clean_plate(clip.frames[name], person)["plate"]
 
 
 def write_previews(clip: Clip, folder: Path) -> None:

@@ -83,6 +83,8 @@ def from_source(
     target: Int[np.ndarray, "t h w"],
     model: body.BodyModel,
     near: Int[np.ndarray, "f k"],
+    *,
+    mask: UInt8[np.ndarray, "t h w"] | None = None,
 ) -> dict[str, np.ndarray]:
     """What a source view tells about a target view, over a whole clip (PSR-Net, Alg. 1 and §4).
 
@@ -92,6 +94,8 @@ def from_source(
       target: the target view's face maps.
       model: the body.
       near: faces' neighbours, from `neighbours`.
+      mask: the person in the source's frames: where the body is fitted, and not exact, colours are
+        taken from inside it only.
 
     Returns:
       `visibility` (t, h, w) uint8 0 background, 1 visible, 2 occluded; `prior` (t, h, w, 3) uint8.
@@ -100,9 +104,16 @@ def from_source(
     return {
         "visibility": visibility.visibility_map(source, target, near, count),
         "prior": visibility.texture_transfer(
-            frames, source, target, near, model.face_group, model.mirror_groups
+            frames, inside(source, mask), target, near, model.face_group, model.mirror_groups
         ),
     }
+
+
+def inside(
+    face: Int[np.ndarray, "t h w"], mask: UInt8[np.ndarray, "t h w"] | None
+) -> Int[np.ndarray, "t h w"]:
+    """Face maps without what lies outside a person's mask."""
+    return face if mask is None else np.where(mask > 127, face, np.int32(-1))
 
 
 def all_pairs(
@@ -110,6 +121,8 @@ def all_pairs(
     faces: Mapping[str, np.ndarray],
     model: body.BodyModel,
     near: Int[np.ndarray, "f k"],
+    *,
+    masks: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, dict[str, dict[str, np.ndarray]]]:
     """`from_source` of every ordered pair: {target: {"visibility" | "prior": {source: (t, …)}}}."""
     result: dict[str, dict[str, dict[str, np.ndarray]]] = {}
@@ -118,7 +131,14 @@ def all_pairs(
         for source in faces:
             if source == target:
                 continue
-            told = from_source(frames[source], faces[source], faces[target], model, near)
+            told = from_source(
+                frames[source],
+                faces[source],
+                faces[target],
+                model,
+                near,
+                mask=masks[source] if masks else None,
+            )
             for stream, values in told.items():
                 result[target][stream][source] = values
     return result

@@ -1,0 +1,33 @@
+"""Writes a camera between two of a data set's views, for `psrjax synthesize --camera`.
+
+psrjax camera --data DIR --between cam01,cam02 [--fraction 0.5] --output between.json
+"""
+
+from collections.abc import Sequence
+
+from absl import flags
+
+from psrjax.data import recording_camera
+from psrjax.data.source import Source
+from psrjax.errors import UserError
+
+_DATA = flags.DEFINE_string("data", None, "a stored data set", required=True)
+_SPLIT = flags.DEFINE_string("split", "test", "a split of it")
+_CLIP = flags.DEFINE_string("clip", "", "a clip's name; by default the split's first")
+_BETWEEN = flags.DEFINE_list("between", None, "two views, by name", required=True)
+_FRACTION = flags.DEFINE_float("fraction", 0.5, "0 is the first view's camera, 1 the second's")
+_OUTPUT = flags.DEFINE_string("output", "camera.json", "the file to write")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Writes the camera and prints the file's name."""
+    del arguments
+    if len(_BETWEEN.value) != 2:
+        raise UserError("--between names two views, as cam01,cam02")
+    data = Source(_DATA.value, _SPLIT.value)
+    clip = _CLIP.value or data.clips[0].name
+    one, other = (recording_camera.stored_camera(data, clip, view) for view in _BETWEEN.value)
+    focus = recording_camera.stored_joints(data, clip).mean((0, 1))
+    camera = recording_camera.between(one, other, _FRACTION.value, focus)
+    recording_camera.write_camera(_OUTPUT.value, "between", camera)
+    print(_OUTPUT.value)
