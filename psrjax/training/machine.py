@@ -25,8 +25,9 @@ def describe() -> str:
 
 def versions() -> str:
     """One line: psrjax, Python and the packages that decide what a run computes."""
-    found = [f"{name} {version(name)}" for name in PACKAGES]
-    return ", ".join([f"psrjax {psrjax.__version__}", f"Python {platform.python_version()}", *found])
+    packages = [f"{name} {version(name)}" for name in PACKAGES]
+    own = [f"psrjax {psrjax.__version__}", f"Python {platform.python_version()}"]
+    return ", ".join([*own, *packages])
 
 
 def version(package: str) -> str:
