@@ -11,6 +11,9 @@ import av
 import numpy as np
 import pytest
 
+from psrjax import config as config_lib
+from psrjax.data import loader, video
+from psrjax.ops import body
 from psrjax.training import report
 
 SERVER = Path(__file__).with_name("cli_server.py")
@@ -106,6 +109,62 @@ def test_synthesize_writes_a_playable_video_and_its_comparison(folder, run):
     height, width = result["frames"].shape[1:3]
     assert compare["frames"].shape[1] >= height
     assert compare["frames"].shape[2] >= 6 * width  # source, x0, three layers, truth
+
+
+@pytest.fixture(scope="module")
+def filmed(folder, run):
+    """A video with uneven times, the mesh of the person in it, and two cameras."""
+    config = config_lib.load("psrnet:tiny")
+    clip = (source := loader.open_split(config.data, "test")).clips[0].name
+    views = {view: source.load(clip, view, range(11)) for view in ("cam1", "cam2")}
+    times = np.cumsum([0.0] + [0.04, 0.08] * 5)
+    frames = views["cam1"].read("frames").repeat(2, 1).repeat(2, 2)  # filmed at twice the size
+    video.write(folder / "filmed.mp4", frames, times=times)
+    vertices = body.pose(body.template(), views["cam1"].read("joints_3d"))
+    np.savez(folder / "mesh.npz", verts=vertices, faces=body.template().faces)
+    cameras = {name: view.camera for name, view in views.items()}
+    height, width = cameras["cam1"].size
+    cameras["cam1"] = cameras["cam1"].resized(2 * height, 2 * width)
+    entries = {
+        name: {
+            "K": camera.matrix.tolist(),
+            "R": camera.rotation.tolist(),
+            "t": camera.translation.tolist(),
+            "image_size": camera.size[::-1],
+        }
+        for name, camera in cameras.items()
+    }
+    (folder / "cameras.json").write_text(json.dumps(entries))
+    return {"times": times, "truth": views["cam2"].read("frames")}
+
+
+FILMED = (
+    *("synthesize", "--workdir=run", "--video=filmed.mp4", "--mesh=mesh.npz"),
+    *("--source_camera=cameras.json:cam1", "--camera=cameras.json:cam2"),
+)
+
+
+def test_synthesize_makes_a_view_of_a_video_by_the_persons_mesh(folder, run, filmed):
+    succeed(folder, *FILMED, "--output=new/filmed.mp4")
+    made = video.read(folder / "new/filmed.mp4")
+    np.testing.assert_allclose(made.times, filmed["times"], atol=2e-3)
+    compare = video.read(folder / "new/filmed.compare.mp4").frames
+    panel = compare.shape[2] // 5  # source, x0, three layers
+    transferred = compare[:, -panel:, panel : 2 * panel].astype(float).mean(-1) > 30
+    height, width = filmed["truth"].shape[1:3]
+    assert transferred.any((1, 2)).all()  # the person's texture is there, and not everywhere
+    assert transferred.mean() < 0.5 and made.frames.shape[1] <= height
+
+
+def test_a_camera_that_must_be_named_and_a_mesh_of_another_length_are_told(folder, run, filmed):
+    done = psrjax(folder, *FILMED[:-1], "--camera=cameras.json")
+    assert done.returncode == 2 and "cameras.json:cam1" in done.stderr.splitlines()[-1]
+    done = psrjax(folder, *FILMED[:-1], "--camera=cameras.json:cam7")
+    assert done.returncode == 2 and "no camera 'cam7'" in done.stderr.splitlines()[-1]
+    mesh = dict(np.load(folder / "mesh.npz"))
+    np.savez(folder / "short.npz", verts=mesh["verts"][:5], faces=mesh["faces"])
+    done = psrjax(folder, *FILMED, "--mesh=short.npz")
+    assert done.returncode == 2 and "5 meshes" in done.stderr.splitlines()[-1]
 
 
 def test_the_report_stands_alone_in_one_file(folder, run, evaluated):
