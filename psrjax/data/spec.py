@@ -121,7 +121,7 @@ _RANGES = {"target_visibility": (0, 2), "target_depth": (0.0, 1.0)}
 
 def decode(batch: Mapping[str, jnp.ndarray]) -> dict[str, jnp.ndarray]:
     """Turns a wire batch into what methods read: floats in the ranges of the contract."""
-    return {name: _decode(array, KEYS[name].coding) for name, array in batch.items()}
+    return {name: _decode(jnp.asarray(array), KEYS[name].coding) for name, array in batch.items()}
 
 
 def _decode(array: jnp.ndarray, coding: str) -> jnp.ndarray:
@@ -135,7 +135,7 @@ def _decode(array: jnp.ndarray, coding: str) -> jnp.ndarray:
         return array.astype(jnp.int32)
     if coding == FLOAT:
         return array.astype(jnp.float32)
-    return jnp.asarray(array)
+    return array
 
 
 def encode_colors(video: jnp.ndarray) -> jnp.ndarray:
