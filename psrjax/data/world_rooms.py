@@ -14,6 +14,7 @@ from psrjax.ops.camera import Camera
 
 _HEIGHT = 2.8
 _FAR = 1e6
+_BLOCK = 1 << 14  # rays cast at a time
 Color = tuple[float, float, float]
 
 
@@ -85,8 +86,27 @@ def view(room: Room, camera: Camera, samples: int) -> dict[str, np.ndarray]:
     `unlit` (h, w, 3) linear light from all else, both the mean of `samples`^2 rays a pixel, and
     `points` (h, w, 3): what the middle of each pixel shows, world metres.
     """
-    height, width = camera.size
-    fine = camera.resized(samples * height, samples * width)
+    fine = camera.resized(samples * camera.size[0], samples * camera.size[1])
+    rows = max(1, _BLOCK // (samples * fine.size[1]))  # of pixels at a time: what a cache holds
+    strips = [
+        _strip(
+            room,
+            fine.cropped(
+                samples * top,
+                0,
+                height=samples * min(rows, camera.size[0] - top),
+                width=fine.size[1],
+            ),
+            samples,
+        )
+        for top in range(0, camera.size[0], rows)
+    ]
+    return {name: np.concatenate([strip[name] for strip in strips]) for name in strips[0]}
+
+
+def _strip(room: Room, fine: Camera, samples: int) -> dict[str, np.ndarray]:
+    """As `view`, for the pixels that the camera `fine` sees `samples` times finer each way."""
+    height, width = fine.size[0] // samples, fine.size[1] // samples
     hits = _cast(room, fine)
     albedo, glow = _colors(room, hits)
     shade = lamp(room, hits["points"], hits["normals"]) * _clear(room, hits)[:, None]
