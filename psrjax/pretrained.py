@@ -6,14 +6,14 @@ $PSRJAX_WEIGHTS (folders separated as in $PATH), then the cache's folder `weight
 
 import importlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from psrjax.errors import UserError
 
-# name -> the module that says what its weights look like: UNITS and random_weights(seed).
+# name -> the module that says what its weights look like: shapes() and random_weights(seed).
 NETWORKS = {"i3d": "psrjax.nn.i3d"}
 
 
@@ -24,13 +24,23 @@ def load(name: str) -> dict[str, dict[str, np.ndarray]]:
       UserError: for an unknown name, a missing file, or one that holds other weights.
     """
     network, _, kind = name.partition(":")
+    expected = shapes(name)
+    if kind == "random":
+        return importlib.import_module(NETWORKS[network]).random_weights()
+    return _read(_find(network), expected)
+
+
+def shapes(name: str) -> dict[str, dict[str, tuple[int, ...]]]:
+    """{unit: {array: shape}} of what `load` gives.
+
+    Raises:
+      UserError: for an unknown name.
+    """
+    network, _, kind = name.partition(":")
     if network not in NETWORKS or kind not in ("", "random"):
         known = ", ".join(f"{known}, {known}:random" for known in NETWORKS)
         raise UserError(f"no pretrained weights {name!r}; there are {known}")
-    module = importlib.import_module(NETWORKS[network])
-    if kind == "random":
-        return module.random_weights()
-    return _read(_find(network), module.random_weights)
+    return importlib.import_module(NETWORKS[network]).shapes()
 
 
 def search_path() -> tuple[Path, ...]:
@@ -54,18 +64,20 @@ def _find(network: str) -> Path:
     )
 
 
-def _read(path: Path, expected: Any) -> dict[str, dict[str, np.ndarray]]:
+def _read(
+    path: Path, expected: Mapping[str, Mapping[str, tuple]]
+) -> dict[str, dict[str, np.ndarray]]:
     try:
         with np.load(path) as file:
             arrays = {key: file[key].astype(np.float32) for key in file.files}
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as .npz weights: {error}") from error
     weights: dict[str, dict[str, np.ndarray]] = {}
-    for unit, parts in expected().items():
-        for part, value in parts.items():
+    for unit, parts in expected.items():
+        for part, shape in parts.items():
             found = arrays.get(f"{unit}/{part}")
-            if found is None or found.shape != value.shape:
+            if found is None or found.shape != shape:
                 have = "nothing" if found is None else f"shape {found.shape}"
-                raise UserError(f"{path}: {unit}/{part} should be {value.shape}, there is {have}")
+                raise UserError(f"{path}: {unit}/{part} should be {shape}, there is {have}")
             weights.setdefault(unit, {})[part] = found
     return weights

@@ -78,18 +78,27 @@ def random_weights(seed: int = 0) -> dict[str, dict[str, np.ndarray]]:
     Features of these weights say little about appearance: no score with them compares with a paper.
     """
     noise = np.random.default_rng(seed).uniform(-1, 1, (1, 8, 32, 32, 3)).astype(np.float32)
-    weights = {name: _random_unit(unit, name, seed) for name, unit in UNITS.items()}
-    return jax.tree.map(np.asarray, jax.jit(_calibrated)(weights, noise))
+    kernels = {
+        name: _random_kernel(parts["kernel"], name, seed) for name, parts in shapes().items()
+    }
+    return jax.tree.map(np.asarray, jax.jit(_calibrated)(kernels, noise))
 
 
-def _calibrated(weights: Weights, noise: Array) -> dict[str, dict[str, Array]]:
-    """The weights with the statistics and the scale that make each unit's output unit deviation."""
+def _random_kernel(shape: tuple[int, ...], name: str, seed: int) -> np.ndarray:
+    rng = np.random.default_rng((seed, zlib.crc32(name.encode())))
+    deviation = np.sqrt(2.0 / np.prod(shape[:-1]))
+    return rng.normal(0.0, deviation, shape).astype(np.float32)
+
+
+def _calibrated(kernels: dict[str, Array], noise: Array) -> dict[str, dict[str, Array]]:
+    """Weights whose statistics and scale give each unit's output unit deviation on `noise`."""
     done = {}
 
     def calibrate(name: str, x: Array) -> Array:
-        y = _same_conv(x, weights[name]["kernel"], UNITS[name].stride)
-        ones = weights[name]["scale"]  # one mean and variance for the layer: the clip is small
-        done[name] = {**weights[name], "mean": y.mean() * ones, "var": y.var() * ones}
+        y = _same_conv(x, kernels[name], UNITS[name].stride)
+        ones = jnp.ones(UNITS[name].outputs)  # one mean and variance for the layer: few positions
+        unit = {"kernel": kernels[name], "scale": ones, "bias": 0.0 * ones}
+        done[name] = {**unit, "mean": y.mean() * ones, "var": y.var() * ones}
         done[name]["scale"] = ones / _unit(done, name, x).std()
         return _unit(done, name, x)
 
@@ -97,17 +106,15 @@ def _calibrated(weights: Weights, noise: Array) -> dict[str, dict[str, Array]]:
     return done
 
 
-def _random_unit(unit: Unit, name: str, seed: int) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng((seed, zlib.crc32(name.encode())))
-    shape = (unit.taps,) * 3 + (unit.inputs, unit.outputs)
-    kernel = rng.normal(0.0, np.sqrt(2.0 / (unit.taps**3 * unit.inputs)), shape)
-    ones = np.ones(unit.outputs, np.float32)
+def shapes() -> dict[str, dict[str, tuple[int, ...]]]:
+    """{unit: {array: shape}} of the weights."""
+    vectors = ("scale", "bias", "mean", "var")
     return {
-        "kernel": kernel.astype(np.float32),
-        "scale": ones,
-        "bias": 0 * ones,
-        "mean": 0 * ones,
-        "var": ones,
+        name: {
+            "kernel": (unit.taps, unit.taps, unit.taps, unit.inputs, unit.outputs),
+            **dict.fromkeys(vectors, (unit.outputs,)),
+        }
+        for name, unit in UNITS.items()
     }
 
 

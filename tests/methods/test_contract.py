@@ -1,0 +1,195 @@
+"""Every method and every config keep the contract: found by listing the folders, none by name."""
+
+import functools
+import importlib.util
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from psrjax import config as configs
+from psrjax import pretrained
+from psrjax.data import spec
+from psrjax.errors import UserError
+from psrjax.methods import base
+from psrjax.training import optimizer, state, step
+
+FOLDER = Path(__file__).parents[2] / "configs"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.py"))
+
+
+def words(name, group):
+    module_spec = importlib.util.spec_from_file_location(f"words_of_{name}", FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    return tuple(getattr(module, group))
+
+
+ABLATIONS = [(name, word) for name in NAMES for word in words(name, "ABLATIONS")]
+PRESETS = [(name, word) for name in NAMES for word in ("", *words(name, "PRESETS"), "bf16")]
+STAGES = [
+    (name, stage) for name in NAMES for stage in configs.load(str(FOLDER / f"{name}.py")).stages
+]
+
+
+@functools.cache
+def load(name, variant):
+    return configs.load(f"{FOLDER / name}.py:{variant}")
+
+
+class Stage:
+    """One stage of a config: the method, its optimizers, and batches of its size."""
+
+    def __init__(self, name, variant, stage):
+        self.config = configs.stage_config(load(name, variant), stage)
+        self.method = base.build(**configs.method_fields(self.config))
+        self.optimizers = optimizer.make_optimizers(
+            self.config.optimizer.to_dict(), self.method.turns
+        )
+        self.weights = self.config.weights.to_dict()
+        height, width = self.config.data.crop
+        sampling = self.config.data.sampling
+        self.sizes = {"k": sampling.k, "t": sampling.t, "h": height, "w": width}
+        self.sizes["b"] = self.config.batch
+        self.reads = (*self.method.reads, *self.method.baseline_reads)
+
+    def start(self):
+        return state.init_state(self.method, self.optimizers, self.sizes, 0, ema=False)
+
+    def zeros(self):
+        return spec.zeros(self.reads, self.sizes)
+
+    def noise(self, seed=0):
+        """A wire batch of random values inside the contract's ranges."""
+        rng = np.random.default_rng(seed)
+        batch = self.zeros()
+        for key, array in batch.items():
+            high = {"target_visibility": 3}.get(key, 256)
+            if array.dtype == np.uint8:
+                batch[key] = rng.integers(0, high, array.shape).astype(np.uint8)
+            elif array.dtype in (np.float16, np.float32):
+                batch[key] = rng.uniform(0, 1, array.shape).astype(array.dtype)
+        spec.check(batch, self.reads)
+        return batch
+
+    def pretrained_shapes(self):
+        return jax.tree.map(
+            lambda shape: jax.ShapeDtypeStruct(shape, jnp.float32),
+            {name: pretrained.shapes(name) for name in self.method.pretrained},
+            is_leaf=lambda leaf: isinstance(leaf, tuple),
+        )
+
+
+@functools.cache
+def program(name, variant, stage):
+    """(the step's program as text, the parameter tree's shapes): what an ablation must change."""
+    made = Stage(name, variant, stage)
+    start = jax.eval_shape(made.start)
+    play = step.make_step(made.method, made.weights, made.optimizers)
+    jaxpr = jax.make_jaxpr(play)(start, made.zeros(), made.pretrained_shapes())
+    text = re.sub(r"0x[0-9a-f]+", "", str(jaxpr))
+    return hash(text), str(jax.tree.map(lambda leaf: leaf.shape, start.params))
+
+
+@pytest.mark.parametrize(("name", "stage"), STAGES)
+def test_declarations_agree_with_what_is_there(name, stage):
+    made = Stage(name, "tiny", stage)
+    start = jax.eval_shape(made.start)
+    for nets in made.method.turns.values():
+        assert nets and set(nets) <= set(start.params)
+    assert set(made.reads) <= set(spec.KEYS)
+    step.check_weights(made.method, made.weights, start, made.zeros(), made.pretrained_shapes())
+
+
+@pytest.mark.parametrize(("name", "stage"), STAGES)
+def test_synthesis_and_baselines_have_the_targets_shape(name, stage):
+    made = Stage(name, "tiny", stage)
+    start = jax.eval_shape(made.start)
+
+    def run(variables, batch):
+        batch = spec.decode(batch)
+        carry = made.method.apply(variables, batch, method="start")
+        shown, carry = made.method.apply(variables, batch, carry, True, method="synthesize")
+        return shown, made.method.apply(variables, batch, method="baselines"), carry
+
+    shown, simple, _ = jax.eval_shape(run, start.variables, made.zeros())
+    target = spec.shape("target", made.sizes)
+    assert shown["video"].shape == target
+    assert all(video.shape == target for video in {**shown.get("steps", {}), **simple}.values())
+    assert simple and not set(simple) & set(shown.get("steps", {}))
+
+
+@pytest.mark.parametrize(("name", "stage"), STAGES)
+def test_a_step_changes_its_own_nets_and_no_others(name, stage):
+    made = Stage(name, "tiny", stage)
+    weights = {key: pretrained.load(key) for key in made.method.pretrained}
+    cheap = {"xla_backend_optimization_level": 0}  # one step only: compile quickly
+    start = jax.jit(made.start, compiler_options=cheap)()
+    play = step.make_step(made.method, made.weights, made.optimizers)
+    end, log = jax.jit(play, compiler_options=cheap)(start, made.noise(), weights)
+    assert int(end.fault) == 0
+    assert all(np.isfinite(value) for value in log.values())
+    owned = {net for nets in made.method.turns.values() for net in nets}
+    for net in start.params:
+        before, after = ({"params": s.params[net]} for s in (start, end))
+        for kind, tree in start.stats.items():
+            if net in tree:
+                before[kind], after[kind] = tree[net], end.stats[kind][net]
+        same = jax.tree.map(lambda a, b: bool((a == b).all()), before, after)
+        if net in owned:
+            still = [path for path, equal in jax.tree.leaves_with_path(same) if equal]
+            assert not still, f"{net} did not change in {jax.tree_util.keystr(still[0])}"
+        else:
+            assert all(jax.tree.leaves(same)), f"{net} is frozen and changed"
+
+    def run(variables, batch):
+        batch = spec.decode(batch)
+        carry = made.method.apply(variables, batch, method="start")
+        return made.method.apply(variables, batch, carry, method="synthesize")[0]
+
+    run = jax.jit(run, compiler_options=cheap)
+    shown, again = (run(end.variables, made.noise()) for _ in range(2))
+    assert float(jnp.abs(shown["video"]).max()) <= 1.0
+    np.testing.assert_array_equal(shown["video"], again["video"])
+
+
+@pytest.mark.parametrize(("name", "word"), ABLATIONS)
+def test_every_ablation_changes_the_program_the_tree_or_the_terms(name, word):
+    plain, changed = load(name, "tiny"), load(name, f"tiny,{word}")
+    default = not configs.differences(plain, changed)
+    if default or plain.stages != changed.stages:
+        return  # the label of the default itself; or a table's row that has fewer stages
+    for stage in changed.stages:
+        if program(name, "tiny", stage) != program(name, f"tiny,{word}", stage):
+            return
+    raise AssertionError(f"{word!r} changes nothing in any stage")
+
+
+@pytest.mark.parametrize(("name", "word"), PRESETS)
+def test_every_preset_builds(name, word):
+    for stage in load(name, word).stages:
+        made = Stage(name, word, stage)
+        nets = {net for turn in made.method.turns.values() for net in turn}
+        assert nets <= set(jax.eval_shape(made.start).params)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_leaf_can_be_given_as_text(name):
+    config = load(name, "tiny")
+    assert configs.differences(configs.from_json(configs.to_json(config)), config) == {}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_unknown_words_are_told_with_the_list(name):
+    with pytest.raises(UserError, match="unknown word 'no such'.*presets: .*tiny.*stages: "):
+        load(name, "tiny,no such")
+
+
+def test_unknown_methods_and_fields_are_told():
+    with pytest.raises(UserError, match="no method 'nothing'; there are"):
+        base.build("nothing")
+    with pytest.raises(UserError, match="has no such field; it has"):
+        base.build(base.available()[0], colour="red")
