@@ -31,6 +31,7 @@ FIRMNESS = {LIMBS: 0.004, FEET: 0.006, HEAD: 0.012, TRUNK: 0.015}
 BONES = tuple(bone for group in FIRMNESS for bone in group)
 MIRROR = {2: 5, 3: 6, 4: 7, 9: 12, 10: 13, 11: 14, 15: 16, 17: 18, 22: 19, 23: 20, 24: 21}
 MIRROR |= {right: left for left, right in MIRROR.items()}
+SETTLED = 5e-4  # metres: steps below it end the fit
 ACCELERATION = 12.0  # m/s²: what a walking man's joints do; the standard deviation of the prior
 
 
@@ -69,7 +70,7 @@ def fit(seen: Sightings, *, rate: float, hints: Sightings | None = None, rounds:
       seen: detected joints; only they decide which joints are filled in, and the bone lengths.
       rate: frames a second.
       hints: more that pulls on the joints, such as what outlines ask for.
-      rounds: Gauss-Newton steps.
+      rounds: Gauss-Newton steps, at most.
 
     Raises:
       UserError: if a joint that every body has is never seen by two cameras.
@@ -82,7 +83,10 @@ def fit(seen: Sightings, *, rate: float, hints: Sightings | None = None, rounds:
     lengths = bone_lengths(start, filled)
     points = start.copy()
     for _ in range(rounds):
-        points = _step(points, views, lengths, rate)
+        step = _step(points, views, lengths, rate)
+        points = points + step
+        if np.abs(step).max() < SETTLED:
+            break
     confidence = weights.sum(0) / np.maximum((weights > 0).sum(0), 1)
     confidence = np.where(filled, np.minimum(0.5 * confidence + 0.1, 0.3), confidence)
     return Fit(points, confidence.astype(np.float32), filled, lengths)
@@ -170,7 +174,7 @@ def _step(points, views, lengths, rate):
     _add_bones(normal, right, points, lengths, band)
     _add_motion(normal, right, points, ACCELERATION / rate**2, band)
     normal[band] += 1e-3
-    return points + scipy.linalg.solveh_banded(normal, right).reshape(points.shape)
+    return scipy.linalg.solveh_banded(normal, right).reshape(points.shape)
 
 
 def _add_block(normal, band, rows, columns, blocks):

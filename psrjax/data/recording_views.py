@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from psrjax.data.recording_plates import grow
 from psrjax.ops import body, geometry, raster, visibility
 from psrjax.ops.camera import Camera
 
@@ -112,8 +113,8 @@ def from_source(
 def inside(
     face: Int[np.ndarray, "t h w"], mask: UInt8[np.ndarray, "t h w"] | None
 ) -> Int[np.ndarray, "t h w"]:
-    """Face maps without what lies outside a person's mask."""
-    return face if mask is None else np.where(mask > 127, face, np.int32(-1))
+    """Face maps without what is not well inside a person's mask, a pixel from its edge or more."""
+    return face if mask is None else np.where(grow(mask > 250, -1), face, np.int32(-1))
 
 
 def all_pairs(
