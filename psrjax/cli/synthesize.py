@@ -1,11 +1,13 @@
 """Synthesizes a clip in another camera's view: a video, and a comparison video beside it."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from absl import flags
 
 from psrjax.errors import UserError
-from psrjax.training import checkpoint, synthesis
+from psrjax.methods.base import Method
+from psrjax.training import checkpoint, clips, synthesis
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run's directory", required=True)
 _STAGE = flags.DEFINE_string("stage", "", "a stage of the run; by default the last finished one")
@@ -17,44 +19,44 @@ _CLIP = flags.DEFINE_string("clip", "", "a clip's name; by default the split's f
 _SOURCE_VIEW = flags.DEFINE_string("source_view", "", "the view to start from (default: first)")
 _TARGET_VIEW = flags.DEFINE_string("target_view", "", "the view to make (default: the next)")
 _FRAMES = flags.DEFINE_string("frames", "", "first:end, as in Python; by default the whole clip")
-# A video, and the person's mesh
+_CAMERA = flags.DEFINE_string("camera", "", "instead of a view: a camera, FILE.json[:NAME]")
+# A video, and the person's mesh; --camera is then what to make
 _VIDEO = flags.DEFINE_string("video", "", "a source video, instead of a clip of a data set")
 _MESH = flags.DEFINE_string("mesh", "", "with --video: npz of verts (t, v, 3) and faces (f, 3)")
 _SOURCE_CAMERA = flags.DEFINE_string("source_camera", "", "with --video: FILE.json[:NAME]")
-_CAMERA = flags.DEFINE_string("camera", "", "with --video: the camera to make, FILE.json[:NAME]")
 
 
 def main(arguments: Sequence[str]) -> None:
     """Writes the two videos and prints where they are."""
     del arguments
-    first, end = _range(_FRAMES.value)
     method, variables, config, _ = checkpoint.restore_for_inference(
         _WORKDIR.value, _STAGE.value or None
     )
     with config.unlocked():
         config.data.path = _DATA.value or config.data.path
+    made = synthesis.synthesize(method, variables, _inputs(method, config), show_progress=True)
+    for path in synthesis.write(_OUTPUT.value, made):
+        print(path)
+
+
+def _inputs(method: Method, config: Any) -> clips.Inputs:
+    frames = _range(_FRAMES.value)
     if _VIDEO.value:
-        inputs = synthesis.from_video(
+        return clips.from_video(
             method,
             config,
             path=_VIDEO.value,
             mesh=_required(_MESH),
             source_camera=_required(_SOURCE_CAMERA),
             target_camera=_required(_CAMERA),
-            frames=(first, end),
+            frames=frames,
         )
-    else:
-        inputs = synthesis.from_data(
-            method,
-            config,
-            split=_SPLIT.value,
-            clip=_CLIP.value,
-            views=(_SOURCE_VIEW.value, _TARGET_VIEW.value),
-            frames=(first, end),
-        )
-    made = synthesis.synthesize(method, variables, inputs, show_progress=True)
-    for path in synthesis.write(_OUTPUT.value, made):
-        print(path)
+    chosen = {"split": _SPLIT.value, "clip": _CLIP.value, "frames": frames}
+    if _CAMERA.value:
+        view = _SOURCE_VIEW.value
+        return clips.from_camera(method, config, camera=_CAMERA.value, source_view=view, **chosen)
+    views = (_SOURCE_VIEW.value, _TARGET_VIEW.value)
+    return clips.from_data(method, config, views=views, **chosen)
 
 
 def _required(flag: flags.FlagHolder) -> str:

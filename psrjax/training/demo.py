@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from psrjax import files
 from psrjax.data import codec, loader
 from psrjax.methods.base import Method
-from psrjax.training import checkpoint, evaluation, machine, report, stages, synthesis
+from psrjax.training import checkpoint, clips, evaluation, machine, report, stages, synthesis
 
 SHOWN = 3  # comparison videos, of different clips and pairs of views
 
@@ -65,11 +65,11 @@ def _show(method: Method, variables: Any, config: Any, folder: epath.Path) -> No
     source = loader.open_split(config.data, config.data.eval_split)
     spread = np.linspace(0, len(source.clips) - 1, min(SHOWN, len(source.clips))).round()
     entries = []
-    clips = [source.clips[int(place)] for place in spread]
-    for number, clip in enumerate(tqdm(clips, "comparison videos", unit="clip")):
+    chosen = [source.clips[int(place)] for place in spread]
+    for number, clip in enumerate(tqdm(chosen, "comparison videos", unit="clip")):
         views = tuple(clip.views)
         pair = (views[number % len(views)], views[(number + 1) % len(views)])
-        inputs = synthesis.from_data(method, config, clip=clip.name, views=pair)
+        inputs = clips.from_data(method, config, clip=clip.name, views=pair)
         made = synthesis.synthesize(method, variables, inputs)
         name = f"{clip.name}.{pair[0]}-{pair[1]}"
         _, compare = synthesis.write(folder / f"{name}.mp4", made)

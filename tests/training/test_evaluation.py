@@ -10,7 +10,7 @@ from psrjax import config as config_lib
 from psrjax.data import loader, spec
 from psrjax.errors import UserError
 from psrjax.methods.base import Method as Base
-from psrjax.training import evaluation, scores, synthesis
+from psrjax.training import clips, evaluation, scores, synthesis
 
 T, SIZE = 3, 32
 
@@ -187,7 +187,7 @@ def test_a_synthesized_clip_has_every_frame_once_and_in_order(monkeypatch):
         return {key: value[:, start : start + T] for key, value in clip.items()}
 
     monkeypatch.setattr(synthesis, "BESIDE", ("copy_source",))
-    inputs = synthesis.Inputs(read, frames=8, window=T, times=np.arange(8) / 25, name="")
+    inputs = clips.Inputs(read, frames=8, window=T, times=np.arange(8) / 25, name="")
     made = synthesis.synthesize(Toy(), {"params": {}}, inputs)
     assert list(made.videos) == ["source", "copy_source", "first", "second", "truth"]
     assert made.result == "second"
