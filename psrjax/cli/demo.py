@@ -9,7 +9,7 @@ from absl import flags
 import psrjax
 from psrjax import config as config_lib
 from psrjax.cli import main as cli
-from psrjax.training import demo, scores
+from psrjax.training import checkpoint, demo, scores
 
 _CONFIG = cli.define_config()
 _WORKDIR = flags.DEFINE_string("workdir", "runs/demo", "the run's directory")
@@ -30,4 +30,4 @@ def main(arguments: Sequence[str]) -> None:
     print(scores.text_table(shown.rows))
     for verdict in scores.verdicts(shown.rows):
         print(f"{'yes' if verdict['good'] else 'NO '}  {verdict['text']}")
-    print(f"\nopen {shown.report}")
+    print(f"\nopen {checkpoint.absolute(shown.report)}")

@@ -1,6 +1,7 @@
 """Scores a trained method on the clips it has not seen, beside the baselines it must beat."""
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -121,6 +122,7 @@ def pair_name(source_view: str, target_view: str) -> str:
     return "->".join(names)
 
 
+@functools.lru_cache(maxsize=4)  # clip after clip is synthesized by one compiled program
 def make_synthesizer(method: Method, *, baselines: bool) -> Callable:
     """The compiled synthesis of one window.
 
@@ -129,7 +131,6 @@ def make_synthesizer(method: Method, *, baselines: bool) -> Callable:
       {label: (b t h w 3) uint8}; carry None starts a new clip. A method without named steps has
       one, named after its stage.
     """
-
     labels: dict[str, list[str]] = {}  # filled by tracing: a compiled dict comes back sorted
 
     def start(variables: Mapping, batch: Mapping) -> Any:
