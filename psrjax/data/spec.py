@@ -77,7 +77,8 @@ def check(batch: Mapping[str, np.ndarray], reads: Iterable[str]) -> dict[str, in
     if missing:
         raise UserError(
             f"the data set gives no {missing[0]!r} ({KEYS[missing[0]].meaning}), which this method "
-            "reads: make it with `psrjax prepare`, or use the embedded world (--config.data.path=world)"
+            "reads: make it with `psrjax prepare`, or use the embedded world "
+            "(--config.data.path=world)"
         )
     sizes: dict[str, int] = {}
     for name, array in batch.items():
@@ -112,7 +113,8 @@ def _check_values(name: str, array: np.ndarray) -> None:
     low, high = _RANGES.get(name, (None, None))
     if low is not None and array.size and (array.min() < low or array.max() > high):
         raise UserError(
-            f"batch key {name!r}: values {array.min()}..{array.max()}, the contract says {low}..{high}"
+            f"batch key {name!r}: values {array.min()}..{array.max()}, the contract says "
+            f"{low}..{high}"
         )
 
 

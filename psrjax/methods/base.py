@@ -106,12 +106,15 @@ def build(name: str, **fields: Any) -> Method:
       UserError: for a name without a file, or a field that the method does not have.
     """
     if name not in available():
-        raise UserError(f"config.method.name: no method {name!r}; there are {', '.join(available())}")
+        raise UserError(
+            f"config.method.name: no method {name!r}; there are {', '.join(available())}"
+        )
     method = importlib.import_module(f"psrjax.methods.{name}").Method
     known = {field for field in method.__dataclass_fields__ if field not in ("parent", "name")}
     unknown = sorted(set(fields) - known)
     if unknown:
         raise UserError(
-            f"config.method.{unknown[0]}: {name} has no such field; it has {', '.join(sorted(known))}"
+            f"config.method.{unknown[0]}: {name} has no such field; it has "
+            f"{', '.join(sorted(known))}"
         )
     return method(**fields)
