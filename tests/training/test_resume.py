@@ -1,4 +1,4 @@
-"""A run that was stopped, killed, cut off or damaged, and started again, is the run that was not."""
+"""A run that was stopped, killed, cut off or damaged, and goes on, is the run that was not."""
 
 import errno
 import os
