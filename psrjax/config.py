@@ -101,6 +101,7 @@ def apply_words(
       UserError: for a word that is none of these, with the list; for a config that is not valid.
     """
     rows = {**WORDS, **presets, **ablations}
+    before = config.stages
     chosen = [word.strip() for word in words.split(",") if word.strip()]
     stages = [word for word in chosen if word not in rows]
     for word in chosen:
@@ -112,6 +113,9 @@ def apply_words(
             f"unknown word {unknown[0]!r} after the colon; presets: {_list({**WORDS, **presets})}; "
             f"stages: {_list(config.stages)}; ablations: {_list(ablations)}"
         )
+    removed = set(before) - set(config.stages)  # by an ablation
+    for stage in removed & set(config.overrides):
+        del config.overrides[stage]
     config.only = tuple(stage for stage in config.stages if stage in stages)
     validate(config)
     return config.lock()

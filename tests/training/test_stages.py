@@ -1,4 +1,4 @@
-"""Stages: each starts from the one before it, finished ones are skipped, and inference finds one."""
+"""Stages: each starts from the one before it, finished ones are skipped, inference finds one."""
 
 import json
 import os

@@ -1,0 +1,188 @@
+"""What a run is told: words, overrides, stages and JSON do what they say; mistakes are named."""
+
+import pytest
+from absl import flags
+from ml_collections import config_flags
+
+from psrjax import config as config_lib
+from psrjax.errors import UserError
+
+PRESETS = {"tiny": {"batch": 2, "data.crop": (16, 16)}, "few": {"steps": 3}}
+ABLATIONS = {"w/o L_adv": {"weights.generator.adversarial": 0.0}, "one": {"stages": ("a",)}}
+
+
+def get_config(words=""):
+    config = config_lib.base()
+    config.method.name = "toy"
+    config.stages = ("a", "b")
+    config.weights = {"generator": {"l1": 1.0, "adversarial": 0.1}}
+    config.overrides = {"b": {"steps": 7, "weights": {"generator": {"extra": 2.0}}}}
+    return config_lib.apply_words(config, words, presets=PRESETS, ablations=ABLATIONS)
+
+
+def leaves(config, prefix=""):
+    for key, value in config.items():
+        if hasattr(value, "items"):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def test_words_are_presets_ablations_and_stages():
+    config = get_config(" tiny, w/o L_adv,bf16 , b,few")
+    assert (config.batch, config.data.crop, config.steps) == (2, (16, 16), 3)
+    assert dict(config.weights.generator) == {"l1": 1.0, "adversarial": 0.0}
+    assert config.method.dtype == "bfloat16"
+    assert (config.only, config.stages) == (("b",), ("a", "b"))
+    assert get_config().only == ()
+    assert get_config("b,a").only == ("a", "b")
+    assert get_config("one").stages == ("a",) and not get_config("one").overrides
+
+
+def test_an_unknown_word_is_answered_with_the_list():
+    with pytest.raises(UserError) as caught:
+        get_config("tiny,tinny")
+    message = str(caught.value)
+    for word in ("'tinny'", "tiny", "few", "bf16", "w/o L_adv", "a, b"):
+        assert word in message
+    assert "\n" not in message
+
+
+def test_a_stage_sees_its_overrides_and_the_whole_config_does_not():
+    config = get_config()
+    a, b = (config_lib.stage_config(config, stage) for stage in "ab")
+    assert (a.method.stage, a.steps, dict(a.weights.generator)) == (
+        "a",
+        1000,
+        {"l1": 1.0, "adversarial": 0.1},
+    )
+    assert (b.method.stage, b.steps) == ("b", 7)
+    assert dict(b.weights.generator) == {"l1": 1.0, "adversarial": 0.1, "extra": 2.0}
+    assert "extra" not in config.weights.generator and config.method.stage == ""
+    assert config_lib.stage_config(b, "b") == b
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("bacth", 2, "config.bacth: no such key; did you mean config.batch?"),
+        ("data.sampling.kk", 2, "did you mean config.data.sampling.k?"),
+        ("data.crop.height", 2, "config.data.crop.height: no such key"),
+        ("batch", "two", "config.batch: 'two' is not of type int"),
+        ("data.path", 3, "config.data.path: 3 is not of type str"),
+    ],
+)
+def test_a_wrong_override_is_named(key, value, said):
+    with pytest.raises(UserError, match=said):
+        config_lib.update(get_config(), {key: value})
+
+
+def test_open_parts_take_new_keys():
+    new = {"weights.critic.hinge": 1.0, "optimizer.critic.nets.a.b1": 0.5, "data.world.rooms": 2}
+    config = config_lib.update(get_config(), new)
+    assert config.optimizer.critic.nets.a.b1 == 0.5
+    assert (config.weights.critic.hinge, config.data.world.rooms) == (1.0, 2)
+    assert config.is_locked
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("batch", 0),
+        ("accumulate", 3),
+        ("steps", 0),
+        ("log_steps", 0),
+        ("evaluate_steps", -1),
+        ("ema", 1.0),
+        ("method.dtype", "float8"),
+        ("mesh.fsdp", 0),
+        ("mesh.data", 0),
+        ("only", ("c",)),
+        ("overrides.c.steps", 3),
+        ("overrides.b.batch", 0),
+        ("overrides.b.stepps", 3),
+        ("stages", ()),
+    ],
+)
+def test_impossible_values_are_refused_by_key(key, value):
+    config = config_lib.update(get_config(), {key: value})
+    name = key.replace("overrides.b.", "").replace("overrides.c.steps", "overrides")
+    with pytest.raises(UserError, match=f"config.{name}"):
+        config_lib.validate(config)
+
+
+def test_none_is_not_a_value():
+    config = get_config()
+    with config.unlocked():
+        config.data.world.people = None
+    with pytest.raises(UserError, match="config.data.world.people=None"):
+        config_lib.validate(config)
+
+
+def test_json_gives_the_config_back():
+    config = get_config("tiny,b")
+    again = config_lib.from_json(config_lib.to_json(config))
+    assert again == config and again.is_locked
+    assert dict(leaves(again)) == dict(leaves(config))
+    assert {k: type(v) for k, v in leaves(again)} == {k: type(v) for k, v in leaves(config)}
+    assert again.data.crop == (16, 16) and isinstance(again.only, tuple)
+
+
+def test_differences_are_told_by_key():
+    new = config_lib.update(get_config(), {"batch": 3, "weights.generator.new": 1.0})
+    found = config_lib.differences(get_config(), new)
+    assert found == {"batch": (1, 3), "weights.generator.new": (None, 1.0)}
+
+
+def test_every_leaf_can_be_overridden_from_a_string(tmp_path):
+    assert_overridable(get_config(), write_config(tmp_path))
+
+
+def write_config(folder):
+    path = folder / "file.py"
+    path.write_text(
+        "from psrjax.config import apply_words, base\n\n\n"
+        "def get_config(variant=''):\n"
+        "    config = base()\n"
+        "    config.stages = ('a', 'b')\n"
+        "    config.weights = {'generator': {'l1': 1.0, 'adversarial': 0.1}}\n"
+        "    config.overrides = {'b': {'steps': 7, 'weights': {'generator': {'extra': 2.0}}}}\n"
+        f"    return apply_words(config, variant, presets={PRESETS!r})\n"
+    )
+    return path
+
+
+def assert_overridable(config, path, words=""):
+    """Gives every leaf another value on a command line and finds it in the parsed config."""
+    changed = {key: another(value) for key, value in leaves(config)}
+    arguments = [f"--config={path}:{words}"]
+    for key, value in changed.items():
+        arguments.append(f"--config.{key}={value}")
+    values = flags.FlagValues()
+    holder = config_flags.DEFINE_config_file(
+        "config", None, "", flag_values=values, sys_argv=arguments
+    )
+    values(["program", *arguments])
+    found = dict(leaves(holder.value))
+    assert {key: found[key] for key in changed} == changed
+
+
+def another(value):
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1
+    if isinstance(value, str):
+        return f"{value}x"
+    return tuple(map(another, value)) if value else ("x",)
+
+
+def test_a_config_is_found_by_path_and_by_name(tmp_path, monkeypatch):
+    path = write_config(tmp_path)
+    assert config_lib.load(f"{path}:tiny", {"steps": 5}).steps == 5
+    with pytest.raises(UserError, match="no config 'nothing'; there are .*psrnet"):
+        config_lib.load("nothing:tiny")
+    monkeypatch.chdir(tmp_path)  # from anywhere
+    for name in ("psrnet:tiny", "psrnet.py:tiny", "configs/psrnet.py:tiny"):
+        assert config_lib.load(name).method.name == "psrnet"
+    assert config_lib.load("file.py:tiny").batch == 2

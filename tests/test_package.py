@@ -1,0 +1,78 @@
+"""What is installed: the package with its configs and nothing else, and no TensorFlow."""
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MODULES = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for path in (ROOT / "psrjax").rglob("*.py")
+    if not {"__init__", "cli"} & {path.stem, *path.parts} and "peer" not in path.stem
+)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The names in a wheel built from a copy of the sources, offline."""
+    folder = tmp_path_factory.mktemp("wheel")
+    ignored = shutil.ignore_patterns("__pycache__", "*.tmp")
+    for name in ("psrjax", "configs", "datasets"):
+        if (ROOT / name).exists():
+            shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder)
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", "out", "."]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (found,) = (folder / "out").glob("*.whl")
+    return found
+
+
+def test_the_wheel_holds_every_source_file_and_config_and_nothing_else(wheel):
+    names = {n for n in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in n}
+    sources = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "psrjax").rglob("*")
+        if path.suffix in (".py", ".html")
+    }
+    configs = {f"psrjax/configs/{path.name}" for path in (ROOT / "configs").glob("*.py")}
+    assert names == sources | configs
+
+
+def test_a_config_is_found_in_an_installed_wheel(wheel, tmp_path):
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from psrjax import config; "
+        "print(config.__file__, config.find('psrnet'), config.load('psrnet:tiny').method.name)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    module, found, name = done.stdout.split()
+    assert Path(module).is_relative_to(tmp_path) and Path(found).is_relative_to(tmp_path)
+    assert name == "psrnet"
+
+
+def test_data_set_builders_are_no_package():
+    assert not (ROOT / "datasets" / "__init__.py").exists()  # it would hide, or be, HuggingFace's
+
+
+def test_nothing_imports_tensorflow_or_torch():
+    code = (
+        f"import importlib, sys\nfor name in {MODULES!r}: importlib.import_module(name)\n"
+        "print(sorted({'tensorflow', 'torch'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip() == "[]"
+
+
+def test_importing_the_package_and_the_configs_starts_no_jax():
+    code = "import sys, psrjax.config, psrjax.cli.main; print('jax' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
