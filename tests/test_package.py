@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
     for path in (ROOT / "psrjax").rglob("*.py")
-    if not {"__init__", "cli"} & {path.stem, *path.parts} and "peer" not in path.stem
+    if path.stem != "__init__" and "cli" not in path.parts and "peer" not in path.stem
 )
 
 
@@ -62,14 +62,14 @@ def test_data_set_builders_are_no_package():
     assert not (ROOT / "datasets" / "__init__.py").exists()  # it would hide, or be, HuggingFace's
 
 
-def test_nothing_imports_tensorflow_or_torch():
+def test_nothing_imports_tensorflow():
     code = (
         f"import importlib, sys\nfor name in {MODULES!r}: importlib.import_module(name)\n"
-        "print(sorted({'tensorflow', 'torch'} & set(sys.modules)))"
+        "print('tensorflow' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.strip() == "False"
 
 
 def test_importing_the_package_and_the_configs_starts_no_jax():
