@@ -6,6 +6,7 @@ $PSRJAX_WEIGHTS (folders separated as in $PATH), then the cache's folder `weight
 
 import importlib
 import os
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import numpy as np
 from psrjax.errors import UserError
 
 # name -> the module that says what its weights look like: shapes() and random_weights(seed).
-NETWORKS = {"i3d": "psrjax.nn.i3d"}
+NETWORKS = {"i3d": "psrjax.nn.i3d", "vgg19": "psrjax.nn.vgg"}
 
 
 def load(name: str) -> dict[str, dict[str, np.ndarray]]:
@@ -60,7 +61,7 @@ def _find(network: str) -> Path:
     searched = ", ".join(map(str, search_path()))
     raise UserError(
         f"no weights {network}.npz in {searched}: put them there (or name their folder in "
-        "PSRJAX_WEIGHTS), or switch off what needs them (PSR-Net: config.method.perceptual=off)"
+        "PSRJAX_WEIGHTS), or switch off what needs them (config.method.perceptual=off)"
     )
 
 
@@ -70,7 +71,7 @@ def _read(
     try:
         with np.load(path) as file:
             arrays = {key: file[key].astype(np.float32) for key in file.files}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} cannot be read as .npz weights: {error}") from error
     weights: dict[str, dict[str, np.ndarray]] = {}
     for unit, parts in expected.items():

@@ -13,7 +13,11 @@ SCIPY = {"zeros": "grid-constant", "border": "nearest", "reflection": "reflect"}
 
 
 def image(seed=0, shape=(2, 6, 9, 3)):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def spread(values, *shape):
+    return jnp.asarray(np.broadcast_to(np.asarray(values, np.float32), shape))
 
 
 def identity(height, width):
@@ -37,10 +41,10 @@ def test_unit_to_pixels_is_the_inverse():
 
 def test_the_identity_grid_returns_the_image():
     x = image()
-    grid = np.broadcast_to(identity(6, 9), (2, 6, 9, 2))
+    grid = spread(identity(6, 9), 2, 6, 9, 2)
     np.testing.assert_allclose(geometry.grid_sample(x, grid), x, atol=1e-5)
     line = np.stack(np.meshgrid(np.linspace(-1, 1, 9), np.linspace(-1, 1, 6)), -1)
-    grid = np.broadcast_to(line.astype(np.float32), (2, 6, 9, 2))
+    grid = spread(line, 2, 6, 9, 2)
     np.testing.assert_allclose(geometry.grid_sample(x, grid, align_corners=True), x, atol=1e-5)
 
 
@@ -63,21 +67,21 @@ def test_sampling_equals_scipy(padding, align_corners):
             for b in range(2)
         ]
     )
-    got = geometry.grid_sample(x, grid, padding=padding, align_corners=align_corners)
+    got = geometry.grid_sample(x, jnp.asarray(grid), padding=padding, align_corners=align_corners)
     np.testing.assert_allclose(got, expected.transpose(0, 2, 1), atol=1e-4)
 
 
 def test_a_whole_pixel_flow_shifts_and_fills_with_zeros():
     x = image()
-    flow = np.broadcast_to(np.float32([2, -1]), (2, 6, 9, 2))
-    expected = np.zeros_like(x)
-    expected[:, 1:, :-2] = x[:, :-1, 2:]
+    flow = spread([2, -1], 2, 6, 9, 2)
+    expected = np.zeros(x.shape, np.float32)
+    expected[:, 1:, :-2] = np.asarray(x)[:, :-1, 2:]
     np.testing.assert_array_equal(geometry.warp(x, flow), expected)
 
 
 def test_warping_keeps_a_linear_ramp_linear():
-    ramp = np.broadcast_to(np.arange(9, dtype=np.float32)[None, None, :, None], (1, 6, 9, 1))
-    flow = np.broadcast_to(np.float32([0.25, 0.0]), (1, 6, 9, 2))
+    ramp = spread(np.arange(9)[None, None, :, None], 1, 6, 9, 1)
+    flow = spread([0.25, 0.0], 1, 6, 9, 2)
     moved = geometry.warp(ramp, flow, padding="border")
     np.testing.assert_allclose(moved[..., :-1, 0], ramp[..., :-1, 0] + 0.25, atol=1e-6)
 
@@ -108,15 +112,14 @@ def test_gradients_equal_finite_differences():
 
 
 def test_gradients_are_finite_on_pixels_and_borders():
-    grid = np.broadcast_to(identity(4, 5), (1, 4, 5, 2)) * np.float32(1.0)
-    grid[0, 0, 0] = [-1.0, -1.0]
+    grid = spread(identity(4, 5), 1, 4, 5, 2).at[0, 0, 0].set(-1.0)
     x = image(0, (1, 4, 5, 2))
     for padding in geometry.PADDINGS:
 
         def total(grid, padding=padding):
             return geometry.grid_sample(x, grid, padding=padding).sum()
 
-        assert np.isfinite(jax.grad(total)(jnp.asarray(grid))).all()
+        assert np.isfinite(jax.grad(total)(grid)).all()
 
 
 def test_resize_keeps_a_constant_and_halves_by_averaging_neighbours():
@@ -130,4 +133,4 @@ def test_resize_keeps_a_constant_and_halves_by_averaging_neighbours():
 
 def test_an_unknown_padding_is_told():
     with pytest.raises(UserError, match="no padding 'wrap'; there are zeros, border, reflection"):
-        geometry.warp(image(), np.zeros((2, 6, 9, 2), np.float32), padding="wrap")
+        geometry.warp(image(), jnp.zeros((2, 6, 9, 2)), padding="wrap")
