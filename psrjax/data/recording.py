@@ -131,6 +131,13 @@ def measure(recording: Recording, options: Options) -> Measured:
     except UserError:
         recording_actor.check_calibration(recording_actor.tallest(people), cameras, **check)
         raise
+    held = (actor.joints[..., 2] > 0).any(-1).mean(1)
+    if held.min() < 0.5:
+        recording_actor.check_calibration(recording_actor.tallest(people), cameras, **check)
+        raise UserError(
+            f"{recording.calibration}: camera {names[held.argmin()]!r} sees whom the others see in "
+            f"{held.min():.0%} of the frames only; leave it out (--cameras), or calibrate again"
+        )
     errors = recording_actor.check_calibration(actor.joints, cameras, **check)
     views = list(cameras.values())
     joints = recording_actor.reject(actor.joints, views, bound=2 * bound)

@@ -27,7 +27,7 @@ class Actor:
     notes: list[str] = field(default_factory=list)
 
 
-@dataclass
+@dataclass(eq=False)
 class Candidate:
     """A person in one frame, seen by two or more cameras; `members` says who it is in each."""
 
@@ -197,7 +197,7 @@ def check_calibration(
     """Median reprojection error in pixels by camera.
 
     Raises:
-      UserError: if a camera's is above `bound`; names the camera without which the rest agree.
+      UserError: if a camera's is above `bound`; names the cameras without which the rest agree.
     """
     names, views = list(cameras), list(cameras.values())
     errors = reprojection(joints, views)
@@ -214,8 +214,8 @@ def check_calibration(
             others = [i for i in range(len(names)) if i != index]
             left = reprojection(joints[others], [views[i] for i in others])
             rest[name] = float(np.nanmedian(left)) if np.isfinite(left).any() else float("inf")
-        worst = min(rest, key=rest.get)
-        blame = f"; without {worst} the others are at {rest[worst]:.1f}"
+        mended = [f"without {name}" for name in names if rest[name] <= bound]
+        blame = f"; the others agree {' or '.join(mended)}" if mended else ""
     listed = ", ".join(f"{name} {error:.1f}" for name, error in medians.items())
     raise UserError(
         f"{source}: the joints do not triangulate: median reprojection error {listed} pixels, "

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg
 from jaxtyping import Bool, Float
+from scipy import sparse
+from scipy.sparse import linalg as sparse_linalg
 
 from psrjax.data.recording_actor import SEEN
 from psrjax.errors import UserError
@@ -161,36 +162,27 @@ def bone_lengths(
 
 
 def _step(points, views, lengths, rate):
-    """One Gauss-Newton step on the banded normal equations of all frames together.
+    """One Gauss-Newton step on the sparse normal equations of all frames together.
 
-    Unknowns are ordered by frame, so that only 2 frames' width of diagonals is filled.
+    Unknowns are ordered by frame: the factors then fill in over two frames' width only.
     """
     frames, joints = points.shape[:2]
-    size = frames * joints * 3
-    band = 2 * joints * 3
-    normal = np.zeros((band + 1, size))  # upper form: normal[band + i - j, j] = A[i, j]
-    right = np.zeros(size)
-    _add_views(normal, right, points, views, band)
-    _add_bones(normal, right, points, lengths, band)
-    _add_motion(normal, right, points, ACCELERATION / rate**2, band)
-    normal[band] += 1e-3
-    return scipy.linalg.solveh_banded(normal, right).reshape(points.shape)
+    bent = sparse.diags_array(
+        [1.0, -2.0, 1.0], offsets=[0, 1, 2], shape=(max(frames - 2, 0), frames)
+    )
+    motion = sparse.kron(bent, sparse.eye_array(3 * joints)) * (rate**2 / ACCELERATION)
+    bones, off = _bones(points, lengths)
+    matrix, target = _views_pull(points, views)
+    matrix = matrix + bones.T @ bones + motion.T @ motion + 1e-3 * sparse.eye_array(points.size)
+    target = target + bones.T @ off - motion.T @ (motion @ points.ravel())
+    factors = sparse_linalg.splu(matrix.tocsc(), permc_spec="NATURAL", diag_pivot_thresh=0.0)
+    return factors.solve(target).reshape(points.shape)
 
 
-def _add_block(normal, band, rows, columns, blocks):
-    """Adds dense blocks (m, r, c) whose first unknowns are `rows`, `columns`; upper part only."""
-    height, width = blocks.shape[1:]
-    i = rows[:, None, None] + np.arange(height)[None, :, None]
-    j = columns[:, None, None] + np.arange(width)[None, None, :]
-    i, j = np.broadcast_arrays(i, j)
-    keep = i <= j
-    np.add.at(normal, ((band + i - j)[keep], j[keep]), blocks[keep])
-
-
-def _add_views(normal, right, points, views, band):
-    """Residuals of undistorted rays, in pixels of the middle of the picture."""
+def _views_pull(points, views):
+    """Normal matrix and right side of the residuals of undistorted rays, in pixels."""
     flat = points.reshape(-1, 3)
-    first = np.arange(len(flat)) * 3
+    blocks, target = np.zeros((len(flat), 3, 3)), np.zeros_like(flat)
     for view in views:
         camera = view.camera
         local = flat @ camera.rotation.T + camera.translation
@@ -205,47 +197,33 @@ def _add_views(normal, right, points, views, band):
         slope[:, 1, 1] = focal[1] / depth
         slope[:, :, 2] = -unit * focal / depth[:, None]
         slope = slope @ camera.rotation
-        _add_block(normal, band, first, first, np.einsum("mka,mkb,m->mab", slope, slope, strength))
-        right += np.einsum("mka,mk,m->ma", slope, residual, strength).reshape(-1)
+        blocks += np.einsum("mka,mkb,m->mab", slope, slope, strength)
+        target += np.einsum("mka,mk,m->ma", slope, residual, strength)
+    each = np.arange(len(flat) + 1)
+    matrix = sparse.bsr_array((blocks, each[:-1], each), shape=(points.size, points.size))
+    return matrix.tocsr(), target.ravel()
 
 
-def _add_bones(normal, right, points, lengths, band):
+def _bones(points, lengths):
+    """Jacobian and residual of the bones' lengths, over their firmness."""
     frames, joints = points.shape[:2]
-    spread = np.concatenate([[s] * len(group) for group, s in FIRMNESS.items()])
-    for (a, b), length, sigma in zip(BONES, lengths, spread):
-        if not np.isfinite(length):
-            continue
-        low, high = min(a, b), max(a, b)
-        offset = points[:, low] - points[:, high]
-        now = np.maximum(np.linalg.norm(offset, axis=-1), 1e-6)
-        direction = offset / now[:, None]
-        residual = (length - now) / sigma**2
-        outer = direction[:, :, None] * direction[:, None, :] / sigma**2
-        rows = (np.arange(frames) * joints + low) * 3
-        columns = (np.arange(frames) * joints + high) * 3
-        _add_block(normal, band, rows, rows, outer)
-        _add_block(normal, band, columns, columns, outer)
-        _add_block(normal, band, rows, columns, -outer)
-        change = right.reshape(points.shape)
-        change[:, low] += direction * residual[:, None]
-        change[:, high] -= direction * residual[:, None]
-
-
-def _add_motion(normal, right, points, sigma, band):
-    """Second differences of every coordinate, as a diagonal pattern of three bands."""
-    frames, joints = points.shape[:2]
-    if frames < 3:
-        return
-    width = joints * 3
-    flat = points.reshape(frames, width)
-    bend = flat[:-2] - 2 * flat[1:-1] + flat[2:]
-    change = right.reshape(frames, width)
-    pattern = (1.0, -2.0, 1.0)
-    for i, one in enumerate(pattern):
-        change[i : frames - 2 + i] -= one * bend / sigma**2
-        for j in range(i, 3):
-            columns = slice((j) * width, (frames - 2 + j) * width)
-            normal[band - (j - i) * width, columns] += one * pattern[j] / sigma**2
+    known = np.isfinite(lengths)
+    ends = np.asarray(BONES)[known]
+    spread = np.concatenate([[s] * len(group) for group, s in FIRMNESS.items()])[known]
+    offset = points[:, ends[:, 0]] - points[:, ends[:, 1]]
+    now = np.maximum(np.linalg.norm(offset, axis=-1), 1e-6)
+    direction = offset / (now * spread)[..., None]
+    rows = np.arange(now.size).reshape(now.shape)
+    first = 3 * (np.arange(frames)[:, None] * joints + ends.T[:, None])  # (2, t, bones)
+    columns = first[..., None] + np.arange(3)
+    jacobian = sparse.csr_array(
+        (
+            np.stack([direction, -direction]).ravel(),
+            (np.broadcast_to(rows[None, ..., None], columns.shape).ravel(), columns.ravel()),
+        ),
+        shape=(now.size, points.size),
+    )
+    return jacobian, ((lengths[known] - now) / spread).ravel()
 
 
 def fit_errors(

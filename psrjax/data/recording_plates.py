@@ -6,6 +6,7 @@ from jaxtyping import Bool, UInt8
 
 from psrjax.errors import UserError
 
+RIM = 2  # pixels over which a person's edge may be smeared
 LEAST = 3  # frames that must show a pixel uncovered for its median to be trusted
 
 
@@ -73,7 +74,8 @@ def person_masks(
         noise = np.median(difference[:, away]) / 0.67 if away.any() else 1.0
         threshold = float(np.clip(6.0 * noise, 5.0, 20.0))
         seeds = np.where(unknown, drawn, (difference > threshold) & near)
-        masks = np.stack([_solid(seed) for seed in seeds])
+        solid = (_solid(seed) for seed in seeds)
+        masks = np.stack([_sharp(mask, one) for mask, one in zip(solid, difference)])
         covered = grow(masks | grow(drawn, -2), 3)
     return masks
 
@@ -87,6 +89,18 @@ def _differences(frames: np.ndarray, plate: np.ndarray) -> np.ndarray:
 
 def _lab(image: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(image.astype(np.float32) / 255.0, cv2.COLOR_RGB2LAB)
+
+
+def _sharp(mask: np.ndarray, difference: np.ndarray) -> np.ndarray:
+    """A mask without its blurred rim: there the difference is less than half of what it is inside.
+
+    Lenses, resizing and video codecs (which keep colour at half resolution) smear a person by a
+    pixel or two over a background that the threshold then takes for the person.
+    """
+    rim = mask & ~grow(mask, -RIM)
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * RIM + 3, 2 * RIM + 3))
+    inside = cv2.dilate(np.where(mask, difference, 0.0).astype(np.float32), kernel)
+    return mask & ~(rim & (difference < 0.5 * inside))
 
 
 def _solid(seed: np.ndarray) -> np.ndarray:
