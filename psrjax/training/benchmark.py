@@ -210,6 +210,8 @@ def run(config: Any, options: Options) -> dict[str, Any]:
         for name, call in operations().items()
     }
     result["peak_memory_gib"] = machine.peak_memory_gib()
+    device = jax.local_devices()[0].memory_stats() or {}  # none on CPUs
+    result["peak_device_memory_gib"] = device.get("peak_bytes_in_use", 0) / 2**30
     if options.data:
         logging.info("timing the loader")
         result["loader"] = _time_loader(config, subject.method, options)
@@ -302,7 +304,9 @@ def table(result: Mapping[str, Any]) -> str:
         lines.append(f"{name + ' + grad':12}{_milliseconds(row)}")
     if "loader" in result:
         lines.append(f"loader      {result['loader']['clips_per_s']:.1f} clips/s")
-    lines.append(f"peak memory {result['peak_memory_gib']:.2f} GiB")
+    device = result["peak_device_memory_gib"]
+    on_device = f", {device:.2f} GiB on the device" if device else ""
+    lines.append(f"peak memory {result['peak_memory_gib']:.2f} GiB{on_device}")
     if "against" in result:
         lines += ["", *_against(result["against"])]
     return "\n".join(lines)

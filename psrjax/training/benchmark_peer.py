@@ -40,7 +40,7 @@ def compare(subject: benchmark.Subject, config: Any, options: benchmark.Options)
     Raises:
       UserError: for a method, stage or field that the peer has not; if the two are not the same.
     """
-    _check_supported(subject, config)
+    _check_supported(config)
     torch.set_num_threads(machine.cores())
     wire = {name: np.array(array) for name, array in subject.batch.items()}
     peer, memory_format = _faster_peer(subject, config, wire)
@@ -68,8 +68,7 @@ def compare(subject: benchmark.Subject, config: Any, options: benchmark.Options)
     }
 
 
-def _check_supported(subject: benchmark.Subject, config: Any) -> None:
-    fields = subject.method
+def _check_supported(config: Any) -> None:
     wanted = {
         "stage": ("layer1", "layer2"),
         "decoder": ("separate_heads",),
@@ -93,9 +92,10 @@ def _check_supported(subject: benchmark.Subject, config: Any) -> None:
         raise UserError(f"--against=torch: there is no peer of {config.method.name}; use psrnet")
     for name, values in wanted.items():
         if config.method[name] not in values:
+            known = " or ".join(map(str, values))
             raise UserError(
-                f"--against=torch: the peer has config.method.{name} in {values}, not "
-                f"{getattr(fields, name)!r}"
+                f"--against=torch: the peer has config.method.{name}={known} only, not "
+                f"{config.method[name]}"
             )
 
 
