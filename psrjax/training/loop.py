@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import jax
+from absl import logging
 from jax.sharding import Sharding
 from ml_collections import ConfigDict
 
@@ -59,6 +60,8 @@ def train_stage(
     make = partial(state.init_state, method, optimizers, _sizes(example), ema=config.ema > 0)
     abstract = jax.eval_shape(make, config.seed)
     step.check_weights(method, weights, abstract, example, pretrained)
+    if config.accumulate > 1 and "batch_stats" in abstract.stats:
+        logging.info("batch statistics are of micro-batches, not of the batch: accumulate > 1")
     placed = sharding.state_sharding(abstract, mesh, min_bytes=config.mesh.fsdp_min_bytes)
     sharding.log_placement(abstract, placed, mesh)
 
