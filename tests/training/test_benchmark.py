@@ -185,6 +185,43 @@ def test_a_wrong_size_is_told_in_one_line():
     )
 
 
+def test_the_table_shows_the_ratio_of_every_pair_and_that_both_sides_are_the_same():
+    timed = benchmark_timing.Timing((2.0, 2.0)).summary()
+    program = {**timed, "per_s": 0.5, "clips_per_s": 1.5, "flops": 4e11, "flops_per_s": 2e11}
+    program |= {"fraction_of_peak": 0.25, "compile_s": 7.0, "xla_flops": 5e11}
+    pair = {"psrjax": timed, "peer": timed, "ratio": benchmark_timing.Timing((0.875,)).summary()}
+    result = {
+        "machine": "a machine",
+        "versions": "some versions",
+        "commit": "",
+        "load_average": 0.5,
+        "method": {"name": "psrnet", "stage": "layer1", "dtype": "float32", "parameters": {"n": 7}},
+        "sizes": {"b": 3, "t": 8, "h": 64, "w": 48},
+        "matrix_peak_flops_per_s": 8e11,
+        "forward": program,
+        "step": program,
+        "operations": {"warp": timed},
+        "peak_memory_gib": 1.25,
+        "peak_device_memory_gib": 0.0,
+        "loader": {"clips_per_s": 90.5},
+        "against": {
+            "versions": "PyTorch 9",
+            "threads": 2,
+            "format": "channels first",
+            "parameters": 1234567,
+            "step_gflop": 34.5,
+            "peer_step_gflop": 34.5,
+            "output_difference": 1e-7,
+            "log_difference": 5e-6,
+            "pairs": {"step": pair},
+        },
+    }
+    text = benchmark.table(result)
+    for part in ("25.0%", "800 GFLOP/s", "90.5 clips/s", "1,234,567", "0.88", "2000.0 ms", "64x48"):
+        assert part in text
+    assert max(map(len, text.splitlines())) <= 120
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["layer1", "layer2"])
 def test_the_peer_is_the_same_network_and_step(stage):
