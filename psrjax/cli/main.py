@@ -76,7 +76,7 @@ def _guarded(command: Callable[[list[str]], None]) -> Callable[[list[str]], None
 
         logging.use_absl_handler()
         logging.set_verbosity(logging.INFO)
-        logging.get_absl_handler().addFilter(_is_ours_or_serious)
+        logging.get_absl_handler().addFilter(_is_worth_reading)
         try:
             sharding.start_distributed()
             command(argv[1:])
@@ -86,8 +86,10 @@ def _guarded(command: Callable[[list[str]], None]) -> Callable[[list[str]], None
     return guarded
 
 
-def _is_ours_or_serious(record: standard_logging.LogRecord) -> bool:
-    return record.levelno >= standard_logging.WARNING or "psrjax" in record.pathname
+def _is_worth_reading(record: standard_logging.LogRecord) -> bool:
+    """Our own lines, and the warnings of others; orbax raises what it logs, and we tell it."""
+    serious = record.levelno >= standard_logging.WARNING and "orbax" not in record.pathname
+    return serious or "psrjax" in record.pathname
 
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:

@@ -134,7 +134,7 @@ def telling_full_disks(folder: os.PathLike) -> Iterator[None]:
         if not is_full_disk(error):
             raise
         raise UserError(
-            f"{folder}: the disk is full; the last checkpoint is whole: make room and start the "
+            f"{folder}: the disk is full; what was saved before is whole: make room and start the "
             "same command again"
         ) from error
 

@@ -11,7 +11,9 @@ import jax
 from absl import logging
 from clu import parameter_overview
 from etils import epath
-from tensorboardX import SummaryWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.record_writer import RecordWriter
 from tqdm.auto import tqdm
 
 from psrjax import files
@@ -39,7 +41,7 @@ class Writer:
             self._lines = [line for line in old if _step(line) <= start_step]
         files.write_text(self._path, "".join(f"{line}\n" for line in self._lines))
         if self._is_local:  # TensorBoard's writer appends, which a bucket cannot
-            self._events = SummaryWriter(os.fspath(directory), purge_step=start_step + 1)
+            self._events = _Events(directory, start_step)
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Records {name: number} at a step."""
@@ -53,13 +55,35 @@ class Writer:
             self._lines.append(line)
             files.write_text(self._path, "".join(f"{line}\n" for line in self._lines))
         if self._events:
-            for name, value in scalars.items():
-                self._events.add_scalar(name, value, step)
+            self._events.write(step, scalars)
 
     def close(self) -> None:
-        """Flushes the TensorBoard events."""
+        """Ends the TensorBoard events."""
         if self._events:
             self._events.close()
+
+
+class _Events:
+    """A file of TensorBoard events, written at once: tensorboardX's own writer does it in threads,
+    which go on failing, loudly, after a full disk has been told to the user."""
+
+    def __init__(self, directory: epath.Path, start_step: int):
+        now = time.time()
+        self._file = RecordWriter(os.fspath(directory / f"events.out.tfevents.{now:.6f}.psrjax"))
+        self._write(Event(wall_time=now, file_version="brain.Event:2"))
+        start = SessionLog(status=SessionLog.START)  # what was recorded from here on is void
+        self._write(Event(wall_time=now, step=start_step + 1, session_log=start))
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
+        self._write(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write(self, event: Event) -> None:
+        self._file.write(event.SerializeToString())
+        self._file.flush()
 
 
 class Progress:
