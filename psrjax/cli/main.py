@@ -77,6 +77,7 @@ def _guarded(command: Callable[[list[str]], None]) -> Callable[[list[str]], None
         logging.use_absl_handler()
         logging.set_verbosity(logging.INFO)
         logging.get_absl_handler().addFilter(_is_worth_reading)
+        sys.unraisablehook = _report_unraisable
         try:
             sharding.start_distributed()
             command(argv[1:])
@@ -87,9 +88,15 @@ def _guarded(command: Callable[[list[str]], None]) -> Callable[[list[str]], None
 
 
 def _is_worth_reading(record: standard_logging.LogRecord) -> bool:
-    """Our own lines, and the warnings of others; orbax raises what it logs, and we tell it."""
-    serious = record.levelno >= standard_logging.WARNING and "orbax" not in record.pathname
-    return serious or "psrjax" in record.pathname
+    """Our own lines, and the warnings of others; orbax also raises what it logs, and we tell it."""
+    orbax = "orbax" in record.pathname or record.name == "asyncio"
+    return "psrjax" in record.pathname or (record.levelno >= standard_logging.WARNING and not orbax)
+
+
+def _report_unraisable(what: "sys.UnraisableHookArgs") -> None:
+    """As Python's own, but for what tensorstore prints when a write or a read was given up."""
+    if str(what.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(what)
 
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:

@@ -96,13 +96,13 @@ class Checkpoints:
                 args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
                 state = self._manager.restore(step, args=args)["state"]
             except (ValueError, TypeError, KeyError, OSError) as error:  # what damage looks like
-                logging.warning("checkpoint %s cannot be read: %s", self.folder / str(step), error)
+                _warn_damaged(self.folder / str(step), error)
                 errors[step] = error
                 continue
             self._remove(errors)
             return state
         if steps:
-            first = " ".join(str(errors[steps[0]]).split())[:200]
+            first = _shorten(errors[steps[0]])
             raise UserError(f"{self.folder}: none of its checkpoints can be read ({first})")
         return None
 
@@ -204,7 +204,7 @@ def load_variables(
             config = _read_config(folder / str(step))
             state = _read_arrays(folder / str(step) / "state", sharding)
         except (ValueError, TypeError, KeyError, OSError) as error:
-            logging.warning("checkpoint %s cannot be read: %s", folder / str(step), error)
+            _warn_damaged(folder / str(step), error)
             continue
         variables = {"params": {**state["params"], **state["ema"]}, **state["stats"]}
         return {"variables": variables, "config": config, "step": step}
@@ -310,6 +310,16 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     }
+
+
+def _warn_damaged(folder: epath.Path, error: Exception) -> None:
+    logging.warning(
+        "checkpoint %s cannot be read, trying the one before: %s", folder, _shorten(error)
+    )
+
+
+def _shorten(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def _read_config(folder: epath.Path) -> ConfigDict:
