@@ -29,25 +29,52 @@ from ml_collections import ConfigDict
 
 from psrjax.config import apply_words, base, update
 
+
+def _lasting(steps: dict[str, int], *, rest: int) -> dict:
+    """Steps of each stage (`rest` for the others), at rates that fall linearly to 0 at its end."""
+    found = {"steps": rest}
+    for turn in ("generator", "discriminator"):
+        found[f"optimizer.{turn}.schedule"] = "linear"
+        found[f"optimizer.{turn}.decay_end_step"] = rest
+    for stage, count in steps.items():
+        found[f"overrides.{stage}.steps"] = count
+        for turn in ("generator", "discriminator"):
+            found[f"overrides.{stage}.optimizer.{turn}.decay_end_step"] = count
+    return found
+
+
 _DEMO = {
     "method.width": 16,
     "method.critic_width": 16,
     "method.critic_layers": 2,
     "method.video_width": 8,
+    "method.video_depth": 2,
+    "method.video_time_padding": 2,
     "method.perceptual": "off",
-    "optimizer.generator.learning_rate": 5e-4,
+    "optimizer.generator.learning_rate": 1e-3,
     "optimizer.discriminator.learning_rate": 2e-4,
-    "data.crop": (64, 64),
+    # Windows of 4 frames: twice as many rooms a second as windows of 8.
+    "data.sampling.k": 4,
+    "data.sampling.t": 4,
+    "data.crop": (48, 48),
+    "data.world": {"size": (48, 48)},
     "batch": 4,
-    "steps": 400,
-    "checkpoint_steps": 100,
-    "log_steps": 20,
+    **_lasting({"layer1": 1100}, rest=350),
+    "checkpoint_steps": 175,
+    "log_steps": 25,
 }
 
 PRESETS = {
     "paper": {},
     "demo": _DEMO,
-    "real": {**_DEMO, "data.path": "", "data.eval_split": "test"},
+    "real": {
+        **_DEMO,
+        "data.path": "",
+        "data.world": {},
+        "data.eval_split": "test",
+        "data.crop": (64, 64),
+        **_lasting({"layer1": 1200}, rest=500),
+    },
     "tiny": {
         "method.width": 4,
         "method.blocks": 1,
@@ -133,6 +160,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "critic_layers": 3,
             "video_width": 64,
             "video_depth": 4,
+            "video_time_padding": 1,
             "norm": "batch",
         }
     )

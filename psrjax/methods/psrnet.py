@@ -35,6 +35,7 @@ class Critics(nn.Module):
       strided: strided layers of the frame critic.
       video_width: channels of the video critic's first layer; 0 is no video critic.
       video_depth: strided layers of the video critic.
+      video_time_padding: frames of zeros at both ends of each of them.
       norm: see `psrjax.nn.layers.make_norm`.
       dtype: compute type.
       impl: see `psrjax.ops.conv`.
@@ -44,6 +45,7 @@ class Critics(nn.Module):
     strided: int
     video_width: int
     video_depth: int
+    video_time_padding: int
     norm: str
     dtype: Any
     impl: str
@@ -59,7 +61,11 @@ class Critics(nn.Module):
         logits = {"frame": frame(pairs.reshape(-1, *pairs.shape[2:]), train)["logits"]}
         if self.video_width:
             clip = critics.VideoCritic(
-                self.video_width, depth=self.video_depth, name="video", **common
+                self.video_width,
+                depth=self.video_depth,
+                time_padding=self.video_time_padding,
+                name="video",
+                **common,
             )
             logits["video"] = clip(video, train)["logits"]
         return logits
@@ -106,6 +112,7 @@ class Method(Base):
     critic_layers: int = 3
     video_width: int = 64
     video_depth: int = 4
+    video_time_padding: int = 1
     norm: str = "batch"
 
     def setup(self):
@@ -132,6 +139,7 @@ class Method(Base):
             self.critic_layers,
             self.video_width if self.video_critic and self._current > 1 else 0,
             self.video_depth,
+            self.video_time_padding,
             self.norm,
             self.dtype,
             self.conv,
