@@ -23,6 +23,9 @@ CONVOLUTIONS = {
     "critic": ((8, 8, 8), (4, 4, 4), (3, 4), (1, 2, 2), 1),
     "critic_end": ((5, 4, 4), (4, 4, 4), (4, 1), 1, 0),
     "pointwise": ((3, 4, 4), (1, 1, 1), (3, 5), (2, 1, 1), 0),
+    "flat": ((6, 5), (3, 3), (3, 4), 2, 1),
+    "flat_smaller_than_its_kernel": ((4, 6), (4, 4), (3, 5), 1, 1),
+    "flat_strided_and_smaller": ((5, 4), (4, 4), (3, 5), 2, 1),
     "anisotropic": ((6, 8, 5), (3, 5, 1), (4, 3), (3, 2, 1), (1, 2, 0)),
 }
 TRANSPOSED = {
@@ -30,12 +33,17 @@ TRANSPOSED = {
     "up_wide": ((3, 2, 2), (3, 3, 3), (3, 70), 2, 1, 1),
     "four": ((2, 3, 3), (4, 4, 4), (3, 2), 2, 1, 0),
     "five": ((2, 3, 2), (5, 3, 3), (2, 3), (3, 2, 1), (2, 1, 0), (1, 1, 0)),
+    "flat": ((3, 4), (4, 4), (3, 2), 2, 1, 0),
+    "flat_one_pixel": ((1, 2), (3, 3), (2, 3), 2, 1, 1),
     "stride_one": ((4, 3, 3), (3, 3, 3), (3, 2), 1, 1, 0),
 }
 
 
-def three(value):
-    return (value,) * 3 if isinstance(value, int) else value
+NUMBERS = {2: ("NHWC", "HWIO", "NHWC"), 3: ("NDHWC", "DHWIO", "NDHWC")}
+
+
+def each(value, taps):
+    return (value,) * len(taps) if isinstance(value, int) else value
 
 
 def naive_conv(x, kernel, stride, padding):
@@ -82,7 +90,9 @@ def test_conv_equals_scipy(case, impl):
     size, taps, channels, stride, padding = CONVOLUTIONS[case]
     x, kernel = arrays(size, taps, channels)
     y = conv(x, kernel, stride=stride, padding=padding, impl=impl)
-    np.testing.assert_allclose(y, naive_conv(x, kernel, three(stride), three(padding)), atol=2e-5)
+    np.testing.assert_allclose(
+        y, naive_conv(x, kernel, each(stride, taps), each(padding, taps)), atol=2e-5
+    )
 
 
 @pytest.mark.parametrize("impl", ["native", "fold"])
@@ -91,7 +101,7 @@ def test_conv_transpose_equals_stamping(case, impl):
     size, taps, channels, stride, padding, extra = TRANSPOSED[case]
     x, kernel = arrays(size, taps, channels)
     y = conv_transpose(x, kernel, stride=stride, padding=padding, output_padding=extra, impl=impl)
-    naive = naive_transpose(x, kernel, three(stride), three(padding), three(extra))
+    naive = naive_transpose(x, kernel, *(each(v, taps) for v in (stride, padding, extra)))
     np.testing.assert_allclose(y, naive, atol=2e-5)
 
 
@@ -107,9 +117,9 @@ def test_two_dimensions_equal_three_with_one_frame():
 
 def autodiff(x, kernel, stride, padding):
     """XLA's own convolution, differentiated by JAX: knows nothing of our rules."""
-    return jax.lax.conv_general_dilated(
-        x, kernel, stride, [(p, p) for p in padding], dimension_numbers=("NDHWC", "DHWIO", "NDHWC")
-    )
+    pads = [(p, p) for p in padding]
+    numbers = NUMBERS[len(padding)]
+    return jax.lax.conv_general_dilated(x, kernel, stride, pads, dimension_numbers=numbers)
 
 
 def assert_same_gradients(ours, truth, x, kernel):
@@ -134,7 +144,7 @@ def test_gradients_equal_autodiff_in_double_precision(case, impl):
     with jax.enable_x64(True):
         x, kernel = (jnp.asarray(a, jnp.float64) for a in arrays(size, taps, channels))
         ours = functools.partial(conv, stride=stride, padding=padding, impl=impl)
-        truth = functools.partial(autodiff, stride=three(stride), padding=three(padding))
+        truth = functools.partial(autodiff, stride=each(stride, taps), padding=each(padding, taps))
         assert_same_gradients(ours, truth, x, kernel)
 
 
@@ -142,17 +152,17 @@ def test_gradients_equal_autodiff_in_double_precision(case, impl):
 @pytest.mark.parametrize("case", TRANSPOSED)
 def test_transposed_gradients_equal_autodiff_of_the_dilated_form(case, impl):
     size, taps, channels, stride, padding, extra = TRANSPOSED[case]
-    sides = zip(taps, three(padding), three(extra), strict=True)
+    sides = zip(taps, each(padding, taps), each(extra, taps), strict=True)
     pads = [(k - 1 - p, k - 1 - p + e) for k, p, e in sides]
 
     def dilated(x, kernel):
         return jax.lax.conv_general_dilated(
             x,
-            jnp.flip(kernel, (0, 1, 2)),
-            (1, 1, 1),
+            jnp.flip(kernel, range(len(taps))),
+            (1,) * len(taps),
             pads,
-            lhs_dilation=three(stride),
-            dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
+            lhs_dilation=each(stride, taps),
+            dimension_numbers=NUMBERS[len(taps)],
         )
 
     def ours(x, kernel):
