@@ -62,10 +62,12 @@ class PatchCritic(_Critic):
 
     Attributes:
       strided: layers of stride 2; one layer of stride 1 and the logits follow.
+      padding: zeros on both sides of each layer; pix2pixHD has 2.
       (the others are those of all critics: width, norm, dtype, impl)
     """
 
     strided: int = 3
+    padding: int = 1
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> dict[str, Any]:
@@ -83,9 +85,9 @@ class PatchCritic(_Critic):
             )
         features = []
         for i in range(self.strided + 1):
-            x = self._layer(x, train, i, stride=2 if i < self.strided else 1, padding=1)
+            x = self._layer(x, train, i, stride=2 if i < self.strided else 1, padding=self.padding)
             features.append(x)
-        logits = self._logits(x, self.strided + 1, stride=1, padding=1)
+        logits = self._logits(x, self.strided + 1, stride=1, padding=self.padding)
         return {"logits": logits, "features": tuple(features)}
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from psrjax.errors import UserError
 from psrjax.ops import conv as conv_ops
 
-NORMS = ("batch", "instance")
+NORMS = ("batch", "instance", "instance_fixed")
 
 
 def uniform_fan_in(key: Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> Array:
@@ -53,6 +53,7 @@ class Conv(nn.Module):
       dtype: compute type.
       impl: see `psrjax.ops.conv`.
       init: initializer of the kernel.
+      bias_init: initializer of the bias.
     """
 
     features: int
@@ -63,6 +64,7 @@ class Conv(nn.Module):
     dtype: DTypeLike = jnp.float32
     impl: str = "auto"
     init: Callable = uniform_fan_in
+    bias_init: Callable = nn.initializers.zeros
 
     @nn.compact
     def __call__(self, x: Float[Array, "b *size i"]) -> Float[Array, "b *out o"]:
@@ -95,6 +97,7 @@ class ConvTranspose(nn.Module):
     dtype: DTypeLike = jnp.float32
     impl: str = "auto"
     init: Callable = uniform_fan_in
+    bias_init: Callable = nn.initializers.zeros
 
     @nn.compact
     def __call__(self, x: Float[Array, "b *size i"]) -> Float[Array, "b *out o"]:
@@ -111,10 +114,52 @@ class ConvTranspose(nn.Module):
         return _with_bias(self, y)
 
 
+class SpectralConv(nn.Module):
+    """Convolution whose kernel is divided by its largest singular value (Miyato et al. 2018).
+
+    As PyTorch's `spectral_norm`: one power iteration in each call that trains; the vectors are kept
+    in the collection "spectral".
+
+    Attributes:
+      features: output channels.
+      taps: kernel size in each dimension.
+      dtype: compute type.
+      impl: see `psrjax.ops.conv`.
+    """
+
+    features: int
+    taps: tuple[int, ...]
+    dtype: DTypeLike = jnp.float32
+    impl: str = "auto"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b *size i"], train: bool) -> Float[Array, "b *out o"]:
+        """Applies the convolution, unpadded, with bias; `train` turns the vectors on."""
+        kernel = self.param("kernel", uniform_fan_in, (*self.taps, x.shape[-1], self.features))
+        matrix = kernel.reshape(-1, self.features).T
+        rows, columns = matrix.shape
+        left = self.variable("spectral", "left", lambda: jnp.full(rows, rows**-0.5))
+        right = self.variable("spectral", "right", lambda: jnp.full(columns, columns**-0.5))
+        u, v = left.value, right.value
+        if train:
+            fixed = jax.lax.stop_gradient(matrix)
+            v = _unit_vector(fixed.T @ u)
+            u = _unit_vector(fixed @ v)
+            if not self.is_initializing():
+                left.value, right.value = u, v
+        kernel = kernel / (u @ matrix @ v)
+        y = conv_ops.conv(x.astype(self.dtype), kernel.astype(self.dtype), impl=self.impl)
+        return y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+
+
+def _unit_vector(x: Array) -> Array:
+    return x * jax.lax.rsqrt(jnp.square(x).sum() + 1e-12)
+
+
 def _with_bias(layer: Conv | ConvTranspose, y: Array) -> Array:
     if not layer.use_bias:
         return y
-    bias = layer.param("bias", nn.initializers.zeros, (layer.features,))
+    bias = layer.param("bias", layer.bias_init, (layer.features,))
     return y + bias.astype(layer.dtype)
 
 
@@ -189,10 +234,13 @@ def _normalize(x: Array, axes: tuple[int, ...], epsilon: float) -> tuple[Array, 
 def make_norm(kind: str, *, dtype: DTypeLike, name: str) -> nn.Module:
     """The norm layer of this kind, called as `norm(x, train)`.
 
+    "instance_fixed" learns neither scale nor bias.
+
     Raises:
       UserError: for an unknown kind.
     """
     if kind not in NORMS:
         raise UserError(f"config.method.norm: no norm {kind!r}; there are {', '.join(NORMS)}")
-    layer = BatchNorm if kind == "batch" else InstanceNorm
-    return layer(dtype=dtype, name=name)
+    if kind == "batch":
+        return BatchNorm(dtype=dtype, name=name)
+    return InstanceNorm(affine=kind == "instance", dtype=dtype, name=name)

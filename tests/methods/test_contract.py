@@ -98,9 +98,17 @@ def program(name, variant, stage):
 
     def losses(variables, batch, weights):
         batch, shared, terms = spec.decode(batch), {}, {}
+        rngs = {stream: jax.random.key(0) for stream in state.STREAMS}
         for turn in made.method.turns:
             out, _ = made.method.apply(
-                variables, turn, batch, shared, weights, mutable=list(start.stats), method="loss"
+                variables,
+                turn,
+                batch,
+                shared,
+                weights,
+                rngs=rngs,
+                mutable=list(start.stats),
+                method="loss",
             )
             shared |= out["shared"]
             terms[turn] = out["terms"]

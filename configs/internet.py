@@ -1,0 +1,200 @@
+"""INTERnet: first-order motion with intrinsic temporal regularization.
+
+    psrjax train --config=configs/internet.py:WORDS --workdir=DIR
+
+Words, comma-separated, in their order:
+
+  (none)      the paper's numbers: 512x512, motion at 128x128, 10 key points, batch 16, RAdam 2e-4
+              with drops after epochs 60 and 90 of 100. Needs VGG-19's weights and a stored set of
+              512x512 clips with optical flow (config.data.path). Cost: 24-36 h on 8 V100, not run.
+              The paper's Table 2 (MS-SSIM / FID / LPIPS): SS4x-a .879 / 87.7 / .098, SS4x-b .911 /
+              74.4 / .079, SS4x-c .919 / 73.9 / .075, MS-b .951 / 41.8 / .041, MS-c .960 / 36.5 /
+              .035.
+  demo        the embedded world at 64x64 on 2 CPU cores: narrow nets, no VGG-19.
+  tiny        as demo, smaller and shorter: minutes, for tests.
+  bf16        bfloat16 products.
+
+Rows of Table 2, by their labels (generator, and scheme a, b or c of the temporal loss):
+
+  SS4x-a, SS4x-b, SS4x-c, MS-a, MS-b, MS-c (default), FoM (the first-order model's own training)
+
+and further choices:
+
+  w/o L_reg, mask_grid=warped, random_perceptual, w/o perceptual, instance_norm
+
+Without VGG-19 ("demo", "tiny", "w/o perceptual") an L1 term between pictures stands in for it.
+"""
+
+from ml_collections import ConfigDict
+
+from psrjax.config import apply_words, base, update
+
+_EPOCH = 500 * 50 // 16  # steps: 500 videos, each 50 times, as the first-order model repeats them
+
+_WORLD = {"kind": "many", "people_train": 16, "people_test": 4, "frames": 100}
+_NO_VGG = {"method.perceptual": "off", "weights.generator.reconstruction": 20.0}
+_DEMO = {
+    **_NO_VGG,
+    "method.points": 10,
+    "method.points_width": 16,
+    "method.points_padding": 3,
+    "method.motion_width": 16,
+    "method.depth": 3,
+    "method.widest": 128,
+    "method.width": 16,
+    "method.blocks": 3,
+    "method.critic_width": 16,
+    "method.critic_layers": 2,
+    "method.critic_scales": 2,
+    "weights.generator.adversarial": 0.1,
+    "data.world": _WORLD,
+    "data.crop": (64, 64),
+    "data.flip": 0.5,
+    "batch": 8,
+    "steps": 3000,
+    "checkpoint_steps": 500,
+    "log_steps": 50,
+    "optimizer.generator.learning_rate": 5e-4,
+    "optimizer.generator.milestones": (2000, 2700),
+    "optimizer.discriminator.milestones": (2000, 2700),
+}
+
+PRESETS = {
+    "paper": {},
+    "demo": _DEMO,
+    "tiny": {
+        **_DEMO,
+        "method.points": 4,
+        "method.points_width": 8,
+        "method.motion_width": 8,
+        "method.widest": 32,
+        "method.width": 8,
+        "method.blocks": 1,
+        "method.critic_width": 8,
+        "data.world": {**_WORLD, "people_train": 4, "people_test": 2, "frames": 64},
+        "batch": 4,
+        "steps": 600,
+        "checkpoint_steps": 300,
+        "log_steps": 20,
+        "optimizer.generator.learning_rate": 1e-3,
+        "optimizer.generator.milestones": (450,),
+        "optimizer.discriminator.milestones": (450,),
+    },
+}
+
+_FOM = {
+    "method.generator": "ss4x",
+    "method.temporal": "none",
+    "method.blocks": 6,
+    "method.critic_kind": "valid",
+    "method.critic_width": 32,
+    "method.critic_layers": 4,
+    "method.perceptual_factors": (1, 2, 4, 8),
+    "weights.generator.feature_matching": 10.0,
+    "weights.generator.style": 0.0,
+    "weights.discriminator.adversarial": 2.0,  # the official loss is not halved
+    "optimizer.generator.name": "adam",
+    "optimizer.discriminator.name": "adam",
+}
+
+ABLATIONS = {
+    **{
+        f"{label}-{scheme}": {"method.generator": generator, "method.temporal": scheme}
+        for label, generator in (("SS4x", "ss4x"), ("MS", "ms"))
+        for scheme in "abc"
+    },
+    "FoM": _FOM,
+    "w/o L_reg": {"method.temporal": "none"},
+    "mask_grid=warped": {"method.mask_grid": "warped"},
+    "random_perceptual": {"method.perceptual": "random"},
+    "w/o perceptual": _NO_VGG,
+    "instance_norm": {"method.norm": "instance"},
+}
+
+_RADAM = {
+    "name": "radam",
+    "learning_rate": 2e-4,
+    "b1": 0.5,
+    "b2": 0.999,
+    "schedule": "milestones",
+    "milestones": (60 * _EPOCH, 90 * _EPOCH),
+    "factor": 0.1,
+}
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The config of `variant`: see the words above."""
+    config = base()
+    config.method = ConfigDict(
+        {
+            **config.method,
+            "name": "internet",
+            "stage": "joint",
+            "generator": "ms",
+            "temporal": "c",
+            "mask_grid": "literal",
+            "relative": False,
+            "points": 10,
+            "points_width": 32,
+            "points_padding": 0,
+            "jacobians": "each",
+            "temperature": 0.1,
+            "motion_width": 64,
+            "variance": 0.01,
+            "depth": 5,
+            "widest": 1024,
+            "factor": 4,
+            "width": 64,
+            "levels": 2,
+            "painter_widest": 512,
+            "blocks": 9,
+            "critic_kind": "multiscale",
+            "critic_width": 64,
+            "critic_layers": 3,
+            "critic_scales": 3,
+            "critic_widest": 512,
+            "critic_spectral": False,
+            "critic_sees_points": False,
+            "perceptual": "vgg19",
+            "perceptual_factors": (1,),
+            "style": "l1gram",
+            "norm": "batch",
+        }
+    )
+    config.stages = ("joint",)
+    config.weights = ConfigDict(
+        {
+            "generator": {
+                "adversarial": 1.0,
+                "feature_matching": 0.0,
+                "reconstruction": 0.0,  # not the paper's: stands in for VGG-19 where there is none
+                "perceptual": 10.0,
+                "style": 250.0,
+                "equivariance_value": 10.0,
+                "equivariance_jacobian": 10.0,
+                "temporal": 10.0,
+                "confidence_prior": 0.0,  # above 0 it keeps Eq. 4 from switching itself off
+            },
+            "discriminator": {"adversarial": 1.0},
+        }
+    )
+    config.optimizer = ConfigDict({"generator": dict(_RADAM), "discriminator": dict(_RADAM)})
+    update(
+        config,
+        {
+            "data.crop": (512, 512),
+            "data.flip": 0.5,
+            "data.sampling": {
+                "source": "first",
+                "k": 1,
+                "t": 2,
+                "gap_seconds": 2.0,
+                "history": 0,
+            },
+            "batch": 16,
+            "steps": 100 * _EPOCH,
+            "checkpoint_steps": _EPOCH,
+            "log_steps": 100,
+        },
+    )
+    return apply_words(config, variant, presets=PRESETS, ablations=ABLATIONS)

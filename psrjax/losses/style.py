@@ -1,0 +1,56 @@
+"""Losses between feature maps of frozen networks: the maps themselves, and their Gram matrices."""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from psrjax.errors import UserError
+
+STYLES = ("l1gram", "paper")
+
+
+def feature_distance(ours: Mapping[str, Array], theirs: Mapping[str, Array]) -> Float[Array, ""]:
+    """The sum over layers of the mean absolute difference; `theirs` is constant.
+
+    Lu et al., Eq. 9, whose norm is not named; the mean is the first-order model's.
+    """
+    return sum(
+        (jnp.abs(ours[name] - jax.lax.stop_gradient(theirs[name])).mean() for name in ours),
+        jnp.zeros(()),
+    )
+
+
+def gram(features: Float[Array, "b h w c"]) -> Float[Array, "b c c"]:
+    """Inner products of channels over positions, divided by C H W (Lu et al., Eq. 11)."""
+    b, h, w, c = features.shape
+    flat = features.reshape(b, h * w, c)
+    products = jnp.einsum("bni,bnj->bij", flat, flat, precision=jax.lax.Precision.HIGHEST)
+    return products / (c * h * w)
+
+
+def style_distance(
+    ours: Mapping[str, Array], theirs: Mapping[str, Array], *, kind: str = "l1gram"
+) -> Float[Array, ""]:
+    """The sum over layers of a distance between Gram matrices; `theirs` is constant.
+
+    Args:
+      ours: {layer: (b h w c)}.
+      theirs: the same of the truth.
+      kind: "l1gram" is the mean absolute difference (Ren et al. 2020); "paper" the squared
+        Frobenius norm divided by C H W (Lu et al., Eq. 10), many orders of magnitude smaller.
+
+    Raises:
+      UserError: for an unknown kind.
+    """
+    if kind not in STYLES:
+        raise UserError(f"config.method.style: no {kind!r}; there are {', '.join(STYLES)}")
+    total = jnp.zeros(())
+    for name, features in ours.items():
+        error = gram(features) - jax.lax.stop_gradient(gram(theirs[name]))
+        if kind == "l1gram":
+            total += jnp.abs(error).mean()
+        else:
+            total += jnp.square(error).sum((1, 2)).mean() / features[0].size
+    return total

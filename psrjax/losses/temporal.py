@@ -1,0 +1,86 @@
+"""Losses over time: a frame against the one before it through optical flow; key points that move
+with their picture.
+"""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from psrjax.ops import geometry, local_affine, thin_plate
+
+
+def flow_warp(
+    frame: Float[Array, "b h w c"],
+    previous: Float[Array, "b h w c"],
+    flow_forward: Float[Array, "b h w 2"],
+    confidence: Float[Array, "b h w 1"] | None = None,
+    *,
+    confidence_moves: bool = False,
+) -> Float[Array, ""]:
+    """The generated frame, brought back onto the true frame before it (Lu et al., Eq. 2 to 4).
+
+    mean |M (f(O_t) - I_{t-1})|, f(O_t)(p) = O_t(p + F(p)); beyond the border its nearest pixel. The
+    paper does not name the norm: L1, averaged over pixels and channels.
+
+    Args:
+      frame: O_t.
+      previous: I_{t-1}.
+      flow_forward: F, pixels, from t-1 to t on the grid of t-1.
+      confidence: M; None is 1 everywhere, which is Eq. 2.
+      confidence_moves: whether M is of O_t's pixels and is brought back with them.
+    """
+    error = jnp.abs(geometry.warp(frame, flow_forward, padding="border") - previous)
+    if confidence is not None and confidence_moves:
+        confidence = geometry.warp(confidence, flow_forward, padding="border")
+    return (error if confidence is None else error * confidence).mean()
+
+
+def extrinsic_confidence(
+    flow_forward: Float[Array, "b h w 2"], flow_backward: Float[Array, "b h w 2"]
+) -> Float[Array, "b h w 1"]:
+    """1 where the optical flow can be trusted, on the grid of the first frame, else 0.
+
+    Sundaram, Brox, Keutzer 2010: a pixel is occluded where the way there and back does not end
+    where it began, |F + F'|² > 0.01 (|F|² + |F'|²) + 0.5, and lies on a motion boundary where
+    |∇u|² + |∇v|² > 0.01 |F|² + 0.002.
+
+    Args:
+      flow_forward: F, from the first frame to the second on the first's grid, pixels.
+      flow_backward: from the second to the first on the second's grid.
+    """
+    back = geometry.warp(flow_backward, flow_forward, padding="border")
+    length = jnp.square(flow_forward).sum(-1)
+    apart = jnp.square(flow_forward + back).sum(-1)
+    occluded = apart > 0.01 * (length + jnp.square(back).sum(-1)) + 0.5
+    slopes = (jnp.gradient(flow_forward, axis=axis) for axis in (1, 2))
+    steep = sum(jnp.square(slope).sum(-1) for slope in slopes)
+    boundary = steep > 0.01 * length + 0.002
+    return (~(occluded | boundary)).astype(jnp.float32)[..., None]
+
+
+def equivariance(
+    points: Mapping[str, Array], moved: Mapping[str, Array], transform: thin_plate.ThinPlate
+) -> dict[str, Array]:
+    """Key points of a deformed picture, deformed back, are those of the picture.
+
+    Siarohin et al. 2019, Eq. 11 and 12: mean |k - T(k')| and mean |1 - J⁻¹ T'(k') J'|.
+
+    Args:
+      points: k "value" (b j 2) and J "jacobian" (b j 2 2) of the picture.
+      moved: k' and J' of `thin_plate.warp(transform, picture)`.
+      transform: T.
+
+    Returns:
+      {"value", "jacobian"}.
+    """
+    value = jnp.abs(points["value"] - thin_plate.apply(transform, moved["value"])).mean()
+    chain = jnp.einsum(
+        "bjmn,bjno,bjop->bjmp",
+        local_affine.inverse(points["jacobian"]),
+        thin_plate.jacobian(transform, moved["value"]),
+        moved["jacobian"],
+        precision=jax.lax.Precision.HIGHEST,
+    )
+    return {"value": value, "jacobian": jnp.abs(jnp.eye(2) - chain).mean()}

@@ -1,0 +1,355 @@
+"""INTERnet: a person's picture, animated by another video through a first-order motion field.
+
+Lu, Wang, Lu et al.: "Intrinsic Temporal Regularization for High-resolution Human Video Synthesis".
+Equation numbers are the paper's. Inside, pictures are in [0, 1] and coordinates are those of
+`psrjax.ops.local_affine`; the batch and the videos are the contract's. The driving video is
+`target`: in training the frames to be reproduced, in synthesis anybody's.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from psrjax.errors import UserError
+from psrjax.losses import adversarial, style, temporal
+from psrjax.methods.base import Batch
+from psrjax.methods.base import Method as Base
+from psrjax.models import motion, motion_painter
+from psrjax.nn import picture_critics, vgg
+from psrjax.ops import local_affine, thin_plate
+
+TEMPORALS = ("none", "a", "b", "c")
+MASK_GRIDS = ("literal", "warped")
+CRITICS = ("multiscale", "valid")
+PERCEPTUALS = ("vgg19", "random", "off")
+JACOBIANS = ("each", "one", "none")
+GRAM_LAYERS = ("relu2_2", "relu3_4", "relu4_4", "relu5_2")
+
+
+class Method(Base):
+    """INTERnet as a method: nets `keypoints`, `motion`, `paint` against `critic`.
+
+    Attributes:
+      generator: "ms" or "ss4x" (Table 2), see `motion_painter.Painter`.
+      temporal: Table 2's a (flow warp, Eq. 2), b (extrinsic confidence, Eq. 3), c (intrinsic, Eq.
+        4), or "none".
+      mask_grid: Eq. 4's confidence lives on frame t, its residual on t-1: "literal" multiplies them
+        as printed, "warped" brings the confidence along with the frame.
+      relative: in synthesis, the source's key points move as the driving ones have moved since
+        their first frame, instead of taking their places.
+      points: how many key points.
+      points_width: channels of the detector's hourglass.
+      points_padding: of the detector's heads.
+      jacobians: see `motion.KeypointDetector`.
+      temperature: likewise.
+      motion_width: channels of the dense motion's hourglass.
+      variance: of the Gaussians around key points.
+      depth: of both hourglasses.
+      widest: no layer of the hourglasses has more channels.
+      factor: the motion is estimated on pictures so many times smaller.
+      width: channels of the generator's finest scale.
+      levels: how often the generator halves the size; factor is 2 to this power.
+      painter_widest: no layer of the generator has more channels.
+      blocks: residual blocks of the generator.
+      critic_kind: "multiscale" (Eq. 8) or the first-order model's "valid".
+      critic_width: channels of the critics' first layers.
+      critic_layers: strided layers, or those of the valid critic.
+      critic_scales: N_D of Eq. 8.
+      critic_widest: of the valid critic.
+      critic_spectral: of the valid critic.
+      critic_sees_points: whether the valid critic is given maps of the driving key points.
+      perceptual: weights of VGG-19: "vgg19", "random" (tests) or "off".
+      perceptual_factors: the pictures are compared at their size divided by each of these.
+      style: see `psrjax.losses.style.style_distance`.
+      norm: of all nets but the critic: "batch" or "instance".
+    """
+
+    generator: str = "ms"
+    temporal: str = "c"
+    mask_grid: str = "literal"
+    relative: bool = False
+    points: int = 10
+    points_width: int = 32
+    points_padding: int = 0
+    jacobians: str = "each"
+    temperature: float = 0.1
+    motion_width: int = 64
+    variance: float = 0.01
+    depth: int = 5
+    widest: int = 1024
+    factor: int = 4
+    width: int = 64
+    levels: int = 2
+    painter_widest: int = 512
+    blocks: int = 9
+    critic_kind: str = "multiscale"
+    critic_width: int = 64
+    critic_layers: int = 3
+    critic_scales: int = 3
+    critic_widest: int = 512
+    critic_spectral: bool = False
+    critic_sees_points: bool = False
+    perceptual: str = "vgg19"
+    perceptual_factors: tuple[int, ...] = (1,)
+    style: str = "l1gram"
+    norm: str = "batch"
+
+    def setup(self):
+        """Builds the four nets."""
+        for field, choices in (
+            ("generator", motion_painter.GENERATORS),
+            ("temporal", TEMPORALS),
+            ("mask_grid", MASK_GRIDS),
+            ("critic_kind", CRITICS),
+            ("perceptual", PERCEPTUALS),
+            ("jacobians", JACOBIANS),
+            ("style", style.STYLES),
+        ):
+            if getattr(self, field) not in choices:
+                raise UserError(
+                    f"config.method.{field}: no {getattr(self, field)!r}; there are "
+                    f"{', '.join(choices)}"
+                )
+        compute = {"dtype": self.dtype, "impl": self.conv}
+        common = {**compute, "norm": self.norm, "remat": self.remat}
+        hourglass = {"depth": self.depth, "widest": self.widest, "factor": self.factor}
+        self.keypoints = motion.KeypointDetector(
+            points=self.points,
+            width=self.points_width,
+            temperature=self.temperature,
+            jacobians=self.jacobians,
+            padding=self.points_padding,
+            **hourglass,
+            **common,
+        )
+        # Not `motion`, which is the module: its parameters stand under "motion" all the same.
+        self.field = motion.DenseMotion(
+            width=self.motion_width,
+            variance=self.variance,
+            **hourglass,
+            **common,
+            name="motion",
+        )
+        self.paint = motion_painter.Painter(
+            generator=self.generator,
+            width=self.width,
+            levels=self.levels,
+            widest=self.painter_widest,
+            blocks=self.blocks,
+            **common,
+        )
+        if self.critic_kind == "valid":
+            self.critic = picture_critics.ValidCritic(
+                width=self.critic_width,
+                depth=self.critic_layers,
+                widest=self.critic_widest,
+                spectral=self.critic_spectral,
+                **compute,
+            )
+        else:
+            self.critic = picture_critics.MultiScaleCritic(
+                scales=self.critic_scales,
+                width=self.critic_width,
+                strided=self.critic_layers,
+                **compute,
+            )
+
+    @property
+    def turns(self) -> dict[str, tuple[str, ...]]:
+        """The generator's turn with both parts of the motion, then the discriminator's."""
+        return {"generator": ("keypoints", "motion", "paint"), "discriminator": ("critic",)}
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The source, the driving frames, and the flow that the temporal loss takes."""
+        flows = {
+            "none": (),
+            "a": ("target_flow_forward",),
+            "b": ("target_flow_forward", "target_flow"),
+            "c": ("target_flow_forward",),
+        }
+        return ("source", "target", *flows.get(self.temporal, ()))
+
+    @property
+    def pretrained(self) -> tuple[str, ...]:
+        """VGG-19's weights, for the perceptual and the style term."""
+        return {"vgg19": ("vgg19",), "random": ("vgg19:random",)}.get(self.perceptual, ())
+
+    def __call__(self, batch: Batch) -> None:
+        """Runs every net once, for initialisation."""
+        made = self._reconstruct(batch)
+        self._judge(made["picture"], made["driving_points"]["value"])
+
+    def _reconstruct(self, batch: Batch) -> dict[str, Any]:
+        """The last target frame, painted from the source in train mode, and how."""
+        source, driving = _unit_range(batch["source"][:, 0]), _unit_range(batch["target"][:, -1])
+        source_points = self.keypoints(source, True)
+        driving_points = self.keypoints(driving, True)
+        moved = self.field(source, source_points, _with_time(driving_points), True)
+        picture = self.paint(source, moved["deformation"], moved["confidence"], True)
+        return {
+            "picture": picture[:, 0],
+            "driving": driving,
+            "driving_points": driving_points,
+            "motion": moved,
+        }
+
+    def loss(self, turn: str, batch: Batch, shared: Batch, pretrained: Batch) -> dict[str, Any]:
+        """Eq. 1 with Eq. 7 and the equivariance of key points, and the critics' side."""
+        if turn == "generator":
+            return self._generator_loss(batch, pretrained)
+        real = self._judge(_unit_range(batch["target"][:, -1]), shared["points"])
+        fake = self._judge(shared["picture"], shared["points"])
+        total = sum(
+            adversarial.discriminator_loss(r["logits"], f["logits"], mode="least_squares")
+            for r, f in zip(real, fake, strict=True)
+        )
+        log = {"real": real[0]["logits"].mean(), "fake": fake[0]["logits"].mean()}
+        return {"terms": {"adversarial": total}, "shared": {}, "log": log}
+
+    def _generator_loss(self, batch: Batch, pretrained: Mapping) -> dict[str, Any]:
+        if batch["target"].shape[1] < 2:
+            raise UserError(
+                "INTERnet trains on a driving frame and the one before it: set "
+                "config.data.sampling.t to 2"
+            )
+        made = self._reconstruct(batch)
+        picture, driving = made["picture"], made["driving"]
+        points = made["driving_points"]
+        real = self._judge(driving, points["value"])
+        fake = self._judge(picture, points["value"])
+        terms = {
+            "adversarial": sum(
+                adversarial.generator_loss(f["logits"], mode="least_squares") for f in fake
+            ),
+            "feature_matching": sum(
+                jnp.abs(ours - jax.lax.stop_gradient(theirs)).mean()
+                for r, f in zip(real, fake, strict=True)
+                for ours, theirs in zip(f["features"], r["features"], strict=True)
+            ),
+            "reconstruction": jnp.abs(picture - driving).mean(),
+        }
+        terms |= self._feature_terms(picture, driving, pretrained)
+        terms |= self._equivariance_terms(driving, points)
+        confidence = made["motion"]["confidence"]
+        terms["temporal"] = self._temporal_term(batch, picture, confidence[:, 0])
+        terms["confidence_prior"] = -jnp.log(confidence + 1e-8).mean()
+        size = jnp.abs(local_affine.determinant(points["jacobian"]))
+        log = {
+            "confidence_mean": confidence.mean(),
+            "points_spread": points["value"].std(0).mean(),
+            "determinant_mean": size.mean(),
+            "determinant_least": size.min(),
+            "background_share": made["motion"]["weights"][..., 0].mean(),
+        }
+        made = {"picture": picture, "points": points["value"]}
+        return {"terms": terms, "shared": made, "log": log}
+
+    def _feature_terms(self, picture: Array, driving: Array, pretrained: Mapping) -> dict:
+        """Eq. 9 and 10; constant 0 where there is no VGG-19."""
+        terms = {"perceptual": jnp.zeros(()), "style": jnp.zeros(())}
+        for name in self.pretrained:
+            weights = pretrained[name]
+            for factor in self.perceptual_factors:
+                taps = vgg.FIRSTS + (GRAM_LAYERS if factor == 1 else ())
+                ours, theirs = (
+                    vgg.features(weights, local_affine.downsample(image, factor), taps)
+                    for image in (picture, driving)
+                )
+                chosen = {tap: ours[tap] for tap in vgg.FIRSTS}
+                terms["perceptual"] += style.feature_distance(chosen, theirs)
+                if factor == 1:
+                    chosen = {tap: ours[tap] for tap in GRAM_LAYERS}
+                    terms["style"] += style.style_distance(chosen, theirs, kind=self.style)
+        return terms
+
+    def _equivariance_terms(self, driving: Array, points: Mapping[str, Array]) -> dict:
+        transform = thin_plate.sample(self.make_rng("noise"), driving.shape[0])
+        moved = self.keypoints(thin_plate.warp(transform, driving), True)
+        found = temporal.equivariance(points, moved, transform)
+        return {f"equivariance_{name}": value for name, value in found.items()}
+
+    def _temporal_term(
+        self, batch: Batch, picture: Float[Array, "b h w 3"], base: Float[Array, "b h w 1"]
+    ) -> Float[Array, ""]:
+        """Eq. 2, 3 or 4; Eq. 4's gradient also reaches the confidence."""
+        if self.temporal == "none":
+            return jnp.zeros(())
+        previous, forward = _unit_range(batch["target"][:, -2]), batch["target_flow_forward"][:, -1]
+        confidence = None
+        if self.temporal == "b":
+            backward = batch["target_flow"][:, -1]
+            confidence = temporal.extrinsic_confidence(forward, backward)
+        elif self.temporal == "c":
+            confidence = motion.pyramid(base[:, None], levels=self.levels)[-1][:, 0]
+        warped = self.mask_grid == "warped" and self.temporal == "c"
+        return temporal.flow_warp(picture, previous, forward, confidence, confidence_moves=warped)
+
+    def _judge(self, picture: Array, points: Float[Array, "b j 2"]) -> tuple[dict, ...]:
+        if self.critic_sees_points:
+            height, width = picture.shape[1:3]
+            maps = local_affine.gaussians(
+                jax.lax.stop_gradient(points), height=height, width=width, variance=self.variance
+            )
+            picture = jnp.concatenate([picture, maps], -1)
+        return self.critic(picture, True)
+
+    def start(self, batch: Batch) -> dict[str, Any]:
+        """The source's features and key points, and those of the first driving frame."""
+        source = _unit_range(batch["source"][:, 0])
+        return {
+            "source": source,
+            "features": self.paint.encode(source, False),
+            "points": self.keypoints(source, False),
+            "first": self.keypoints(_unit_range(batch["target"][:, 0]), False),
+            "scale": jnp.ones(()),  # of relative motion; the caller may set it
+        }
+
+    def synthesize(self, batch: Batch, carry: Any, explain: bool = False) -> tuple[dict, Any]:
+        """Each target frame's pose in the source's looks, frame by frame; see the base class.
+
+        "explain" holds, at the motion's size, "confidence" (b t h w 1), the "weights" (b t h w p)
+        of the local motions, background first, their "flow" (b t h w 2) to the source in its
+        pixels, and "source_points" (b j 2) and "points" (b t j 2) in unit coordinates.
+        """
+        frames = _unit_range(batch["target"])
+        b, t, height, width, _ = frames.shape
+        driving = self.keypoints(frames.reshape(b * t, height, width, 3), False)
+        driving = {name: value.reshape(b, t, *value.shape[1:]) for name, value in driving.items()}
+        if self.relative:
+            driving = local_affine.relative(
+                carry["points"], driving, carry["first"], scale=carry["scale"]
+            )
+        moved = self.field(carry["source"], carry["points"], driving, False)
+        picture = self.paint.decode(
+            carry["features"], moved["deformation"], moved["confidence"], False
+        )
+        made = {"video": picture * 2.0 - 1.0}
+        if explain:
+            h, w = moved["deformation"].shape[2:4]
+            shift = moved["deformation"] - local_affine.corner_grid(h, w)
+            size = {"height": height, "width": width}
+            made["explain"] = {
+                "confidence": moved["confidence"],
+                "weights": moved["weights"],
+                "flow": shift * (jnp.asarray((w, h), jnp.float32) - 1.0) / 2.0,
+                "source_points": local_affine.corners_to_unit(carry["points"]["value"], **size),
+                "points": local_affine.corners_to_unit(driving["value"], **size),
+            }
+        return made, carry
+
+    def baselines(self, batch: Batch) -> dict[str, Array]:
+        """The source frame, unmoved."""
+        return {"copy_source": jnp.broadcast_to(batch["source"][:, :1], batch["target"].shape)}
+
+
+def _unit_range(video: Array) -> Array:
+    """[-1, 1] to [0, 1]."""
+    return (video + 1.0) / 2.0
+
+
+def _with_time(points: Mapping[str, Array]) -> dict[str, Array]:
+    return {name: value[:, None] for name, value in points.items()}

@@ -1,0 +1,207 @@
+"""Motion of a person from two pictures: key points with Jacobians, and the dense field they make.
+
+Siarohin, Lathuilière, Tulyakov, Ricci, Sebe: "First Order Motion Model for Image Animation", whose
+official layers these are. Pictures are in [0, 1]. Coordinates are those of
+`psrjax.ops.local_affine`; they never leave the models but through `corners_to_unit`.
+"""
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from psrjax.nn import hourglass, layers
+from psrjax.ops import geometry, local_affine
+
+
+class KeypointDetector(nn.Module):
+    """Where the picture's parts are, and how each is turned and stretched; learnt without labels.
+
+    Attributes:
+      points: how many key points.
+      width: see `psrjax.nn.hourglass.Hourglass`.
+      depth: likewise.
+      widest: likewise.
+      factor: the picture is first made so many times smaller.
+      temperature: of the softmax over positions.
+      jacobians: "each" key point has a map of its Jacobian, all share "one", or "none": identity.
+      padding: of the heads' 7x7 convolutions.
+      norm: see `psrjax.nn.layers.make_norm`.
+      dtype: compute type; key points are float32.
+      remat: see `psrjax.nn.blocks.maybe_remat`.
+      impl: see `psrjax.ops.conv`.
+    """
+
+    points: int = 10
+    width: int = 32
+    depth: int = 5
+    widest: int = 1024
+    factor: int = 4
+    temperature: float = 0.1
+    jacobians: str = "each"
+    padding: int = 0
+    norm: str = "batch"
+    dtype: DTypeLike = jnp.float32
+    remat: str = "none"
+    impl: str = "auto"
+
+    @nn.compact
+    def __call__(self, image: Float[Array, "b h w 3"], train: bool) -> dict[str, Array]:
+        """{"value": (b j 2) positions, "jacobian": (b j 2 2)}, float32.
+
+        Raises:
+          UserError: if the picture's size does not fit the hourglass.
+        """
+        x = local_affine.downsample(image, self.factor)
+        x = hourglass.Hourglass(
+            self.width,
+            self.depth,
+            self.widest,
+            norm=self.norm,
+            dtype=self.dtype,
+            remat=self.remat,
+            impl=self.impl,
+            name="hourglass",
+        )(x, train)
+        options = {"padding": self.padding, "dtype": self.dtype, "impl": self.impl}
+        logits = layers.Conv(self.points, (7, 7), name="heatmap", **options)(x)
+        b, h, w, j = logits.shape
+        logits = logits.astype(jnp.float32).reshape(b, h * w, j) / self.temperature
+        weights = jax.nn.softmax(logits, 1).reshape(b, h, w, j)
+        value = local_affine.soft_argmax(weights)
+        if self.jacobians == "none":
+            return {"value": value, "jacobian": jnp.broadcast_to(jnp.eye(2), (b, j, 2, 2))}
+        maps = 1 if self.jacobians == "one" else j
+        matrix = layers.Conv(
+            4 * maps,
+            (7, 7),
+            init=nn.initializers.zeros,
+            bias_init=_identity_bias,
+            name="jacobian",
+            **options,
+        )(x)
+        matrix = matrix.astype(jnp.float32).reshape(b, h, w, maps, 4)
+        equation = "bhwj,bhwjn->bjn" if maps == j else "bhwj,bhwkn->bjn"
+        mean = jnp.einsum(equation, weights, matrix, precision=jax.lax.Precision.HIGHEST)
+        return {"value": value, "jacobian": mean.reshape(b, j, 2, 2)}
+
+
+def _identity_bias(key: Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
+    del key
+    return jnp.tile(jnp.eye(2, dtype=dtype).reshape(-1), shape[0] // 4)
+
+
+class DenseMotion(nn.Module):
+    """Where every pixel of a driving frame comes from in the source, and how far to trust it.
+
+    F = sum_i w_i T_i (Lu et al., Eq. 5): the local maps of the key points, and the background's
+    identity, composed by weights that are a softmax, all at a fraction of the picture's size.
+
+    Attributes:
+      variance: of the Gaussians that show the key points to the network.
+      (the others are those of `KeypointDetector`)
+    """
+
+    width: int = 64
+    depth: int = 5
+    widest: int = 1024
+    factor: int = 4
+    variance: float = 0.01
+    norm: str = "batch"
+    dtype: DTypeLike = jnp.float32
+    remat: str = "none"
+    impl: str = "auto"
+
+    @nn.compact
+    def __call__(
+        self,
+        source: Float[Array, "b h w 3"],
+        source_points: Mapping[str, Array],
+        driving_points: Mapping[str, Array],
+        train: bool,
+    ) -> dict[str, Array]:
+        """The motion of t driving frames.
+
+        Args:
+          source: the source picture, full size.
+          source_points: as `KeypointDetector` gives them.
+          driving_points: of t frames: (b t j 2) and (b t j 2 2).
+          train: whether batch statistics are taken and kept.
+
+        Returns:
+          float32, all 1/factor of the picture's size: "deformation" (b t h w 2) where each pixel
+          comes from, "confidence" (b t h w 1) in (0, 1), "weights" (b t h w p), the background's
+          first.
+        """
+        small = local_affine.downsample(source, self.factor)
+        b, h, w, _ = small.shape
+        t = driving_points["value"].shape[1]
+        size = {"height": h, "width": w}
+        motions = local_affine.local_motions(source_points, driving_points, **size)
+        moved = geometry.grid_sample(small, motions, align_corners=True)  # b t p h w 3
+        moved = jnp.moveaxis(moved, 2, -2)
+        at_driving = local_affine.gaussians(driving_points["value"], variance=self.variance, **size)
+        at_source = local_affine.gaussians(source_points["value"], variance=self.variance, **size)
+        change = at_driving - at_source[:, None]
+        change = jnp.pad(change, ((0, 0),) * 4 + ((1, 0),))  # the background has none
+        x = jnp.concatenate([change[..., None], moved], -1).reshape(b * t, h, w, -1)
+        x = hourglass.Hourglass(
+            self.width,
+            self.depth,
+            self.widest,
+            norm=self.norm,
+            dtype=self.dtype,
+            remat=self.remat,
+            impl=self.impl,
+            name="hourglass",
+        )(x.astype(self.dtype), train)
+        options = {"padding": 3, "dtype": self.dtype, "impl": self.impl}
+        logits = layers.Conv(motions.shape[2], (7, 7), name="weights", **options)(x)
+        weights = jax.nn.softmax(logits.astype(jnp.float32), -1).reshape(b, t, h, w, -1)
+        confidence = layers.Conv(1, (7, 7), name="confidence", **options)(x)
+        confidence = jax.nn.sigmoid(confidence.astype(jnp.float32)).reshape(b, t, h, w, 1)
+        # No matrix product: on accelerators it would round the coordinates.
+        deformation = (jnp.moveaxis(weights, -1, 2)[..., None] * motions).sum(2)
+        return {"deformation": deformation, "confidence": confidence, "weights": weights}
+
+
+def pyramid(base: Float[Array, "b t h w c"], *, levels: int) -> tuple[Array, ...]:
+    """The base field and `levels` more, each twice the size of the one before (§3.3 of the paper).
+
+    Corner pixels stay on corner pixels, so an identity grid is one at every scale.
+
+    Returns:
+      (b t h w c), (b t 2h 2w c), …
+    """
+    b, t = base.shape[:2]
+    fields = [base.reshape(b * t, *base.shape[2:])]
+    for _ in range(levels):
+        fields.append(local_affine.upsample(fields[-1], 2))
+    return tuple(field.reshape(b, t, *field.shape[1:]) for field in fields)
+
+
+def hull_scale(source: Float[np.ndarray, "j 2"], driving: Float[np.ndarray, "j 2"]) -> float:
+    """How much larger the source's body is: the root of the ratio of the points' convex areas."""
+    return float(np.sqrt(_hull_area(source) / max(_hull_area(driving), 1e-8)))
+
+
+def pose_distance(source: Float[np.ndarray, "j 2"], driving: Float[np.ndarray, "j 2"]) -> float:
+    """How unlike two poses are, whatever their place and size: squared, summed over key points."""
+    normal = [
+        (points - points.mean(0)) / np.sqrt(max(_hull_area(points), 1e-8))
+        for points in (source, driving)
+    ]
+    return float(np.square(normal[0] - normal[1]).sum())
+
+
+def _hull_area(points: np.ndarray) -> float:
+    from scipy.spatial import ConvexHull, QhullError
+
+    try:
+        return float(ConvexHull(np.asarray(points, np.float64)).volume)
+    except QhullError:  # all on one line
+        return 0.0

@@ -1,0 +1,127 @@
+"""The picture from a source's features, warped by a motion field at one scale or at all of them.
+
+Pictures are in [0, 1]; fields as in `psrjax.models.motion`.
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from psrjax.errors import UserError
+from psrjax.models import motion
+from psrjax.nn import blocks, hourglass, layers
+from psrjax.ops import geometry
+
+GENERATORS = ("ms", "ss4x")
+
+
+class Painter(nn.Module):
+    """INTERnet's generator: encodes the source once, paints any number of driving frames.
+
+    "ss4x" warps the features of the smallest scale only, and is the first-order model's generator;
+    "ms" also joins warped features of every other scale to the decoder (deformable skips).
+
+    Attributes:
+      generator: "ms" or "ss4x".
+      width: channels of the finest scale, doubled with each halving.
+      levels: how often the size is halved.
+      widest: no layer has more channels.
+      blocks: residual blocks at the smallest scale.
+      norm: see `psrjax.nn.layers.make_norm`.
+      dtype: compute type.
+      remat: see `psrjax.nn.blocks.maybe_remat`.
+      impl: see `psrjax.ops.conv`.
+    """
+
+    generator: str = "ms"
+    width: int = 64
+    levels: int = 2
+    widest: int = 512
+    blocks: int = 9
+    norm: str = "batch"
+    dtype: DTypeLike = jnp.float32
+    remat: str = "none"
+    impl: str = "auto"
+
+    def setup(self):
+        """Names every layer after its place."""
+        if self.generator not in GENERATORS:
+            raise UserError(
+                f"config.method.generator: no {self.generator!r}; there are {', '.join(GENERATORS)}"
+            )
+        options = {"norm": self.norm, "dtype": self.dtype, "impl": self.impl}
+        unit = blocks.maybe_remat(hourglass.Unit, self.remat)
+        residual = blocks.maybe_remat(hourglass.Residual, self.remat)
+        self.first = unit(self.width, 7, **options)
+        for i in range(self.levels):
+            setattr(self, f"down{i}", unit(self._width(i + 1), resample="down", **options))
+            width = self._width(self.levels - 1 - i)
+            setattr(self, f"up{i}", unit(width, resample="up", **options))
+            if self.generator == "ms":
+                setattr(self, f"fuse{i}", unit(width, **options))
+                setattr(self, f"refine{i}", residual(**options))
+        for i in range(self.blocks):
+            setattr(self, f"block{i}", residual(**options))
+        self.final = layers.Conv(3, (7, 7), padding=3, dtype=self.dtype, impl=self.impl)
+
+    def _width(self, level: int) -> int:
+        return min(self.widest, self.width * 2**level)
+
+    def encode(self, source: Float[Array, "b h w 3"], train: bool) -> tuple[Array, ...]:
+        """The source's features, finest first; "ss4x" keeps the smallest scale's only."""
+        features = [self.first(source.astype(self.dtype), train)]
+        for i in range(self.levels):
+            features.append(getattr(self, f"down{i}")(features[-1], train))
+        return tuple(features if self.generator == "ms" else features[-1:])
+
+    def decode(
+        self,
+        features: Sequence[Array],
+        deformation: Float[Array, "b t y x 2"],
+        confidence: Float[Array, "b t y x 1"],
+        train: bool,
+    ) -> Float[Array, "b t h w 3"]:
+        """Paints t frames from encoded features: Eq. 6 at every scale that the generator warps.
+
+        Raises:
+          UserError: if the motion is not of the size of the smallest features.
+        """
+        if features[-1].shape[1:3] != deformation.shape[2:4]:
+            raise UserError(
+                f"the motion field is {deformation.shape[2]}x{deformation.shape[3]}, the smallest "
+                f"features {features[-1].shape[1]}x{features[-1].shape[2]}: set "
+                "config.method.factor to 2 to the power of config.method.levels"
+            )
+        b, t = deformation.shape[:2]
+        levels = len(features) - 1
+        fields = motion.pyramid(deformation, levels=levels)
+        gates = motion.pyramid(confidence, levels=levels)
+        warped = [
+            gate.astype(self.dtype) * geometry.grid_sample(feature, field, align_corners=True)
+            for feature, field, gate in zip(reversed(features), fields, gates, strict=True)
+        ]
+        warped = [x.reshape(b * t, *x.shape[2:]) for x in warped]
+        x = warped[0]
+        for i in range(self.blocks):
+            x = getattr(self, f"block{i}")(x, train)
+        for i in range(self.levels):
+            x = getattr(self, f"up{i}")(x, train)
+            if self.generator == "ms":
+                x = getattr(self, f"fuse{i}")(jnp.concatenate([x, warped[i + 1]], -1), train)
+                x = getattr(self, f"refine{i}")(x, train)
+        picture = jax.nn.sigmoid(self.final(x).astype(jnp.float32))
+        return picture.reshape(b, t, *picture.shape[1:])
+
+    def __call__(
+        self,
+        source: Float[Array, "b h w 3"],
+        deformation: Float[Array, "b t y x 2"],
+        confidence: Float[Array, "b t y x 1"],
+        train: bool,
+    ) -> Float[Array, "b t h w 3"]:
+        """`decode` of `encode`."""
+        return self.decode(self.encode(source, train), deformation, confidence, train)
