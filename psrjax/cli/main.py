@@ -108,9 +108,9 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
 
 
 def _with_config_path(argument: str) -> str:
-    """`--config=psrnet:words` with the path of the file for its name; others as they are."""
+    """`--config=psrnet:words` with the path of the file for its name; YAML and others as is."""
     flag, equals, value = argument.partition("=")
-    if equals and flag in ("--config", "-config"):
+    if equals and flag in ("--config", "-config") and not value.endswith((".yaml", ".yml")):
         return f"{flag}={_config_path(value)}"
     return argument
 
