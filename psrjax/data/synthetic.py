@@ -25,6 +25,7 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
+from psrjax import files
 from psrjax.data import (
     codec,
     recording_views,
@@ -318,11 +319,6 @@ def _flows(
     }
 
 
-def cache_directory() -> Path:
-    """Where rendered worlds are kept: $PSRJAX_CACHE, or ~/.cache/psrjax."""
-    return Path(os.environ.get("PSRJAX_CACHE") or Path.home() / ".cache" / "psrjax")
-
-
 def ensure_world(settings: Mapping[str, Any] | World, *, processes: int = 0) -> Path:
     """The folder of the stored world of `settings`; it is rendered on first use.
 
@@ -339,7 +335,7 @@ def ensure_world(settings: Mapping[str, Any] | World, *, processes: int = 0) -> 
     world = settings if isinstance(settings, World) else options(settings)
     described = json.dumps({"version": VERSION, **dataclasses.asdict(world)}, sort_keys=True)
     key = hashlib.sha256(described.encode()).hexdigest()[:16]
-    directory = cache_directory() / f"world-{world.kind}-{key}"
+    directory = files.cache_folder() / f"world-{world.kind}-{key}"
     if (directory / store.MANIFEST).is_file():
         return directory
     try:
