@@ -36,6 +36,12 @@ def normal_small(key: Array, shape: Sequence[int], dtype: DTypeLike = jnp.float3
     return 0.02 * _flat(jax.random.normal, key, shape, dtype)
 
 
+def xavier_small(key: Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> Array:
+    """Xavier's normal with gain 0.02: what SPADE and CoCosNet use for every convolution."""
+    fans = math.prod(shape[:-2]) * (shape[-2] + shape[-1])
+    return 0.02 * math.sqrt(2.0 / fans) * _flat(jax.random.normal, key, shape, dtype)
+
+
 def _flat(draw: Callable, key: Array, shape: Sequence[int], dtype: DTypeLike) -> Array:
     # Drawn flat: XLA takes seconds to compile each five-dimensional draw, and a net has many.
     return draw(key, (math.prod(shape),), dtype).reshape(shape)
@@ -121,21 +127,23 @@ class SpectralConv(nn.Module):
     in the collection "spectral".
 
     Attributes:
-      features: output channels.
-      taps: kernel size in each dimension.
-      dtype: compute type.
-      impl: see `psrjax.ops.conv`.
+      (those of `Conv`)
     """
 
     features: int
     taps: tuple[int, ...]
+    stride: int | Sequence[int] = 1
+    padding: int | Sequence[int] = 0
+    use_bias: bool = True
     dtype: DTypeLike = jnp.float32
     impl: str = "auto"
+    init: Callable = uniform_fan_in
+    bias_init: Callable = nn.initializers.zeros
 
     @nn.compact
     def __call__(self, x: Float[Array, "b *size i"], train: bool) -> Float[Array, "b *out o"]:
-        """Applies the convolution, unpadded, with bias; `train` turns the vectors on."""
-        kernel = self.param("kernel", uniform_fan_in, (*self.taps, x.shape[-1], self.features))
+        """Applies the convolution; `train` turns the vectors on."""
+        kernel = self.param("kernel", self.init, (*self.taps, x.shape[-1], self.features))
         matrix = kernel.reshape(-1, self.features).T
         rows, columns = matrix.shape
         left = self.variable("spectral", "left", lambda: jnp.full(rows, rows**-0.5))
@@ -148,15 +156,21 @@ class SpectralConv(nn.Module):
             if not self.is_initializing():
                 left.value, right.value = u, v
         kernel = kernel / (u @ matrix @ v)
-        y = conv_ops.conv(x.astype(self.dtype), kernel.astype(self.dtype), impl=self.impl)
-        return y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+        y = conv_ops.conv(
+            x.astype(self.dtype),
+            kernel.astype(self.dtype),
+            stride=self.stride,
+            padding=self.padding,
+            impl=self.impl,
+        )
+        return _with_bias(self, y)
 
 
 def _unit_vector(x: Array) -> Array:
     return x * jax.lax.rsqrt(jnp.square(x).sum() + 1e-12)
 
 
-def _with_bias(layer: Conv | ConvTranspose, y: Array) -> Array:
+def _with_bias(layer: Conv | ConvTranspose | SpectralConv, y: Array) -> Array:
     if not layer.use_bias:
         return y
     bias = layer.param("bias", layer.bias_init, (layer.features,))
