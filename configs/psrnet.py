@@ -24,7 +24,7 @@ Rows of the paper's tables, by their labels, and of the further choices of the m
   Figure 7    alpha=.1, alpha=.3, alpha=.5 (default), alpha=.7, alpha=.9, alpha=1 (no mixing)
   Table 3     K=1, K=2, K=3 (default): how many layers
   further     zeta=0, warp_all, regions=none, regions=fgbg, w/o D_t, w/o L_p, random_perceptual,
-              w/o x0, instance_norm
+              w/o x0, instance_norm, begin_before
 """
 
 from ml_collections import ConfigDict
@@ -127,6 +127,7 @@ ABLATIONS = {
     "w/o L_p": {"method.perceptual": "off"},
     "random_perceptual": {"method.perceptual": "random"},
     "w/o x0": {"method.prior": "zeros"},
+    "begin_before": {"method.beginning": "before"},
     "instance_norm": {"method.norm": "instance"},
 }
 
@@ -156,6 +157,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "video_critic": True,
             "perceptual": "i3d",
             "prior": "texture",
+            "beginning": "fresh",
             "width": 64,
             "blocks": 6,
             "critic_width": 64,

@@ -91,6 +91,14 @@ class Method(nn.Module):
         del clips
         return params
 
+    def inherit(self, variables: Mapping) -> Mapping:
+        """Change of a stage's fresh variables, once the nets of the run it starts from are in.
+
+        Here a net that is new in this stage may begin as one that an earlier stage has trained; by
+        default it begins fresh. Collections and shapes stay as they are.
+        """
+        return variables
+
 
 def available() -> tuple[str, ...]:
     """The names of the methods: the modules beside this one."""

@@ -4,6 +4,9 @@ The base is the 6-block ResNet of image translation with every convolution in th
 time is halved twice on the way in and doubled twice on the way out, like height and width.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -206,6 +209,42 @@ class Refinement(nn.Module):
         else:
             inputs = {"all": jnp.concatenate([source, estimate, depth], -1)}
         return _decoder(self, "decode", ("head",))(_encode(self, inputs, train), train)["head"]
+
+
+def begin_refinement(
+    reconstruction: Mapping[str, Any], *, encoder: str = "concat_videos"
+) -> dict[str, Any]:
+    """A tree of `Refinement` made of `Reconstruction`'s: the second layer begins as the first.
+
+    The estimate takes the place of the prior, the background's decoder makes the whole frame. With
+    `encoder="separate"` the net then computes what the first layer's background does; encoders
+    that share inputs take the stems side by side and the rest from the source's encoder.
+
+    Args:
+      reconstruction: one collection (parameters, or statistics) of the first layer.
+      encoder: of the second.
+
+    Returns:
+      The same collection of the second layer.
+    """
+    old = reconstruction
+    made = {"decode": old["decode_background"]}
+    inputs = {
+        "separate": {"source": ("source",), "estimate": ("prior",), "depth": ("depth",)},
+        "concat_videos": {"videos": ("source", "prior"), "depth": ("depth",)},
+        "concat_all": {"all": ("source", "prior", "depth")},
+    }[encoder]
+    for name, parts in inputs.items():
+        encoders = [old[f"encode_{part}"] for part in parts]
+        made[f"encode_{name}"] = dict(encoders[0])
+        if "stem" in encoders[0]:
+            stems = [encoder["stem"]["kernel"] for encoder in encoders]
+            made[f"encode_{name}"]["stem"] = {"kernel": jnp.concatenate(stems, -2)}
+    if "fuse" in old and len(inputs) > 1:
+        rows = dict(zip(("source", "prior", "depth"), jnp.split(old["fuse"]["kernel"], 3, -2)))
+        kernel = jnp.concatenate([rows[parts[0]] for parts in inputs.values()], -2)
+        made["fuse"] = {**old["fuse"], "kernel": kernel}
+    return made
 
 
 def _encode(net: Reconstruction | Refinement, inputs: dict[str, Array], train: bool) -> Array:

@@ -116,7 +116,8 @@ def train_stage(
 def _begin(
     fresh: state.TrainState, method: base.Method, config: ConfigDict, whole: Sharding
 ) -> state.TrainState:
-    """The fresh state, warmed up by the method, then with the nets of the run it starts from."""
+    """The fresh state, warmed up by the method, then with the nets of the run it starts from and
+    what the method's new nets inherit from them."""
     if type(method).warm_start is not base.Method.warm_start:
         clips = loader.open_split(config.data, config.data.train_split)
         fresh = state.with_params(fresh, method.warm_start(jax.device_get(fresh.params), clips))
@@ -125,7 +126,10 @@ def _begin(
     stage = checkpoint.find_stage(config.init.path, config.init.stage)
     origin = checkpoint.absolute(config.init.path) / stage
     variables = checkpoint.load_variables(origin, whole)["variables"]
-    return checkpoint.start_from(fresh, variables, config.init.nets, origin)
+    begun = checkpoint.start_from(fresh, variables, config.init.nets, origin)
+    if type(method).inherit is base.Method.inherit:
+        return begun
+    return state.with_variables(begun, method.inherit({"params": begun.params, **begun.stats}))
 
 
 def _sizes(example: Mapping[str, Any]) -> dict[str, int]:

@@ -117,8 +117,16 @@ def with_params(state: TrainState, params: Mapping[str, Any]) -> TrainState:
 def copy_nets(state: TrainState, variables: Mapping[str, Any], nets: Iterable[str]) -> TrainState:
     """A fresh state with every collection of `nets` replaced by those of another's `variables`."""
     nets = tuple(nets)
-    stats = merge_stats(state.stats, variables, nets)
+    params = {**state.params, **pick(variables["params"], nets)}
+    return with_variables(state, {"params": params, **merge_stats(state.stats, variables, nets)})
+
+
+def with_variables(state: TrainState, variables: Mapping[str, Any]) -> TrainState:
+    """A fresh state with other parameters and statistics, placed as the old ones are.
+
+    All are copies: two nets that begin alike share no buffer, which a step could not donate twice.
+    """
+    variables = jax.tree.map(jnp.copy, dict(variables))
+    stats = {name: variables[name] for name in state.stats}
     stats = jax.device_put(stats, jax.tree.map(lambda leaf: leaf.sharding, state.stats))
-    return with_params(
-        state.replace(stats=stats), {**state.params, **pick(variables["params"], nets)}
-    )
+    return with_params(state.replace(stats=stats), variables["params"])

@@ -92,7 +92,8 @@ class Stage:
 
 @functools.cache
 def program(name, variant, stage):
-    """(the losses' program as text, the parameters' shapes): what an ablation must change."""
+    """(the losses' and the beginning's programs as text, the parameters' shapes): what an ablation
+    must change one of."""
     made = Stage(name, variant, stage)
     start = jax.eval_shape(made.start)
 
@@ -115,7 +116,8 @@ def program(name, variant, stage):
         return terms
 
     jaxpr = jax.make_jaxpr(losses)(start.variables, made.zeros(), made.pretrained_shapes())
-    text = re.sub(r"0x[0-9a-f]+", "", str(jaxpr))
+    begun = jax.make_jaxpr(made.method.inherit)(start.variables)
+    text = re.sub(r"0x[0-9a-f]+", "", f"{jaxpr} {begun}")
     return hash(text), str(jax.tree.map(lambda leaf: leaf.shape, start.params))
 
 

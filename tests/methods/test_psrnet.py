@@ -149,3 +149,37 @@ def test_values_that_cannot_be_are_told_by_name(fields, message):
     method = build(**fields)
     with pytest.raises(UserError, match=message):
         jax.eval_shape(method.init, jax.random.key(0), batch())
+
+
+@pytest.mark.parametrize("encoder", volumetric.ENCODERS)
+@pytest.mark.parametrize("decoder", volumetric.DECODERS)
+def test_a_second_layer_that_begins_as_the_first_has_its_own_shapes(encoder, decoder):
+    fields = {"encoder": encoder, "decoder": decoder, "beginning": "before"}
+    method = build(**fields)
+    fresh = jax.eval_shape(method.init, jax.random.key(0), batch())
+    begun = jax.eval_shape(method.inherit, fresh)
+    assert jax.tree.map(lambda leaf: leaf.shape, begun) == jax.tree.map(
+        lambda leaf: leaf.shape, fresh
+    )
+
+
+def test_a_second_layer_that_begins_as_the_first_makes_the_firsts_background():
+    method = build(encoder="separate", beginning="before")
+    made = method.inherit(jax.jit(method.init)(jax.random.key(0), batch()))
+    first = {kind: tree["layer1"] for kind, tree in made.items()}
+    second = {kind: tree["layer2"] for kind, tree in made.items()}
+    inputs = (batch()["source"], batch()["target_prior"], batch()["target_depth"].repeat(3, -1))
+    parts = volumetric.Reconstruction(width=2, blocks=1).apply(first, *inputs, False)
+    whole = volumetric.Refinement(width=2, blocks=1, encoder="separate").apply(
+        second, *inputs, False
+    )
+    np.testing.assert_allclose(whole, parts["background"], atol=1e-6)
+
+
+def test_a_third_layer_begins_as_the_second_and_a_fresh_one_as_nothing():
+    fresh = jax.jit(build("layer3").init)(jax.random.key(0), batch())
+    begun = build("layer3", beginning="before").inherit(fresh)
+    for kind in fresh:
+        jax.tree.map(np.testing.assert_array_equal, begun[kind]["layer3"], fresh[kind]["layer2"])
+        assert begun[kind]["layer2"] is fresh[kind]["layer2"]
+    assert build("layer3").inherit(fresh) is fresh
