@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 
 from absl import flags
-from etils import epath
 
-from psrjax import files
 from psrjax.training import checkpoint, evaluation, scores
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run's directory", required=True)
@@ -13,7 +11,10 @@ _STAGE = flags.DEFINE_string("stage", "", "a stage of the run; by default the la
 _DATA = flags.DEFINE_string("data", "", "a stored data set; by default the run's own")
 _SPLIT = flags.DEFINE_string("split", "", "a split of it; by default the run's eval_split")
 _WINDOWS = flags.DEFINE_enum(
-    "windows", "central", ["central", "all"], "which windows of each clip and pair of views"
+    "windows",
+    "central",
+    ["central", "all", "clips"],
+    "which windows of each clip and pair of views",
 )
 _LIMIT = flags.DEFINE_integer("limit", 0, "windows to score; 0 is all", lower_bound=0)
 
@@ -35,8 +36,7 @@ def main(arguments: Sequence[str]) -> None:
         limit=_LIMIT.value,
         show_progress=True,
     )
-    path = epath.Path(_WORKDIR.value) / "results.json"
-    files.write_json(path, found.rows)
+    path = evaluation.write(_WORKDIR.value, found)
     print(scores.text_table(found.rows))
     for verdict in scores.verdicts(found.rows):
         print(f"{'yes' if verdict['good'] else 'NO '}  {verdict['text']}")

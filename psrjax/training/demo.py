@@ -52,7 +52,7 @@ def run(config: Any, workdir: str, *, command: str) -> Shown:
     method, variables, config, _ = checkpoint.restore_for_inference(workdir)
     with clock.part("score on unseen people"):
         found = evaluation.evaluate(method, variables, config, show_progress=True)
-        files.write_json(root / "results.json", found.rows)
+        evaluation.write(root, found)
     with clock.part("comparison videos"):
         _show(method, variables, config, root / "videos")
     page = report.write(workdir)

@@ -2,12 +2,14 @@
 
 import dataclasses
 import functools
+import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 from tqdm.auto import tqdm
 
 import psrjax
@@ -15,9 +17,10 @@ from psrjax.data import loader, spec
 from psrjax.errors import UserError
 from psrjax.methods.base import Method
 from psrjax.metrics import image
-from psrjax.training import scores
+from psrjax.training import evaluation_pictures, score_files, score_statistics, scores
 
 METRICS = ("ssim", "ssim_uniform7", "psnr", "m_ssim_zero", "m_psnr_zero", "m_ssim_in", "m_psnr_in")
+IN_A_ROW = "clips"  # windows of whole clips, one after the other
 TRUTH, SOURCE = "truth", "source"  # the labels of the frames that are given, in a comparison
 
 
@@ -34,10 +37,19 @@ class Sample:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """The rows of `results.json`, and the first windows of the split to look at."""
+    """What an evaluation found.
+
+    Attributes:
+      rows: of `results.json`.
+      samples: the first windows of the split to look at.
+      scored: the scores of every frame, of which the rows are the means.
+      gallery: the worst frames, and where the result flickers.
+    """
 
     rows: list[dict[str, Any]]
     samples: list[Sample]
+    scored: list[score_statistics.Scored]
+    gallery: evaluation_pictures.Gallery
 
 
 def evaluate(
@@ -56,13 +68,15 @@ def evaluate(
     The scores are taken of frames rounded to 8 bits, averaged over all frames of a pair of views
     (a mean of per-frame scores, not a score of means); a frame without a person is left out of the
     masked metrics and counted. The windows, and their order, depend on nothing but the data set.
+    Where windows overlap, a frame is scored once, in the first of them.
 
     Args:
       method: as `psrjax.methods.base.build` gives it, at the stage to be scored.
       variables: its parameters and statistics.
       config: the run's config; `data` and `batch` are read.
       split: the split's name; by default `config.data.eval_split`.
-      windows: "central", one of each clip and pair of views, or "all" of every clip.
+      windows: "central", one of each clip and pair of views; "all" of every clip, each by itself;
+        or "clips": all of them in a row, what the method carries from one to the next included.
       limit: how many windows to score at most; 0 is all of them.
       samples: how many windows to keep frames of.
       show_progress: whether to show a progress bar.
@@ -70,38 +84,63 @@ def evaluate(
     Returns:
       Rows {"name", "split", "pair", "metrics"}: baselines first, then the method's steps in their
       order; pair "all" (the mean of all frames) and each pair "source->target". Beside these each
-      row says its "kind" ("baseline" or "step") and "about": what the numbers were taken of.
+      row says its "kind" ("baseline" or "step"), "interval" (see `score_statistics.rows`) and
+      "about": what the numbers were taken of.
 
     Raises:
       UserError: if the split holds no window, or the data set lacks a key that is read.
     """
     split = split or config.data.eval_split
     reads = tuple(dict.fromkeys((*method.reads, *method.baseline_reads, "target_mask")))
+    in_a_row = windows == IN_A_ROW
     batches = loader.evaluation_batches(
-        config.data, reads, batch=config.batch, split=split, windows=windows
+        config.data,
+        reads,
+        batch=1 if in_a_row else config.batch,
+        split=split,
+        windows="all" if in_a_row else windows,
     )
-    score = _scorer(method)
-    totals, kept, about = _Totals(), [], {}
+    score, ledger, kept, about = _scorer(method), _Ledger(), [], {}
+    carry, last = None, None
     for batch, ids in tqdm(batches, f"evaluate {split}", unit="batch", disable=not show_progress):
-        about = about or _about(method, split, batch)
-        videos, found = score(variables, batch)
+        about = about or _about(method, split, windows, batch)
+        carry = carry if in_a_row and _footage(ids[0]) == last else None
+        videos, found, carry = score(variables, batch, carry)
+        last = _footage(ids[0])
         valid = np.flatnonzero(np.asarray(batch["valid"]))
-        valid = valid[: limit - totals.windows] if limit else valid
-        totals.add(found, ids, valid)
-        for i in valid[: samples - len(kept)]:
-            frames = {label: np.asarray(video[i]) for label, video in videos.items()}
-            kept.append(Sample(**_identity(ids[i]), videos=frames))
-        if limit and totals.windows >= limit:
+        valid = valid[: limit - ledger.windows] if limit else valid
+        mask = np.asarray(batch["target_mask"])
+        for i in valid:
+            own = {label: np.asarray(video[i]) for label, video in videos.items()}
+            ledger.add(ids[i], own, mask[i], _at(found, i))
+            if len(kept) < samples:
+                kept.append(Sample(**_identity(ids[i]), videos=own))
+        if limit and ledger.windows >= limit:
             break
-    if totals.windows == 0:
+    if ledger.windows == 0:
         raise UserError(f"{config.data.path}: no window to evaluate in split {split!r}")
-    return Evaluation(totals.rows(about), kept)
+    rows = score_statistics.rows(ledger.scored, {**about, "windows": ledger.windows})
+    return Evaluation(rows, kept, ledger.scored, ledger.gallery)
 
 
-def _about(method: Method, split: str, batch: Mapping) -> dict[str, Any]:
+def write(folder: str | os.PathLike, found: Evaluation) -> epath.Path:
+    """Writes `results.json` and what goes with it (`score_files.write`), and the pictures.
+
+    Returns:
+      The path of `results.json`.
+
+    Raises:
+      UserError: if the folder cannot be written to.
+    """
+    evaluation_pictures.write(epath.Path(folder) / evaluation_pictures.FOLDER, found.gallery)
+    return score_files.write(folder, found.rows, found.scored)
+
+
+def _about(method: Method, split: str, windows: str, batch: Mapping) -> dict[str, Any]:
     _, frames, height, width, _ = batch["target"].shape
     return {
         "split": split,
+        "windows_of": windows,
         "window_frames": frames,
         "height": height,
         "width": width,
@@ -113,6 +152,19 @@ def _about(method: Method, split: str, batch: Mapping) -> dict[str, Any]:
 
 def _identity(window: Mapping[str, Any]) -> dict[str, Any]:
     return {key: window[key] for key in ("clip", "source_view", "target_view", "start")}
+
+
+def _footage(window: Mapping[str, Any]) -> tuple[str, str, str]:
+    """The clip and the views of a window: windows of the same footage follow one another."""
+    return window["clip"], window["source_view"], window["target_view"]
+
+
+def _at(found: Mapping[str, Mapping], place: int) -> dict[str, dict[str, dict]]:
+    """The scores of one window of a batch: {kind: {name: {metric: (t,)}}}."""
+    return {
+        kind: {name: {m: v[place] for m, v in metrics.items()} for name, metrics in names.items()}
+        for kind, names in found.items()
+    }
 
 
 def pair_name(source_view: str, target_view: str) -> str:
@@ -157,74 +209,58 @@ def make_synthesizer(method: Method, *, baselines: bool) -> Callable:
 
 
 def _scorer(method: Method) -> Callable:
-    """A function (variables, wire batch) -> ({label: video}, {kind: {label: {metric: (b, t)}}})."""
+    """A function (variables, wire batch, carry) -> ({label: video}, {kind: {label: {metric: (b,
+    t)}}}, carry)."""
     synthesize = make_synthesizer(method, baselines=True)
 
-    def score(*videos: Any) -> dict[str, np.ndarray]:
-        found = image.frame_scores(*videos)  # compiled, so its keys come back sorted
-        return {metric: np.asarray(found[metric]) for metric in METRICS}
-
-    def run(variables: Mapping, batch: Mapping) -> tuple[dict, dict]:
-        made = synthesize(variables, batch, None)
+    def run(variables: Mapping, batch: Mapping, carry: Any) -> tuple[dict, dict, Any]:
+        made = synthesize(variables, batch, carry)
         truth, mask = batch["target"], batch["target_mask"]
         found = {
-            kind: {name: score(video, truth, mask) for name, video in made[key].items()}
+            kind: {name: frame_scores(video, truth, mask) for name, video in made[key].items()}
             for kind, key in ((scores.BASELINE, "baselines"), (scores.STEP, "steps"))
         }
         videos = made["baselines"] | made["steps"]
-        return {SOURCE: batch["source"], **videos, TRUTH: truth}, found
+        return {SOURCE: batch["source"], **videos, TRUTH: truth}, found, made["carry"]
 
     return run
 
 
-class _Totals:
-    """Per-frame scores by (kind, name, pair)."""
+def frame_scores(*videos: Any) -> dict[str, np.ndarray]:
+    """`metrics.image.frame_scores` on the host, in the order of METRICS."""
+    found = image.frame_scores(*videos)  # compiled, so its keys come back sorted
+    return {metric: np.asarray(found[metric]) for metric in METRICS}
+
+
+class _Ledger:
+    """The scores of all windows so far, each frame of a clip and pair of views once."""
 
     def __init__(self) -> None:
         self.windows = 0
-        self._clips: set[str] = set()
-        self._values: dict[tuple[str, str, str], dict[str, list[np.ndarray]]] = {}
+        self.scored: list[score_statistics.Scored] = []
+        self.gallery = evaluation_pictures.Gallery()
+        self._ends: dict[tuple[str, str, str], int] = {}
 
-    def add(self, found: Mapping, ids: Sequence[Mapping], places: Iterable[int]) -> None:
-        """Adds {kind: {name: {metric: (b, t)}}} of the windows at `places` of a batch."""
-        for place in places:
-            window = ids[place]
-            self.windows += 1
-            self._clips.add(window["clip"])
-            pair = pair_name(window["source_view"], window["target_view"])
-            for kind, names in found.items():
-                for name, metrics in names.items():
-                    self._keep((kind, name, "all"), metrics, place)
-                    self._keep((kind, name, pair), metrics, place)
-
-    def _keep(self, key: tuple[str, str, str], metrics: Mapping, place: int) -> None:
-        values = self._values.setdefault(key, {metric: [] for metric in metrics})
-        for metric, scored in metrics.items():
-            values[metric].append(scored[place])
-
-    def rows(self, about: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """One row for each name and pair; pair "all" first, baselines before steps."""
-        about = {**about, "clips": len(self._clips), "windows": self.windows}
-        rows = []
-        for (kind, name, pair), metrics in self._values.items():
-            frames = {metric: np.concatenate(values) for metric, values in metrics.items()}
-            empty = max(int(np.isnan(values).sum()) for values in frames.values())
-            rows.append(
-                {
-                    "name": name,
-                    "kind": kind,
-                    "split": about["split"],
-                    "pair": pair,
-                    "metrics": {metric: _mean(values) for metric, values in frames.items()},
-                    "about": {**about, "frames_without_person": empty},
-                }
-            )
-        return sorted(rows, key=lambda row: row["pair"] != "all")
-
-
-def _mean(values: np.ndarray) -> float:
-    present = values[~np.isnan(values)]
-    return float(present.mean(dtype=np.float64)) if present.size else 0.0
+    def add(
+        self,
+        window: Mapping[str, Any],
+        videos: Mapping[str, np.ndarray],
+        mask: np.ndarray,
+        found: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]],
+    ) -> None:
+        """Adds one window: {label: (t h w 3)}, (t h w 1), {kind: {name: {metric: (t,)}}}."""
+        self.windows += 1
+        pair = pair_name(window["source_view"], window["target_view"])
+        first = max(0, self._ends.get(_footage(window), 0) - window["start"])
+        self._ends[_footage(window)] = window["start"] + len(mask)
+        start = window["start"] + first
+        for kind, names in found.items():
+            for name, metrics in names.items():
+                fresh = {metric: values[first:] for metric, values in metrics.items()}
+                entry = score_statistics.Scored(kind, name, pair, window["clip"], start, fresh)
+                self.scored.append(entry)
+        if first < len(mask):
+            self.gallery.add(window, pair, videos, mask, list(found[scores.STEP].values())[-1])
 
 
 def grid(videos: Mapping[str, np.ndarray], *, columns: int = 8) -> np.ndarray:

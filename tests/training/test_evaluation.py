@@ -7,10 +7,11 @@ import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from psrjax import config as config_lib
+from psrjax import files
 from psrjax.data import loader, spec
 from psrjax.errors import UserError
 from psrjax.methods.base import Method as Base
-from psrjax.training import clips, evaluation, scores, synthesis
+from psrjax.training import clips, evaluation, evaluation_pictures, scores, synthesis
 
 T, SIZE = 3, 32
 
@@ -241,3 +242,89 @@ def test_a_grid_has_a_row_for_each_label_and_repeats_single_frames():
     picture = evaluation.grid(videos, columns=3)
     assert picture.shape == (8, 18, 3)
     assert picture[:4].max() == 0 and picture[4:].min() == 1
+
+
+class Counting(Toy):
+    """Brightens by how many windows came before."""
+
+    def synthesize(self, batch, carry, explain=False):
+        return {"video": batch["source"] + 0.11 * (1 + carry)}, carry + 1
+
+
+def overlapping(monkeypatch, **asked):
+    """Two windows of one clip that share a frame, and one of another clip, each a batch."""
+    made = [
+        (wire_batch(seed, [True]), [{**IDS[0][0], "clip": clip, "start": start}])
+        for seed, (clip, start) in enumerate([("a", 0), ("a", 2), ("b", 0)])
+    ]
+
+    def batches(*args, **options):
+        asked.update(options)
+        return iter(made)
+
+    monkeypatch.setattr(loader, "evaluation_batches", batches)
+    return made, asked
+
+
+def test_whole_clips_are_synthesized_in_a_row_with_what_the_method_carries(monkeypatch):
+    made, asked = overlapping(monkeypatch)
+    found = evaluate(Counting(), windows="clips")
+    assert (asked["batch"], asked["windows"]) == (1, "all")
+    step = [entry for entry in found.scored if entry.kind == "step"]
+    for entry, (batch, _), brighter, first in zip(step, made, (0.11, 0.22, 0.11), (0, 1, 0)):
+        expected = [
+            peak_signal_noise_ratio(truth, source, data_range=255)
+            for truth, source in zip(batch["target"][0], quantised(batch["source"][0], brighter))
+        ]
+        np.testing.assert_allclose(entry.metrics["psnr"], expected[first:], rtol=1e-5)
+
+
+def test_a_frame_in_two_windows_is_scored_once(monkeypatch):
+    overlapping(monkeypatch)
+    found = evaluate(windows="all")
+    frames = [
+        (entry.clip, entry.start + i)
+        for entry in found.scored
+        if entry.name == "second"
+        for i in range(len(entry.metrics["psnr"]))
+    ]
+    assert frames == [("a", i) for i in range(5)] + [("b", i) for i in range(3)]
+
+
+def test_the_worst_frames_are_those_of_the_lowest_psnr_of_each_window(batches, tmp_path):
+    found = evaluate()
+    by_window = [entry for entry in found.scored if entry.name == "second"]
+    lowest = sorted(float(entry.metrics["psnr"].min()) for entry in by_window)
+    worst = found.gallery.worst
+    np.testing.assert_allclose([frame.scores["psnr"] for frame in worst], lowest)
+    frame = worst[0]
+    batch = batches[{"a": 0, "b": 1}[frame.clip]][0]
+    row_number = ["1->2", "2->1"].index(frame.pair)
+    place = frame.frame - {"a": 0, "b": 4}[frame.clip]
+    np.testing.assert_array_equal(frame.pictures["truth"], batch["target"][row_number, place])
+    assert list(frame.pictures) == ["source", "second", "truth"]
+
+
+def test_flicker_is_the_mean_change_between_frames_outside_the_person(batches, tmp_path):
+    evaluation_pictures.write(tmp_path, evaluate().gallery)
+    index = files.read_json(tmp_path / "index.json")
+    changes = {"cam1": [], "cam2": []}
+    for batch, ids in batches:
+        for i in np.flatnonzero(batch["valid"]):
+            for t in range(1, T):
+                outside = np.maximum(batch["target_mask"][i, t], batch["target_mask"][i, t - 1])
+                frames = batch["target"][i, t - 1 : t + 1].astype(float)
+                change = np.abs(frames[1] - frames[0]).mean(-1)[outside[..., 0] == 0]
+                changes[ids[i]["target_view"]].append(change)
+    found = {entry["view"]: entry["truth"] for entry in index["flicker"]}
+    for view, values in changes.items():
+        np.testing.assert_allclose(found[view], np.concatenate(values).mean(), rtol=1e-5)
+    pictures = [entry["picture"] for entry in index["flicker"] + index["worst"]]
+    assert len(pictures) == 2 + 3 and all((tmp_path / name).exists() for name in pictures)
+
+
+def test_an_evaluation_writes_all_its_files(batches, tmp_path):
+    evaluation.write(tmp_path, evaluate())
+    names = {"results.json", "results.csv", "results.md", "results.tex", "pictures"}
+    names |= {"clips.json", "clips.csv", "frames.csv"}
+    assert {path.name for path in tmp_path.iterdir()} == names

@@ -1,0 +1,107 @@
+"""The scores of an evaluation as files: JSON, CSV of rows, clips and frames, Markdown, LaTeX."""
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from etils import epath
+
+from psrjax import files
+from psrjax.training import score_statistics, scores
+
+RESULTS = "results.json"
+CLIPS = "clips.json"
+
+
+def write(folder: str | os.PathLike, rows: Sequence[Mapping], scored: Sequence[Any]) -> epath.Path:
+    """Writes everything that an evaluation found, each file whole or not at all.
+
+    `results.json` (the rows), `results.csv` (the same, with the ends of the intervals),
+    `results.md` and `results.tex` (the rows over all pairs), `clips.json` and `clips.csv` (one row
+    for each name, pair and clip), `frames.csv` (one for each frame).
+
+    Args:
+      folder: made if need be.
+      rows: as `evaluation.Evaluation` has them.
+      scored: the scores of single frames (`score_statistics.Scored`).
+
+    Returns:
+      The path of `results.json`.
+
+    Raises:
+      UserError: if the folder cannot be written to.
+    """
+    root = epath.Path(folder)
+    by_clip = score_statistics.clip_rows(scored)
+    files.write_text(root / "results.csv", rows_csv(rows))
+    files.write_text(root / "results.md", markdown(rows))
+    files.write_text(root / "results.tex", latex(rows))
+    files.write_json(root / CLIPS, by_clip)
+    files.write_text(root / "clips.csv", _csv(("name", "kind", "pair", "clip"), by_clip))
+    frames = score_statistics.frame_rows(scored)
+    files.write_text(root / "frames.csv", _csv(("name", "kind", "pair", "clip", "frame"), frames))
+    files.write_json(root / RESULTS, list(rows))  # last: with it an evaluation is whole
+    return root / RESULTS
+
+
+def rows_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as CSV: name, kind, split, pair, then each metric with its `_low` and `_high`."""
+    wide = []
+    for row in rows:
+        metrics = {}
+        for metric, value in row["metrics"].items():
+            low, high = row.get("interval", {}).get(metric) or (None, None)
+            metrics |= {metric: value, f"{metric}_low": low, f"{metric}_high": high}
+        wide.append({**row, "metrics": metrics})
+    return _csv(("name", "kind", "split", "pair"), wide)
+
+
+def _csv(keys: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    rows = list(rows)
+    metrics = list(dict.fromkeys(metric for row in rows for metric in row["metrics"]))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*keys, *metrics])
+    for row in rows:
+        values = (row["metrics"].get(metric) for metric in metrics)
+        cells = ("" if value is None else format(value, ".6g") for value in values)
+        writer.writerow([*(row.get(key, "") for key in keys), *cells])
+    return text.getvalue()
+
+
+def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows over all pairs as a Markdown table: the best in bold, intervals in brackets."""
+    content = scores.table(rows)
+    lines = [
+        f"| | {' | '.join(scores.with_arrow(metric) for metric in content['metrics'])} |",
+        f"|---|{'---:|' * len(content['metrics'])}",
+    ]
+    for row in content["rows"]:
+        name = f"*{row['name']}*" if row["baseline"] else row["name"]
+        cells = (_bracketed(c["text"] and _bold(c, "**{}**"), c["interval"]) for c in row["cells"])
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def latex(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows over all pairs as rows of a LaTeX table, under a comment that names the columns."""
+    content = scores.table(rows)
+    lines = [f"% {' & '.join(['name', *content['metrics']])} \\\\"]
+    for row in content["rows"]:
+        cells = (_bold(cell, r"\textbf{{{}}}") for cell in row["cells"])
+        lines.append(f"{_escaped(row['name'])} & {' & '.join(cells)} \\\\")
+    return "\n".join(lines) + "\n"
+
+
+def _bold(cell: Mapping[str, Any], form: str) -> str:
+    return form.format(cell["text"]) if cell["best"] else cell["text"]
+
+
+def _bracketed(text: str, interval: str) -> str:
+    return f"{text} [{interval}]" if interval else text
+
+
+def _escaped(name: str) -> str:
+    return "".join(f"\\{letter}" if letter in "_%&#$" else letter for letter in name)
