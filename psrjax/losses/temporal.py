@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from psrjax.ops import geometry, local_affine, thin_plate
+from psrjax.ops import flow, geometry, local_affine, thin_plate
 
 
 def flow_warp(
@@ -42,22 +42,13 @@ def extrinsic_confidence(
 ) -> Float[Array, "b h w 1"]:
     """1 where the optical flow can be trusted, on the grid of the first frame, else 0.
 
-    Sundaram, Brox, Keutzer 2010: a pixel is occluded where the way there and back does not end
-    where it began, |F + F'|² > 0.01 (|F|² + |F'|²) + 0.5, and lies on a motion boundary where
-    |∇u|² + |∇v|² > 0.01 |F|² + 0.002.
+    `ops.flow.confidence` of Sundaram, Brox, Keutzer 2010, with central differences.
 
     Args:
-      flow_forward: F, from the first frame to the second on the first's grid, pixels.
+      flow_forward: from the first frame to the second on the first's grid, pixels.
       flow_backward: from the second to the first on the second's grid.
     """
-    back = geometry.warp(flow_backward, flow_forward, padding="border")
-    length = jnp.square(flow_forward).sum(-1)
-    apart = jnp.square(flow_forward + back).sum(-1)
-    occluded = apart > 0.01 * (length + jnp.square(back).sum(-1)) + 0.5
-    slopes = (jnp.gradient(flow_forward, axis=axis) for axis in (1, 2))
-    steep = sum(jnp.square(slope).sum(-1) for slope in slopes)
-    boundary = steep > 0.01 * length + 0.002
-    return (~(occluded | boundary)).astype(jnp.float32)[..., None]
+    return flow.confidence(flow_forward, flow_backward)
 
 
 def equivariance(
