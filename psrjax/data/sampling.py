@@ -46,6 +46,10 @@ class Policy:
         distance from the window.
       history: how many frames before the window come with it (so the window holds history + t); at
         a clip's start its first frame is repeated.
+      held_back: the fraction of each clip, at its end, that is not trained on. Evaluation windows
+        lie in it and their "random" or "disjoint" source frames before it: so a method that knows
+        one clip only is scored on frames that it has not seen.
+      k_evaluation: the source frames of an evaluation window; 0 is k.
     """
 
     source: str = "same_time"
@@ -53,6 +57,8 @@ class Policy:
     t: int = 1
     gap_seconds: float = 0.0
     history: int = 0
+    held_back: float = 0.0
+    k_evaluation: int = 0
 
     def __post_init__(self):
         if self.source not in ("same_time", "first", "random", "disjoint"):
@@ -62,6 +68,10 @@ class Policy:
             )
         if self.t < 1 or self.k < 1 or self.history < 0 or self.gap_seconds < 0:
             raise UserError("config.data.sampling: t and k start at 1, gap and history at 0")
+        if not 0.0 <= self.held_back < 1.0 or self.k_evaluation < 0:
+            raise UserError(
+                "config.data.sampling: held_back is a fraction below 1, k_evaluation at least 0"
+            )
 
 
 @dataclass(frozen=True)
@@ -103,19 +113,29 @@ def pairs(clip: Clip, how: Policy) -> tuple[tuple[str, str], ...]:
 
 
 def starts(clip: Clip, how: Policy) -> tuple[int, ...]:
-    """Every frame at which a target window may start.
+    """Every frame at which a target window may start in training.
 
     Raises:
       UserError: if the clip is too short for the policy.
     """
     fps = max(view.fps for view in clip.views.values())
-    possible = _starts(how, clip.frames, round(how.gap_seconds * fps))
+    possible = _starts(how, trained_frames(clip, how), round(how.gap_seconds * fps))
     if not possible:
-        raise UserError(
-            f"clip {clip.name!r} has {clip.frames} frames, too few for data.sampling {how}: leave "
-            "it out, or lower t, k or gap_seconds"
-        )
+        raise _too_short(clip, how)
     return possible
+
+
+def trained_frames(clip: Clip, how: Policy) -> int:
+    """How many frames, from its start, of a clip are trained on."""
+    return clip.frames - round(how.held_back * clip.frames)
+
+
+def _too_short(clip: Clip, how: Policy) -> UserError:
+    held = f" with {how.held_back:.0%} of them held back" if how.held_back else ""
+    return UserError(
+        f"clip {clip.name!r} has {clip.frames} frames{held}, too few for data.sampling {how}: "
+        "leave it out, or lower t, k, held_back or gap_seconds"
+    )
 
 
 @functools.lru_cache(maxsize=4096)
@@ -143,11 +163,12 @@ def draw(clip: Clip, source_view: str, how: Policy, rng: np.random.Generator) ->
     window = range(start, start + how.t)
     if how.source == "random":
         itself = rng.random(how.k) < 0.5
-        anywhere = rng.integers(clip.frames, size=how.k)
+        anywhere = rng.integers(trained_frames(clip, how), size=how.k)
         source = np.where(itself, rng.choice(window, size=how.k), anywhere)
     elif how.source == "disjoint":
         gap = round(how.gap_seconds * clip.views[source_view].fps)
-        source = np.sort(rng.choice(_outside(start, how, clip.frames, gap), how.k, replace=False))
+        frames = trained_frames(clip, how)
+        source = np.sort(rng.choice(_outside(start, how, frames, gap), how.k, replace=False))
     else:
         source = window if how.source == "same_time" else range(how.k)
     return _window(clip, source_view, target_view, start, source, how)
@@ -164,7 +185,9 @@ def fixed(clip: Clip, views: tuple[str, str], start: int, how: Policy) -> Window
     elif how.source in ("random", "disjoint"):
         gap = round(how.gap_seconds * clip.views[views[0]].fps)
         outside = _outside(start, how, clip.frames, gap) or list(source)
-        source = [outside[i] for i in np.linspace(0, len(outside) - 1, how.k).round().astype(int)]
+        outside = list(range(trained_frames(clip, how))) if how.held_back else outside
+        places = np.linspace(0, len(outside) - 1, how.k_evaluation or how.k)
+        source = [outside[place] for place in places.round().astype(int)]
     return _window(clip, *views, start, source, how)
 
 
@@ -200,6 +223,10 @@ def evaluation_windows(source: Source, how: Policy, windows: str = "central") ->
     found = []
     for clip in source.clips:
         possible = starts(clip, how)
+        if how.held_back:
+            possible = tuple(range(trained_frames(clip, how), clip.frames - how.t + 1))
+        if not possible:
+            raise _too_short(clip, how)
         chosen = (possible[(len(possible) - 1) // 2],)
         if windows == "all":
             chosen = tuple(dict.fromkeys((*possible[:: how.t], possible[-1])))

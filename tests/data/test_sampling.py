@@ -1,5 +1,7 @@
 """Windows are what their policy says, and crops, mirrors and colours keep a sample together."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -239,3 +241,15 @@ def test_colour_factors_do_what_their_names_say():
     assert np.ptp(changed["source"]) == 0
     assert (sampling.recolor({"target": gray}, np.array([1.2, 1.0, 1.0]))["target"] == 120).all()
     assert (sampling.recolor({"target": gray}, np.array([1.0, 2.0, 1.0]))["target"] < 100).all()
+
+
+def test_frames_held_back_are_never_trained_on_and_are_what_is_evaluated():
+    how = sampling.Policy("random", k=2, t=3, held_back=0.25, k_evaluation=5)
+    seen = {f for w in draws(how, clip(20)) for f in (*w.source_frames, *w.target_frames)}
+    assert seen == set(range(15))
+    windows = sampling.evaluation_windows(SimpleNamespace(clips=[clip(20, ("c",))]), how, "all")
+    assert {frame for window in windows for frame in window.target_frames} == set(range(15, 20))
+    assert all(len(w.source_frames) == 5 and max(w.source_frames) < 15 for w in windows)
+    with pytest.raises(UserError, match="10% of them held back, too few"):
+        short = SimpleNamespace(clips=[clip(20)])
+        sampling.evaluation_windows(short, sampling.Policy("random", t=3, held_back=0.1))
