@@ -11,15 +11,26 @@ from psrjax.errors import UserError
 STYLES = ("l1gram", "paper")
 
 
-def feature_distance(ours: Mapping[str, Array], theirs: Mapping[str, Array]) -> Float[Array, ""]:
+def feature_distance(
+    ours: Mapping[str, Array],
+    theirs: Mapping[str, Array],
+    weights: Mapping[str, float] | None = None,
+) -> Float[Array, ""]:
     """The sum over layers of the mean absolute difference; `theirs` is constant.
 
-    Lu et al., Eq. 9, whose norm is not named; the mean is the first-order model's.
+    Lu et al., Eq. 9, whose norm is not named; the mean is the first-order model's. Wang et al.,
+    Eq. 12, sums weighted layers.
+
+    Args:
+      ours: {layer: (b h w c)}.
+      theirs: the same of the truth.
+      weights: {layer: weight} of the layers to compare; by default all of `ours`, with weight 1.
     """
-    return sum(
-        (jnp.abs(ours[name] - jax.lax.stop_gradient(theirs[name])).mean() for name in ours),
-        jnp.zeros(()),
-    )
+    chosen = dict.fromkeys(ours, 1.0) if weights is None else weights
+    errors = {
+        name: jnp.abs(ours[name] - jax.lax.stop_gradient(theirs[name])).mean() for name in chosen
+    }
+    return sum((chosen[name] * error for name, error in errors.items()), jnp.zeros(()))
 
 
 def gram(features: Float[Array, "b h w c"]) -> Float[Array, "b c c"]:
