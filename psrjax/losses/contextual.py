@@ -1,0 +1,53 @@
+"""The contextual loss: how well each feature finds one of its own kind in another picture."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from psrjax.ops import correlation
+
+# CoCosNet's layers and weights; relu3_2 is halved by means of 2x2 first.
+LAYERS = {"relu3_2": 2.0, "relu4_2": 4.0, "relu5_2": 8.0}
+HALVED = ("relu3_2",)
+
+
+def contextual_loss(
+    ours: Float[Array, "b h w c"],
+    theirs: Float[Array, "b y x c"],
+    *,
+    bandwidth: float = 0.1,
+    chunk: int = 512,
+) -> Float[Array, ""]:
+    """-log CX (Wang et al., Eq. 13), CX the mean over our features of their best similarity.
+
+    Mechrez et al. 2018, as CoCosNet computes it: d_ij = 1 - cosine of features centred by the mean
+    of `theirs` over positions; A_ij = softmax_j(-d_ij / ((min_k d_ik + 1e-3) bandwidth)); CX = mean
+    over i of max_j A_ij. The matrix of all pairs never exists whole: `chunk` of its rows at a time,
+    and once more in the backward pass. `theirs` is constant.
+
+    Args:
+      ours: features of the generated picture, from one layer.
+      theirs: of the true one.
+      bandwidth: h.
+      chunk: at most so many rows of the matrix are there at a time.
+    """
+    centre = theirs.mean((1, 2), keepdims=True)
+    queries, keys = (_flat(x.astype(jnp.float32) - centre) for x in (ours, theirs))
+    keys = lax.stop_gradient(keys)
+
+    @jax.checkpoint
+    def best(part: Array) -> Array:
+        similarity = jnp.einsum("bnc,bmc->bnm", part, keys, precision=lax.Precision.HIGHEST)
+        # At a match 1 - cosine is rounding noise, which may be negative.
+        distance = jnp.maximum(1.0 - similarity, 0.0)
+        relative = distance / (distance.min(-1, keepdims=True) + 1e-3)
+        return jax.nn.softmax(-relative / bandwidth, -1).max(-1, keepdims=True)
+
+    found = lax.map(best, correlation.chunk_rows(queries, chunk))
+    found = correlation.join_rows(found, queries.shape[1])
+    return -jnp.log(found.mean((1, 2))).mean()
+
+
+def _flat(x: Array) -> Array:
+    return correlation.unit_length(x.reshape(x.shape[0], -1, x.shape[-1]))

@@ -1,0 +1,219 @@
+"""Cross-domain correspondence: a pose and a picture in one space, matched, and the picture warped.
+
+Wang et al., III.C.1, whose base is CoCosNet (Zhang et al. 2020).
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from psrjax.errors import UserError
+from psrjax.nn import blocks, layers, spade
+from psrjax.ops import correlation
+
+WARPS = ("mean", "patch")
+_SLOPE = 0.2
+
+
+class Adaptor(nn.Module):
+    """From one domain to the shared space: five convolutions, three SPADE blocks.
+
+    The condition of the blocks is the adaptor's own input.
+
+    Attributes:
+      width: channels of the first layer; the result has four times as many.
+      halvings: 1 or 2: how often the size is halved.
+      hidden: see `psrjax.nn.spade.Spade`.
+      dtype: compute type.
+      remat: see `psrjax.nn.blocks.maybe_remat`.
+      impl: see `psrjax.ops.conv`.
+    """
+
+    width: int = 64
+    halvings: int = 2
+    hidden: int = 128
+    dtype: DTypeLike = jnp.float32
+    remat: str = "none"
+    impl: str = "auto"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b y x d"]:
+        """Features of length 1 at each position, float32.
+
+        Raises:
+          UserError: if the size cannot be halved so often.
+        """
+        if self.halvings not in (1, 2):
+            raise UserError(f"config.method.halvings={self.halvings}: use 1 or 2")
+        if any(size % 2**self.halvings for size in x.shape[1:3]):
+            raise UserError(
+                f"frames of {x.shape[1]}x{x.shape[2]} cannot be halved {self.halvings} times: "
+                "change config.data.crop"
+            )
+        options = {"dtype": self.dtype, "impl": self.impl}
+        condition = x
+        strides = (1, 2, 1, self.halvings, 1)
+        for i, (factor, stride) in enumerate(zip((1, 2, 4, 8, 8), strides, strict=True)):
+            x = nn.leaky_relu(x, _SLOPE) if i else x
+            conv = layers.SpectralConv(
+                factor * self.width,
+                (3, 3),
+                stride=stride,
+                padding=1,
+                use_bias=False,
+                init=layers.xavier_small,
+                name=f"conv{i}",
+                **options,
+            )
+            norm = layers.make_norm("instance_fixed", dtype=self.dtype, name=f"norm{i}")
+            x = norm(conv(x, train), train)
+        block = blocks.maybe_remat(spade.SpadeResidual, self.remat)
+        for i, factor in enumerate((8, 8, 4)):
+            make = block(factor * self.width, self.hidden, name=f"block{i}", **options)
+            x = make(x, train, condition)
+        return correlation.unit_length(x.astype(jnp.float32))
+
+
+class _Residual(nn.Module):
+    """Twice mirrored padding - convolution - instance norm; one slope for both PReLUs."""
+
+    dtype: DTypeLike
+    impl: str
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h w c"]:
+        slope = self.param("slope", nn.initializers.constant(0.25), ()).astype(self.dtype)
+        y = self._layer(x, train, 0)
+        y = jnp.where(y >= 0, y, slope * y)
+        y = x + self._layer(y, train, 1)
+        return jnp.where(y >= 0, y, slope * y)
+
+    def _layer(self, x: Array, train: bool, index: int) -> Array:
+        conv = layers.Conv(
+            x.shape[-1],
+            (3, 3),
+            dtype=self.dtype,
+            impl=self.impl,
+            init=layers.xavier_small,
+            name=f"conv{index}",
+        )
+        norm = layers.make_norm("instance_fixed", dtype=self.dtype, name=f"norm{index}")
+        return norm(conv(spade.mirrored(x, 1)), train)
+
+
+class Correspondence(nn.Module):
+    """Both adaptors, the layers behind them, and the warp of Eq. 4 and 5.
+
+    `Departs from:` the paper in the shared residual blocks and the 3x3 neighbourhoods that are
+    compared: it describes neither, CoCosNet has both.
+
+    Attributes:
+      width: see `Adaptor`; descriptors have four times as many channels.
+      halvings: see `Adaptor`.
+      hidden: see `Adaptor`.
+      blocks: residual blocks that both domains share.
+      taps: side of the neighbourhood that is compared.
+      sharpness: sigma of Eq. 5.
+      chunk: rows of the correlation that exist at a time.
+      warp: "mean" moves the mean colour of each cell (the paper), "patch" whole cells.
+      dtype: compute type; descriptors, correlation and softmax are float32.
+      remat: see `psrjax.nn.blocks.maybe_remat`.
+      impl: see `psrjax.ops.conv`.
+    """
+
+    width: int = 64
+    halvings: int = 2
+    hidden: int = 128
+    blocks: int = 4
+    taps: int = 3
+    sharpness: float = 100.0
+    chunk: int = 512
+    warp: str = "mean"
+    dtype: DTypeLike = jnp.float32
+    remat: str = "none"
+    impl: str = "auto"
+
+    def setup(self):
+        """Names the layers after their places."""
+        if self.warp not in WARPS:
+            raise UserError(f"config.method.warp: no {self.warp!r}; there are {', '.join(WARPS)}")
+        options = {"dtype": self.dtype, "impl": self.impl}
+        adaptor = {
+            "width": self.width,
+            "halvings": self.halvings,
+            "hidden": self.hidden,
+            "remat": self.remat,
+            **options,
+        }
+        self.pose_adaptor = Adaptor(**adaptor)
+        self.picture_adaptor = Adaptor(**adaptor)
+        shared = blocks.maybe_remat(_Residual, self.remat)
+        self.shared = [shared(**options) for _ in range(self.blocks)]
+        project = {"init": layers.xavier_small, **options}
+        self.pose_projection = layers.Conv(4 * self.width, (1, 1), **project)
+        self.picture_projection = layers.Conv(4 * self.width, (1, 1), **project)
+
+    def pose_features(self, label: Float[Array, "b h w c"], train: bool) -> Array:
+        """x_S of Eq. 2, at each position of length 1: (b y x d)."""
+        return self.pose_adaptor(label, train)
+
+    def picture_features(self, picture: Float[Array, "b h w 3"], train: bool) -> Array:
+        """y_S of Eq. 3, at each position of length 1: (b y x d)."""
+        return self.picture_adaptor(picture, train)
+
+    def encode_pose(self, features: Float[Array, "b y x d"], train: bool) -> Array:
+        """Descriptors (b n e) of a pose, to be matched."""
+        return self._descriptors(features, train, self.pose_projection)
+
+    def encode_exemplar(self, picture: Float[Array, "b h w 3"], train: bool) -> dict[str, Array]:
+        """What an exemplar gives to be warped: "keys" (b n e) and "values" (b n v)."""
+        features = self.picture_features(picture, train)
+        return {
+            "keys": self._descriptors(features, train, self.picture_projection),
+            "values": self._cells(picture),
+        }
+
+    def warp_exemplar(
+        self, queries: Float[Array, "b n e"], exemplar: dict[str, Array], size: tuple[int, int]
+    ) -> Float[Array, "b h w 3"]:
+        """Eq. 5: the coarse picture, of the full size (height, width)."""
+        cells = correlation.softmax_warp(
+            queries,
+            exemplar["keys"],
+            exemplar["values"],
+            sharpness=self.sharpness,
+            chunk=self.chunk,
+        )
+        side = 2**self.halvings
+        rows, columns = size[0] // side, size[1] // side
+        inner = side if self.warp == "patch" else 1
+        cells = cells.reshape(-1, rows, columns, inner, inner, 3)
+        picture = cells.transpose(0, 1, 3, 2, 4, 5).reshape(-1, rows * inner, columns * inner, 3)
+        return spade.nearest(picture, *size)
+
+    def __call__(
+        self, label: Float[Array, "b h w c"], exemplar: Float[Array, "b h w 3"], train: bool
+    ) -> dict[str, Array]:
+        """{"features": x_S (b y x d), "coarse": the warped exemplar (b h w 3)}."""
+        features = self.pose_features(label, train)
+        queries = self.encode_pose(features, train)
+        coarse = self.warp_exemplar(
+            queries, self.encode_exemplar(exemplar, train), label.shape[1:3]
+        )
+        return {"features": features, "coarse": coarse}
+
+    def _descriptors(self, features: Array, train: bool, projection: nn.Module) -> Array:
+        x = features.astype(self.dtype)
+        for block in self.shared:
+            x = block(x, train)
+        return correlation.descriptors(projection(x), taps=self.taps)
+
+    def _cells(self, picture: Array) -> Array:
+        """The picture's cells of 2**halvings pixels: their mean colours, or all of their pixels."""
+        b, h, w, _ = picture.shape
+        side = 2**self.halvings
+        cells = picture.reshape(b, h // side, side, w // side, side, 3)
+        if self.warp == "mean":
+            return cells.mean((2, 4)).reshape(b, -1, 3)
+        return cells.transpose(0, 1, 3, 2, 4, 5).reshape(b, -1, side * side * 3)

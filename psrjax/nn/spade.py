@@ -1,0 +1,123 @@
+"""SPADE with positional normalization: features normalized at each pixel, and modulated by a map.
+
+Park et al. 2019; the normalization is Li et al.'s 2019, as CoCosNet joins them (Wang et al., Eq. 6
+and 7).
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from psrjax.nn import layers
+
+_SLOPE = 0.2
+
+
+def positional_norm(x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
+    """Mean 0 and (unbiased) variance 1 over the channels of each position; float32."""
+    x = x.astype(jnp.float32)
+    return (x - x.mean(-1, keepdims=True)) * lax.rsqrt(x.var(-1, keepdims=True, ddof=1) + 1e-5)
+
+
+def nearest(
+    x: Float[Array, "b h w c"], height: int, width: int
+) -> Float[Array, "b height width c"]:
+    """PyTorch's nearest resize: output i reads input floor(i size_in / size_out)."""
+    rows = jnp.arange(height) * x.shape[1] // height
+    columns = jnp.arange(width) * x.shape[2] // width
+    return x[:, rows][:, :, columns]
+
+
+def doubled(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+    """Each pixel as 2x2."""
+    return jnp.repeat(jnp.repeat(x, 2, 1), 2, 2)
+
+
+def mirrored(x: Float[Array, "b h w c"], edge: int) -> Float[Array, "b y x c"]:
+    """Reflection padding of `edge` pixels on all sides, the border pixel not repeated."""
+    return jnp.pad(x, ((0, 0), (edge, edge), (edge, edge), (0, 0)), mode="reflect")
+
+
+class Spade(nn.Module):
+    """norm(x) (1 + gamma) + beta, both maps made of a condition by two convolutions.
+
+    Attributes:
+      hidden: channels between the two.
+      dtype: compute type; the normalization is float32.
+      impl: see `psrjax.ops.conv`.
+    """
+
+    hidden: int = 128
+    dtype: DTypeLike = jnp.float32
+    impl: str = "auto"
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], condition: Float[Array, "b y x d"]
+    ) -> Float[Array, "b h w c"]:
+        """`condition` may have any size; its nearest pixels are taken."""
+        condition = nearest(condition, *x.shape[1:3])
+        shared = nn.relu(self._conv(condition, self.hidden, "shared"))
+        # One product for both maps: half as many passes over the wide features.
+        maps = self._conv(shared, 2 * x.shape[-1], "maps")
+        gamma, beta = jnp.split(maps, 2, -1)
+        return positional_norm(x).astype(self.dtype) * (1.0 + gamma) + beta
+
+    def _conv(self, x: Array, width: int, name: str) -> Array:
+        conv = layers.Conv(
+            width,
+            (3, 3),
+            dtype=self.dtype,
+            impl=self.impl,
+            init=layers.xavier_small,
+            name=name,
+        )
+        return conv(mirrored(x, 1))
+
+
+class SpadeResidual(nn.Module):
+    """Twice SPADE - leaky ReLU - spectral convolution, added to the input.
+
+    Where the widths differ the input goes through SPADE and a 1x1 convolution.
+
+    Attributes:
+      width: output channels.
+      hidden: see `Spade`.
+      dtype: compute type.
+      impl: see `psrjax.ops.conv`.
+    """
+
+    width: int
+    hidden: int = 128
+    dtype: DTypeLike = jnp.float32
+    impl: str = "auto"
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], train: bool, condition: Float[Array, "b y x d"]
+    ) -> Float[Array, "b h w e"]:
+        """(b h w c) to (b h w width)."""
+        middle = min(x.shape[-1], self.width)
+        y = nn.leaky_relu(self._spade("spade0")(x, condition), _SLOPE)
+        y = self._conv(middle, 3, "conv0")(mirrored(y, 1), train)
+        y = nn.leaky_relu(self._spade("spade1")(y, condition), _SLOPE)
+        y = self._conv(self.width, 3, "conv1")(mirrored(y, 1), train)
+        if x.shape[-1] != self.width:
+            x = self._conv(self.width, 1, "skip")(self._spade("spade_skip")(x, condition), train)
+        return x + y
+
+    def _spade(self, name: str) -> Spade:
+        return Spade(self.hidden, dtype=self.dtype, impl=self.impl, name=name)
+
+    def _conv(self, width: int, taps: int, name: str) -> layers.SpectralConv:
+        return layers.SpectralConv(
+            width,
+            (taps, taps),
+            use_bias=taps > 1,
+            dtype=self.dtype,
+            impl=self.impl,
+            init=layers.xavier_small,
+            name=name,
+        )

@@ -1,0 +1,139 @@
+"""Joints drawn as the pictures that a pose-conditioned network reads; on the device, in any size.
+
+Joints are the contract's 26, x and y in [-1, 1], confidence 0 where missing; the labels show their
+COCO-18. Sizes in pixels are those of a picture 256 high, and grow with it.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from psrjax.errors import UserError
+from psrjax.ops import geometry, pose
+
+KINDS = {"hpt21": 21, "ccn20": 20}  # channels of each label
+RADIUS = 4.0  # of discs, and half the width of sticks
+_LAYOUT = pose.layout("coco18")
+_VIEW = np.asarray(_LAYOUT.view)
+_LIMBS = np.asarray(_LAYOUT.limbs)
+_COLORS = (  # OpenPose's, by joint; a limb has the colour of its number
+    *((255, 0, 0), (255, 85, 0), (255, 170, 0), (255, 255, 0), (170, 255, 0), (85, 255, 0)),
+    *((0, 255, 0), (0, 255, 85), (0, 255, 170), (0, 255, 255), (0, 170, 255), (0, 85, 255)),
+    *((0, 0, 255), (85, 0, 255), (170, 0, 255), (255, 0, 255), (255, 0, 170), (255, 0, 85)),
+)
+
+
+def draw(
+    joints: Float[Array, "b 26 3"], *, height: int, width: int, kind: str = "hpt21"
+) -> Float[Array, "b h w c"]:
+    """The label of each pose.
+
+    "hpt21": a binary disc for each of 18 joints and the stick figure in colour (Wang et al., III.A,
+    which names both). "ccn20": the stick figure and a distance map for each of 17 limbs, as
+    CoCosNet has them.
+
+    Args:
+      joints: see the module.
+      height: of the label, pixels.
+      width: likewise.
+      kind: which label.
+
+    Returns:
+      21 or 20 channels in [0, 1].
+
+    Raises:
+      UserError: for another kind.
+    """
+    if kind not in KINDS:
+        raise UserError(f"config.method.pose_label: no {kind!r}; there are {', '.join(KINDS)}")
+    sticks = stick_figure(joints, height=height, width=width)
+    if kind == "hpt21":
+        return jnp.concatenate([discs(joints, height=height, width=width), sticks], -1)
+    return jnp.concatenate([sticks, limb_distances(joints, height=height, width=width)], -1)
+
+
+def discs(joints: Float[Array, "b 26 3"], *, height: int, width: int) -> Float[Array, "b h w 18"]:
+    """1 within `RADIUS` of each joint, else 0; nothing for a missing joint."""
+    points, present = _points(joints, height, width)
+    away = jnp.square(_pixels(height, width) - points[:, None, None]).sum(-1)
+    inside = away <= _radius(height) ** 2
+    return (inside & present[:, None, None]).astype(jnp.float32)
+
+
+def stick_figure(
+    joints: Float[Array, "b 26 3"], *, height: int, width: int
+) -> Float[Array, "b h w 3"]:
+    """Coloured discs, and over them each limb as an ellipse that lets 0.4 of the picture through.
+
+    OpenPose's colours and order; a limb is drawn where both of its ends are there.
+    """
+    points, present = _points(joints, height, width)
+    colors = jnp.asarray(_COLORS, jnp.float32) / 255.0
+    picture = jnp.zeros((len(joints), height, width, 3))
+    covered = discs(joints, height=height, width=width)
+    for joint in range(len(_COLORS)):
+        picture = jnp.where(covered[..., joint : joint + 1] > 0, colors[joint], picture)
+    pixels = _pixels(height, width)[:, :, 0]
+    for number, (start, end) in enumerate(_LIMBS):
+        middle = (points[:, start] + points[:, end])[:, None, None] / 2.0
+        along = (points[:, end] - points[:, start]) / 2.0
+        half = jnp.sqrt(jnp.square(along).sum(-1) + 1e-6)[:, None, None]
+        along = along[:, None, None] / half[..., None]
+        offset = pixels - middle
+        forward = (offset * along).sum(-1) / jnp.maximum(half, _radius(height))
+        aside = (offset[..., 0] * along[..., 1] - offset[..., 1] * along[..., 0]) / _radius(height)
+        inside = jnp.square(forward) + jnp.square(aside) <= 1.0
+        inside &= (present[:, start] & present[:, end])[:, None, None]
+        picture = jnp.where(inside[..., None], 0.4 * picture + 0.6 * colors[number], picture)
+    return picture
+
+
+def limb_distances(
+    joints: Float[Array, "b 26 3"], *, height: int, width: int
+) -> Float[Array, "b h w 17"]:
+    """The L1 distance to each limb in pixels, divided by 3, at most 255, as a fraction of 255.
+
+    1 everywhere for a limb that is not there.
+    """
+    points, present = _points(joints, height, width)
+    start, end = points[:, None, None, _LIMBS[:, 0]], points[:, None, None, _LIMBS[:, 1]]
+    pixels, along = _pixels(height, width), end - start
+    # |x - x(s)| + |y - y(s)| over the limb is least at an end or where one of the two is 0.
+    safe = jnp.where(jnp.abs(along) < 1e-6, 1.0, along)
+    crossing = jnp.clip((pixels - start) / safe, 0.0, 1.0)
+    places = jnp.stack(
+        [jnp.zeros_like(crossing[..., 0]), jnp.ones_like(crossing[..., 0]),
+         crossing[..., 0], crossing[..., 1]]
+    )  # fmt: skip
+    distance = jnp.abs(pixels - start - places[..., None] * along).sum(-1).min(0)
+    there = (present[:, _LIMBS[:, 0]] & present[:, _LIMBS[:, 1]])[:, None, None]
+    return jnp.where(there, jnp.clip(distance / 3.0, 0.0, 255.0) / 255.0, 1.0)
+
+
+def distance(
+    joints: Float[Array, "*b 26 3"], others: Float[Array, "*b 26 3"]
+) -> Float[Array, "*b"]:
+    """The root mean squared distance of the COCO-18 that both have; 2, the width, for none."""
+    joints, others = joints[..., _VIEW, :], others[..., _VIEW, :]
+    both = (joints[..., 2] > 0) & (others[..., 2] > 0)
+    squares = jnp.square(joints[..., :2] - others[..., :2]).sum(-1)
+    count = both.sum(-1)
+    mean = jnp.where(both, squares, 0.0).sum(-1) / jnp.maximum(count, 1)
+    return jnp.where(count > 0, jnp.sqrt(mean), 2.0)
+
+
+def _points(joints: Array, height: int, width: int) -> tuple[Array, Array]:
+    """(b 18 2) pixel coordinates, and (b 18) whether each joint is there."""
+    joints = joints[:, _VIEW]
+    points = geometry.unit_to_pixels(joints[..., :2], height=height, width=width)
+    return points, joints[..., 2] > 0
+
+
+def _pixels(height: int, width: int) -> np.ndarray:
+    """(h w 1 2) pixel coordinates."""
+    grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1)
+    return grid.astype(np.float32)[:, :, None]
+
+
+def _radius(height: int) -> float:
+    return max(RADIUS * height / 256.0, 0.75)  # a disc is never less than the pixel it lies in
