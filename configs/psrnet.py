@@ -53,6 +53,9 @@ _DEMO = {
     "method.video_depth": 2,
     "method.video_time_padding": 2,
     "method.perceptual": "off",
+    # With an encoder for each input, the second layer can begin as exactly the first.
+    "method.encoder": "separate",
+    "method.beginning": "before",
     "optimizer.generator.learning_rate": 1e-3,
     "optimizer.discriminator.learning_rate": 2e-5,  # faster critics teach texture, not rooms
     # Windows of 4 frames: twice as many rooms a second as windows of 8.
@@ -75,7 +78,7 @@ PRESETS = {
         "data.world": {},
         "data.eval_split": "test",
         "data.crop": (64, 64),
-        **_lasting({"layer1": 1200}, rest=500),
+        **_lasting({"layer1": 1900}, rest=500),
     },
     "tiny": {
         "method.width": 4,

@@ -14,6 +14,10 @@ REMATS = ("none", "blocks")
 class Residual3D(nn.Module):
     """conv - norm - ReLU - conv - norm, added to the input; no activation after the sum.
 
+    Departs from: GTNet, where the last norm's scale begins at 1. At 0.1 a new stack of blocks passes
+    its input almost as it is, and short trainings get further (500 steps of the demo's layer 1:
+    +0.4 dB inside the person).
+
     Attributes:
       norm: see `psrjax.nn.layers.make_norm`.
       dtype: compute type.
@@ -27,10 +31,10 @@ class Residual3D(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b t h w c"], train: bool) -> Float[Array, "b t h w c"]:
         """Same shape out as in."""
-        y = nn.relu(self._conv_norm(x, train, 0))
-        return x + self._conv_norm(y, train, 1)
+        y = nn.relu(self._conv_norm(x, train, 0, scale=1.0))
+        return x + self._conv_norm(y, train, 1, scale=0.1)
 
-    def _conv_norm(self, x: Array, train: bool, index: int) -> Array:
+    def _conv_norm(self, x: Array, train: bool, index: int, *, scale: float) -> Array:
         x = layers.Conv(
             x.shape[-1],
             (3, 3, 3),
@@ -41,7 +45,8 @@ class Residual3D(nn.Module):
             init=layers.kaiming_fan_out,
             name=f"conv{index}",
         )(x)
-        return layers.make_norm(self.norm, dtype=self.dtype, name=f"norm{index}")(x, train)
+        norm = layers.make_norm(self.norm, dtype=self.dtype, name=f"norm{index}", scale=scale)
+        return norm(x, train)
 
 
 def maybe_remat(block: type[nn.Module], policy: str) -> type[nn.Module]:

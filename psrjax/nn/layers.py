@@ -186,18 +186,20 @@ class BatchNorm(nn.Module):
     Attributes:
       epsilon: added to the variance.
       momentum: the share of the new batch in the kept statistics.
+      scale: what the learned scale begins at.
       dtype: type of the result.
     """
 
     epsilon: float = 1e-5
     momentum: float = 0.1
+    scale: float = 1.0
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b c"], train: bool) -> Float[Array, "*b c"]:
         """Normalizes by the batch (train) or by the kept statistics."""
         channels = x.shape[-1:]
-        scale = self.param("scale", nn.initializers.ones, channels)
+        scale = self.param("scale", nn.initializers.constant(self.scale), channels)
         bias = self.param("bias", nn.initializers.zeros, channels)
         mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
         variance = self.variable("batch_stats", "var", jnp.ones, channels)
@@ -219,11 +221,13 @@ class InstanceNorm(nn.Module):
     Attributes:
       epsilon: added to the variance.
       affine: whether to learn a scale and a bias.
+      scale: what the learned scale begins at.
       dtype: type of the result.
     """
 
     epsilon: float = 1e-5
     affine: bool = True
+    scale: float = 1.0
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -232,7 +236,7 @@ class InstanceNorm(nn.Module):
         del train
         y, _, _ = _normalize(x, tuple(range(1, x.ndim - 1)), self.epsilon)
         if self.affine:
-            scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
+            scale = self.param("scale", nn.initializers.constant(self.scale), x.shape[-1:])
             y = y * scale + self.param("bias", nn.initializers.zeros, x.shape[-1:])
         return y.astype(self.dtype)
 
@@ -245,8 +249,8 @@ def _normalize(x: Array, axes: tuple[int, ...], epsilon: float) -> tuple[Array, 
     return centred * jax.lax.rsqrt(variance + epsilon), mean, variance
 
 
-def make_norm(kind: str, *, dtype: DTypeLike, name: str) -> nn.Module:
-    """The norm layer of this kind, called as `norm(x, train)`.
+def make_norm(kind: str, *, dtype: DTypeLike, name: str, scale: float = 1.0) -> nn.Module:
+    """The norm layer of this kind, called as `norm(x, train)`; its learned scale begins at `scale`.
 
     "instance_fixed" learns neither scale nor bias.
 
@@ -256,5 +260,5 @@ def make_norm(kind: str, *, dtype: DTypeLike, name: str) -> nn.Module:
     if kind not in NORMS:
         raise UserError(f"config.method.norm: no norm {kind!r}; there are {', '.join(NORMS)}")
     if kind == "batch":
-        return BatchNorm(dtype=dtype, name=name)
-    return InstanceNorm(affine=kind == "instance", dtype=dtype, name=name)
+        return BatchNorm(scale=scale, dtype=dtype, name=name)
+    return InstanceNorm(affine=kind == "instance", scale=scale, dtype=dtype, name=name)
