@@ -1,12 +1,13 @@
-"""Scores a run on clips it has not seen, beside the baselines: a table, and results.json."""
+"""Scores a run on clips it has not seen, beside the baselines, or any videos against real ones."""
 
 from collections.abc import Sequence
 
 from absl import flags
 
-from psrjax.training import checkpoint, evaluation, scores
+from psrjax.errors import UserError
+from psrjax.training import checkpoint, evaluation, evaluation_folders, scores
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "the run's directory", required=True)
+_WORKDIR = flags.DEFINE_string("workdir", "", "the run's directory")
 _STAGE = flags.DEFINE_string("stage", "", "a stage of the run; by default the last finished one")
 _DATA = flags.DEFINE_string("data", "", "a stored data set; by default the run's own")
 _SPLIT = flags.DEFINE_string("split", "", "a split of it; by default the run's eval_split")
@@ -14,14 +15,29 @@ _WINDOWS = flags.DEFINE_enum(
     "windows",
     "central",
     ["central", "all", "clips"],
-    "which windows of each clip and pair of views",
+    "of each clip and pair of views: the central one, all of them, or all in a row",
 )
 _LIMIT = flags.DEFINE_integer("limit", 0, "windows to score; 0 is all", lower_bound=0)
+_REAL = flags.DEFINE_string("real", "", "instead of a run: a folder of true videos")
+_FAKE = flags.DEFINE_multi_string("fake", [], "with --real: a folder of made ones; may be repeated")
+_MASKS = flags.DEFINE_string("masks", "", "with --real: a folder of masks of the people")
+_OUTPUT = flags.DEFINE_string("output", "", "where the files go: the run, or ./evaluation")
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Writes `<workdir>/results.json` and prints the table over all pairs of views."""
+    """Prints the table over all pairs of views; writes it, every clip and every frame to files."""
     del arguments
+    if bool(_WORKDIR.value) == bool(_REAL.value) or bool(_REAL.value) != bool(_FAKE.value):
+        raise UserError("evaluate: give --workdir RUN, or --real DIR --fake DIR")
+    found, title = _videos() if _REAL.value else _run()
+    path = evaluation.write(_OUTPUT.value or _WORKDIR.value or "evaluation", found)
+    print(scores.text_table(found.rows))
+    for verdict in scores.verdicts(found.rows) if _WORKDIR.value else ():
+        print(f"{'yes' if verdict['good'] else 'NO '}  {verdict['text']}")
+    print(f"{title}; written to {path}, and beside it as CSV, Markdown and LaTeX")
+
+
+def _run() -> tuple[evaluation.Evaluation, str]:
     method, variables, config, stage = checkpoint.restore_for_inference(
         _WORKDIR.value, _STAGE.value or None
     )
@@ -36,8 +52,11 @@ def main(arguments: Sequence[str]) -> None:
         limit=_LIMIT.value,
         show_progress=True,
     )
-    path = evaluation.write(_WORKDIR.value, found)
-    print(scores.text_table(found.rows))
-    for verdict in scores.verdicts(found.rows):
-        print(f"{'yes' if verdict['good'] else 'NO '}  {verdict['text']}")
-    print(f"stage {stage}; written to {path}")
+    return found, f"stage {stage}"
+
+
+def _videos() -> tuple[evaluation.Evaluation, str]:
+    found = evaluation_folders.evaluate(
+        _REAL.value, _FAKE.value, masks=_MASKS.value, show_progress=True
+    )
+    return found, f"{found.rows[0]['about']['clips']} clips"

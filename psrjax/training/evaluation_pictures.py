@@ -24,7 +24,7 @@ _MAP = matplotlib.colormaps["inferno"]
 class WorstFrame:
     """A frame with a low score: where it is from, its scores, and its pictures by label.
 
-    The labels are the source's, the result's and the truth's, in this order.
+    The labels are the source's where there is one, the result's and the truth's, in this order.
     """
 
     clip: str
@@ -66,12 +66,13 @@ class Gallery:
         Args:
           window: its "clip", "target_view" and "start".
           pair: the name of its pair of views.
-          videos: {label: (t h w 3) uint8}: the source first, the result before the truth, which is
-            last. A source of another length shows its last frame where it ends.
+          videos: {label: (t h w 3) uint8}: the truth last, the result before it, and the source
+            first where there is one. One of another length shows its last frame where it ends.
           mask: of the person; at least 128 is person.
           found: {metric: (t,)}, the result's scores, of which "psnr" decides.
         """
-        source, *_, self.result, truth = videos
+        *before, self.result, truth = videos
+        shown = {label: videos[label] for label in (*before[:1], self.result, truth)}
         made, real = videos[self.result], videos[truth]
         frame = int(np.argmin(found["psnr"]))
         self._keep_worst(
@@ -80,11 +81,7 @@ class Gallery:
                 pair=pair,
                 frame=window["start"] + frame,
                 scores={m: float(v[frame]) for m, v in found.items() if not np.isnan(v[frame])},
-                pictures={
-                    source: videos[source][min(frame, len(videos[source]) - 1)],
-                    self.result: made[frame],
-                    truth: real[frame],
-                },
+                pictures={label: v[min(frame, len(v) - 1)] for label, v in shown.items()},
             )
         )
         self._add_flicker(window["target_view"], made, real, mask)
@@ -158,7 +155,7 @@ def write(folder: str | os.PathLike, gallery: Gallery) -> None:
 
 def _error(frame: WorstFrame) -> UInt8[np.ndarray, "h w 3"]:
     """Where the result differs from the truth, doubled, so that 128 levels are white."""
-    _, made, truth = (picture.astype(np.float32) for picture in frame.pictures.values())
+    *_, made, truth = (picture.astype(np.float32) for picture in frame.pictures.values())
     return _colored(np.abs(made - truth).mean(-1) / 127.5)
 
 

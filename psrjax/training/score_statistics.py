@@ -47,7 +47,7 @@ def rows(scored: Sequence[Scored], about: Mapping[str, Any]) -> list[dict[str, A
     about = {**about, "clips": len({s.clip for s in scored})}
     groups: dict[tuple[str, str, str], list[Scored]] = {}
     for entry in scored:
-        for pair in (ALL, entry.pair):
+        for pair in dict.fromkeys((ALL, entry.pair)):
             groups.setdefault((entry.kind, entry.name, pair), []).append(entry)
     found = []
     for (kind, name, pair), entries in groups.items():
