@@ -95,9 +95,9 @@ def read_openpose(
             f" at most {max_lost:.0%} may be missing"
         )
     kind = _kind(folder, raw, joints)
-    scaled = _pixels(folder, raw, size)
+    scaled = in_pixels(folder, raw, size)
     converted = [
-        np.stack([_checked(pose.convert(p, kind, "body26")) for p in people])
+        np.stack([checked(pose.convert(p, kind, "body26")) for p in people])
         if people
         else np.zeros((0, 26, 3), np.float32)
         for people in scaled
@@ -136,7 +136,7 @@ def _people(path: Path) -> list[np.ndarray]:
     return arrays
 
 
-def _checked(person: np.ndarray) -> np.ndarray:
+def checked(person: np.ndarray) -> np.ndarray:
     """Missing joints all zero, confidences in [0, 1]; a joint that is not finite is missing."""
     good = np.isfinite(person).all(-1) & (np.nan_to_num(person[:, 2]) > 0)
     person = np.where(good[:, None], person, 0.0)
@@ -186,7 +186,11 @@ def implausibility(people: list[np.ndarray], kind: str) -> float:
     return float(np.median(scores)) if scores else float("inf")
 
 
-def _pixels(folder: Path, raw: list[list[np.ndarray]], size: tuple[int, int] | None):
+def in_pixels(
+    folder: Path, raw: list[list[np.ndarray]], size: tuple[int, int] | None
+) -> list[list[np.ndarray]]:
+    """People of all frames in pixels: where all coordinates lie in [0, 1], they are fractions of a
+    picture of `size` (height, width). Raises UserError if that is not known."""
     people = [person for frame in raw for person in frame if len(person)]
     if max((np.abs(np.nan_to_num(p[:, :2])).max() for p in people), default=2.0) > 1.0:
         return raw

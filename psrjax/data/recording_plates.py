@@ -1,5 +1,7 @@
 """What a static camera's frames tell by themselves: clean plate, person masks, optical flow."""
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -64,20 +66,50 @@ def person_masks(
       drawn: the posed body's silhouettes.
       reach: pixels.
     """
-    near = grow(drawn, reach)
-    covered = near
-    for _ in range(2):
+    return Scene.of(frames, drawn, reach=reach).masks(frames, drawn)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A static camera's room: its clean plate, and what counts as different from it.
+
+    `unknown` are pixels that no frame shows; differences above `threshold` are the person's, where
+    they lie within `reach` pixels of the drawn body.
+    """
+
+    plate: UInt8[np.ndarray, "h w 3"]
+    unknown: Bool[np.ndarray, "h w"]
+    threshold: float
+    reach: float
+
+    @classmethod
+    def of(
+        cls, frames: UInt8[np.ndarray, "t h w 3"], drawn: Bool[np.ndarray, "t h w"], *, reach: float
+    ) -> "Scene":
+        """The scene by some frames of a clip, as many as show what the person covers."""
+        covered = near = grow(drawn, reach)
+        first = cls._beyond(frames, covered, near, reach)
+        covered = grow(first.masks(frames, drawn) | grow(drawn, -2), 3)
+        return cls._beyond(frames, covered, near, reach)
+
+    @classmethod
+    def _beyond(cls, frames, covered, near, reach: float) -> "Scene":
         scene = clean_plate(frames, covered)
         unknown = grow(scene["hole"], 1)
         difference = _differences(frames, scene["plate"])
         away = ~near.any(0) & ~unknown
         noise = np.median(difference[:, away]) / 0.67 if away.any() else 1.0
-        threshold = float(np.clip(6.0 * noise, 5.0, 20.0))
-        seeds = np.where(unknown, drawn, (difference > threshold) & near)
+        return cls(scene["plate"], unknown, float(np.clip(6.0 * noise, 5.0, 20.0)), reach)
+
+    def masks(
+        self, frames: UInt8[np.ndarray, "t h w 3"], drawn: Bool[np.ndarray, "t h w"]
+    ) -> Bool[np.ndarray, "t h w"]:
+        """The person in frames of this scene; where nobody knows the room, the body decides."""
+        difference = _differences(frames, self.plate)
+        near = grow(drawn, self.reach)
+        seeds = np.where(self.unknown, drawn, (difference > self.threshold) & near)
         solid = (_solid(seed) for seed in seeds)
-        masks = np.stack([_sharp(mask, one) for mask, one in zip(solid, difference)])
-        covered = grow(masks | grow(drawn, -2), 3)
-    return masks
+        return np.stack([_sharp(mask, one) for mask, one in zip(solid, difference)])
 
 
 def _differences(frames: np.ndarray, plate: np.ndarray) -> np.ndarray:

@@ -34,7 +34,7 @@ def _panel(frame, joints, face, depth, mask, enlarge: int) -> np.ndarray:
     on = cv2.resize((face >= 0).astype(np.float32), (width, height)) > 0.5
     edges, _ = cv2.findContours(on.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     drawn = cv2.drawContours(large.copy(), edges, -1, OUTLINE, 1, cv2.LINE_AA)
-    _sticks(drawn, joints)
+    sticks(drawn, joints)
     coded = cv2.resize(depth.astype(np.float32), (width, height))
     span = depth[depth > 0]
     low, high = (float(span.min()), float(span.max())) if span.size else (0.0, 1.0)
@@ -46,7 +46,8 @@ def _panel(frame, joints, face, depth, mask, enlarge: int) -> np.ndarray:
     return np.concatenate([drawn, over, cv2.drawContours(grey, edges, -1, OUTLINE, 1)], 1)
 
 
-def _sticks(image: np.ndarray, joints: np.ndarray) -> None:
+def sticks(image: UInt8[np.ndarray, "h w 3"], joints: Float[np.ndarray, "26 3"]) -> None:
+    """Draws a person's joints into a picture; those of low confidence (filled in) are hollow."""
     height, width = image.shape[:2]
     places = geometry.unit_to_pixels(joints[:, :2], height=height, width=width)
     sure = [(int(round(x)), int(round(y))) for x, y in np.clip(places, -4096, 4096)]

@@ -10,7 +10,7 @@ import os
 import threading
 import zlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,6 +131,26 @@ class Source:
         """
         frames = range(self.clip(clip).views[view].frames) if frames is None else frames
         return self.load(clip, view, frames).read(stream, source=source)
+
+    def encoded(self, clip: str, view: str) -> Iterator[codec.EncodedView]:
+        """The records of a view as they are stored, in order, to be written to another data set.
+
+        Raises UserError as `load` does.
+        """
+        entry = self.clip(clip).views[view]
+        for segment in entry.segments:
+            example = self._example(segment["record"], clip)
+            pictures = [codec.decode_png(data) for data in example["frames"]]
+            yield codec.EncodedView(
+                clip=clip,
+                view=view,
+                meta=entry.meta,
+                start=segment["start"],
+                frames=len(pictures),
+                streams=self.streams,
+                examples=(example,),
+                frame_sum=np.sum(pictures, axis=0, dtype=np.uint32),
+            )
 
     def require(self, stream: str, why: str) -> None:
         """Raises UserError, with the command that makes it, if the data set lacks a stream."""

@@ -1,0 +1,123 @@
+"""Which window of the picture is kept: one for the whole clip, or one that goes with the person."""
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.ndimage import gaussian_filter1d
+
+from psrjax.data import codec
+from psrjax.errors import UserError
+from psrjax.ops import pose
+
+SMOOTH_SECONDS = 0.4  # standard deviation of what smooths the way of a window
+BEYOND_JOINTS = 0.06  # of the person's height: how far head, hands and feet reach beyond joints
+OUTLIERS = 2.0  # percent of the frames that a window may pass over, on each side
+
+
+def boxes(
+    joints: Float[np.ndarray, "t 26 3"],
+    masks: list[bytes],
+    times: Float[np.ndarray, "t"],
+    picture: tuple[int, int],
+    *,
+    size: tuple[int, int],
+    crop: str,
+    margin: float,
+) -> Int[np.ndarray, "t 4"]:
+    """The window (top, left, height, width) of every frame, in pixels of the picture.
+
+    All windows of a clip have one size, of the shape of `size`. A fixed or followed window may
+    reach beyond the picture where the person needs it (`preparation_footage.cut` fills in black).
+
+    Args:
+      joints: in pixels, missing 0.
+      masks: PNG of the person in each frame, or none.
+      times: seconds.
+      picture: height and width of the video.
+      size: height and width of the stored frames.
+      crop: "fixed", "follow" or "whole".
+      margin: left around the person, as a fraction of his extent.
+    """
+    if crop == "whole":
+        scale = min(picture[0] / size[0], picture[1] / size[1])
+        height, width = (max(1, round(side * scale)) for side in size)
+        whole = ((picture[0] - height) // 2, (picture[1] - width) // 2, height, width)
+        return np.tile(np.asarray(whole), (len(joints), 1))
+    extents = _extents(joints, masks, picture)
+    known = np.isfinite(extents).all(1)
+    extents = _filled(extents, known)
+    if crop == "fixed":
+        low = np.percentile(extents[known, :2], OUTLIERS / 2, axis=0)
+        high = np.percentile(extents[known, 2:], 100 - OUTLIERS / 2, axis=0)
+        centres = np.tile((low + high) / 2, (len(joints), 1))
+        span = high - low
+    else:
+        span = np.percentile((extents[:, 2:] - extents[:, :2])[known], 100 - OUTLIERS, axis=0)
+        step = np.median(np.diff(times)) if len(times) > 1 else 1.0
+        middle = (extents[:, 2:] + extents[:, :2]) / 2
+        centres = gaussian_filter1d(middle, max(1.0, SMOOTH_SECONDS / step), axis=0, mode="nearest")
+    shape = size[0] / size[1]
+    tight, loose = (max(wide * shape, high) for wide, high in (span, span * (1.0 + 2.0 * margin)))
+    most = min(picture[0], picture[1] * shape)
+    high = max(tight, min(loose, most), 2.0)  # a margin is no reason to leave the picture
+    height, width = max(2, round(high)), max(2, round(high * size[1] / size[0]))
+    left = np.round(centres[:, 0] - width / 2).astype(int)
+    top = np.round(centres[:, 1] - height / 2).astype(int)
+    top, left = _shifted(top, height, picture[0]), _shifted(left, width, picture[1])
+    return np.stack([top, left, np.full_like(top, height), np.full_like(left, width)], 1)
+
+
+def _extents(
+    joints: np.ndarray, masks: list[bytes], picture: tuple[int, int]
+) -> Float[np.ndarray, "t 4"]:
+    """Left, top, right, bottom of the person in each frame (pixel edges); NaN where unknown."""
+    found = np.full((len(joints), 4), np.nan)
+    for time, person in enumerate(joints):
+        seen = person[pose.present(person), :2]
+        if len(seen) < 2:
+            continue
+        low, high = seen.min(0), seen.max(0)
+        reach = BEYOND_JOINTS * float(np.hypot(*(high - low)))
+        low, high = low - reach, high + reach
+        if masks:
+            rows, columns = np.nonzero(codec.decode_png(masks[time]) > 127)
+            near = (rows > low[1] - 2 * reach) & (rows < high[1] + 2 * reach)
+            near &= (columns > low[0] - 2 * reach) & (columns < high[0] + 2 * reach)
+            if near.any():  # specks elsewhere are not the person
+                low = np.minimum(low, (columns[near].min(), rows[near].min()))
+                high = np.maximum(high, (columns[near].max() + 1, rows[near].max() + 1))
+        edge = np.asarray(picture[::-1], float)
+        found[time] = *np.clip(low, 0, edge), *np.clip(high, 0, edge)
+    if not np.isfinite(found).any():
+        raise UserError("no frame shows two joints of the person")
+    return found
+
+
+def _filled(extents: np.ndarray, known: np.ndarray) -> np.ndarray:
+    times = np.arange(len(extents))
+    return np.stack([np.interp(times, times[known], e[known]) for e in extents.T], 1)
+
+
+def _shifted(start: np.ndarray, length: int, picture: int) -> np.ndarray:
+    """Windows moved into the picture, or centred on it where they are larger."""
+    if length >= picture:
+        return np.full_like(start, (picture - length) // 2)
+    return np.clip(start, 0, picture - length)
+
+
+def into(
+    joints: Float[np.ndarray, "t 26 3"], windows: Int[np.ndarray, "t 4"]
+) -> Float[np.ndarray, "t 26 3"]:
+    """Joints in pixels of their frame's window; missing ones stay zero."""
+    moved = joints.copy()
+    moved[..., :2] -= windows[:, None, [1, 0]]
+    return np.where(joints[..., 2:] > 0, moved, 0.0).astype(np.float32)
+
+
+def scaled(
+    joints: Float[np.ndarray, "t 26 3"], windows: Int[np.ndarray, "t 4"], size: tuple[int, int]
+) -> Float[np.ndarray, "t 26 3"]:
+    """Joints of windows in pixels of the stored frames (pixel centres at whole numbers)."""
+    scale = np.asarray([size[1], size[0]]) / windows[:, None, [3, 2]]
+    places = (joints[..., :2] + 0.5) * scale - 0.5
+    moved = np.concatenate([places, joints[..., 2:]], -1)
+    return np.where(joints[..., 2:] > 0, moved, 0.0).astype(np.float32)

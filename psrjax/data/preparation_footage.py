@@ -1,0 +1,128 @@
+"""What a clip is filmed on: a video file or a folder of pictures, read frame by frame in time."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from psrjax.data import video
+from psrjax.data.video import Frame
+from psrjax.errors import UserError
+
+VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".gif", ".mpg", ".wmv")
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+FOLDER_RATE = 25.0  # frames a second of a folder of pictures, where nobody says otherwise
+EVEN = 0.1  # of a frame's duration: how far times may be off and still count as even
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One frame of a clip, and the number that it has in its file."""
+
+    frame: Frame
+    number: int
+
+
+def is_footage(path: Path) -> bool:
+    """Whether a path is named like a video, or is a folder that holds pictures."""
+    if path.is_dir():
+        return any(child.suffix.lower() in PICTURES for child in path.iterdir())
+    return path.suffix.lower() in VIDEOS
+
+
+def shots(path: str | Path, *, fps: float = 0.0) -> Iterator[Shot]:
+    """The frames of a video or of a folder of pictures, in order, all of one size.
+
+    Args:
+      path: a video file, or a folder whose pictures are its frames, in the order of the numbers in
+        their names.
+      fps: frames a second to come out, each the one that is shown then: frames are left out, or
+        come again where a variable rate leaves a gap; 0 gives every frame at its own time. Of a
+        folder it is the rate, else 25.
+
+    Raises:
+      UserError: naming the file, if it is damaged, holds no frame, or frames change size.
+    """
+    path = Path(path)
+    if path.is_dir():
+        decoded, fps = _pictures(path, fps or FOLDER_RATE), 0.0
+    else:
+        decoded = video.decode(path)
+    size = None
+    for shot in _ticks(decoded, fps) if fps else _numbered(decoded):
+        height, width = shot.frame.image.shape[:2]
+        size = size or (height, width)
+        if (height, width) != size:
+            raise UserError(
+                f"{path}: frame {shot.number} is {width}x{height}, those before are "
+                f"{size[1]}x{size[0]}: cut the video where its size changes"
+            )
+        yield shot
+
+
+def _numbered(decoded: Iterator[Frame]) -> Iterator[Shot]:
+    return (Shot(frame, number) for number, frame in enumerate(decoded))
+
+
+def _ticks(decoded: Iterator[Frame], fps: float) -> Iterator[Shot]:
+    """What is shown at 0, 1/fps, 2/fps, …: the last frame whose time has come."""
+    shown, tick = None, 0
+    for shot in _numbered(decoded):
+        while shown and tick / fps < shot.frame.time - 0.25 / fps:
+            yield Shot(Frame(shown.frame.image, tick / fps), shown.number)
+            tick += 1
+        shown = shot
+    if shown:
+        yield Shot(Frame(shown.frame.image, tick / fps), shown.number)
+
+
+def _pictures(folder: Path, fps: float) -> Iterator[Frame]:
+    paths = [path for path in folder.iterdir() if path.suffix.lower() in PICTURES]
+    if not paths:
+        raise UserError(f"{folder}: holds no picture ({', '.join(PICTURES)})")
+    for number, path in enumerate(sorted(paths, key=natural)):
+        image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)  # any name, gray, alpha
+        if image is None:
+            raise UserError(f"{path}: not a picture, or damaged; remove it or write it again")
+        yield Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), number / fps)
+
+
+def natural(path: Path) -> tuple:
+    """A key to sort names as people count: frame 9 before frame 10."""
+    return tuple(int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name))
+
+
+def rate(times: Float[np.ndarray, "t"]) -> float:
+    """Frames a second by the median step; 25 of a single frame."""
+    steps = np.diff(times)
+    return float(1.0 / np.median(steps)) if len(steps) else FOLDER_RATE
+
+
+def even(times: Float[np.ndarray, "t"]) -> bool:
+    """Whether the times are those of a constant rate, but for rounding."""
+    if len(times) < 3:
+        return True
+    regular = np.linspace(times[0], times[-1], len(times))
+    return bool(np.abs(times - regular).max() < EVEN / rate(times))
+
+
+def cut(
+    image: UInt8[np.ndarray, "h w *c"], box: tuple[int, int, int, int], size: tuple[int, int]
+) -> UInt8[np.ndarray, "hh ww *c"]:
+    """`box` (top, left, height, width) of a picture, resized to `size`; beyond its edges, black."""
+    top, left, height, width = box
+    rows = slice(max(0, top), max(0, top + height))
+    columns = slice(max(0, left), max(0, left + width))
+    inside = image[rows, columns]
+    if inside.shape[:2] != (height, width):
+        above, before = max(0, -top), max(0, -left)
+        below, after = height - above - inside.shape[0], width - before - inside.shape[1]
+        inside = cv2.copyMakeBorder(inside, above, below, before, after, cv2.BORDER_CONSTANT)
+    smaller = size[0] < height
+    return cv2.resize(
+        inside, size[::-1], interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
+    )
