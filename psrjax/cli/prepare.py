@@ -1,9 +1,17 @@
-"""Makes a data set of what a user has: a calibrated multi-view recording, laid out as a folder.
+"""Makes a data set of what a user has: videos, or a calibrated multi-view recording.
 
+    psrjax prepare VIDEO... --to DIR [--size 128] [--joints SOURCE] [--crop fixed] ...
     psrjax prepare RECORDING --to DIR [--size 128] [--cameras cam01,cam02] ...
 
+VIDEO is a video file, a folder of pictures, or a folder of videos. Its person is found by MediaPipe
+(an environment of its own, made on first use), or read from --joints: a folder of OpenPose JSON, a
+.json of MMPose, AlphaPose or MediaPipe, an NTU .skeleton, a .npz; or a folder that holds one such
+for each video, by its name. A second run goes on where the first was cut off, and adds videos.
+
 RECORDING holds videos/NAME.mp4, pose/NAME_json/*.json (OpenPose: BODY_25, BODY_25B or COCO-18) and
-calibration/ (OpenCV-style .json or Qualisys .qca.txt). Look at DIR/previews before training.
+calibration/ (OpenCV-style .json or Qualisys .qca.txt).
+
+Look at DIR/prepare.html (videos) or DIR/previews before training.
 """
 
 import json
@@ -12,46 +20,138 @@ from pathlib import Path
 
 from absl import flags
 
-from psrjax.data import annotations, recording, recording_files
+from psrjax.data import (
+    annotations,
+    preparation,
+    preparation_joints,
+    preparation_plan,
+    preparation_report,
+    preparation_set,
+    recording,
+)
 from psrjax.errors import UserError
 
 _TO = flags.DEFINE_string("to", None, "the folder of the new data set", required=True)
 _SIZE = flags.DEFINE_list("size", ["128"], "height,width of the stored frames; one number: square")
-_CAMERAS = flags.DEFINE_list("cameras", [], "the cameras to use, by name; all by default")
-_CALIBRATION = flags.DEFINE_string(
-    "calibration", "", "the calibration file, where the folder holds several"
+_JOINTS = flags.DEFINE_string(
+    "joints",
+    "",
+    "videos: mediapipe (default), or the file or folder of joints; recordings: the order of the "
+    f"JSON's joints, auto (default) or {', '.join(annotations.JOINT_KINDS)}",
 )
-_JOINTS = flags.DEFINE_enum(
-    "joints", "auto", ["auto", *annotations.JOINT_KINDS], "the order of the JSON's joints"
+_HOLDOUT = flags.DEFINE_float(
+    "holdout", 0.25, "what becomes the split test: this fraction of the frames, the last, or of "
+    "several videos", 0.0, 0.9
+)  # fmt: skip
+_MARGIN = flags.DEFINE_float("margin", 0.08, "what a crop leaves around the person", 0.0, 2.0)
+
+_CROP = flags.DEFINE_enum(
+    "crop", "fixed", preparation.CROPS,
+    "videos: one window for the whole clip, one that follows the person at one scale (then there "
+    "is no background), or the whole picture",
+)  # fmt: skip
+_HOLDOUT_BY = flags.DEFINE_enum(
+    "holdout_by", "auto", preparation_plan.BY,
+    "videos: hold out the end of each in time, or whole videos; auto: time of a single one",
+)  # fmt: skip
+_FPS = flags.DEFINE_float("fps", 0.0, "videos: frames a second to keep; 0: all, at their times", 0)
+_SECONDS = flags.DEFINE_float("seconds", 0.0, "videos: cut into clips of so many; 0: do not cut", 0)
+_ORDER = flags.DEFINE_enum(
+    "joint_order", "auto", ["auto", *preparation_joints.ORDERS],
+    "videos: the order of the joints in --joints; auto goes by their number and the bones' lengths",
+)  # fmt: skip
+_JOINTS_SIZE = flags.DEFINE_list(
+    "joints_size", [], "videos: height,width of the picture that --joints were found in, where it "
+    "is not the video's"
+)  # fmt: skip
+_PROCESSES = flags.DEFINE_integer(
+    "processes", 0, "videos: how many at once; 0: one for every two cores", 0
+)
+
+_CAMERAS = flags.DEFINE_list(
+    "cameras", [], "recordings: the cameras to use, by name; all by default"
+)
+_CALIBRATION = flags.DEFINE_string(
+    "calibration", "", "recordings: the calibration file, where the folder holds several"
 )
 _MAX_ERROR = flags.DEFINE_float(
     "max_error",
     0.0,
-    "median reprojection error, pixels of the videos, above which a calibration is refused; 0 is "
-    f"{recording.MAX_ERROR:.1%} of the longer side",
+    "recordings: median reprojection error, pixels of the videos, above which a calibration is "
+    f"refused; 0 is {recording.MAX_ERROR:.1%} of the longer side",
     lower_bound=0.0,
 )
-_HOLDOUT = flags.DEFINE_float(
-    "holdout", 0.25, "fraction of the frames, the last, that become the split test", 0.0, 0.9
-)
-_MARGIN = flags.DEFINE_float("margin", 0.08, "what a crop leaves around the person", 0.0, 2.0)
 _LAG = flags.DEFINE_integer(
-    "lag", None, "frames that the joints run ahead of the videos; measured by default"
+    "lag", None, "recordings: frames that the joints run ahead of the videos; measured by default"
 )
+
+_OF_VIDEOS = (_CROP, _HOLDOUT_BY, _FPS, _SECONDS, _ORDER, _JOINTS_SIZE, _PROCESSES)
+_OF_RECORDINGS = (_CAMERAS, _CALIBRATION, _MAX_ERROR, _LAG)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Prepares the one input named on the command line and prints the summary."""
-    if len(arguments) != 1:
-        raise UserError("name one input: psrjax prepare RECORDING --to DIR")
-    source = Path(arguments[0])
-    if not (source / "videos").is_dir():
-        raise UserError(f"{source}: not a recording; one is a folder with {recording_files.LAYOUT}")
+    """Prepares what is named on the command line and prints what it found."""
+    if not arguments:
+        raise UserError("name the input: psrjax prepare VIDEO... --to DIR")
+    if len(arguments) == 1 and (Path(arguments[0]) / "videos").is_dir():
+        _only("a recording", _OF_VIDEOS)
+        _prepare_recording(Path(arguments[0]))
+    else:
+        _only("videos", _OF_RECORDINGS)
+        _prepare_videos(arguments)
+
+
+def _only(what: str, others: Sequence[flags.FlagHolder]) -> None:
+    """Raises UserError if a flag of the other kind of input was given."""
+    given = next((flag.name for flag in others if flag.present), None)
+    if given:
+        raise UserError(f"--{given} is not a flag for {what}; leave it out")
+
+
+def _prepare_videos(arguments: Sequence[str]) -> None:
+    plan = preparation_plan.plan(
+        arguments,
+        _TO.value,
+        joints=_JOINTS.value or preparation.MEDIAPIPE,
+        holdout=_HOLDOUT.value,
+        by=_HOLDOUT_BY.value,
+    )
+    options = preparation.Options(
+        size=_size(_SIZE),
+        crop=_CROP.value,
+        margin=_MARGIN.value,
+        fps=_FPS.value,
+        holdout=plan.holdout,
+        seconds=_SECONDS.value,
+        order=_ORDER.value,
+        joints_size=_size(_JOINTS_SIZE) if _JOINTS_SIZE.value else (),
+    )
+    summary = preparation_set.prepare(plan.clips, _TO.value, options, processes=_PROCESSES.value)
+    page = preparation_report.write(_TO.value)
+    named = {clip.name for clip in plan.clips}
+    for name, report in summary["clips"].items():
+        if name in named:
+            print(preparation_report.line(name, report))
+    print(
+        f"{len(summary['clips'])} clips in {_TO.value}, {summary['new']} of them new; look at {page}"
+    )
+    if summary["failed"]:
+        reasons = "; ".join(summary["failed"].values())
+        raise UserError(f"{len(summary['failed'])} of {len(plan.clips)} left out: {reasons}")
+
+
+def _prepare_recording(source: Path) -> None:
+    order = _JOINTS.value or "auto"
+    if order not in ("auto", *annotations.JOINT_KINDS):
+        raise UserError(
+            f"--joints={order}: the joints of a recording lie in its folder; here it is their "
+            f"order: auto, {', '.join(annotations.JOINT_KINDS)}"
+        )
     options = recording.Options(
-        size=_size(_SIZE.value),
+        size=_size(_SIZE),
         cameras=tuple(_CAMERAS.value),
         calibration=_CALIBRATION.value,
-        joints=_JOINTS.value,
+        joints=order,
         max_error=_MAX_ERROR.value,
         holdout=_HOLDOUT.value,
         margin=_MARGIN.value,
@@ -66,13 +166,14 @@ def main(arguments: Sequence[str]) -> None:
     print(f"written to {_TO.value}; look at {Path(_TO.value) / 'previews'} before training")
 
 
-def _size(values: Sequence[str]) -> tuple[int, int]:
+def _size(flag: flags.FlagHolder) -> tuple[int, int]:
     try:
-        sides = [int(value) for value in values]
+        sides = [int(value) for value in flag.value]
     except ValueError:
         sides = []
     if len(sides) not in (1, 2) or min(sides) < 16:
         raise UserError(
-            f"--size {','.join(values)}: one or two whole numbers of at least 16, as 128 or 192,128"
+            f"--{flag.name} {','.join(flag.value)}: one or two whole numbers of at least 16, as "
+            "128 or 192,128"
         )
     return sides[0], sides[-1]
