@@ -132,9 +132,8 @@ def _prepare_videos(arguments: Sequence[str]) -> None:
     for name, report in summary["clips"].items():
         if name in named:
             print(preparation_report.line(name, report))
-    print(
-        f"{len(summary['clips'])} clips in {_TO.value}, {summary['new']} of them new; look at {page}"
-    )
+    count, new = len(summary["clips"]), summary["new"]
+    print(f"{count} clips in {_TO.value}, {new} of them new; look at {page}")
     if summary["failed"]:
         reasons = "; ".join(summary["failed"].values())
         raise UserError(f"{len(summary['failed'])} of {len(plan.clips)} left out: {reasons}")

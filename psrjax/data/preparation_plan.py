@@ -94,9 +94,7 @@ def _names(videos: Sequence[Path]) -> list[str]:
     ]
     twice = next((i for i, name in enumerate(names) if name in names[:i]), None)
     if twice is not None:
-        raise UserError(
-            f"{videos[twice]}: a second video of this name; rename one, or name it once"
-        )
+        raise UserError(f"{videos[twice]}: a second clip of its name; rename it, or name it once")
     return names
 
 

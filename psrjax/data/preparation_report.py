@@ -59,8 +59,8 @@ def line(name: str, report: Mapping[str, Any]) -> str:
     height, width = report["video_size"]
     problems = ", ".join(problem["what"] for problem in report["problems"]) or "nothing to object"
     return (
-        f"{name}: {report['frames']} frames of {width}x{height}, {report['fps']:g} a second, person "
-        f"in {report['frames_with_person']}: {problems}"
+        f"{name}: {report['frames']} frames of {width}x{height}, {report['fps']:g} a second, "
+        f"person in {report['frames_with_person']}: {problems}"
     )
 
 
