@@ -1,4 +1,4 @@
-"""The benchmark: how fast one stage of a method runs and trains on this machine.
+"""The benchmark: how fast one stage of any method trains and synthesizes on this machine.
 
 It needs only jax, flax, optax, numpy, ml_collections and jaxtyping, so that it also runs on a bare
 accelerator machine; the loader and PyTorch are imported where they are asked for.
@@ -6,12 +6,11 @@ accelerator machine; the loader and PyTorch are imported where they are asked fo
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
@@ -20,9 +19,8 @@ from psrjax import pretrained
 from psrjax.data import spec
 from psrjax.errors import UserError
 from psrjax.methods import base
-from psrjax.metrics import image
-from psrjax.ops import geometry
 from psrjax.training import benchmark_flops as flops
+from psrjax.training import benchmark_operations as operations
 from psrjax.training import benchmark_timing as timing
 from psrjax.training import machine, optimizer
 from psrjax.training import state as states
@@ -31,7 +29,6 @@ from psrjax.training import step as steps
 PEERS = ("torch",)
 _OPERATION_RUNS = 20
 _LOADER_SECONDS = 5.0
-_ACTIVITY = 0.5  # each value of a random batch keeps to this share of its range
 
 
 @dataclass(frozen=True)
@@ -41,9 +38,10 @@ class Options:
     Attributes:
       height: of the frames.
       width: of the frames.
-      frames: of source and target.
+      frames: of a synthesized window, and of the training clip too where the source is the same
+        moment in another view; 0 is the config's. Other clips are trained on as the config says.
       batch: clips.
-      runs: timed runs of forward and of the step.
+      runs: timed runs of synthesis and of the step.
       against: "" or "torch".
       pairs: timed pairs of runs against the peer.
       data: "" or the data set whose loader is timed, as `config.data.path`.
@@ -51,54 +49,91 @@ class Options:
 
     height: int
     width: int
-    frames: int
+    frames: int = 0
     batch: int = 1
     runs: int = 10
     against: str = ""
     pairs: int = 5
     data: str = ""
 
-    @property
-    def sizes(self) -> dict[str, int]:
-        """The contract's axes."""
-        return {
-            "b": self.batch,
-            "k": self.frames,
-            "t": self.frames,
-            "h": self.height,
-            "w": self.width,
-        }
+    def training_sizes(self, config: Any) -> dict[str, int]:
+        """The contract's axes in a training batch."""
+        how = config.data.sampling
+        if how.source == "same_time":
+            return self.window_sizes(config)
+        return self._sizes(how.k, how.t + how.history)
+
+    def window_sizes(self, config: Any) -> dict[str, int]:
+        """The contract's axes in synthesis."""
+        how = config.data.sampling
+        frames = self.frames or how.t
+        return self._sizes(frames if how.source == "same_time" else how.k, frames)
+
+    def _sizes(self, k: int, t: int) -> dict[str, int]:
+        return {"b": self.batch, "k": k, "t": t, "h": self.height, "w": self.width}
 
 
 @dataclass
 class Subject:
-    """One stage of a method, its state, a batch of random numbers, and both programs compiled.
+    """One stage of a method, its state, batches of random numbers, and its programs compiled.
 
     Attributes:
       method: at its stage.
       state: the training state; `step` replaces it.
-      batch: on the wire's types, on the device.
-      forward_flops: {layer: FLOPs} of the generator alone.
-      step_flops: FLOPs of a training step.
+      batch: a training batch on the wire's types, on the device.
+      window: likewise, for synthesis.
+      weights: of pretrained networks.
+      programs: "step", and either "forward" (source and window to video) or, where synthesis
+        computes something once for each source, "start" and then "animate", window by window.
+      carry: what "start" gives.
+      forward_flops: {layer: FLOPs} of synthesis, start included.
+      flops: {program: FLOPs}.
     """
 
     method: base.Method
     state: states.TrainState
     batch: dict[str, jax.Array]
-    weights: dict[str, jax.Array]
-    forward_program: timing.Program
-    step_program: timing.Program
+    window: dict[str, jax.Array]
+    weights: dict[str, Any]
+    programs: dict[str, timing.Program]
+    carry: Any
     forward_flops: dict[str, int]
-    step_flops: int
+    flops: dict[str, int]
     log: dict[str, jax.Array] = field(default_factory=dict)
 
-    def forward(self) -> jax.Array:
-        """The synthesized video, (b t h w 3), with the kept statistics."""
-        return self.forward_program.call(self.state.variables, self.batch)
+    @property
+    def calls(self) -> dict[str, Callable[[], Any]]:
+        """{program: call}, in the order of `benchmark_table.PROGRAMS`."""
+        known = {
+            "forward": self.synthesize,
+            "start": self.begin,
+            "animate": self.animate,
+            "step": self.step,
+        }
+        return {name: call for name, call in known.items() if name in self.programs}
+
+    @property
+    def trained(self) -> dict[str, Any]:
+        """The variables that training goes on with, averages left aside."""
+        return {"params": self.state.params, **self.state.stats}
+
+    def synthesize(self) -> jax.Array:
+        """The window's video, (b t h w 3), with the kept statistics."""
+        if "forward" in self.programs:
+            return self.programs["forward"].call(self.trained, self.window)
+        return self.programs["animate"].call(self.trained, self.window, self.begin())
+
+    def begin(self) -> Any:
+        """What synthesis keeps of its source."""
+        return self.programs["start"].call(self.trained, self.window)
+
+    def animate(self) -> jax.Array:
+        """The window's video, what it keeps of the source being at hand."""
+        return self.programs["animate"].call(self.trained, self.window, self.carry)
 
     def step(self) -> dict[str, jax.Array]:
         """One training step: what it logs."""
-        self.state, self.log = self.step_program.call(self.state, self.batch, self.weights)
+        self.state, self.log = self.programs["step"].call(self.state, self.batch, self.weights)
         return self.log
 
 
@@ -110,37 +145,67 @@ def prepare(config: Any, options: Options) -> Subject:
       options: the sizes.
 
     Raises:
-      UserError: for sizes or fields that the method refuses, or missing pretrained weights.
+      UserError: for sizes or fields that the method refuses.
     """
     method = base.build(**config_lib.method_fields(config))
     optimizers = optimizer.make_optimizers(config.optimizer, method.turns)
-    weights = {name: jax.device_put(pretrained.load(name)) for name in method.pretrained}
-    batch = jax.device_put(random_batch(method.reads, options.sizes))
+    weights = {name: jax.device_put(_pretrained(name)) for name in method.pretrained}
+    sizes, window_sizes = options.training_sizes(config), options.window_sizes(config)
+    batch = jax.device_put(random_batch(method.reads, sizes))
+    window = jax.device_put(random_batch(method.reads, window_sizes))
     init = jax.jit(
-        lambda seed: states.init_state(method, optimizers, options.sizes, seed, ema=config.ema > 0)
+        lambda seed: states.init_state(method, optimizers, sizes, seed, ema=config.ema > 0)
     )
     state = init(config.seed)
     terms = {turn: dict(names) for turn, names in config.weights.items()}
     steps.check_weights(method, terms, state, batch, weights)
     step = steps.make_step(method, terms, optimizers, accumulate=config.accumulate, ema=config.ema)
 
+    def begin(variables: Mapping, batch: Mapping) -> Any:
+        return method.apply(variables, spec.decode(batch), method="start")
+
+    def animate(variables: Mapping, batch: Mapping, carry: Any) -> jax.Array:
+        made, _ = method.apply(variables, spec.decode(batch), carry, method="synthesize")
+        return made["video"]
+
     def forward(variables: Mapping, batch: Mapping) -> jax.Array:
-        def synthesize(method: base.Method, batch: Mapping) -> jax.Array:
-            made, _ = method.synthesize(batch, method.start(batch))
-            return made["video"]
+        return animate(variables, batch, begin(variables, batch))
 
-        return method.apply(variables, spec.decode(batch), method=synthesize)
-
+    variables = {"params": state.params, **state.stats}
+    carry = jax.jit(begin)(variables, window)
+    synthesis = {"forward": (forward, (variables, window))}
+    if jax.tree.leaves(carry):
+        synthesis = {
+            "start": (begin, (variables, window)),
+            "animate": (animate, (variables, window, carry)),
+        }
+    layers = {name: flops.count_forward(run, *args) for name, (run, args) in synthesis.items()}
+    totals = {name: sum(each.values()) for name, each in layers.items()}
+    programs = {
+        name: timing.compile_program(jax.jit(run), *args) for name, (run, args) in synthesis.items()
+    }
+    training = (state, batch, weights)
+    programs["step"] = timing.compile_program(jax.jit(step, donate_argnums=0), *training)
     return Subject(
-        method,
-        state,
-        batch,
-        weights,
-        timing.compile_program(jax.jit(forward), state.variables, batch),
-        timing.compile_program(jax.jit(step, donate_argnums=0), state, batch, weights),
-        flops.count_forward(forward, state.variables, batch),
-        flops.count_step(step, method.turns, state, batch, weights),
+        method=method,
+        state=state,
+        batch=batch,
+        window=window,
+        weights=weights,
+        programs=programs,
+        carry=carry,
+        forward_flops=flops.count_forward(forward, variables, window),
+        flops={**totals, "step": flops.count_step(step, method.turns, *training)},
     )
+
+
+def _pretrained(name: str) -> Mapping[str, Any]:
+    """The weights of that name, or untrained ones in their place: they take the same time."""
+    try:
+        return pretrained.load(name)
+    except UserError as error:
+        logging.warning("%s; untrained weights stand in, which take the same time", error)
+        return pretrained.load(f"{name.partition(':')[0]}:random")
 
 
 def random_batch(keys: tuple[str, ...], sizes: Mapping[str, int], seed: int = 0) -> dict:
@@ -151,10 +216,14 @@ def random_batch(keys: tuple[str, ...], sizes: Mapping[str, int], seed: int = 0)
         coding = spec.KEYS[name].coding
         if coding == spec.LABEL:
             values = generator.integers(0, 3, array.shape)
+        elif coding == spec.IUV:
+            values = generator.integers(0, (25, 256, 256), array.shape)
         elif array.dtype == np.uint8:
             values = generator.integers(0, 256, array.shape)
         elif "flow" in name:
             values = generator.uniform(-4.0, 4.0, array.shape)
+        elif "joints" in name:
+            values = generator.uniform((-1.0, -1.0, 0.5), 1.0, array.shape)
         else:
             values = generator.uniform(0.0, 1.0, array.shape)
         batch[name] = values.astype(array.dtype)
@@ -169,7 +238,7 @@ def run(config: Any, options: Options) -> dict[str, Any]:
       options: what to measure.
 
     Returns:
-      What `table` prints, ready for JSON. Times are in seconds, rates per second.
+      What `benchmark_table.table` prints, ready for JSON. Times are in seconds, rates per second.
 
     Raises:
       UserError: as `prepare`, or for an unknown or missing peer.
@@ -187,15 +256,14 @@ def run(config: Any, options: Options) -> dict[str, Any]:
         "commit": machine.commit(),
         "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else -1.0,
         "method": config_lib.method_fields(config) | {"parameters": parameters(subject)},
-        "sizes": options.sizes,
+        "sizes": options.window_sizes(config),
+        "training_sizes": options.training_sizes(config),
         "matrix_peak_flops_per_s": peak,
     }
-    logging.info("timing forward and the training step")
-    for name, call, program, count in (
-        ("forward", subject.forward, subject.forward_program, sum(subject.forward_flops.values())),
-        ("step", subject.step, subject.step_program, subject.step_flops),
-    ):
-        found = timing.measure(call, runs=options.runs)
+    logging.info("timing synthesis and the training step")
+    for name, call in subject.calls.items():
+        found, program = timing.measure(call, runs=options.runs), subject.programs[name]
+        count = subject.flops[name]
         result[name] = found.summary() | {
             "per_s": 1.0 / found.median,
             "clips_per_s": options.batch / found.median,
@@ -205,9 +273,12 @@ def run(config: Any, options: Options) -> dict[str, Any]:
             "compile_s": program.compile_seconds,
             "xla_flops": program.executed_flops,
         }
+        if name in ("forward", "animate"):
+            frames = options.batch * result["sizes"]["t"]
+            result[name]["s_per_frame"] = found.median / frames
     result["operations"] = {
         name: timing.measure(call, runs=_OPERATION_RUNS).summary()
-        for name, call in operations().items()
+        for name, call in operations.calls().items()
     }
     result["peak_memory_gib"] = machine.peak_memory_gib()
     device = jax.local_devices()[0].memory_stats() or {}  # none on CPUs
@@ -230,39 +301,16 @@ def parameters(subject: Subject) -> dict[str, int]:
     }
 
 
-def operation_inputs() -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """The inputs of the single operations: 64-channel features and a flow; frames and frames."""
-    generator = np.random.default_rng(0)
-    features = generator.normal(size=(1, 256, 256, 64)).astype(np.float32)
-    flow = generator.uniform(-6.0, 6.0, size=(1, 256, 256, 2)).astype(np.float32)
-    frames = generator.uniform(size=(2, 8, 256, 256, 3)).astype(np.float32)
-    return {"warp": (features, flow), "ssim": (frames[0], frames[1])}
-
-
-def operations() -> dict[str, Any]:
-    """{name: call}: single operations, forward with the gradients of both or of one input."""
-
-    def warped(features: jax.Array, flow: jax.Array) -> jax.Array:
-        return jnp.square(geometry.warp(features, flow)).mean()
-
-    def similarity(video: jax.Array, truth: jax.Array) -> jax.Array:
-        return image.ssim(video, truth).mean()
-
-    warp = jax.jit(jax.value_and_grad(warped, argnums=(0, 1)))
-    ssim = jax.jit(jax.value_and_grad(similarity))
-    inputs = jax.device_put(operation_inputs())
-    return {"warp": lambda: warp(*inputs["warp"]), "ssim": lambda: ssim(*inputs["ssim"])}
-
-
 def _time_loader(config: Any, method: base.Method, options: Options) -> dict[str, float]:
     """Clips per second of the training loader, alone on the machine."""
     from psrjax.data import loader  # grain and ArrayRecord, which a bare machine has not
 
     data = config.data.copy_and_resolve_references()
+    sizes = options.training_sizes(config)
     with data.unlocked():
         data.path = options.data
         data.crop = (options.height, options.width)
-        data.sampling.k = data.sampling.t = options.frames
+        data.sampling.k, data.sampling.t = sizes["k"], sizes["t"] - data.sampling.history
     batches = loader.train_batches(
         data, method.reads, batch=options.batch, seed=config.seed, start_step=0
     )
@@ -276,63 +324,3 @@ def _time_loader(config: Any, method: base.Method, options: Options) -> dict[str
     finally:
         batches.close()
     return {"batches": count, "clips_per_s": options.batch * count / seconds}
-
-
-def table(result: Mapping[str, Any]) -> str:
-    """The result as lines of text."""
-    sizes, method = result["sizes"], result["method"]
-    width = f", width {method['width']}" if "width" in method else ""
-    lines = [
-        f"{result['machine']}; load {result['load_average']:.1f}",
-        f"{result['versions']}; commit {result['commit'] or 'unknown'}",
-        f"{method['name']} {method['stage']}{width}, {sizes['b']} × {sizes['t']} frames of "
-        f"{sizes['h']}x{sizes['w']}, {method['dtype']}; parameters "
-        + ", ".join(f"{net} {count:,}" for net, count in method["parameters"].items()),
-        f"matrix-product peak, same run: {result['matrix_peak_flops_per_s'] / 1e9:.0f} GFLOP/s",
-        "",
-        f"{'':12}{'median':>10} {'quartiles':>17} {'per s':>8} {'clips/s':>8} {'GFLOP':>8} "
-        f"{'GFLOP/s':>8} {'of peak':>8} {'compile':>8}",
-    ]
-    for name in ("forward", "step"):
-        row = result[name]
-        lines.append(
-            f"{name:12}{_milliseconds(row)} {row['per_s']:8.3f} {row['clips_per_s']:8.3f} "
-            f"{row['flops'] / 1e9:8.1f} {row['flops_per_s'] / 1e9:8.1f} "
-            f"{row['fraction_of_peak']:8.1%} {row['compile_s']:6.1f} s"
-        )
-    for name, row in result["operations"].items():
-        lines.append(f"{name + ' + grad':12}{_milliseconds(row)}")
-    if "loader" in result:
-        lines.append(f"loader      {result['loader']['clips_per_s']:.1f} clips/s")
-    device = result["peak_device_memory_gib"]
-    on_device = f", {device:.2f} GiB on the device" if device else ""
-    lines.append(f"peak memory {result['peak_memory_gib']:.2f} GiB{on_device}")
-    if "against" in result:
-        lines += ["", *_against(result["against"])]
-    return "\n".join(lines)
-
-
-def _milliseconds(row: Mapping[str, float]) -> str:
-    quartiles = f"{row['quartile_low_s'] * 1e3:.1f}..{row['quartile_high_s'] * 1e3:.1f}"
-    return f"{row['median_s'] * 1e3:7.1f} ms {quartiles:>17}"
-
-
-def _against(found: Mapping[str, Any]) -> list[str]:
-    lines = [
-        f"against {found['versions']}, {found['threads']} threads, {found['format']}",
-        f"same parameters ({found['parameters']:,}), same FLOPs per layer; step "
-        f"{found['step_gflop']:.1f} GFLOP by formula, {found['peer_step_gflop']:.1f} by PyTorch's "
-        "counter",
-        f"outputs differ by {found['output_difference']:.1e} at most, the step's logged values by "
-        f"{found['log_difference']:.1e} of their size",
-        f"{'':12}{'psrjax':>10} {'peer':>10} {'ratio':>7} {'quartiles':>14} {'pairs':>6}",
-    ]
-    for name, row in found["pairs"].items():
-        ratio = row["ratio"]
-        quartiles = f"{ratio['quartile_low_s']:.2f}..{ratio['quartile_high_s']:.2f}"
-        ours, theirs = row["psrjax"]["median_s"] * 1e3, row["peer"]["median_s"] * 1e3
-        lines.append(
-            f"{name:12}{ours:7.1f} ms {theirs:7.1f} ms {ratio['median_s']:7.2f} "
-            f"{quartiles:>14} {ratio['runs']:6d}"
-        )
-    return lines

@@ -1,5 +1,26 @@
-"""The benchmark against PyTorch: the same network and step, checked to be the same, in one run."""
+"""The benchmark against PyTorch: the same network and step, checked to be the same, in one run.
 
+Method NAME takes part if there is a `psrjax/training/peer_NAME.py` with a class `Peer`. To write
+one, subclass `psrjax.training.peer.Peer` (its docstring is the interface; `peer_psrnet.py` and
+`peer_internet.py` are examples):
+
+  - its children are the method's nets (of this stage), named as the top level of the parameters;
+    inside, modules carry the names of the JAX tree, so weights are copied by name: `Conv` is
+    `nn.Conv2d`/`nn.Conv3d`, `ConvTranspose` likewise, norms are PyTorch's, biases where JAX has
+    them. Wider translations (spectral vectors, say) go into an override of `load`;
+  - `supported` names the fields of `config.method` that it fixes, and their values;
+  - `loss(turn, batch, shared)` gives the raw terms under the method's names, `start` and
+    `synthesize` the video; `decode` gives arrays with the contract's axes, and `pictures` and
+    `volume` turn them channels first;
+  - random losses: `draw` keeps JAX's random numbers for the check.
+
+`compare` then makes both, copies the weights, and refuses to time what is not the same: parameters
+of every net, FLOPs of every convolution, each term and gradient norm of one step, and the video.
+`tests/training/test_benchmark.py` has one slow test over all peers; add your method's small config.
+"""
+
+import importlib
+import importlib.util
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,21 +30,23 @@ import numpy as np
 from psrjax.errors import UserError
 from psrjax.training import benchmark, machine
 from psrjax.training import benchmark_flops as flops
+from psrjax.training import benchmark_operations as operations
 from psrjax.training import benchmark_timing as timing
+from psrjax.training import step as steps
 
 try:
     import torch
-    import torch.nn.functional as F
     from torch.utils.flop_counter import FlopCounterMode
 
-    from psrjax.training import peer_torch
+    from psrjax.training import peer as peers
+    from psrjax.training import peer_operations
 except ImportError as error:
     raise UserError(
         "--against=torch: PyTorch is not installed; `pip install psrjax[peer]`, or torch alone"
     ) from error
 
 _TOLERANCE = 2e-3  # of float32 results, relative to their size
-_SSIM_SIZE, _SSIM_SIGMA = 11, 1.5
+_LEAST = 1e-6  # logged values under this count as this
 
 
 def compare(subject: benchmark.Subject, config: Any, options: benchmark.Options) -> dict[str, Any]:
@@ -35,23 +58,19 @@ def compare(subject: benchmark.Subject, config: Any, options: benchmark.Options)
       options: sizes and pairs.
 
     Returns:
-      Numbers for `benchmark.table` and JSON; ratios are psrjax's time by the peer's.
+      Numbers for `benchmark_table.table` and JSON; ratios are psrjax's time by the peer's.
 
     Raises:
       UserError: for a method, stage or field that the peer has not; if the two are not the same.
     """
-    _check_supported(config)
+    kind = peer_class(config)
     torch.set_num_threads(machine.cores())
-    wire = {name: np.array(array) for name, array in subject.batch.items()}
-    peer, memory_format = _faster_peer(subject, config, wire)
-    checks = _check_same(subject, peer, wire)
-    pairs = {
-        "forward": _forward_pairs(subject, peer, wire, options),
-        "step": _step_pairs(subject, peer, wire, options),
-    }
-    peers = _operations()
-    for name, call in benchmark.operations().items():
-        pairs[f"{name} + grad"] = timing.measure_pairs(call, peers[name], pairs=options.pairs * 3)
+    peer, memory_format = _faster_peer(kind, subject, config)
+    checks = check_same(subject, peer)
+    pairs = _pairs(subject, peer, options)
+    others = peer_operations.calls()
+    for name, call in operations.calls().items():
+        pairs[name] = timing.measure_pairs(call, others[name], pairs=options.pairs * 3)
     return {
         "versions": f"PyTorch {torch.__version__}",
         "threads": torch.get_num_threads(),
@@ -68,50 +87,43 @@ def compare(subject: benchmark.Subject, config: Any, options: benchmark.Options)
     }
 
 
-def _check_supported(config: Any) -> None:
-    wanted = {
-        "stage": ("layer1", "layer2"),
-        "decoder": ("separate_heads",),
-        "encoder": ("concat_videos",),
-        "recon_regions": ("bvo",),
-        "warp_scope": ("mesh",),
-        "perceptual": ("off",),
-        "prior": ("texture",),
-        "norm": ("batch",),
-        "video_critic": (True,),
-        "alpha": (0.5,),
-        "zeta": (0.1,),
-        "blocks": (6,),
-        "critic_width": (64,),
-        "critic_layers": (3,),
-        "video_width": (64,),
-        "video_depth": (4,),
-        "dtype": ("float32",),
-    }
-    if config.method.name != "psrnet":
-        raise UserError(f"--against=torch: there is no peer of {config.method.name}; use psrnet")
-    for name, values in wanted.items():
-        if config.method[name] not in values:
+def peer_class(config: Any) -> type["peers.Peer"]:
+    """The peer of the config's method, if it has one for these fields."""
+    name = config.method.name
+    module = f"psrjax.training.peer_{name}"
+    if importlib.util.find_spec(module) is None:
+        raise UserError(f"--against=torch: there is no peer of {name} (no peer_{name}.py)")
+    kind = importlib.import_module(module).Peer
+    for field, values in kind.supported.items():
+        if config.method[field] not in values:
             known = " or ".join(map(str, values))
             raise UserError(
-                f"--against=torch: the peer has config.method.{name}={known} only, not "
-                f"{config.method[name]}"
+                f"--against=torch: the peer has config.method.{field}={known} only, not "
+                f"{config.method[field]}"
             )
+    return kind
+
+
+def build(
+    kind: type["peers.Peer"], subject: benchmark.Subject, config: Any, *, channels_last: bool
+) -> "peers.Peer":
+    """A peer with the subject's weights."""
+    pretrained = {
+        name: jax.tree.map(lambda leaf: torch.from_numpy(np.array(leaf)), dict(weights))
+        for name, weights in subject.weights.items()
+    }
+    peer = kind(config, pretrained, channels_last=channels_last).prepare(subject.method.turns)
+    peer.load(subject.trained)
+    return peer
 
 
 def _faster_peer(
-    subject: benchmark.Subject, config: Any, wire: Mapping
-) -> tuple["peer_torch.Peer", str]:
-    """The peer with the subject's weights, in the memory format that trains faster here."""
-    found = []
+    kind: type["peers.Peer"], subject: benchmark.Subject, config: Any
+) -> tuple["peers.Peer", str]:
+    """The peer in the memory format that trains faster here."""
+    found, wire = [], _wire(subject.batch)
     for channels_last in (False, True):
-        peer = peer_torch.Peer(
-            int(config.method.stage.removeprefix("layer")),
-            config.method.width,
-            rate=config.optimizer.generator.learning_rate,
-            channels_last=channels_last,
-        )
-        peer.load(subject.state.variables)
+        peer = build(kind, subject, config, channels_last=channels_last)
         peer.set_training(True)
         seconds = min(timing.measure(lambda peer=peer: peer.step(wire), runs=3).seconds)
         found.append((seconds, "channels last" if channels_last else "channels first", peer))
@@ -119,23 +131,37 @@ def _faster_peer(
     return peer, f"{name} (step {fast * 1e3:.0f} ms; {other} {slow * 1e3:.0f} ms)"
 
 
-def _check_same(subject: benchmark.Subject, peer: "peer_torch.Peer", wire: Mapping) -> dict:
-    """Parameters, FLOPs, one step's losses and gradients, and the video; raises if they differ."""
+def _wire(batch: Mapping) -> dict[str, np.ndarray]:
+    return {name: np.array(array) for name, array in batch.items()}
+
+
+def check_same(subject: benchmark.Subject, peer: "peers.Peer") -> dict[str, Any]:
+    """Parameters, FLOPs, one step's losses and gradients, and the video.
+
+    Raises:
+      UserError: if they differ.
+    """
+    wire, window = _wire(subject.batch), _wire(subject.window)
     ours, theirs = benchmark.parameters(subject), _parameters(peer)
     if ours != theirs:
         raise UserError(f"--against=torch: parameters differ: {ours} here, {theirs} in PyTorch")
-    peer.load(subject.state.variables)
+    peer.load(subject.trained)
     peer.set_training(False)
-    layers = _forward_flops(peer, wire)
+    layers = _forward_flops(peer, window)
     if layers != subject.forward_flops:
-        raise UserError("--against=torch: FLOPs per layer differ")
+        odd = sorted(set(layers.items()) ^ set(subject.forward_flops.items()))[0]
+        raise UserError(f"--against=torch: FLOPs per layer differ, first at {odd}")
     peer.set_training(True)
+    rngs = steps.first_streams(subject.state)
+    peer.draw(subject.method, subject.trained, rngs, subject.batch)
     log = peer.step(wire) | peer.gradient_norms()
     mine = {name: float(value) for name, value in subject.step().items()}
-    log_difference = max(abs(mine[name] - log[name]) / abs(log[name]) for name in log)
-    peer.load(subject.state.variables)  # the step's statistics, so that the video is not flat
+    log_difference = max(
+        abs(mine[name] - value) / max(abs(value), _LEAST) for name, value in log.items()
+    )
+    peer.load(subject.trained)  # the step's statistics, so that the video is not flat
     peer.set_training(False)
-    ours, theirs = np.asarray(subject.forward()), peer(wire).movedim(1, -1).numpy()
+    ours, theirs = np.asarray(subject.synthesize()), peer(window).numpy()
     output_difference = float(np.abs(ours - theirs).max())
     if not (log_difference < _TOLERANCE and output_difference < _TOLERANCE):
         raise UserError(
@@ -147,22 +173,21 @@ def _check_same(subject: benchmark.Subject, peer: "peer_torch.Peer", wire: Mappi
         peer.step(wire)
     return {
         "parameters": sum(_parameters(peer).values()),
-        "step_gflop": subject.step_flops / 1e9,
+        "step_gflop": subject.flops["step"] / 1e9,
         "peer_step_gflop": counter.get_total_flops() / 1e9,
         "output_difference": output_difference,
         "log_difference": log_difference,
     }
 
 
-def _parameters(peer: "peer_torch.Peer") -> dict[str, int]:
-    names = {name: f"critic{peer.layer}" if name == "critic" else name for name in peer._modules}
+def _parameters(peer: "peers.Peer") -> dict[str, int]:
     return {
-        names[name]: sum(parameter.numel() for parameter in net.parameters())
+        name: sum(parameter.numel() for parameter in net.parameters())
         for name, net in peer.named_children()
     }
 
 
-def _forward_flops(peer: "peer_torch.Peer", wire: Mapping) -> dict[str, int]:
+def _forward_flops(peer: "peers.Peer", wire: Mapping) -> dict[str, int]:
     found: dict[str, int] = {}
 
     def hook(path: str) -> Callable:
@@ -185,66 +210,33 @@ def _forward_flops(peer: "peer_torch.Peer", wire: Mapping) -> dict[str, int]:
     return found
 
 
-def _forward_pairs(subject, peer, wire, options) -> timing.Pairs:
+def _pairs(
+    subject: benchmark.Subject, peer: "peers.Peer", options: benchmark.Options
+) -> dict[str, timing.Pairs]:
+    """Synthesis and the training step, each in turn with the peer's."""
+    wire, window = _wire(subject.batch), _wire(subject.window)
     peer.set_training(False)
-    return timing.measure_pairs(subject.forward, lambda: peer(wire), pairs=options.pairs)
-
-
-def _step_pairs(subject, peer, wire, options) -> timing.Pairs:
-    peer.set_training(True)
-    return timing.measure_pairs(subject.step, lambda: peer.step(wire), pairs=options.pairs)
-
-
-def _operations() -> dict[str, Callable[[], Any]]:
-    """{name: call} of the single operations of `benchmark.operations`, as PyTorch does them."""
-    inputs = benchmark.operation_inputs()
-    features, flow, video, truth = (
-        torch.from_numpy(array).movedim(-1, 1).contiguous()
-        for array in (*inputs["warp"], *inputs["ssim"])
-    )
-
-    def warp(features: torch.Tensor) -> Callable[[], Any]:
-        features, moving = features.requires_grad_(), flow.clone().requires_grad_()
-
-        def call() -> Any:
-            loss = peer_torch.warp(features, moving).square().mean()
-            return loss.detach(), torch.autograd.grad(loss, (features, moving))
-
-        return call
-
-    def ssim() -> Any:
-        loss = _ssim(moving_video, truth).mean()
-        return loss.detach(), torch.autograd.grad(loss, moving_video)
-
-    moving_video = video.clone().requires_grad_()
-    layouts = {
-        layout: warp(features.clone(memory_format=layout))
-        for layout in (torch.contiguous_format, torch.channels_last)
+    carry = peer.begin(window)
+    synthesis = {
+        "forward": lambda: peer(window),
+        "start": lambda: peer.begin(window),
+        "animate": lambda: peer.go_on(window, carry),
     }
-    times = {key: timing.measure(call, runs=5).median for key, call in layouts.items()}
-    return {"warp": layouts[min(times, key=times.get)], "ssim": ssim}
-
-
-def _ssim(video: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """SSIM with separable Gaussian windows, depthwise over one stack of the five maps."""
-    channels = video.shape[1]
-    offsets = torch.arange(_SSIM_SIZE) - _SSIM_SIZE // 2
-    window = torch.exp(-(offsets**2) / (2 * _SSIM_SIGMA**2))
-    window = (window / window.sum()).expand(channels, 1, -1)
-    maps = torch.cat([video, truth, video * video, truth * truth, video * truth])
-    maps = F.conv2d(maps, window[:, :, None], groups=channels)
-    maps = F.conv2d(maps, window[..., None], groups=channels)
-    mean_x, mean_y, xx, yy, xy = maps.chunk(5)
-    structure = 2 * (xy - mean_x * mean_y) + 0.03**2
-    luminance = 2 * mean_x * mean_y + 0.01**2
-    below = (xx - mean_x**2 + yy - mean_y**2 + 0.03**2) * (mean_x**2 + mean_y**2 + 0.01**2)
-    return structure * luminance / below
+    pairs = {
+        name: timing.measure_pairs(call, synthesis[name], pairs=options.pairs)
+        for name, call in subject.calls.items()
+        if name in synthesis
+    }
+    peer.set_training(True)
+    step = timing.measure_pairs(subject.step, lambda: peer.step(wire), pairs=options.pairs)
+    return {**pairs, "step": step}
 
 
 def values() -> dict[str, tuple[float, float]]:
     """{operation: (psrjax's value, PyTorch's)}: that both sides compute the same."""
-    peers = _operations()
+    others = peer_operations.calls()
     return {
-        name: (float(jax.device_get(call()[0])), float(peers[name]()[0]))
-        for name, call in benchmark.operations().items()
+        name: (float(jax.device_get(call()[0])), float(others[name]()[0]))
+        for name, call in operations.calls().items()
+        if name.endswith("grad")
     }

@@ -40,7 +40,7 @@ def make_step(
     """
 
     def step(state: TrainState, batch: Mapping, pretrained: Mapping):
-        key = jax.random.fold_in(state.rng, state.step)
+        key = _step_key(state)
         micro = _split(spec.decode(batch), accumulate)
         params, stats, opt = dict(state.params), state.stats, dict(state.opt)
         log, shared, checks = {}, {}, []
@@ -67,6 +67,19 @@ def make_step(
         ), log
 
     return step
+
+
+def first_streams(state: TrainState) -> dict[str, jax.Array]:
+    """The random streams of the next step's first loss (its first turn and micro-batch)."""
+    return _streams(jax.random.fold_in(jax.random.fold_in(_step_key(state), 0), 0))
+
+
+def _step_key(state: TrainState) -> jax.Array:
+    return jax.random.fold_in(state.rng, state.step)
+
+
+def _streams(key: jax.Array) -> dict[str, jax.Array]:
+    return dict(zip(STREAMS, jax.random.split(key, len(STREAMS))))
 
 
 def jit_step(step: Callable, state: Any, batch: Any, replicated: Any) -> Callable:
@@ -136,7 +149,7 @@ def _terms(method: Method, state: TrainState, batch: Mapping, pretrained: Any) -
 
 def _call(method, turn, params, stats, inputs, pretrained, key):
     """(what the turn's loss returns, the collections after it)."""
-    rngs = dict(zip(STREAMS, jax.random.split(key, len(STREAMS))))
+    rngs = _streams(key)
     variables, mutable = {"params": params, **stats}, list(stats)
     batch, shared = inputs
     return method.apply(

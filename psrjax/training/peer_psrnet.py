@@ -1,18 +1,17 @@
-"""PSR-Net's networks and training step in PyTorch, for `psrjax bench --against torch` only.
+"""PSR-Net's networks and losses in PyTorch, for `psrjax bench --against torch` only.
 
 Written from the same tables as `psrjax.models` (common.md §2-§3, psrnet.md §6-§8), channels first
-as PyTorch has it. Modules carry the names of the JAX parameter tree, so that `load` copies weights
-across by name. Everything that PyTorch offers to be fast on its own ground is used: in-place
-activations, the fused Adam, critics that do not compute gradients of their weights in the
-generator's turn, and either memory format.
+as PyTorch has it. Modules carry the names of the JAX parameter tree.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from psrjax.training import peer
 
 LEAK = 0.2  # slope of every critic's LeakyReLU
 
@@ -229,153 +228,71 @@ class Critics(nn.Module):
         return logits
 
 
-class Peer(nn.Module):
-    """A stage of PSR-Net: nets by the names of the JAX tree, two turns, an optimizer each.
+class Peer(peer.Peer):
+    """A stage of PSR-Net: layer 1, or layer 2 on the frozen layer 1."""
 
-    Args:
-      layer: 1 or 2, which layer is trained; layer 2 runs on the frozen layer 1.
-      base: channels of the stems.
-      rate: Adam's learning rate; its betas are the paper's.
-      channels_last: the memory format of activations and kernels.
-    """
+    supported = {
+        "stage": ("layer1", "layer2"),
+        "decoder": ("separate_heads",),
+        "encoder": ("concat_videos",),
+        "recon_regions": ("bvo",),
+        "warp_scope": ("mesh",),
+        "perceptual": ("off",),
+        "prior": ("texture",),
+        "norm": ("batch",),
+        "video_critic": (True,),
+        "alpha": (0.5,),
+        "zeta": (0.1,),
+        "blocks": (6,),
+        "critic_width": (64,),
+        "critic_layers": (3,),
+        "video_width": (64,),
+        "video_depth": (4,),
+        "video_time_padding": (1,),
+        "dtype": ("float32",),
+    }
 
-    def __init__(self, layer: int, base: int, *, rate: float, channels_last: bool):
-        super().__init__()
-        self.layer1 = Reconstruction(base)
-        self.critic = Critics(video=layer > 1)
-        if layer > 1:
-            self.layer2 = Refinement(base)
-        self.layer = layer
-        self.format = torch.channels_last_3d if channels_last else torch.contiguous_format
-        if channels_last:
-            for module in self.modules():
-                if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
-                    module.to(memory_format=torch.channels_last_3d)
-                elif isinstance(module, nn.Conv2d):
-                    module.to(memory_format=torch.channels_last)
-        adam = {"lr": rate, "betas": (0.5, 0.999), "fused": True}
-        self.optimizers = {
-            "generator": torch.optim.Adam(self.player.parameters(), **adam),
-            "discriminator": torch.optim.Adam(self.critic.parameters(), **adam),
-        }
-        if layer > 1:
-            self.layer1.requires_grad_(False)
-
-    @property
-    def player(self) -> nn.Module:
-        """The generator that this stage trains."""
-        return getattr(self, f"layer{self.layer}")
-
-    def set_training(self, training: bool) -> None:
-        """Batch statistics (True) or the kept ones; layer 1 always keeps its own below layer 2."""
-        self.train(training)
+    def __init__(self, config: Any, pretrained: Mapping, *, channels_last: bool):
+        super().__init__(config, pretrained, channels_last=channels_last)
+        width = config.method.width
+        self.layer = int(config.method.stage.removeprefix("layer"))
+        self.layer1 = Reconstruction(width)
         if self.layer > 1:
-            self.layer1.eval()
+            self.layer2 = Refinement(width)
+        self.add_module(f"critic{self.layer}", Critics(video=self.layer > 1))
 
-    @torch.no_grad()
-    def load(self, variables: Mapping[str, Mapping]) -> None:
-        """Copies parameters and statistics of the JAX state into these nets.
-
-        Args:
-          variables: {"params": …, "batch_stats": …}, nested dicts of arrays.
-
-        Raises:
-          KeyError: if the JAX tree has no such name; ValueError if a shape differs.
-        """
-        modules = dict(self.named_modules())
-        for name, tensor in [*self.named_parameters(), *self.named_buffers()]:
-            path, _, kind = name.rpartition(".")
-            if kind == "num_batches_tracked":
-                continue
-            collection, leaf = _NAMES[kind]
-            if kind == "weight" and isinstance(modules[path], nn.BatchNorm2d | nn.BatchNorm3d):
-                leaf = "scale"
-            tree = variables[collection]
-            for part in path.replace("critic", f"critic{self.layer}").split("."):
-                tree = tree[part]
-            array = torch.from_numpy(np.array(tree[leaf]))
-            if leaf == "kernel":
-                array = array.movedim((-1, -2), (0, 1))
-                if isinstance(modules[path], nn.ConvTranspose3d):
-                    array = array.transpose(0, 1)
-            if array.shape != tensor.shape:
-                raise ValueError(f"{name}: {tuple(tensor.shape)} here, {tuple(array.shape)} there")
-            tensor.copy_(array)
-
-    def decode(self, wire: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
-        """A wire batch (`psrjax.data.spec`) as floats, channels first, depth in three channels."""
-        batch = {}
-        for key in ("source", "target", "target_prior"):
-            batch[key] = torch.from_numpy(wire[key]).float() / 127.5 - 1
-        depth = torch.from_numpy(wire["target_depth"]).float() * 2 - 1
+    def decode(self, wire: Mapping) -> peer.Decoded:
+        """Channels first, depth in three channels."""
+        batch = super().decode(wire)
+        depth = batch["target_depth"] * 2 - 1
         batch["target_depth"] = depth.expand(*depth.shape[:-1], 3)
-        batch["target_mesh_flow"] = torch.from_numpy(wire["target_mesh_flow"]).float()
-        batch["target_visibility"] = torch.from_numpy(wire["target_visibility"])
-        return {
-            key: value.movedim(-1, 1).contiguous(memory_format=self.format)
-            for key, value in batch.items()
-        }
+        return {name: self.volume(value) for name, value in batch.items()}
 
-    @torch.no_grad()
-    def forward(self, wire: Mapping[str, np.ndarray]) -> torch.Tensor:
-        """The video of this stage with the kept statistics, (b, 3, t, h, w); see `set_training`."""
-        return self._video(self.decode(wire)).clamp(-1.0, 1.0)
+    def synthesize(self, batch: peer.Batch, carry: Any) -> torch.Tensor:
+        """The estimate of the last layer."""
+        return self._video(batch).clamp(-1.0, 1.0).movedim(1, -1)
 
-    def _video(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        if self.layer == 1:
-            return self.layer1(batch)
-        with torch.no_grad():
-            estimate = self.layer1(batch)
-        return self.layer2(batch, estimate)
+    def _video(self, batch: peer.Batch) -> torch.Tensor:
+        estimate = self.layer1(batch)
+        return estimate if self.layer == 1 else self.layer2(batch, estimate)
 
-    def step(self, wire: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """One training step: the generator's turn, then the discriminator's on the same fakes."""
-        batch = self.decode(wire)
+    def loss(
+        self, turn: str, batch: peer.Batch, shared: peer.Batch
+    ) -> tuple[peer.Terms, peer.Decoded]:
+        """Eq. 4 or 5 without the perceptual term, and the critics' side."""
         source, target = batch["source"], batch["target"]
-        self.critic.requires_grad_(False)
+        critic = getattr(self, f"critic{self.layer}")
+        if turn == "discriminator":
+            real, fake = critic(source, target), critic(source, shared["video"])
+            return {
+                f"adversarial_{name}": 0.5 * (_judged(real[name], True) + _judged(logits, False))
+                for name, logits in fake.items()
+            }, {}
         video = self._video(batch)
         if self.layer == 1:
             pixel = region_huber(video, target, batch["target_visibility"])
         else:
             pixel = 3 * F.smooth_l1_loss(video, target)
-        fooled = {name: _judged(x, True) for name, x in self.critic(source, video).items()}
-        self._update("generator", pixel + 0.01 * sum(fooled.values()))
-        self.critic.requires_grad_(True)
-        real, fake = self.critic(source, target), self.critic(source, video.detach())
-        told = {n: 0.5 * (_judged(real[n], True) + _judged(fake[n], False)) for n in real}
-        self._update("discriminator", sum(told.values()))
-        return {
-            "generator/reconstruction": pixel.item(),
-            **{f"generator/adversarial_{name}": loss.item() for name, loss in fooled.items()},
-            **{f"discriminator/adversarial_{name}": loss.item() for name, loss in told.items()},
-        }
-
-    def _update(self, turn: str, loss: torch.Tensor) -> None:
-        self.optimizers[turn].zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizers[turn].step()
-
-    def gradient_norms(self) -> dict[str, float]:
-        """{turn/grad_norm} of the last step."""
-        nets = {"generator": self.player, "discriminator": self.critic}
-        return {
-            f"{turn}/grad_norm": float(
-                torch.stack([parameter.grad.norm() for parameter in net.parameters()]).norm()
-            )
-            for turn, net in nets.items()
-        }
-
-    def convolutions(self) -> dict[str, nn.Module]:
-        """{path of the layer, as in the JAX tree: module}."""
-        kinds = nn.Conv2d | nn.Conv3d | nn.ConvTranspose3d
-        named = {name: module for name, module in self.named_modules() if isinstance(module, kinds)}
-        return {name.replace(".", "/"): module for name, module in named.items()}
-
-
-# PyTorch's name of an array -> the collection and the name in the JAX tree (a norm's weight: scale)
-_NAMES = {
-    "weight": ("params", "kernel"),
-    "bias": ("params", "bias"),
-    "running_mean": ("batch_stats", "mean"),
-    "running_var": ("batch_stats", "var"),
-}
+        fooled = critic(source, video)
+        terms = {f"adversarial_{name}": _judged(logits, True) for name, logits in fooled.items()}
+        return {"reconstruction": pixel, **terms}, {"video": video}

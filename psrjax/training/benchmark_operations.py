@@ -1,0 +1,58 @@
+"""Single operations that the benchmark times by themselves: warps, samples, SSIM."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from psrjax.metrics import image
+from psrjax.ops import geometry
+
+SIZE, CHANNELS = 256, 64
+
+
+def inputs() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """What each operation reads: features and a flow; features and a grid; frames and frames.
+
+    The grid is that of a first-order motion, smooth and partly outside the image; the flow jitters.
+    """
+    generator = np.random.default_rng(0)
+    features = generator.normal(size=(1, SIZE, SIZE, CHANNELS)).astype(np.float32)
+    flow = generator.uniform(-6.0, 6.0, size=(1, SIZE, SIZE, 2)).astype(np.float32)
+    frames = generator.uniform(size=(2, 8, SIZE, SIZE, 3)).astype(np.float32)
+    x, y = np.meshgrid(*(np.linspace(-1, 1, SIZE),) * 2)
+    moved = np.stack([0.9 * x - 0.2 * y + 0.1, 0.15 * x + 1.1 * y + 0.05 * np.sin(4 * x)], -1)
+    grid = moved[None].astype(np.float32)
+    return {"warp": (features, flow), "sample": (features, grid), "ssim": (frames[0], frames[1])}
+
+
+def calls() -> dict[str, Callable]:
+    """{name: call}; "… + grad" is forward and the gradients of both inputs, or SSIM's of one."""
+
+    def warped(features: jax.Array, flow: jax.Array) -> jax.Array:
+        return jnp.square(geometry.warp(features, flow)).mean()
+
+    def sample(features: jax.Array, grid: jax.Array) -> jax.Array:
+        return geometry.grid_sample(features, grid, align_corners=True)
+
+    def sampled(features: jax.Array, grid: jax.Array) -> jax.Array:
+        return jnp.square(sample(features, grid)).mean()
+
+    def similarity(video: jax.Array, truth: jax.Array) -> jax.Array:
+        return image.ssim(video, truth).mean()
+
+    arrays = jax.device_put(inputs())
+    programs = {
+        "warp + grad": ("warp", jax.value_and_grad(warped, argnums=(0, 1))),
+        "sample": ("sample", sample),
+        "sample + grad": ("sample", jax.value_and_grad(sampled, argnums=(0, 1))),
+        "ssim + grad": ("ssim", jax.value_and_grad(similarity)),
+    }
+    return {
+        name: _bound(jax.jit(program), arrays[key]) for name, (key, program) in programs.items()
+    }
+
+
+def _bound(program: Callable, arguments: tuple) -> Callable:
+    return lambda: program(*arguments)

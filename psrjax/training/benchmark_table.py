@@ -1,0 +1,76 @@
+"""The benchmark's result as lines of text."""
+
+from collections.abc import Mapping
+from typing import Any
+
+PROGRAMS = ("forward", "start", "animate", "step")
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """The result as lines of text."""
+    sizes, method = result["sizes"], result["method"]
+    width = f", width {method['width']}" if "width" in method else ""
+    lines = [
+        f"{result['machine']}; load {result['load_average']:.1f}",
+        f"{result['versions']}; commit {result['commit'] or 'unknown'}",
+        f"{method['name']} {method['stage']}{width}, {sizes['b']} × {sizes['t']} frames of "
+        f"{sizes['h']}x{sizes['w']}{_trained_on(result)}, {method['dtype']}; parameters "
+        + ", ".join(f"{net} {count:,}" for net, count in method["parameters"].items()),
+        f"matrix-product peak, same run: {result['matrix_peak_flops_per_s'] / 1e9:.0f} GFLOP/s",
+        "",
+        f"{'':14}{'median':>10} {'quartiles':>17} {'per s':>8} {'clips/s':>8} {'GFLOP':>8} "
+        f"{'GFLOP/s':>8} {'of peak':>8} {'compile':>8}",
+    ]
+    for name in (name for name in PROGRAMS if name in result):
+        row = result[name]
+        lines.append(
+            f"{name:14}{_milliseconds(row)} {row['per_s']:8.3f} {row['clips_per_s']:8.3f} "
+            f"{row['flops'] / 1e9:8.1f} {row['flops_per_s'] / 1e9:8.1f} "
+            f"{row['fraction_of_peak']:8.1%} {row['compile_s']:6.1f} s"
+        )
+    for name, row in result["operations"].items():
+        lines.append(f"{name:14}{_milliseconds(row)}")
+    for name in (name for name in PROGRAMS if "s_per_frame" in result.get(name, {})):
+        frame = result[name]["s_per_frame"]
+        lines.append(f"synthesis     {frame * 1e3:.1f} ms a frame, {1 / frame:.1f} frames/s")
+    if "loader" in result:
+        lines.append(f"loader        {result['loader']['clips_per_s']:.1f} clips/s")
+    device = result["peak_device_memory_gib"]
+    on_device = f", {device:.2f} GiB on the device" if device else ""
+    lines.append(f"peak memory   {result['peak_memory_gib']:.2f} GiB{on_device}")
+    if "against" in result:
+        lines += ["", *_against(result["against"])]
+    return "\n".join(lines)
+
+
+def _trained_on(result: Mapping[str, Any]) -> str:
+    """The frames of a training step, where they are not those of the window."""
+    sizes = result["training_sizes"]
+    same = all(sizes[axis] == result["sizes"][axis] for axis in "kt")
+    return "" if same else f" (trained on {sizes['k']} + {sizes['t']})"
+
+
+def _milliseconds(row: Mapping[str, float]) -> str:
+    quartiles = f"{row['quartile_low_s'] * 1e3:.1f}..{row['quartile_high_s'] * 1e3:.1f}"
+    return f"{row['median_s'] * 1e3:7.1f} ms {quartiles:>17}"
+
+
+def _against(found: Mapping[str, Any]) -> list[str]:
+    lines = [
+        f"against {found['versions']}, {found['threads']} threads, {found['format']}",
+        f"same parameters ({found['parameters']:,}), same FLOPs per layer; step "
+        f"{found['step_gflop']:.1f} GFLOP by formula, {found['peer_step_gflop']:.1f} by PyTorch's "
+        "counter",
+        f"outputs differ by {found['output_difference']:.1e} at most, the step's logged values by "
+        f"{found['log_difference']:.1e} of their size",
+        f"{'':14}{'psrjax':>10} {'peer':>10} {'ratio':>7} {'quartiles':>14} {'pairs':>6}",
+    ]
+    for name, row in found["pairs"].items():
+        ratio = row["ratio"]
+        quartiles = f"{ratio['quartile_low_s']:.2f}..{ratio['quartile_high_s']:.2f}"
+        ours, theirs = row["psrjax"]["median_s"] * 1e3, row["peer"]["median_s"] * 1e3
+        lines.append(
+            f"{name:14}{ours:7.1f} ms {theirs:7.1f} ms {ratio['median_s']:7.2f} "
+            f"{quartiles:>14} {ratio['runs']:6d}"
+        )
+    return lines
