@@ -1,15 +1,37 @@
 """The contextual loss: how well each feature finds one of its own kind in another picture."""
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from psrjax.nn import hourglass
 from psrjax.ops import correlation
 
 # CoCosNet's layers and weights; relu3_2 is halved by means of 2x2 first.
 LAYERS = {"relu3_2": 2.0, "relu4_2": 4.0, "relu5_2": 8.0}
 HALVED = ("relu3_2",)
+
+
+def over_layers(
+    ours: Mapping[str, Array], theirs: Mapping[str, Array], *, chunk: int = 512
+) -> Float[Array, ""]:
+    """The weighted sum of `contextual_loss` over `LAYERS`, as CoCosNet takes it.
+
+    Args:
+      ours: {layer: (b h w c)} features of VGG-19.
+      theirs: the same of the truth.
+      chunk: see `contextual_loss`.
+    """
+    total = jnp.zeros(())
+    for name, weight in LAYERS.items():
+        pair = (ours[name], theirs[name])
+        if name in HALVED and min(ours[name].shape[1:3]) > 1:
+            pair = tuple(hourglass.mean_of_four(x) for x in pair)
+        total += weight * contextual_loss(*pair, chunk=chunk)
+    return total
 
 
 def contextual_loss(
@@ -25,6 +47,8 @@ def contextual_loss(
     of `theirs` over positions; A_ij = softmax_j(-d_ij / ((min_k d_ik + 1e-3) bandwidth)); CX = mean
     over i of max_j A_ij. The matrix of all pairs never exists whole: `chunk` of its rows at a time,
     and once more in the backward pass. `theirs` is constant.
+
+    `Departs from:` CoCosNet's switch PONO, which centres by the mean over channels at each place.
 
     Args:
       ours: features of the generated picture, from one layer.

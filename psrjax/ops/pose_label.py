@@ -111,9 +111,12 @@ def limb_distances(
 
 
 def distance(
-    joints: Float[Array, "*b 26 3"], others: Float[Array, "*b 26 3"]
-) -> Float[Array, "*b"]:
-    """The root mean squared distance of the COCO-18 that both have; 2, the width, for none."""
+    joints: Float[Array, "*m 26 3"], others: Float[Array, "*n 26 3"]
+) -> Float[Array, "..."]:
+    """The root mean squared distance of the COCO-18 that both have; 2, the width, for none.
+
+    Broadcasts over the leading axes.
+    """
     joints, others = joints[..., _VIEW, :], others[..., _VIEW, :]
     both = (joints[..., 2] > 0) & (others[..., 2] > 0)
     squares = jnp.square(joints[..., :2] - others[..., :2]).sum(-1)
