@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
@@ -31,6 +32,7 @@ from psrjax.ops import geometry, pose
 
 MEDIAPIPE = "mediapipe"
 CROPS = ("fixed", "follow", "whole")
+FINE = 2  # masks without an estimator are found in pictures so many times as large
 RUN = 64  # frames of one run: what is held in memory as streams
 _IN_MEMORY = 256 << 20  # bytes of frames; more lie in a temporary file
 
@@ -184,18 +186,9 @@ def prepare_clip(
         filled.joints, seen.masks, seen.times, seen.size,
         size=options.size, crop=options.crop, margin=options.margin,
     )  # fmt: skip
-    frames, masks = _cut(clip, options, seen, boxes, progress)
-    joints = preparation_crop.into(filled.joints, boxes)  # pixels of the crop, at its own scale
-    in_pixels = preparation_crop.scaled(joints, boxes, options.size)
-    moved = 0.0
-    if masks is None:
-        rough = 255 * preparation_masks.silhouettes(in_pixels, options.size).astype(np.uint8)
-        moved = preparation_masks.camera_motion(frames, rough)
-        still = moved < preparation_checks.MOVING and options.crop != "follow"
-        make = preparation_masks.against_room if still else preparation_masks.by_colour
-        masks = make(frames, in_pixels)
-    elif options.crop != "follow":
-        moved = preparation_masks.camera_motion(frames, masks)
+    footage = _footage(clip, options, seen, boxes, filled.joints, progress)
+    frames, masks = footage.frames, footage.masks
+    in_pixels = preparation_crop.scaled(filled.joints, boxes, options.size)
     plate = None if options.crop == "follow" else _plate(frames, masks, clip)
     report = preparation_checks.report(
         preparation_checks.Facts(
@@ -209,7 +202,7 @@ def prepare_clip(
             pieces=seen.person.pieces,
             boxes=boxes,
             stored=options.size,
-            camera_motion=moved,
+            camera_motion=footage.camera_motion,
             hole=None if plate is None else float(plate["hole"].mean()),
             notes=seen.notes,
             layout=seen.layout,
@@ -286,27 +279,73 @@ def mediapipe() -> estimator.Estimator:
     return estimator.Estimator()
 
 
+@dataclass(frozen=True)
+class _Footage:
+    """A clip at the stored size, and how far its room moves (a fraction of the width)."""
+
+    frames: np.ndarray
+    masks: np.ndarray
+    camera_motion: float
+
+
+def _footage(
+    clip: Clip,
+    options: Options,
+    seen: _Seen,
+    boxes: np.ndarray,
+    joints: np.ndarray,
+    progress: Callable[[str, int], None],
+) -> _Footage:
+    """A second pass over the video: its windows, and masks by frames where there are none yet.
+
+    These are found in pictures `FINE` times as large where the stored ones are small.
+    """
+    follows = options.crop == "follow"
+    if seen.masks:
+        frames, masks = _cut(clip, options, seen, boxes, options.size, progress)
+        return _Footage(
+            frames, masks, 0.0 if follows else preparation_masks.camera_motion(frames, masks)
+        )
+    fine = FINE if max(options.size) < 256 else 1
+    size = (options.size[0] * fine, options.size[1] * fine)
+    frames, _ = _cut(clip, options, seen, boxes, size, progress)
+    places = preparation_crop.scaled(joints, boxes, size)
+    drawn = preparation_masks.silhouettes(places, size)
+    moved = 0.0 if follows else preparation_masks.camera_motion(frames, np.uint8(255) * drawn)
+    still = not follows and moved < preparation_checks.MOVING
+    find = preparation_masks.against_room if still else preparation_masks.by_colour
+    masks = find(frames, places)
+    return _Footage(_smaller(frames, options.size), _smaller(masks, options.size), moved)
+
+
 def _cut(
     clip: Clip,
     options: Options,
     seen: _Seen,
     boxes: np.ndarray,
+    size: tuple[int, int],
     progress: Callable[[str, int], None],
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """A second pass: frames, and masks where there are some, cropped and at the stored size."""
-    count = len(seen.times)
-    frames = _array((count, *options.size, 3))
-    masks = _array((count, *options.size)) if seen.masks else None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Frames and masks, cropped and of `size`; masks are empty where none are known."""
+    frames = _array((len(seen.times), *size, 3))
+    masks = _array((len(seen.masks), *size))
     shots = preparation_footage.shots(clip.video, fps=options.fps)
     for index, shot in enumerate(shots):
         box = tuple(int(edge) for edge in boxes[index])
-        frames[index] = preparation_footage.cut(shot.frame.image, box, options.size)
-        if masks is not None:
-            masks[index] = preparation_footage.cut(
-                codec.decode_png(seen.masks[index]), box, options.size
-            )
+        frames[index] = preparation_footage.cut(shot.frame.image, box, size)
+        if seen.masks:
+            masks[index] = preparation_footage.cut(codec.decode_png(seen.masks[index]), box, size)
         progress("cut", 1)
     return frames, masks
+
+
+def _smaller(pictures: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    if pictures.shape[1:3] == size:
+        return pictures
+    result = _array((len(pictures), *size, *pictures.shape[3:]))
+    for index, picture in enumerate(pictures):
+        result[index] = cv2.resize(picture, size[::-1], interpolation=cv2.INTER_AREA)
+    return result
 
 
 def _array(shape: tuple[int, ...]) -> np.ndarray:

@@ -104,20 +104,11 @@ def _shifted(start: np.ndarray, length: int, picture: int) -> np.ndarray:
     return np.clip(start, 0, picture - length)
 
 
-def into(
-    joints: Float[np.ndarray, "t 26 3"], windows: Int[np.ndarray, "t 4"]
-) -> Float[np.ndarray, "t 26 3"]:
-    """Joints in pixels of their frame's window; missing ones stay zero."""
-    moved = joints.copy()
-    moved[..., :2] -= windows[:, None, [1, 0]]
-    return np.where(joints[..., 2:] > 0, moved, 0.0).astype(np.float32)
-
-
 def scaled(
     joints: Float[np.ndarray, "t 26 3"], windows: Int[np.ndarray, "t 4"], size: tuple[int, int]
 ) -> Float[np.ndarray, "t 26 3"]:
-    """Joints of windows in pixels of the stored frames (pixel centres at whole numbers)."""
+    """Joints of the picture in pixels of its windows at `size` (pixel centres at whole numbers)."""
     scale = np.asarray([size[1], size[0]]) / windows[:, None, [3, 2]]
-    places = (joints[..., :2] + 0.5) * scale - 0.5
+    places = (joints[..., :2] + 0.5 - windows[:, None, [1, 0]]) * scale - 0.5
     moved = np.concatenate([places, joints[..., 2:]], -1)
     return np.where(joints[..., 2:] > 0, moved, 0.0).astype(np.float32)

@@ -1,0 +1,271 @@
+"""What a stored data set holds: counts and ranges, a check of everything, pictures to look at."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+from tqdm import tqdm
+
+from psrjax import files
+from psrjax.data import codec, preparation_preview, sampling, spec, store, video
+from psrjax.data.source import Clip, Source
+from psrjax.errors import UserError
+from psrjax.ops import pose
+
+RUN = 32  # frames that are read at once
+SAMPLED = 24  # frames of a view from which ranges are told
+SHEET = 8  # frames of a row of the contact sheet
+ROWS = 40  # rows of a contact sheet at most
+
+
+def sources(directory: str | os.PathLike) -> dict[str, Source]:
+    """The splits of a data set, each opened; a file that is not whole is an error.
+
+    Raises:
+      UserError: as `Source` does.
+    """
+    return {split: Source(directory, split) for split in store.read_manifest(directory)["splits"]}
+
+
+def stats(directory: str | os.PathLike) -> dict[str, Any]:
+    """Counts, sizes and ranges, JSON-able.
+
+    Returns:
+      {"bytes", "streams", "splits": {split: {"clips", "views", "frames", "seconds", "sizes",
+      "fps", "shortest", "longest"}}, "ranges": {stream: {"low", "high", "mean"}}, "joints":
+      {"missing": {name: fraction}, "low_confidence": fraction}}; ranges are of `SAMPLED` frames of
+      each view, spread evenly.
+
+    Raises:
+      UserError: as `Source` does, and for records that are damaged.
+    """
+    opened = sources(directory)
+    ranges: dict[str, _Range] = {}
+    joints = []
+    for split, source in opened.items():
+        for clip in tqdm(source.clips, f"read {split}", unit="clip"):
+            for view in clip.views.values():
+                frames = np.unique(np.linspace(0, view.frames - 1, SAMPLED).round().astype(int))
+                loaded = source.load(clip.name, view.name, frames.tolist())
+                for stream in source.streams:
+                    if codec.STREAMS[stream].by_source:
+                        continue
+                    values = loaded.read(stream)
+                    ranges.setdefault(stream, _Range()).add(values)
+                    if stream == "joints":
+                        joints.append(values)
+    first = next(iter(opened.values()))
+    return {
+        "bytes": sum(f.stat().st_size for f in Path(directory).rglob("*") if f.is_file()),
+        "streams": {name: codec.STREAMS[name].meaning for name in first.streams},
+        "splits": {split: _counts(source.clips) for split, source in opened.items()},
+        "ranges": {name: found.told() for name, found in sorted(ranges.items())},
+        "joints": _joints(np.concatenate(joints)) if joints else {},
+    }
+
+
+def _counts(clips: Sequence[Clip]) -> dict[str, Any]:
+    views = [view for clip in clips for view in clip.views.values()]
+    sizes = Counter(f"{view.size[1]}x{view.size[0]}" for view in views)
+    frames = [clip.frames for clip in clips]
+    return {
+        "clips": len(clips),
+        "views": len(views),
+        "frames": sum(view.frames for view in views),
+        "seconds": round(sum(view.frames / (view.fps or 25.0) for view in views), 2),
+        "sizes": dict(sizes),
+        "fps": sorted({round(view.fps, 3) for view in views}),
+        "shortest": min(frames),
+        "longest": max(frames),
+    }
+
+
+@dataclass
+class _Range:
+    low: float = np.inf
+    high: float = -np.inf
+    total: float = 0.0
+    count: int = 0
+
+    def add(self, values: np.ndarray) -> None:
+        values = values[np.isfinite(values)]
+        if values.size:
+            self.low = min(self.low, float(values.min()))
+            self.high = max(self.high, float(values.max()))
+            self.total += float(values.sum(dtype=np.float64))
+            self.count += values.size
+
+    def told(self) -> dict[str, float]:
+        mean = self.total / max(self.count, 1)
+        return {"low": round(self.low, 4), "high": round(self.high, 4), "mean": round(mean, 4)}
+
+
+def _joints(joints: np.ndarray) -> dict[str, Any]:
+    there = pose.present(joints)
+    missing = 1.0 - there.mean(0)
+    return {
+        "missing": {
+            pose.NAMES[joint]: round(float(missing[joint]), 3)
+            for joint in range(pose.COUNT)
+            if missing[joint] > 0
+        },
+        "low_confidence": round(float((joints[..., 2][there] <= 0.3).mean()), 4)
+        if there.any()
+        else 0.0,
+    }
+
+
+def check(directory: str | os.PathLike) -> list[str]:
+    """Reads every record of a data set and says what is wrong, one line each; [] is all is well.
+
+    Each view's streams are decoded whole, run by run, and held against the contract
+    (`spec.check`), as a batch with every key that the data set gives; besides: flow is zero at a
+    clip's first frame, joints lie in [-1, 1] and are zero where missing, masks are not empty, times
+    increase, and each frame's name occurs once.
+
+    Raises:
+      UserError: if the data set cannot be opened at all.
+    """
+    wrong: list[str] = []
+    for split in store.read_manifest(directory)["splits"]:
+        try:
+            source = Source(directory, split)
+        except UserError as error:
+            wrong.append(str(error))
+            continue
+        for clip in tqdm(source.clips, f"check {split}", unit="clip"):
+            for view in clip.views:
+                where = f"{split}, clip {clip.name!r}, view {view!r}"
+                try:
+                    wrong += [f"{where}: {what}" for what in _view_problems(source, clip, view)]
+                except UserError as error:
+                    wrong.append(f"{where}: {error}")
+    return wrong
+
+
+def _view_problems(source: Source, clip: Clip, view: str) -> Iterator[str]:
+    entry = clip.views[view]
+    masked = 0
+    for start in range(0, entry.frames, RUN):
+        frames = range(start, min(start + RUN, entry.frames))
+        batch = {
+            key: value[None]
+            for key, value in sampling.assemble(
+                source, _window(clip.name, view, frames), _keys(source)
+            ).items()
+        }
+        spec.check(batch, batch)
+        loaded = source.load(clip.name, view, [start])
+        for stream in ("flow", "flow_forward", "mesh_flow", "flow_confidence"):
+            if start == 0 and stream in source.streams and loaded.read(stream).any():
+                yield f"{stream} is not zero at the clip's first frame"
+        if "target_joints" in batch:
+            yield from _joint_problems(batch["target_joints"][0], start)
+        if "target_mask" in batch:
+            masked += int((batch["target_mask"] > 127).any(axis=(0, 2, 3, 4)).sum())
+    if "mask" in source.streams and masked == 0:
+        yield "no frame has a person's mask"
+    times = entry.meta.get("times")
+    if times is not None and (len(times) != entry.frames or not (np.diff(times) > 0).all()):
+        yield f"{len(times)} times for {entry.frames} frames, or they do not increase"
+
+
+def _window(clip: str, view: str, frames: range) -> sampling.Window:
+    numbers = tuple(frames)
+    return sampling.Window(clip, view, view, frames.start, numbers, numbers)
+
+
+def _keys(source: Source) -> list[str]:
+    """Every key of the contract that one view of a data set gives by itself."""
+    given = []
+    for key in spec.KEYS:
+        try:
+            sampling.require(source, [key])
+        except UserError:
+            continue
+        if key not in ("index", "valid", "target_mean", "target_prior", "target_visibility"):
+            given.append(key)
+    return given
+
+
+def _joint_problems(joints: np.ndarray, start: int) -> Iterator[str]:
+    there = pose.present(joints)
+    far = np.abs(joints[..., :2]).max(-1) > 1.0
+    for what, bad in (
+        ("a joint outside [-1, 1]", there & far),
+        ("a confidence outside [0, 1]", (joints[..., 2] > 1.0) | (joints[..., 2] < 0.0)),
+        ("a missing joint that is not zero", ~there & (joints != 0).any(-1)),
+    ):
+        if bad.any():
+            time, joint = np.argwhere(bad)[0]
+            yield f"frame {start + time}: {what}: {pose.NAMES[joint]} {joints[time, joint]}"
+
+
+def show(directory: str | os.PathLike, to: str | os.PathLike) -> list[Path]:
+    """Writes `contact_sheet.png` (a row for each view) and `preview.mp4` (of the first clip).
+
+    Returns:
+      The paths of what was written.
+
+    Raises:
+      UserError: as `Source` does, or if the folder cannot be written to.
+    """
+    opened = sources(directory)
+    rows = [
+        (f"{split}: {clip.name} {view} ({clip.views[view].frames})", source, clip, view)
+        for split, source in opened.items()
+        for clip in source.clips
+        for view in clip.views
+    ]
+    chosen = [rows[i] for i in np.unique(np.linspace(0, len(rows) - 1, ROWS).round().astype(int))]
+    sheet = Path(to) / "contact_sheet.png"
+    pictures = [_row(*row) for row in tqdm(chosen, "contact sheet", unit="view")]
+    width = max(picture.shape[1] for picture in pictures)
+    padded = [np.pad(p, ((0, 0), (0, width - p.shape[1]), (0, 0))) for p in pictures]
+    with files.replacing(sheet) as temporary:
+        temporary.write_bytes(codec.encode_png(np.concatenate(padded)))
+    movie = Path(to) / "preview.mp4"
+    _, source, clip, view = rows[0]
+    video.write(movie, _panels(source, clip, view), fps=clip.views[view].fps or 25.0)
+    return [sheet, movie]
+
+
+def _shown(source: Source) -> list[str]:
+    drawn = ("frames", "mask", "joints", "flow", "flow_confidence", "iuv", "background")
+    return [stream for stream in drawn if stream in source.streams]
+
+
+def _row(title: str, source: Source, clip: Clip, view: str) -> UInt8[np.ndarray, "h w 3"]:
+    count = clip.views[view].frames
+    frames = np.linspace(0, count - 1, SHEET).round().astype(int).tolist()
+    loaded = source.load(clip.name, view, frames)
+    wanted = [stream for stream in ("frames", "mask", "joints") if stream in source.streams]
+    streams = {stream: loaded.read(stream) for stream in wanted}
+    shown = []
+    for index in range(len(frames)):
+        picture = preparation_preview.panel(preparation_preview.at(streams, index))
+        side = picture.shape[1] // (2 if "mask" in streams else 1)
+        shown.append(picture[:, :side])
+    row = np.concatenate(shown, 1)
+    scale = 160 / row.shape[0]
+    row = cv2.resize(row, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    return next(iter(video.beside({title: row[None]}, smallest=1)))
+
+
+def _panels(source: Source, clip: Clip, view: str) -> Iterator[np.ndarray]:
+    count = min(clip.views[view].frames, preparation_preview.LONGEST)
+    fastest = 1.0
+    for start in range(0, count, RUN):
+        frames = list(range(start, min(start + RUN, count)))
+        loaded = source.load(clip.name, view, frames)
+        streams: Mapping[str, np.ndarray] = {s: loaded.read(s) for s in _shown(source)}
+        if "flow" in streams:
+            fastest = max(fastest, preparation_preview.speed(streams["flow"]))
+        for index in range(len(frames)):
+            yield preparation_preview.panel(preparation_preview.at(streams, index), fastest=fastest)
