@@ -1,6 +1,7 @@
 """What a filmed clip and the person's mesh tell about a view that nobody filmed: a batch's keys."""
 
 import dataclasses
+import functools
 import os
 import zipfile
 from dataclasses import dataclass
@@ -24,12 +25,14 @@ class Mesh:
       faces: (f, 3) int32, the same at all times.
       groups: (f,) body part of each face, from 1; textures are only borrowed within a part.
       mirror_groups: the mirror part of part g stands at g - 1.
+      rest: (v, 3) the mesh in a pose in which no parts touch: says what is near on the surface.
     """
 
     vertices: np.ndarray
     faces: np.ndarray
     groups: np.ndarray
     mirror_groups: tuple[int, ...]
+    rest: np.ndarray
 
     def cut(self, first: int, end: int) -> "Mesh":
         """The mesh from a frame to before another one."""
@@ -47,8 +50,7 @@ def fit_frames(
 
 def fit_camera(camera: Camera, size: tuple[int, int]) -> Camera:
     """The camera of frames that `fit_frames` has changed."""
-    top, left, height, width = _box(camera.size, size)
-    return camera.cropped(top, left, height=height, width=width).resized(*size)
+    return camera.windowed(_box(camera.size, size), size)
 
 
 def _box(have: tuple[int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -62,7 +64,9 @@ def read_mesh(path: str | os.PathLike) -> Mesh:
     """Reads `verts` (t, v, 3) and `faces` (f, 3) of an npz file.
 
     `face_group` (f,) and `mirror_groups` may name body parts; without them a mesh with the faces of
-    psrjax's own body has its parts, and any other mesh is one part.
+    psrjax's own body has its parts, and any other mesh is one part. `rest` (v, 3) may give the mesh
+    at rest, by which faces are near one another; psrjax's own body has its own, and of any other
+    mesh the first frame stands for it.
 
     Raises:
       UserError: if the file cannot be read, or its arrays are not a mesh.
@@ -85,7 +89,17 @@ def read_mesh(path: str | os.PathLike) -> Mesh:
     groups, mirror = _groups(arrays, faces)
     if groups.shape != (len(faces),) or groups.min() < 1 or groups.max() > len(mirror):
         raise UserError(f"{path}: face_group must give each face a part of 1..{len(mirror)}")
-    return Mesh(vertices, faces.astype(np.int32), groups.astype(np.int32), mirror)
+    rest = arrays.get("rest", _own_rest(faces))
+    rest = vertices[0] if rest is None else np.asarray(rest, np.float64)
+    if rest.shape != vertices.shape[1:] or not np.isfinite(rest).all():
+        raise UserError(f"{path}: rest is {rest.shape}; it must be finite and one frame of verts")
+    return Mesh(vertices, faces.astype(np.int32), groups.astype(np.int32), mirror, rest)
+
+
+def _own_rest(faces: np.ndarray) -> np.ndarray | None:
+    """psrjax's own body at rest, where the faces are its."""
+    template = body.template()
+    return template.vertices if np.array_equal(template.faces, faces) else None
 
 
 def _groups(arrays: dict[str, np.ndarray], faces: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:
@@ -134,8 +148,8 @@ def guide(
         if all((picture.face < 0).all() for picture in pictures):
             raise UserError(f"the {name} camera does not see the mesh in any frame")
     faces = {name: np.stack([p.face for p in pictures]) for name, pictures in seen.items()}
-    count = visibility.neighbour_count(len(mesh.faces))
-    neighbours = visibility.face_neighbours(mesh.vertices[0], mesh.faces, count)
+    neighbours = _neighbours(mesh.rest.tobytes(), mesh.faces.tobytes())
+    count = neighbours.shape[1] - 1
     seen_by = visibility.visibility_map(faces["source"], faces["target"], neighbours, count)
     prior = visibility.texture_transfer(
         frames,
@@ -155,6 +169,15 @@ def guide(
         "target_visibility": seen_by[..., None],
         "target_prior": prior,
     }
+
+
+@functools.lru_cache(maxsize=2)
+def _neighbours(rest: bytes, faces: bytes) -> Int[np.ndarray, "f n"]:
+    """Each face and its nearest ones on the surface at rest; seconds of work, the same for a clip's
+    every window."""
+    vertices = np.frombuffer(rest).reshape(-1, 3)
+    corners = np.frombuffer(faces, np.int32).reshape(-1, 3)
+    return visibility.face_neighbours(vertices, corners, visibility.neighbour_count(len(corners)))
 
 
 def _render(mesh: Mesh, camera: Camera) -> list[raster.Raster]:

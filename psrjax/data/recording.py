@@ -188,7 +188,7 @@ def build(recording: Recording, measured: Measured, options: Options) -> Clip:
         footage.append(
             recording_body.Footage(
                 recording_videos.read(filmed.video, box, fine_size, frames=measured.frames),
-                recording_videos.crop_camera(camera, box, fine_size),
+                camera.windowed(box, fine_size),
             )
         )
     person = recording_body.settle(measured, footage, lag=options.lag)

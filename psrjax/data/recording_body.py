@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from psrjax.data import recording_fitting, recording_outline
 from psrjax.data.recording_plates import overlap, person_masks
+from psrjax.errors import UserError
 from psrjax.ops import body, raster
 from psrjax.ops.camera import Camera
 
@@ -146,7 +147,17 @@ def shifted(joints: Float[np.ndarray, "n t 26 3"], lag: int) -> Float[np.ndarray
 
 
 def shaped(girths: Mapping[str, float]) -> body.BodyModel:
-    """The template with other girths (factors by `GIRTHS`)."""
+    """The template with other girths (factors by `GIRTHS`).
+
+    Raises:
+      UserError: for a girth that this version does not know.
+    """
+    unknown = sorted(set(girths) - set(GIRTHS))
+    if unknown:
+        raise UserError(
+            f"a body with the girth {unknown[0]!r} is of another version of psrjax, this one knows "
+            f"{', '.join(GIRTHS)}: prepare the recording again"
+        )
     by_bone = {bone: factor for name, factor in girths.items() for bone in GIRTHS[name]}
     return body.shape(body.template(), girths=by_bone)
 

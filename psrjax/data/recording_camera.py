@@ -85,9 +85,14 @@ def stored_mesh(data: Source, clip: str) -> guidance.Mesh:
             f"{data.directory}, clip {clip!r}: does not say which body it holds; `psrjax prepare` "
             "of a recording does"
         )
-    model = shaped(facts["body"]["girths"])
+    try:
+        model = shaped(facts["body"]["girths"])
+    except UserError as error:
+        raise UserError(f"{data.directory}, clip {clip!r}: {error}") from error
     vertices = body.pose(model, stored_joints(data, clip))
-    return guidance.Mesh(vertices, model.faces, model.face_group, model.mirror_groups)
+    return guidance.Mesh(
+        vertices, model.faces, model.face_group, model.mirror_groups, model.vertices
+    )
 
 
 def guide(

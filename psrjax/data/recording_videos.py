@@ -146,12 +146,6 @@ def crop_box(
     return top, left, int(height), int(width)
 
 
-def crop_camera(camera: Camera, box: tuple[int, int, int, int], size: tuple[int, int]) -> Camera:
-    """The camera of a crop resized to `size` (height, width)."""
-    top, left, height, width = box
-    return camera.cropped(top, left, height=height, width=width).resized(*size)
-
-
 def read(
     path: Path, box: tuple[int, int, int, int], size: tuple[int, int], *, frames: int
 ) -> UInt8[np.ndarray, "t h w 3"]:

@@ -5,22 +5,18 @@ described by `World`, cut into `ClipSpec`s, rendered clip by clip (`render_clip`
 stored by `ensure_world` once, in the format of `psrjax.data.store`.
 """
 
-import contextlib
 import dataclasses
 import fcntl
 import functools
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
-import signal
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from absl import logging
 from tqdm import tqdm
@@ -30,6 +26,7 @@ from psrjax.data import (
     codec,
     recording_views,
     store,
+    workers,
     world_actions,
     world_decoration,
     world_film,
@@ -364,47 +361,13 @@ def write_world(world: World, directory: str | os.PathLike, *, processes: int = 
         "faces": len(body.template().faces),
         "world": dataclasses.asdict(world),
     }
+    encode = functools.partial(_encoded_clip, world)
     with (
         tqdm(total=total, desc="rendering the embedded world", unit="clip") as bar,
-        _encoder(world, processes or min(os.cpu_count() or 1, 4)) as encode_all,
+        workers.mapping(encode, processes or min(os.cpu_count() or 1, 4)) as encode_all,
     ):
         splits = {split: _advancing(encode_all(tasks), bar) for split, tasks in specs.items()}
         store.write(directory, splits, meta=meta)
-
-
-@contextlib.contextmanager
-def _encoder(
-    world: World, processes: int
-) -> Iterator[Callable[[list[ClipSpec]], Iterator[list[codec.EncodedView]]]]:
-    """A map from clips to their encoded views, in order, by so many processes."""
-    task = functools.partial(_encoded_clip, world)
-    if processes == 1:
-        yield lambda tasks: map(task, tasks)
-        return
-    with (
-        _one_thread_each(),
-        multiprocessing.get_context("spawn").Pool(processes, _quiet_worker) as pool,
-    ):
-        yield lambda tasks: pool.imap(task, tasks)
-
-
-@contextlib.contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Children started meanwhile have one BLAS thread: a process per core is enough."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
-
-
-def _quiet_worker() -> None:
-    """Ctrl-C is the parent's to handle; one worker is one core's work."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    cv2.setNumThreads(1)
 
 
 def _encoded_clip(world: World, spec: ClipSpec) -> list[codec.EncodedView]:

@@ -99,6 +99,12 @@ class Camera:
         matrix[:2, 2] += (scale - 1) / 2  # the image's corner, not its first pixel's centre, stays
         return dataclasses.replace(self, matrix=matrix, size=(height, width))
 
+    def windowed(self, box: tuple[int, int, int, int], size: tuple[int, int]) -> "Camera":
+        """The same camera after `box` (top, left, height, width) was cut out and resized to `size`
+        (height, width)."""
+        top, left, height, width = box
+        return self.cropped(top, left, height=height, width=width).resized(*size)
+
     def cropped(self, top: int, left: int, *, height: int, width: int) -> "Camera":
         """The same camera after rows top.. and columns left.. were cut out (or padded)."""
         matrix = self.matrix.copy()

@@ -5,6 +5,7 @@ import pytest
 
 from psrjax.data import guidance, spec
 from psrjax.errors import UserError
+from psrjax.ops import body
 from psrjax.ops.camera import Camera
 
 SIZE = (48, 40)
@@ -119,3 +120,17 @@ def test_a_camera_that_sees_nobody_and_a_wrong_length_are_refused(write_mesh):
     mesh = guidance.read_mesh(write_mesh(verts=vertices, faces=faces))
     with pytest.raises(UserError, match="3 frames and the mesh 2"):
         guidance.guide(random_frames(), mesh, camera(), camera(), near=2.0, far=6.0)
+
+
+def test_neighbours_are_those_of_the_body_at_rest_however_it_is_first_posed(write_mesh):
+    template = body.template()
+    crossed = template.joints.copy()
+    crossed[[4, 7]] = template.joints[[7, 4]] + (0.15, 0, 0)  # hands on the other side of the body
+    vertices = body.pose(template, np.stack([crossed, crossed]))
+    mesh = guidance.read_mesh(write_mesh(verts=vertices, faces=template.faces))
+    np.testing.assert_array_equal(mesh.rest, template.vertices)
+    given = np.asarray(box()[0][0])
+    other = guidance.read_mesh(write_mesh(verts=box()[0] + 1.0, faces=box()[1], rest=given))
+    np.testing.assert_array_equal(other.rest, given)
+    with pytest.raises(UserError, match="rest is"):
+        guidance.read_mesh(write_mesh(verts=box()[0], faces=box()[1], rest=given[:5]))

@@ -393,3 +393,8 @@ def test_the_real_recording_triangulates():
     qualisys = _measure(REAL, calibration=str(REAL / "calibration" / "Calib.qca.txt"))
     np.testing.assert_allclose(qualisys.joints, measured.joints)
     assert not any("frame" in note for note in measured.notes)
+
+
+def test_a_body_of_another_versions_girths_is_refused_by_name():
+    with pytest.raises(UserError, match="'belly'.*prepare the recording again"):
+        recording_body.shaped({"chest": 1.0, "belly": 1.1})
