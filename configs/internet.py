@@ -134,6 +134,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "temporal": "c",
             "mask_grid": "literal",
             "relative": False,
+            "relative_scale": 1.0,
             "points": 10,
             "points_width": 32,
             "points_padding": 0,

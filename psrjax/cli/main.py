@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from absl import app, flags, logging
-from ml_collections import config_flags
 
 from psrjax import config as config_lib
+from psrjax.cli._config import ConfigFlag
 from psrjax.errors import UserError
 
 _USAGE = "usage: psrjax COMMAND [flags]; psrjax COMMAND --help lists a command's flags"
@@ -44,18 +44,18 @@ def available() -> dict[str, str]:
     return {name: line for name, line in lines.items() if name != "main"}
 
 
-def define_config(default: str | None = None) -> flags.FlagHolder:
+def define_config(default: str | None = None) -> ConfigFlag:
     """Defines --config=NAME[:WORDS] and --config.KEY=VALUE; `.value` is the locked config."""
     help_text = "a config and its words: psrnet:tiny, or FILE.py:words"
-    default = _config_path(default) if default else None
-    return config_flags.DEFINE_config_file("config", default, help_text)
+    return ConfigFlag(_config_path(default) if default else None, help_text)
 
 
 def run(name: str, arguments: Sequence[str]) -> None:
     """Runs one command in this process, and ends the process with its exit code."""
     program = f"psrjax {name}"
     try:
-        sys.argv = [program, *map(_with_config_path, arguments)]  # config flags read it
+        arguments = [_with_config_path(_with_underscores(each)) for each in arguments]
+        sys.argv = [program, *arguments]  # config flags read it
         command = importlib.import_module(f"psrjax.cli.{name}")
         if {"--help", "-h", "-help"} & set(arguments):
             print(f"{command.__doc__.strip()}\n{flags.FLAGS.module_help(command)}")
@@ -105,6 +105,14 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
     except (flags.Error, KeyError, AttributeError, TypeError, ValueError, OSError) as error:
         message = error.args[0] if error.args else type(error).__name__
         raise UserError(str(message)) from error
+
+
+def _with_underscores(argument: str) -> str:
+    """`--find-best-frame` as `--find_best_frame`, as flags are spelled here; values as they are."""
+    name, equals, value = argument.partition("=")
+    if not name.startswith("--") or name.startswith("--config"):
+        return argument
+    return f"--{name[2:].replace('-', '_')}{equals}{value}"
 
 
 def _with_config_path(argument: str) -> str:

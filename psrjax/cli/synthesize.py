@@ -1,4 +1,16 @@
-"""Synthesizes a clip in another camera's view: a video, and a comparison video beside it."""
+"""Synthesizes a clip: a filmed person in another view, or one person in another's motion.
+
+Another view of a clip, of a video with a mesh, or for a camera (new view):
+
+    psrjax synthesize --run R [--clip C --source_view A --target_view B] --output out.mp4
+
+One person's looks in another's motion (transfer), from pictures, videos or data sets:
+
+    psrjax synthesize --run R --source LOOKS --driving MOTION --output out.mp4
+
+LOOKS and MOTION are a picture, a video, a folder of pictures, or a data set's DIR, DIR:CLIP or
+DIR:CLIP:VIEW ("world" is the run's own). Beside out.mp4 comes a comparison, out.compare.mp4.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,36 +19,98 @@ from absl import flags
 
 from psrjax.errors import UserError
 from psrjax.methods.base import Method
-from psrjax.training import checkpoint, clips, synthesis
+from psrjax.training import checkpoint, clips, driving, driving_footage, synthesis
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "the run's directory", required=True)
+_RUN = flags.DEFINE_string("run", "", "the run's directory")
+flags.DEFINE_alias("workdir", "run")
 _STAGE = flags.DEFINE_string("stage", "", "a stage of the run; by default the last finished one")
 _OUTPUT = flags.DEFINE_string("output", "out.mp4", "the video; the comparison is out.compare.mp4")
+_FRAMES = flags.DEFINE_string("frames", "", "first:end, as in Python; by default the whole clip")
 # A clip of a data set
 _DATA = flags.DEFINE_string("data", "", "a stored data set; by default the run's own")
 _SPLIT = flags.DEFINE_string("split", "", "a split of it; by default the run's eval_split")
 _CLIP = flags.DEFINE_string("clip", "", "a clip's name; by default the split's first")
 _SOURCE_VIEW = flags.DEFINE_string("source_view", "", "the view to start from (default: first)")
 _TARGET_VIEW = flags.DEFINE_string("target_view", "", "the view to make (default: the next)")
-_FRAMES = flags.DEFINE_string("frames", "", "first:end, as in Python; by default the whole clip")
 _CAMERA = flags.DEFINE_string("camera", "", "instead of a view: a camera, FILE.json[:NAME]")
 # A video, and the person's mesh; --camera is then what to make
 _VIDEO = flags.DEFINE_string("video", "", "a source video, instead of a clip of a data set")
 _MESH = flags.DEFINE_string("mesh", "", "with --video: npz of verts (t, v, 3) and faces (f, 3)")
 _SOURCE_CAMERA = flags.DEFINE_string("source_camera", "", "with --video: FILE.json[:NAME]")
+# Transfer
+_SOURCE = flags.DEFINE_string("source", "", "transfer: whose looks")
+_DRIVING = flags.DEFINE_string("driving", "", "transfer: whose motion")
+_BACKGROUND = flags.DEFINE_string("background", "", "transfer: what stands behind, as --source")
+_FIT = flags.DEFINE_enum(
+    "fit", "exact", driving_footage.FITS, "transfer: files of another shape are refused, or cut"
+)
+_KEY_FRAMES = flags.DEFINE_string(
+    "key_frames", "", "transfer: the source's frames: first, random, even, spread, or 0,40,80"
+)
+_K = flags.DEFINE_integer("k", 0, "transfer: how many key frames; by default as trained")
+_SEED = flags.DEFINE_integer("seed", 0, "transfer: of random key frames")
+_WINDOW = flags.DEFINE_integer("window", 0, "transfer: frames made at a time; 0 chooses")
+_AUDIO = flags.DEFINE_bool("audio", False, "transfer: copy the driving video's sound")
+_EXPLAIN = flags.DEFINE_bool("explain", False, "transfer: draw how it was made: out.explain.*")
+_CHECK = flags.DEFINE_bool("check_person", True, "transfer: --driving must show a person")
+_RELATIVE = flags.DEFINE_bool(
+    "relative", False, "internet: the source moves as the driving has moved since its first frame"
+)
+_BEST = flags.DEFINE_bool(
+    "find_best_frame", False, "with --relative: since the frame whose pose is most like the source"
+)
+_SCALE = flags.DEFINE_bool(
+    "adapt_scale", False, "with --relative: movements grow with the source's size"
+)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Writes the two videos and prints where they are."""
+    """Writes the videos and prints where they are."""
     del arguments
+    if not _RUN.value:
+        raise UserError("--run: name the run's directory")
     method, variables, config, _ = checkpoint.restore_for_inference(
-        _WORKDIR.value, _STAGE.value or None
+        _RUN.value, _STAGE.value or None
     )
     with config.unlocked():
         config.data.path = _DATA.value or config.data.path
-    made = synthesis.synthesize(method, variables, _inputs(method, config), show_progress=True)
-    for path in synthesis.write(_OUTPUT.value, made):
+    if _SOURCE.value or _DRIVING.value:
+        paths = driving.drive(
+            method,
+            variables,
+            config,
+            driving.open_cast(
+                config,
+                source=_required(_SOURCE, "--driving"),
+                driving=_required(_DRIVING, "--source"),
+                background=_BACKGROUND.value,
+                fit=_FIT.value,
+            ),
+            _OUTPUT.value,
+            how=_options(),
+            show_progress=True,
+        )
+    else:
+        made = synthesis.synthesize(method, variables, _inputs(method, config), show_progress=True)
+        paths = synthesis.write(_OUTPUT.value, made)
+    for path in paths:
         print(path)
+
+
+def _options() -> driving.Options:
+    return driving.Options(
+        key_frames=_KEY_FRAMES.value,
+        k=_K.value,
+        seed=_SEED.value,
+        window=_WINDOW.value,
+        frames=_range(_FRAMES.value),
+        find_best_frame=_BEST.value,
+        adapt_scale=_SCALE.value,
+        check_person=_CHECK.value,
+        audio=_AUDIO.value,
+        explain=_EXPLAIN.value,
+        fields={"relative": True} if _RELATIVE.value else {},
+    )
 
 
 def _inputs(method: Method, config: Any) -> clips.Inputs:
@@ -46,9 +120,9 @@ def _inputs(method: Method, config: Any) -> clips.Inputs:
             method,
             config,
             path=_VIDEO.value,
-            mesh=_required(_MESH),
-            source_camera=_required(_SOURCE_CAMERA),
-            target_camera=_required(_CAMERA),
+            mesh=_required(_MESH, "--video"),
+            source_camera=_required(_SOURCE_CAMERA, "--video"),
+            target_camera=_required(_CAMERA, "--video"),
             frames=frames,
         )
     chosen = {"split": _SPLIT.value, "clip": _CLIP.value, "frames": frames}
@@ -59,9 +133,9 @@ def _inputs(method: Method, config: Any) -> clips.Inputs:
     return clips.from_data(method, config, views=views, **chosen)
 
 
-def _required(flag: flags.FlagHolder) -> str:
+def _required(flag: flags.FlagHolder, other: str) -> str:
     if not flag.value:
-        raise UserError(f"--video needs --{flag.name} too")
+        raise UserError(f"{other} needs --{flag.name} too")
     return flag.value
 
 

@@ -249,7 +249,7 @@ def require(source: Source, reads: Iterable[str]) -> None:
                     "which this method reads (target_mean); prepare the data set again"
                 )
         elif key not in ("index", "valid"):
-            source.require(_stream(key), f"which this method reads as {key!r}")
+            source.require(stream(key), f"which this method reads as {key!r}")
 
 
 def assemble(source: Source, window: Window, reads: Iterable[str]) -> Sample:
@@ -270,7 +270,7 @@ def _read(key: str, source: Source, loaded: Mapping[str, Loaded], window: Window
     if key == "target_mean":
         return source.means[window.target_view]
     side = loaded["source" if key.startswith("source") else "target"]
-    value = side.read(_stream(key), source=window.source_view)
+    value = side.read(stream(key), source=window.source_view)
     if spec.KEYS[key].axes.endswith(" 1"):
         value = value[..., None]
     if key in _FROM_START:
@@ -278,7 +278,8 @@ def _read(key: str, source: Source, loaded: Mapping[str, Loaded], window: Window
     return value.astype(spec.KEYS[key].wire, copy=False)
 
 
-def _stream(key: str) -> str:
+def stream(key: str) -> str:
+    """The stored stream (see `psrjax.data.codec`) that a key of the contract is read from."""
     return _STREAMS.get(key) or key.split("_", 1)[1]
 
 

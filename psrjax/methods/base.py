@@ -46,6 +46,16 @@ class Method(nn.Module):
         raise NotImplementedError
 
     @property
+    def synthesis_reads(self) -> tuple[str, ...]:
+        """The keys that `start` and `synthesize` read; by default all of `reads`.
+
+        In transfer to another's motion (`psrjax.training.driving`) the `source…` keys come from one
+        person's footage and the `target…` keys from another's, so a method that makes its frames
+        from joints alone names no "target" here.
+        """
+        return self.reads
+
+    @property
     def baseline_reads(self) -> tuple[str, ...]:
         """Further keys that only `baselines` reads."""
         return ()
@@ -77,10 +87,18 @@ class Method(nn.Module):
         """Synthesizes one window.
 
         Returns:
-          ({"video": (b t h w 3) in [-1, 1], "mask": (b t h w 1) where the system makes one,
-          "steps": {label: video}, "explain": {name: array}}, carry).
+          ({"video": (b t h w 3) in [-1, 1], "mask": (b t h w 1) in [0, 1] where the system makes
+          one, "steps": {label: video}, "explain": {name: array}}, carry). What "explain" holds is
+          drawn by its shape: see `psrjax.training.driving_pictures`.
         """
         raise NotImplementedError
+
+    def poses(self, batch: Batch) -> Any:
+        """(b t j 2), the pose of each target frame as points, for those who choose frames by pose.
+
+        By default nobody may: a method without such points raises `UserError`.
+        """
+        raise UserError(f"{type(self).__module__.split('.')[-1]}: this method compares no poses")
 
     def baselines(self, batch: Batch) -> dict[str, Any]:
         """{label: (b t h w 3) video}: the honest trivial answers that this method must beat."""

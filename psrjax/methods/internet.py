@@ -40,6 +40,7 @@ class Method(Base):
         as printed, "warped" brings the confidence along with the frame.
       relative: in synthesis, the source's key points move as the driving ones have moved since
         their first frame, instead of taking their places.
+      relative_scale: of these movements.
       points: how many key points.
       points_width: channels of the detector's hourglass.
       points_padding: of the detector's heads.
@@ -71,6 +72,7 @@ class Method(Base):
     temporal: str = "c"
     mask_grid: str = "literal"
     relative: bool = False
+    relative_scale: float = 1.0
     points: int = 10
     points_width: int = 32
     points_padding: int = 0
@@ -172,6 +174,11 @@ class Method(Base):
             "c": ("target_flow_forward",),
         }
         return ("source", "target", *flows.get(self.temporal, ()))
+
+    @property
+    def synthesis_reads(self) -> tuple[str, ...]:
+        """The source and the driving frames: flow is for training only."""
+        return ("source", "target")
 
     @property
     def pretrained(self) -> tuple[str, ...]:
@@ -305,7 +312,6 @@ class Method(Base):
             "features": self.paint.encode(source, False),
             "points": self.keypoints(source, False),
             "first": self.keypoints(_unit_range(batch["target"][:, 0]), False),
-            "scale": jnp.ones(()),  # of relative motion; the caller may set it
         }
 
     def synthesize(self, batch: Batch, carry: Any, explain: bool = False) -> tuple[dict, Any]:
@@ -321,7 +327,7 @@ class Method(Base):
         driving = {name: value.reshape(b, t, *value.shape[1:]) for name, value in driving.items()}
         if self.relative:
             driving = local_affine.relative(
-                carry["points"], driving, carry["first"], scale=carry["scale"]
+                carry["points"], driving, carry["first"], scale=self.relative_scale
             )
         moved = self.field(carry["source"], carry["points"], driving, False)
         picture = self.paint.decode(
@@ -340,6 +346,14 @@ class Method(Base):
                 "points": local_affine.corners_to_unit(driving["value"], **size),
             }
         return made, carry
+
+    def poses(self, batch: Batch) -> Float[Array, "b t j 2"]:
+        """The key points of the target frames, in unit coordinates."""
+        frames = _unit_range(batch["target"])
+        b, t, height, width, _ = frames.shape
+        found = self.keypoints(frames.reshape(b * t, height, width, 3), False)["value"]
+        found = local_affine.corners_to_unit(found, height=height, width=width)
+        return found.reshape(b, t, *found.shape[1:])
 
     def baselines(self, batch: Batch) -> dict[str, Array]:
         """The source frame, unmoved."""

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
@@ -182,26 +181,3 @@ def pyramid(base: Float[Array, "b t h w c"], *, levels: int) -> tuple[Array, ...
     for _ in range(levels):
         fields.append(local_affine.upsample(fields[-1], 2))
     return tuple(field.reshape(b, t, *field.shape[1:]) for field in fields)
-
-
-def hull_scale(source: Float[np.ndarray, "j 2"], driving: Float[np.ndarray, "j 2"]) -> float:
-    """How much larger the source's body is: the root of the ratio of the points' convex areas."""
-    return float(np.sqrt(_hull_area(source) / max(_hull_area(driving), 1e-8)))
-
-
-def pose_distance(source: Float[np.ndarray, "j 2"], driving: Float[np.ndarray, "j 2"]) -> float:
-    """How unlike two poses are, whatever their place and size: squared, summed over key points."""
-    normal = [
-        (points - points.mean(0)) / np.sqrt(max(_hull_area(points), 1e-8))
-        for points in (source, driving)
-    ]
-    return float(np.square(normal[0] - normal[1]).sum())
-
-
-def _hull_area(points: np.ndarray) -> float:
-    from scipy.spatial import ConvexHull, QhullError
-
-    try:
-        return float(ConvexHull(np.asarray(points, np.float64)).volume)
-    except QhullError:  # all on one line
-        return 0.0

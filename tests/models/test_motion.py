@@ -98,10 +98,3 @@ def test_sizes_that_do_not_fit_are_told():
     field = jnp.zeros((1, 1, 8, 8, 2)), jnp.zeros((1, 1, 8, 8, 1))
     with pytest.raises(UserError, match="config.method.factor"):
         count(motion_painter.Painter(width=4, levels=1), jnp.zeros((1, 32, 32, 3)), *field)
-
-
-def test_best_frames_do_not_depend_on_place_or_size():
-    pose = np.random.default_rng(0).uniform(-1, 1, (10, 2))
-    assert motion.pose_distance(pose, 0.4 * pose + 0.1) < 1e-9
-    assert motion.pose_distance(pose, pose[::-1]) > 0.1
-    np.testing.assert_allclose(motion.hull_scale(pose, 0.5 * pose), 2.0, rtol=1e-6)

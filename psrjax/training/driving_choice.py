@@ -1,0 +1,105 @@
+"""Which frames a transfer starts from: the source's key frames, and the driving frame that stands
+for the source's pose.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from psrjax.errors import UserError
+from psrjax.ops import hull
+from psrjax.training.driving_footage import Footage
+
+WORDS = ("first", "random", "even", "spread")
+_CANDIDATES = 200  # frames, evenly over the source, among which "spread" chooses
+
+
+def key_frames(source: Footage, word: str, *, k: int, seed: int = 0) -> tuple[int, ...]:
+    """Chooses k frames of the source, in order; all of them where it has fewer.
+
+    Args:
+      source: the footage.
+      word: "first" k; k "random" ones by the seed; "even" over the clip; "spread" over the poses
+        that it holds (it needs joints); or numbers, such as "0,40", whatever k.
+      k: how many.
+      seed: of "random".
+
+    Raises:
+      UserError: for another word, or a frame that the source does not have.
+    """
+    k = min(k, source.frames)
+    if word == "first":
+        return tuple(range(k))
+    if word == "random":
+        drawn = np.random.default_rng(seed).choice(source.frames, k, replace=False)
+        return tuple(np.sort(drawn).tolist())
+    if word == "even":
+        return tuple(np.linspace(0, source.frames - 1, k).round().astype(int).tolist())
+    if word == "spread":
+        source.require(("source_joints",))
+        candidates = np.unique(np.linspace(0, source.frames - 1, _CANDIDATES).round().astype(int))
+        joints = source.read(("source_joints",), candidates.tolist())["source_joints"]
+        return tuple(candidates[list(spread(joints, k))].tolist())
+    numbers = [number.strip() for number in word.split(",")]
+    if not all(number.isdigit() for number in numbers):
+        raise UserError(f"--key_frames={word}: it is {', '.join(WORDS)} or numbers such as 0,40")
+    frames = tuple(int(number) for number in numbers)
+    if max(frames) >= source.frames:
+        raise UserError(f"--key_frames={word}: {source.name} has frames 0 to {source.frames - 1}")
+    return frames
+
+
+def spread(joints: Float[np.ndarray, "t j 3"], k: int) -> tuple[int, ...]:
+    """k frames whose poses differ, in order: each next one is farthest from those taken.
+
+    The first is the one that shows most joints; the distance of two poses is the mean squared one
+    of the joints that both show (farthest-point search, Gonzalez 1985).
+    """
+    seen = (joints[..., 2] > 0).astype(np.float64)
+    points = joints[..., :2].astype(np.float64) * seen[..., None]
+    squares = np.square(points).sum(-1)
+    apart = squares @ seen.T + seen @ squares.T - 2 * np.einsum("tjc,sjc->ts", points, points)
+    distance = apart / np.maximum(seen @ seen.T, 1.0)
+    taken = [int(seen.sum(1).argmax())]
+    while len(taken) < k:
+        nearest = distance[taken].min(0)
+        nearest[taken] = -1.0
+        taken.append(int(nearest.argmax()))
+    return tuple(sorted(taken))
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """The driving frame that stands for the source's pose, and how much larger the source is."""
+
+    frame: int
+    scale: float
+
+
+def anchor(
+    source: Float[np.ndarray, "j 2"],
+    poses: Callable[[int], Float[np.ndarray, "t j 2"]],
+    starts: Iterator[int] | range,
+    *,
+    search: bool,
+) -> Anchor:
+    """The first driving frame, or with `search` the one whose pose is most like the source's.
+
+    Args:
+      source: the source's points.
+      poses: the points of the driving frames of the window that starts at a frame; one window is
+        held at a time.
+      starts: the first frames of the windows.
+      search: whether to look through all of them.
+    """
+    best, least, scale = 0, np.inf, 1.0
+    for start in starts:
+        for number, points in enumerate(poses(start) if search else poses(start)[:1], start):
+            distance = hull.pose_distance(source, points)
+            if distance < least:
+                best, least, scale = number, distance, hull.scale(source, points)
+        if not search:
+            break
+    return Anchor(best, scale)

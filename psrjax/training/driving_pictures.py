@@ -1,0 +1,118 @@
+"""What a method tells of its own workings ("explain"), drawn: one panel beside another.
+
+An array of `Method.synthesize`'s "explain" is drawn by its axes:
+
+  (b t h w 3)    pictures in [-1, 1]
+  (b t h w 1)    maps in [0, 1], black to white
+  (b t h w 2)    motion in pixels of the array's own grid: the hue is its direction
+  (b t h w p)    shares of p > 3 parts, the first one background: black, as in Lu et al.'s Fig. 8
+  (b t k h w 1)  a map of each source frame
+  (b t j 2)      points in [-1, 1] on the driving frames, in the colours of the parts
+  (b j 2)        points of the source: one whose name begins with "source"
+  (b h w 3), (b h w 1)   made once for the clip: a picture file of its own
+"""
+
+import colorsys
+from collections.abc import Mapping
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from psrjax.ops import geometry
+
+SMALLEST = 192  # pixels a panel is enlarged to, at least
+_FULL_MOTION = 0.2  # of the width: motion that is drawn in full colour
+
+
+def colors(count: int) -> UInt8[np.ndarray, "count 3"]:
+    """Colours that differ, the same for a part and for its point."""
+    hues = [(0.61803 * number) % 1.0 for number in range(count)]
+    rgb = [colorsys.hsv_to_rgb(h, 0.85 - 0.25 * (i % 2), 1.0) for i, h in enumerate(hues)]
+    return np.round(255 * np.asarray(rgb).reshape(count, 3)).astype(np.uint8)
+
+
+def panels(
+    explain: Mapping[str, np.ndarray],
+    source: UInt8[np.ndarray, "k h w 3"],
+    driving: UInt8[np.ndarray, "h w 3"],
+    result: UInt8[np.ndarray, "h w 3"],
+    number: int,
+) -> dict[str, UInt8[np.ndarray, "y x 3"]]:
+    """The panels of one frame: source, driving frame, result, and every array that has time.
+
+    Args:
+      explain: of one window, without the batch axis.
+      source: the source frames.
+      driving: the driving frame.
+      result: the synthesized frame.
+      number: the frame's place in the window.
+    """
+    height, width = result.shape[:2]
+    scale = max(1, -(-SMALLEST // width))
+    size = (height * scale, width * scale)
+    shown = {"source" if i == 0 else f"source {i + 1}": s for i, s in enumerate(source)}
+    shown |= {"driving": driving, "result": result}
+    made = {label: _enlarged(image, size) for label, image in shown.items()}
+    for name, array in explain.items():
+        if array.ndim == 2:  # (j 2)
+            made["source"] = _with_points(made["source"], array)
+        elif array.ndim == 3 and array.shape[-1] == 2:  # (t j 2)
+            made["driving"] = _with_points(made["driving"], array[number])
+        elif array.ndim == 5:  # (t k h w 1)
+            many = enumerate(array[number])
+            made |= {f"{name} {i + 1}": _enlarged(_map(one), size) for i, one in many}
+        elif array.ndim == 4:
+            made[name] = _enlarged(draw(array[number]), size)
+    return made
+
+
+def once(explain: Mapping[str, np.ndarray]) -> dict[str, UInt8[np.ndarray, "h w 3"]]:
+    """The pictures of what was made once for the clip, by name."""
+    return {
+        name: draw(array)
+        for name, array in explain.items()
+        if array.ndim == 3 and array.shape[-1] in (1, 3)
+    }
+
+
+def draw(image: Float[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w 3"]:
+    """One array as a picture, by its channels; see above."""
+    channels = image.shape[-1]
+    if channels == 1:
+        return _map(image)
+    if channels == 2:
+        return _motion(image)
+    if channels == 3:
+        return np.clip(np.round((image + 1.0) * 127.5), 0, 255).astype(np.uint8)
+    parts = np.concatenate([np.zeros((1, 3)), colors(channels - 1)])
+    return np.clip(np.round(image @ parts), 0, 255).astype(np.uint8)
+
+
+def _map(image: np.ndarray) -> np.ndarray:
+    return np.clip(np.round(image * 255.0), 0, 255).astype(np.uint8).repeat(3, -1)
+
+
+def _motion(flow: np.ndarray) -> np.ndarray:
+    hue = np.arctan2(flow[..., 1], flow[..., 0]) / (2 * np.pi) % 1.0
+    strength = np.linalg.norm(flow, axis=-1) / (_FULL_MOTION * flow.shape[1])
+    hsv = np.stack([hue * 179, np.minimum(strength, 1.0) * 255, np.full_like(hue, 255)], -1)
+    return cv2.cvtColor(np.round(hsv).astype(np.uint8), cv2.COLOR_HSV2RGB)
+
+
+def _enlarged(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    nearest = size[0] % image.shape[0] == 0 and size[1] % image.shape[1] == 0
+    how = cv2.INTER_NEAREST if nearest else cv2.INTER_AREA
+    return cv2.resize(image, size[::-1], interpolation=how)
+
+
+def _with_points(image: np.ndarray, points: np.ndarray) -> np.ndarray:
+    height, width = image.shape[:2]
+    image = image.copy()
+    places = geometry.unit_to_pixels(np.asarray(points[:, :2]), height=height, width=width)
+    radius = max(3, width // 48)
+    for place, color in zip(np.round(places).astype(int), colors(len(points)), strict=True):
+        at = (int(place[0]), int(place[1]))
+        cv2.circle(image, at, radius + 1, (0, 0, 0), -1, cv2.LINE_AA)
+        cv2.circle(image, at, radius, tuple(int(c) for c in color), -1, cv2.LINE_AA)
+    return image
