@@ -214,6 +214,10 @@ MISTAKES = {
     "an unknown word": ((*TRAIN, "--config=psrnet:tinny"), "unknown word 'tinny'.*tiny"),
     "an unknown config": ((*TRAIN, "--config=pzrnet"), "no config 'pzrnet'.*psrnet"),
     "an unknown key": ((*TRAIN, "--config=psrnet:tiny", "--config.stepz=3"), "stepz"),
+    "an unknown key of one stage": (
+        (*TRAIN, "--config=psrnet:tiny", "--config.overrides.layer2.stepz=3"),
+        "config.stepz: no such key; did you mean config.steps",
+    ),
     "a value of a wrong type": ((*TRAIN, "--config=psrnet:tiny", "--config.steps=x"), "steps"),
     "no data set": (
         (*TRAIN, "--config=psrnet:tiny", "--config.data.path=nowhere"),

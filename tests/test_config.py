@@ -5,6 +5,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from psrjax import config as config_lib
+from psrjax.cli import _config
 from psrjax.errors import UserError
 
 PRESETS = {"tiny": {"batch": 2, "data.crop": (16, 16)}, "few": {"steps": 3}}
@@ -186,3 +187,49 @@ def test_a_config_is_found_by_path_and_by_name(tmp_path, monkeypatch):
     for name in ("psrnet:tiny", "psrnet.py:tiny", "configs/psrnet.py:tiny"):
         assert config_lib.load(name).method.name == "psrnet"
     assert config_lib.load("file.py:tiny").batch == 2
+
+
+def parse(path, *arguments):
+    """The config of a command line."""
+    values, argv = flags.FlagValues(), ["program", f"--config={path}", *arguments]
+    flag = _config.ConfigFlag(None, "", argv=argv, flag_values=values)
+    assert values(argv) == ["program"]
+    return flag.value
+
+
+def test_what_is_given_for_all_stages_outranks_a_presets_word_on_one(tmp_path):
+    path = write_config(tmp_path)
+    preset = config_lib.stage_config(config_lib.load(str(path)), "b")
+    assert (preset.steps, preset.weights.generator.extra) == (7, 2.0)
+    for config in (parse(path, "--config.steps=3"), config_lib.load(str(path), {"steps": 3})):
+        both = [config_lib.stage_config(config, stage) for stage in "ab"]
+        assert [each.steps for each in both] == [3, 3]
+        assert both[1].weights.generator.extra == 2.0  # nobody spoke of it
+    assert config.is_locked
+
+
+def test_what_is_given_for_one_stage_holds_there(tmp_path):
+    path = write_config(tmp_path)
+    config = parse(path, "--config.overrides.b.steps=5", "--config.steps=3")
+    assert [config_lib.stage_config(config, stage).steps for stage in "ab"] == [3, 5]
+
+
+def test_a_stage_takes_keys_on_the_command_line_that_its_preset_left_alone(tmp_path):
+    path = write_config(tmp_path)
+    new = ("--config.overrides.a.steps=4", "--config.overrides.a.data.crop", "(8, 8)")
+    config = parse(path, *new, "--config.data.world.kind=many", "--config.batch=6")
+    a, b = (config_lib.stage_config(config, stage) for stage in "ab")
+    assert (a.steps, b.steps, a.data.crop, b.data.crop) == (4, 7, (8, 8), (0, 0))
+    assert (a.batch, a.data.world.kind) == (6, "many")
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("--config.stepps=3", "config.stepps: no such key; did you mean config.steps?"),
+        ("--config.overrides.a.steps", "--config.overrides.a.steps: give a value"),
+    ],
+)
+def test_a_key_that_no_config_has_is_named(tmp_path, argument, said):
+    with pytest.raises(UserError, match=said):
+        parse(write_config(tmp_path), argument)

@@ -1,0 +1,246 @@
+"""HPT: single-person pose transfer by cross-domain correspondence.
+
+    psrjax train --config=configs/hpt.py:WORDS --workdir=DIR --config.data.path=PREPARED
+
+One model belongs to one person's clip. Three stages, trained in order: transfer, temporal, face
+(Algorithm 1). Words, comma-separated, in their order:
+
+  (none)      the paper's losses at 256x256: Eq. 15's weights are ours, the paper gives none (nor
+              optimizers, batch or steps: CoCosNet's and "Everybody Dance Now"'s). Needs VGG-19's
+              weights and a prepared clip with joints. Cost: 90 000 steps, not run. The paper's
+              Table 1, full: SSIM .835, IS 3.364, FID 27.682, LPIPS .035, on data of its own.
+  ccn         CoCosNet's own losses and optimizer: hinge, feature matching, L1 of the warp.
+  demo        one person of the embedded world at 64x64 on 2 CPU cores: narrow nets, no VGG-19.
+  tiny        as demo at 32x32, as small as it goes: all stages in less than three minutes.
+  bf16        bfloat16 products.
+  transfer …  only these stages.
+
+Rows of the paper's Table 1 (SSIM / IS / FID / LPIPS), by their labels:
+
+  w/o L_ts (.827 / 3.326 / 30.914 / .038), w/o L_face (.814 / 3.371 / 32.257 / .042),
+  w/o L_D (.796 / 3.143 / 34.104 / .053), w/o L_rec (.810 / 3.407 / 29.836 / .044),
+  w/o L_per (.803 / 3.125 / 33.471 / .051), w/o L_context (.787 / 3.168 / 31.535 / .047)
+
+and further choices:
+
+  ccn20 (CoCosNet's pose label), warp_patch, align_real, random_perceptual, w/o perceptual
+"""
+
+from ml_collections import ConfigDict
+
+from psrjax.config import apply_words, base, update
+
+STAGES = ("transfer", "temporal", "face")
+
+
+def _stages(*names: str) -> dict:
+    return {"stages": names, "method.chain": names}
+
+
+def _falling(stage: str, steps: int) -> dict:
+    """Rates that are constant for half of a stage's steps and then fall linearly to 0."""
+    found = {f"overrides.{stage}.steps": steps}
+    for turn in ("generator", "discriminator"):
+        prefix = f"overrides.{stage}.optimizer.{turn}"
+        found[f"{prefix}.schedule"] = "linear"
+        found[f"{prefix}.decay_start_step"] = steps // 2
+        found[f"{prefix}.decay_end_step"] = steps
+    return found
+
+
+def _weight(stage: str, **terms: float) -> dict:
+    return {f"overrides.{stage}.weights.generator.{name}": value for name, value in terms.items()}
+
+
+# Without VGG-19's weights an L1 term stands in for its features in the later stages.
+_NO_VGG = {
+    "method.perceptual": "off",
+    **_weight("transfer", perceptual=0.0, perceptual_deep=0.0, context=0.0),
+    **_weight("temporal", perceptual=0.0, feature_matching=1.0, reconstruction=20.0),
+    **_weight("face", perceptual=0.0, reconstruction=20.0),
+}
+_DEMO = {
+    **_NO_VGG,
+    **_weight("transfer", reconstruction=40.0, warp_self=10.0, adversarial=1.0),
+    **_weight("temporal", adversarial=0.5),
+    **_weight("face", adversarial=0.5),
+    "method.width": 8,
+    "method.halvings": 1,
+    "method.match_blocks": 2,
+    "method.warp": "patch",
+    "method.align_to": "real",
+    "method.paint_width": 12,
+    "method.levels": 3,
+    "method.hidden": 24,
+    "method.critic_width": 12,
+    "method.critic_layers": 3,
+    "method.smoothing": "residual",
+    "method.smooth_width": 12,
+    "method.smooth_halvings": 2,
+    "method.smooth_blocks": 2,
+    "method.face_size": 16,
+    "method.face_width": 16,
+    "method.face_halvings": 1,
+    "method.face_blocks": 3,
+    "data.world": {"kind": "long"},
+    "data.crop": (64, 64),
+    "batch": 4,
+    "checkpoint_steps": 250,
+    "log_steps": 25,
+    "overrides.transfer.optimizer.generator.learning_rate": 1e-3,
+    "overrides.transfer.optimizer.discriminator.learning_rate": 4e-4,
+    "overrides.temporal.optimizer.generator.learning_rate": 1e-3,
+    "overrides.face.optimizer.generator.learning_rate": 1e-3,
+    **_falling("transfer", 1500),
+    **_falling("temporal", 500),
+    **_falling("face", 500),
+}
+
+PRESETS = {
+    "paper": {},
+    "ccn": {
+        "method.gan": "hinge",
+        "method.align_to": "real",
+        **_weight(
+            "transfer",
+            reconstruction=0.0,
+            perceptual_deep=1e-3,
+            context=10.0,
+            feature_matching=10.0,
+            warp_self=100.0,
+        ),
+        # Where gradients are smaller than this, Adam's step follows the scale of the losses.
+        "overrides.transfer.optimizer.generator.eps": 1e-3,
+    },
+    "demo": _DEMO,
+    "tiny": {
+        **_DEMO,
+        "method.width": 4,
+        "method.match_blocks": 1,
+        "method.paint_width": 4,
+        "method.levels": 2,
+        "method.hidden": 8,
+        "method.critic_width": 4,
+        "method.critic_layers": 2,
+        "method.smooth_width": 4,
+        "method.smooth_halvings": 1,
+        "method.smooth_blocks": 1,
+        "method.face_size": 12,
+        "method.face_width": 4,
+        "method.face_blocks": 1,
+        "data.world": {"kind": "long", "size": (32, 32), "frames": 96},
+        "data.crop": (32, 32),
+        "batch": 2,
+        "checkpoint_steps": 30,
+        "log_steps": 5,
+        **_falling("transfer", 60),
+        **_falling("temporal", 30),
+        **_falling("face", 30),
+    },
+}
+
+ABLATIONS = {
+    "w/o L_ts": _stages("transfer", "face"),
+    "w/o L_face": _stages("transfer", "temporal"),
+    "w/o L_D": _weight("transfer", align=0.0),
+    "w/o L_rec": _weight("transfer", reconstruction=0.0),
+    "w/o L_per": _weight("transfer", perceptual=0.0),
+    "w/o L_context": _weight("transfer", context=0.0),
+    "ccn20": {"method.pose_label": "ccn20"},
+    "warp_patch": {"method.warp": "patch"},
+    "align_real": {"method.align_to": "real"},
+    "random_perceptual": {"method.perceptual": "random"},
+    "w/o perceptual": _NO_VGG,
+}
+
+_COCOSNET = {"name": "adam", "learning_rate": 1e-4, "b1": 0.0, "b2": 0.9}
+_DANCE = {"name": "adam", "learning_rate": 2e-4, "b1": 0.5, "b2": 0.999}
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The config of `variant`: see the words above."""
+    config = base()
+    config.method = ConfigDict(
+        {
+            **config.method,
+            "name": "hpt",
+            "stage": "transfer",
+            "chain": STAGES,
+            "pose_label": "hpt21",
+            "width": 64,
+            "halvings": 2,
+            "match_blocks": 4,
+            "match_taps": 3,
+            "sharpness": 100.0,
+            "chunk": 512,
+            "warp": "mean",
+            "align_to": "refined",
+            "paint_width": 64,
+            "levels": 5,
+            "hidden": 128,
+            "attend": True,
+            "critic_width": 64,
+            "critic_layers": 4,
+            "critic_scales": 2,
+            "gan": "bce",
+            "history": 2,
+            "smoothing": "frame",
+            "smooth_width": 64,
+            "smooth_halvings": 3,
+            "smooth_blocks": 6,
+            "face_size": 64,
+            "face_width": 64,
+            "face_halvings": 3,
+            "face_blocks": 5,
+            "perceptual": "vgg19",
+        }
+    )
+    config.weights = ConfigDict(
+        {"generator": {"adversarial": 1.0}, "discriminator": {"adversarial": 2.0}}  # not halved
+    )
+    config.optimizer = ConfigDict({"generator": dict(_DANCE), "discriminator": dict(_DANCE)})
+    update(
+        config,
+        {
+            **_stages(*STAGES),
+            "data.train_split": "train",
+            "data.eval_split": "train",  # its frames held back
+            "data.crop": (256, 256),
+            "data.sampling": {
+                "source": "random",
+                "k": 1,
+                "t": 1,
+                "gap_seconds": 0.0,
+                "history": 0,
+                "held_back": 0.2,
+                "k_evaluation": 64,
+            },
+            "batch": 4,
+            "checkpoint_steps": 1000,
+            "log_steps": 100,
+            # psi_1 to psi_4 and the adversarial term, of which Eq. 15 forgot the weight
+            **_weight(
+                "transfer",
+                align=10.0,
+                reconstruction=10.0,
+                perceptual=10.0,
+                perceptual_deep=0.0,
+                context=1.0,
+                adversarial=10.0,
+                feature_matching=0.0,
+                warp_self=0.0,
+            ),
+            # psi_5 and psi_6 are 1; the other terms keep the content, which Eq. 8 has none of
+            **_weight("temporal", feature_matching=10.0, perceptual=10.0, reconstruction=0.0),
+            **_weight("face", feature_matching=0.0, perceptual=10.0, reconstruction=0.0),
+            "overrides.temporal.data.sampling.t": 3,
+            "overrides.face.data.sampling.t": 3,
+            **{f"overrides.transfer.optimizer.generator.{k}": v for k, v in _COCOSNET.items()},
+            **{f"overrides.transfer.optimizer.discriminator.{k}": v for k, v in _COCOSNET.items()},
+            "overrides.transfer.optimizer.discriminator.learning_rate": 4e-4,
+            **_falling("transfer", 50_000),
+            **_falling("temporal", 20_000),
+            **_falling("face", 20_000),
+        },
+    )
+    return apply_words(config, variant, presets=PRESETS, ablations=ABLATIONS)

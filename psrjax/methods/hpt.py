@@ -1,0 +1,450 @@
+"""HPT: a person dances another's dance, through correspondence of poses and pictures.
+
+Wang, Huang, Wu, Li, Zhang: "Supervised Video-to-Video Synthesis for Single Human Pose Transfer".
+Equation numbers are the paper's; what it leaves open is CoCosNet's (Zhang et al. 2020) and
+"Everybody Dance Now"'s (Chan et al. 2019), on which it is built. One model belongs to one person's
+video. Its stages (Algorithm 1) train three pairs of nets, one after the other: `transfer` paints
+single frames from an exemplar, `temporal` smooths their sequence, `face` refines the head.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from psrjax.errors import UserError
+from psrjax.losses import adversarial, contextual, style
+from psrjax.methods.base import Batch
+from psrjax.methods.base import Method as Base
+from psrjax.models import correspondence, global_generator, spade_painter
+from psrjax.nn import critics, picture_critics, spectral_critics, vgg
+from psrjax.ops import face_box, pose_label
+
+STAGES = ("transfer", "temporal", "face")
+PERCEPTUALS = ("vgg19", "random", "off")
+ALIGNMENTS = ("refined", "real")
+SMOOTHINGS = ("frame", "residual")
+# CoCosNet's layers of L_per, and pix2pixHD's, which the later stages take; the weights are equal.
+SECONDS = {f"relu{block}_2": 2.0 ** (block - 6 + (block == 5)) for block in range(1, 6)}
+FIRSTS = {tap.replace("_2", "_1"): weight for tap, weight in SECONDS.items()}
+_UNROLLED = 4  # windows up to this length are smoothed without a loop, which is faster on CPUs
+
+
+class Method(Base):
+    """HPT as a method: `align` and `paint` against `critic`, then `smooth`, then `face`.
+
+    Attributes:
+      chain: the stages that this run has, in order; "w/o L_ts" and "w/o L_face" leave one out.
+      pose_label: see `psrjax.ops.pose_label.draw`.
+      width: channels of the domain adaptors' first layers.
+      halvings: how often they halve the size: the shared space is 64x64 for 256x256 at 2.
+      match_blocks: residual blocks behind them.
+      match_taps: side of the neighbourhoods that are compared.
+      sharpness: sigma of Eq. 5.
+      chunk: rows of the correlation, and of the contextual loss, that exist at a time.
+      warp: see `correspondence.Correspondence`.
+      align_to: what T_I sees in L_D (Eq. 10): the "refined" picture r_I, or the "real" one.
+      paint_width: channels of G at full size.
+      levels: how often G doubles the size.
+      hidden: channels inside every SPADE.
+      attend: whether G and its critic have self-attention.
+      critic_width: channels of the critics' first layers.
+      critic_layers: layers of the critic of frames; the others have one less, strided.
+      critic_scales: sizes at which frames, and sequences, are judged.
+      gan: the adversarial loss of all stages, see `psrjax.losses.adversarial`.
+      history: l of Eq. 8: G1 sees its last l - 1 frames, its critic l + 1.
+      smoothing: G1 makes the "frame", or a "residual" that is added to G's frame.
+      smooth_width: channels of G1's first layer.
+      smooth_halvings: how often G1 halves the size.
+      smooth_blocks: residual blocks of G1.
+      face_size: side of the head's square, pixels.
+      face_width: channels of G2's first layer.
+      face_halvings: how often G2 halves the square.
+      face_blocks: residual blocks of G2.
+      perceptual: weights of VGG-19: "vgg19", "random" (tests) or "off".
+    """
+
+    stage: str = "transfer"
+    chain: tuple[str, ...] = STAGES
+    pose_label: str = "hpt21"
+    width: int = 64
+    halvings: int = 2
+    match_blocks: int = 4
+    match_taps: int = 3
+    sharpness: float = 100.0
+    chunk: int = 512
+    warp: str = "mean"
+    align_to: str = "refined"
+    paint_width: int = 64
+    levels: int = 5
+    hidden: int = 128
+    attend: bool = True
+    critic_width: int = 64
+    critic_layers: int = 4
+    critic_scales: int = 2
+    gan: str = "bce"
+    history: int = 2
+    smoothing: str = "frame"
+    smooth_width: int = 64
+    smooth_halvings: int = 3
+    smooth_blocks: int = 6
+    face_size: int = 64
+    face_width: int = 64
+    face_halvings: int = 3
+    face_blocks: int = 5
+    perceptual: str = "vgg19"
+
+    def setup(self):
+        """Builds the nets of this stage and of those before it."""
+        for field, choices in (
+            ("stage", self.chain),
+            ("pose_label", tuple(pose_label.KINDS)),
+            ("warp", correspondence.WARPS),
+            ("align_to", ALIGNMENTS),
+            ("smoothing", SMOOTHINGS),
+            ("perceptual", PERCEPTUALS),
+            ("gan", adversarial.MODES),
+        ):
+            if getattr(self, field) not in choices:
+                raise UserError(
+                    f"config.method.{field}: no {getattr(self, field)!r}; there are "
+                    f"{', '.join(choices)}"
+                )
+        compute = {"dtype": self.dtype, "impl": self.conv}
+        common = {**compute, "remat": self.remat}
+        self.align = correspondence.Correspondence(
+            width=self.width,
+            halvings=self.halvings,
+            hidden=self.hidden,
+            blocks=self.match_blocks,
+            taps=self.match_taps,
+            sharpness=self.sharpness,
+            chunk=self.chunk,
+            warp=self.warp,
+            **common,
+        )
+        self.paint = spade_painter.SpadePainter(
+            self.paint_width, self.levels, self.hidden, self.attend, **common
+        )
+        if "temporal" in self._done:
+            self.smooth = global_generator.GlobalGenerator(
+                self.smooth_width,
+                self.smooth_halvings,
+                self.smooth_blocks,
+                quiet=self.smoothing == "residual",
+                **common,
+            )
+        if "face" in self._done:
+            self.face = global_generator.GlobalGenerator(
+                self.face_width, self.face_halvings, self.face_blocks, quiet=True, **common
+            )
+        self._build_critic(compute)
+
+    def _build_critic(self, compute: Mapping[str, Any]) -> None:
+        """The critic of this stage; those of earlier stages are not needed any more."""
+        if self.stage == "transfer":
+            self.critic = spectral_critics.SpectralCritic(
+                self.critic_scales, self.critic_width, self.critic_layers, self.attend, **compute
+            )
+        elif self.stage == "temporal":
+            self.video_critic = picture_critics.MultiScaleCritic(
+                self.critic_scales, self.critic_width, self.critic_layers - 1, **compute
+            )
+        else:
+            self.face_critic = critics.PatchCritic(
+                self.critic_width, strided=self.critic_layers - 1, **compute
+            )
+
+    @property
+    def _done(self) -> tuple[str, ...]:
+        """The stages up to this one."""
+        return self.chain[: self.chain.index(self.stage) + 1]
+
+    @property
+    def turns(self) -> dict[str, tuple[str, ...]]:
+        """The generator's turn, then the critic's on the fakes of the same forward pass."""
+        return {
+            "transfer": {"generator": ("align", "paint"), "discriminator": ("critic",)},
+            "temporal": {"generator": ("smooth",), "discriminator": ("video_critic",)},
+            "face": {"generator": ("face",), "discriminator": ("face_critic",)},
+        }[self.stage]
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Exemplars and frames of the person, both with their joints."""
+        return ("source", "source_joints", "target", "target_joints")
+
+    @property
+    def pretrained(self) -> tuple[str, ...]:
+        """VGG-19's weights, for the perceptual and the contextual term."""
+        return {"vgg19": ("vgg19",), "random": ("vgg19:random",)}.get(self.perceptual, ())
+
+    def __call__(self, batch: Batch) -> None:
+        """Runs every net once, for initialisation."""
+        made = self._generate(batch)
+        self._judge(made["label"], made["picture"])
+
+    def loss(self, turn: str, batch: Batch, shared: Batch, pretrained: Batch) -> dict[str, Any]:
+        """This stage's share of Eq. 15: Eq. 10 to 14, Eq. 8, or Eq. 9; and the critics' side."""
+        if turn == "discriminator":
+            return self._critic_loss(shared)
+        made = self._generate(batch)
+        label, picture, truth = made["label"], made["picture"], made["truth"]
+        fake, real = self._judge(label, picture), self._judge(label, truth)
+        scales = len(fake)
+        terms = {
+            "adversarial": sum(
+                adversarial.generator_loss(judged["logits"], mode=self.gan) for judged in fake
+            )
+            / scales,
+            "feature_matching": sum(
+                jnp.abs(ours - jax.lax.stop_gradient(theirs)).mean()
+                for f, r in zip(fake, real, strict=True)
+                for ours, theirs in zip(f["features"], r["features"], strict=True)
+            )
+            / scales,
+            "reconstruction": jnp.abs(picture - truth).mean(),
+            **made["terms"],
+        }
+        for name in self.pretrained:
+            terms |= self._feature_terms(pretrained[name], picture, truth)
+        made = {"label": label, "picture": picture, "truth": truth}
+        return {"terms": terms, "shared": made, "log": {}}
+
+    def _critic_loss(self, shared: Batch) -> dict[str, Any]:
+        real = self._judge(shared["label"], shared["truth"])
+        fake = self._judge(shared["label"], shared["picture"])
+        total = sum(
+            adversarial.discriminator_loss(r["logits"], f["logits"], mode=self.gan)
+            for r, f in zip(real, fake, strict=True)
+        )
+        log = {"real": real[0]["logits"].mean(), "fake": fake[0]["logits"].mean()}
+        return {"terms": {"adversarial": total / len(real)}, "shared": {}, "log": log}
+
+    def _feature_terms(self, weights: Mapping, picture: Array, truth: Array) -> dict[str, Array]:
+        """Eq. 12 and 13; the later stages have pix2pixHD's perceptual term alone."""
+        layers = SECONDS if self.stage == "transfer" else FIRSTS
+        pictures = ((_frames_on_channels(x) + 1.0) / 2.0 for x in (picture, truth))
+        ours, theirs = (vgg.features(weights, x, layers) for x in pictures)
+        terms = {"perceptual": style.feature_distance(ours, theirs, layers)}
+        if self.stage == "transfer":
+            deep = ours["relu4_2"] - jax.lax.stop_gradient(theirs["relu4_2"])
+            terms["perceptual_deep"] = jnp.square(deep).mean()
+            terms["context"] = contextual.over_layers(ours, theirs, chunk=self.chunk)
+        return terms
+
+    def _judge(self, label: Float[Array, "b h w c"], picture: Float[Array, "b h w d"]) -> tuple:
+        """What this stage's critic says, scale by scale, of pictures under their labels."""
+        both = jnp.concatenate([label, picture], -1)
+        if self.stage == "transfer":
+            return self.critic(both, True)
+        if self.stage == "temporal":
+            return self.video_critic(both, True)
+        return (self.face_critic(both, True),)
+
+    def _generate(self, batch: Batch) -> dict[str, Any]:
+        """What this stage makes of a training batch, and the truth: "label", "picture", "truth".
+
+        Sequences of the stage `temporal` lie on the channels. "terms" are the stage's own.
+        """
+        if self.stage == "transfer":
+            return self._generate_frames(batch)
+        need = self.history + 1 if "temporal" in self._done else 1
+        if batch["target"].shape[1] < need:
+            raise UserError(
+                f"the stage {self.stage!r} trains on {need} frames in a row: set "
+                f"config.overrides.{self.stage}.data.sampling.t to at least {need}"
+            )
+        if self.stage == "temporal":
+            return self._generate_sequence(batch)
+        return self._generate_faces(batch)
+
+    def _generate_frames(self, batch: Batch) -> dict[str, Any]:
+        label, truth = _flat(self._labels(batch["target_joints"], batch)), _flat(batch["target"])
+        exemplar = jnp.repeat(batch["source"][:, 0], batch["target"].shape[1], 0)
+        matched = self.align(label, exemplar, True)
+        coarse = matched["coarse"]
+        picture = self.paint(jnp.concatenate([coarse, label], -1), True)
+        # r_I is constant: else G could make pictures that are easy to align instead of good ones.
+        aligned = truth if self.align_to == "real" else jax.lax.stop_gradient(picture)
+        found = self.align.picture_features(aligned, True)
+        itself = (exemplar == truth).all((1, 2, 3)).astype(jnp.float32)
+        apart = jnp.abs(coarse - truth).mean((1, 2, 3))
+        terms = {
+            "align": jnp.abs(matched["features"] - found).mean(),
+            "warp_self": (itself * apart).sum() / jnp.maximum(itself.sum(), 1.0),
+        }
+        return {"label": label, "picture": picture, "truth": truth, "terms": terms}
+
+    def _generate_sequence(self, batch: Batch) -> dict[str, Any]:
+        labels = self._labels(batch["target_joints"], batch)
+        carry = self.start(batch)
+        frames = jax.lax.stop_gradient(self._paint_frames(labels, carry)[0])
+        smooth, _ = self._smooth_frames(labels, frames, carry["previous"], True)
+        last = slice(-self.history - 1, None)
+        label, picture, truth = (
+            _on_channels(video[:, last]) for video in (labels, smooth, batch["target"])
+        )
+        return {"label": label, "picture": picture, "truth": truth, "terms": {}}
+
+    def _generate_faces(self, batch: Batch) -> dict[str, Any]:
+        labels = self._labels(batch["target_joints"], batch)
+        videos, _, _ = self._frozen_steps(labels, self.start(batch))
+        coarse = jax.lax.stop_gradient(list(videos.values())[-1])
+        corner, present = self._boxes(batch)
+        crops = [
+            # A frame without a head becomes a grey square on both sides, from which none can learn.
+            jnp.where(present[:, None, None, None], self._crop(video, corner), 0.0)
+            for video in (labels, coarse, batch["target"])
+        ]
+        label, face, truth = crops
+        picture = face + self._face_residual(label, face, True)
+        return {"label": label, "picture": picture, "truth": truth, "terms": {}}
+
+    # ------------------------------------------------------------------------- what frames are
+
+    def _labels(self, joints: Float[Array, "b t 26 3"], batch: Batch) -> Array:
+        """(b t h w c)."""
+        height, width = batch["target"].shape[2:4]
+        label = pose_label.draw(_flat(joints), height=height, width=width, kind=self.pose_label)
+        return label.reshape(*joints.shape[:2], *label.shape[1:])
+
+    def _paint_frames(self, labels: Array, carry: Mapping) -> tuple[Array, Array]:
+        """G's frames and the coarse ones, (b t h w 3) each, of the carry's exemplar; frozen."""
+        b, t, height, width, _ = labels.shape
+        flat = _flat(labels)
+        exemplar = jax.tree.map(lambda x: jnp.repeat(x, t, 0), carry["encoded"])
+        queries = self.align.encode_pose(self.align.pose_features(flat, False), False)
+        coarse = self.align.warp_exemplar(queries, exemplar, (height, width))
+        frames = self.paint(jnp.concatenate([coarse, flat], -1), False)
+        return tuple(x.reshape(b, t, height, width, 3) for x in (frames, coarse))
+
+    def _smooth_frames(
+        self, labels: Array, frames: Array, previous: Array, train: bool
+    ) -> tuple[Array, Array]:
+        """G1 over time, and its last l - 1 frames (b l-1 h w 3), which the next window needs."""
+        if self.is_initializing():  # parameters cannot be made inside the loop
+            first = [labels[:, 0], frames[:, 0], _on_channels(previous)]
+            self.smooth(jnp.concatenate(first, -1), train)
+        net, variables = self.smooth.unbind()
+
+        def one(previous: Array, each: tuple[Array, Array]) -> tuple[Array, Array]:
+            label, frame = each
+            seen = jnp.concatenate([label, frame, _on_channels(previous)], -1)
+            made = net.apply(variables, seen, train)
+            made = frame + made if self.smoothing == "residual" else made
+            return jnp.concatenate([previous, made[:, None]], 1)[:, 1:], made
+
+        over_time = tuple(x.swapaxes(0, 1) for x in (labels, frames))
+        unroll = len(over_time[0]) if len(over_time[0]) <= _UNROLLED else 1
+        previous, made = jax.lax.scan(one, previous, over_time, unroll=unroll)
+        return made.swapaxes(0, 1), previous
+
+    def _boxes(self, batch: Batch) -> tuple[Array, Array]:
+        height, width = batch["target"].shape[2:4]
+        if self.face_size > min(height, width):
+            raise UserError(
+                f"config.method.face_size={self.face_size} is more than frames of {height}x{width}"
+            )
+        joints = _flat(batch["target_joints"])
+        return face_box.locate(joints, height=height, width=width, size=self.face_size)
+
+    def _crop(self, video: Array, corner: Array) -> Array:
+        return face_box.crop(_flat(video), corner, size=self.face_size)
+
+    def _face_residual(self, label: Array, face: Array, train: bool) -> Array:
+        """psi_r of Eq. 9.
+
+        `Departs from:` the paper, which pastes the square as it is: psi_r falls to 0 at its edge,
+        so that no seam is left.
+        """
+        residual = self.face(jnp.concatenate([label, face], -1), train)
+        return residual * face_box.fading(self.face_size)
+
+    def _frozen_steps(self, labels: Array, carry: Mapping) -> tuple[dict, Any, dict]:
+        """({stage: video} of transfer and temporal, the carry after them, what to explain)."""
+        frames, coarse = self._paint_frames(labels, carry)
+        videos, explained = {"transfer": frames}, {"coarse": coarse}
+        if "temporal" in self._done:
+            smooth, previous = self._smooth_frames(labels, frames, carry["previous"], False)
+            videos["temporal"], carry = smooth, {**carry, "previous": previous}
+        return videos, carry, explained
+
+    # ------------------------------------------------------------------------------- synthesis
+
+    def start(self, batch: Batch) -> dict[str, Any]:
+        """The exemplar for a whole clip: of the source frames the one whose pose is nearest to the
+        first driving one, repainted at its own pose (the first of the paper's two passes).
+        """
+        chosen = _nearest(batch["source_joints"], batch["target_joints"][:, :1])
+        picture, joints = (_take(batch[key], chosen) for key in ("source", "source_joints"))
+        label = self._labels(joints, batch)
+        frames, _ = self._paint_frames(
+            label, {"encoded": self.align.encode_exemplar(picture[:, 0], False)}
+        )
+        b, _, height, width, _ = batch["target"].shape
+        return {
+            "exemplar": frames[:, 0],
+            "encoded": self.align.encode_exemplar(frames[:, 0], False),
+            "previous": jnp.zeros((b, self.history - 1, height, width, 3)),  # z, the placeholder
+        }
+
+    def synthesize(self, batch: Batch, carry: Any, explain: bool = False) -> tuple[dict, Any]:
+        """The frames of all stages up to this one; see the base class.
+
+        "explain" holds "pose", the stick figures, "coarse", the warped exemplar, and "exemplar".
+        """
+        labels = self._labels(batch["target_joints"], batch)
+        videos, carry, explained = self._frozen_steps(labels, carry)
+        if "face" in self._done:
+            frames = list(videos.values())[-1]
+            corner, present = self._boxes(batch)
+            face = self._crop(frames, corner)
+            residual = self._face_residual(self._crop(labels, corner), face, False)
+            refined = jnp.where(present[:, None, None, None], face + residual, face)
+            pasted = face_box.paste(_flat(frames), corner, refined)
+            videos["face"] = pasted.reshape(frames.shape)
+        videos = {name: jnp.clip(video, -1.0, 1.0) for name, video in videos.items()}
+        made = {"video": videos[self.stage], "steps": videos}
+        if explain:
+            joints = batch["target_joints"]
+            height, width = batch["target"].shape[2:4]
+            sticks = pose_label.stick_figure(_flat(joints), height=height, width=width)
+            explained["pose"] = sticks.reshape(*joints.shape[:2], *sticks.shape[1:]) * 2.0 - 1.0
+            exemplar = jnp.broadcast_to(carry["exemplar"][:, None], videos[self.stage].shape)
+            made["explain"] = {**explained, "exemplar": exemplar}
+        return made, carry
+
+    def baselines(self, batch: Batch) -> dict[str, Array]:
+        """The source frame whose pose is nearest, for each frame."""
+        chosen = _nearest(batch["source_joints"], batch["target_joints"])
+        return {"nearest_pose": _take(batch["source"], chosen)}
+
+
+def _nearest(joints: Float[Array, "b k 26 3"], wanted: Float[Array, "b t 26 3"]) -> Array:
+    """(b t) which of the k poses is nearest to each of the t."""
+    return pose_label.distance(joints[:, None], wanted[:, :, None]).argmin(-1)
+
+
+def _take(values: Array, chosen: Array) -> Array:
+    """(b k …) at (b t): (b t …)."""
+    return jax.vmap(lambda mine, places: mine[places])(values, chosen)
+
+
+def _flat(video: Array) -> Array:
+    """(b t …) to (b*t …)."""
+    return video.reshape(-1, *video.shape[2:])
+
+
+def _on_channels(video: Float[Array, "b t h w c"]) -> Float[Array, "b h w d"]:
+    """The frames of a sequence side by side on the channels."""
+    video = jnp.moveaxis(video, 1, 3)
+    return video.reshape(*video.shape[:3], -1)
+
+
+def _frames_on_channels(picture: Float[Array, "b h w d"]) -> Float[Array, "n h w 3"]:
+    """The inverse of `_on_channels`, all frames of all sequences in one batch."""
+    frames = picture.reshape(*picture.shape[:3], -1, 3)
+    return jnp.moveaxis(frames, 3, 1).reshape(-1, *picture.shape[1:3], 3)
