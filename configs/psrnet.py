@@ -24,7 +24,7 @@ Rows of the paper's tables, by their labels, and of the further choices of the m
   Figure 7    alpha=.1, alpha=.3, alpha=.5 (default), alpha=.7, alpha=.9, alpha=1 (no mixing)
   Table 3     K=1, K=2, K=3 (default): how many layers
   further     zeta=0, warp_all, regions=none, regions=fgbg, w/o D_t, w/o L_p, random_perceptual,
-              w/o x0, instance_norm, begin_before
+              w/o x0, texture_on_mean, instance_norm, begin_before
 """
 
 from ml_collections import ConfigDict
@@ -74,6 +74,7 @@ PRESETS = {
     "demo": _DEMO,
     "real": {
         **_DEMO,
+        "method.prior": "texture_on_mean",
         "data.path": "",
         "data.world": {},
         "data.eval_split": "test",
@@ -130,6 +131,7 @@ ABLATIONS = {
     "w/o L_p": {"method.perceptual": "off"},
     "random_perceptual": {"method.perceptual": "random"},
     "w/o x0": {"method.prior": "zeros"},
+    "texture_on_mean": {"method.prior": "texture_on_mean"},
     "begin_before": {"method.beginning": "before"},
     "instance_norm": {"method.norm": "instance"},
 }

@@ -67,6 +67,15 @@ def stored_camera(data: Source, clip: str, view: str) -> Camera:
     return camera
 
 
+def nearest_view(data: Source, clip: str, camera: Camera) -> str:
+    """The view of a stored clip whose camera's axis makes the smallest angle with `camera`'s."""
+    alike = {
+        view: stored_camera(data, clip, view).rotation[2] @ camera.rotation[2]
+        for view in data.clip(clip).views
+    }
+    return max(alike, key=alike.get)
+
+
 def stored_joints(data: Source, clip: str) -> Float[np.ndarray, "t 26 3"]:
     """The person's joints in space, metres. Raises UserError if the data set has none."""
     data.require("joints_3d", "which place the person in space")

@@ -163,6 +163,9 @@ def from_camera(
 ) -> Inputs:
     """A clip of a data set that stores its person's body, for a camera that nobody filmed with.
 
+    There is no mean frame of such a camera: a method that reads one gets that of the view whose
+    camera looks most nearly the same way.
+
     Args:
       method: says which keys are read.
       config: the run's config; `data` is read.
@@ -180,6 +183,8 @@ def from_camera(
     first, end = _range(frames, entry.frames, entry.name)
     target = _camera(camera, (0, 0))
     keys = recording_camera.guide(data, entry.name, view, target, range(first, end))
+    if "target_mean" in method.reads:
+        keys["target_mean"] = data.means[recording_camera.nearest_view(data, entry.name, target)]
     times = np.arange(end - first) / entry.views[view].fps
     return _guided(method, config, keys, times, f"{entry.name}, {view} → {Path(camera).name}")
 
@@ -187,7 +192,8 @@ def from_camera(
 def _guided(
     method: Method, config: Any, keys: Mapping[str, np.ndarray], times: np.ndarray, name: str
 ) -> Inputs:
-    """The clip of `guidance.guide`'s arrays (t, …), cropped as evaluation does."""
+    """The clip of `guidance.guide`'s arrays (t, …), and keys without time, cropped as evaluation
+    does."""
     lacking = sorted(set(method.reads) - set(keys) - {"target"})
     if lacking:
         raise UserError(f"{lacking[0]!r}, which this method reads, cannot be made from a mesh")
@@ -197,13 +203,15 @@ def _guided(
     _, height, width, _ = keys["source"].shape
     sizes = {"b": 1, "h": height, "w": width, "t": policy.t, "k": policy.t}
     unseen = spec.zeros(set(method.baseline_reads) - set(keys), sizes)
+    fixed = {key: value[0] for key, value in unseen.items()}
+    fixed |= {key: keys[key] for key in keys if not {"k", "t"} & set(spec.KEYS[key].axes.split())}
+    timed = {key: value for key, value in keys.items() if key not in fixed}
 
     def read(start: int) -> dict[str, np.ndarray]:
-        sample = {key: value[start : start + policy.t] for key, value in keys.items()}
+        sample = {key: value[start : start + policy.t] for key, value in timed.items()}
         flow = sample["target_mesh_flow"].copy()
         flow[:1] = 0  # by the contract: nothing comes before a window
-        unknown = {key: value[0] for key, value in unseen.items()}
-        sample = sampling.augment({**unknown, **sample, "target_mesh_flow": flow}, crop)
+        sample = sampling.augment({**fixed, **sample, "target_mesh_flow": flow}, crop)
         return {key: value[None] for key, value in sample.items()}
 
     return Inputs(read, frames=len(times), window=policy.t, times=times, name=name)

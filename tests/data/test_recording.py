@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from psrjax import config as configs
 from psrjax.data import (
     annotations,
     recording,
@@ -25,7 +26,9 @@ from psrjax.data import (
 )
 from psrjax.data.source import Source
 from psrjax.errors import UserError
+from psrjax.methods import base
 from psrjax.ops import body
+from psrjax.training import clips
 
 sys.path.insert(0, str(Path(__file__).parent))  # for `import recordings`
 import recordings  # noqa: E402
@@ -285,6 +288,25 @@ def test_a_camera_between_two_sees_the_man(prepared, tmp_path):
     assert np.abs(real["target_depth"][..., 0].astype(float) - stored).mean() < 1e-3
     with pytest.raises(UserError, match="another shape"):
         recording_camera.guide(data, clip, "cam1", replace(read, size=(64, 64)))
+
+
+@pytest.mark.parametrize(("fraction", "nearest"), [(0.2, "cam1"), (0.8, "cam2")])
+def test_an_unfilmed_view_has_the_mean_frame_of_the_camera_nearest_to_it(
+    prepared, tmp_path, fraction, nearest
+):
+    data = Source(prepared[0], "test")
+    clip = data.clips[0].name
+    one, other = (recording_camera.stored_camera(data, clip, name) for name in ("cam1", "cam2"))
+    focus = recording_camera.stored_joints(data, clip).mean((0, 1))
+    between = recording_camera.between(one, other, fraction, focus)
+    recording_camera.write_camera(tmp_path / "camera.json", "between", between)
+    words = "tiny,texture_on_mean,layer1"
+    config = configs.load(f"psrnet:{words}")
+    config.data.update({"path": str(prepared[0]), "crop": (72, 56)})
+    method = base.build(**configs.method_fields(configs.stage_config(config, "layer1")))
+    inputs = clips.from_camera(method, config, camera=str(tmp_path / "camera.json"))
+    window = inputs.read(0)
+    np.testing.assert_array_equal(window["target_mean"][0], data.means[nearest])
 
 
 # Bad input

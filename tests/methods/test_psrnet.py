@@ -134,7 +134,7 @@ def test_baselines_are_the_source_the_texture_and_the_texture_over_the_mean_fram
         ({"stage": "layer2", "layers": 1}, "stage: no 'layer2'; there are layer1"),
         ({"recon_regions": "fg"}, "recon_regions: no 'fg'; there are none, fgbg, bvo"),
         ({"perceptual": "vgg"}, "perceptual: no 'vgg'; there are i3d, random, off"),
-        ({"prior": "gray"}, "prior: no 'gray'; there are texture, zeros"),
+        ({"prior": "gray"}, "prior: no 'gray'; there are texture, texture_on_mean, zeros"),
         ({"decoder": "one"}, "decoder: no 'one'"),
         ({"encoder": "one"}, "encoder: no 'one'"),
         ({"warp_scope": "body"}, "warp_scope: no 'body'"),
