@@ -110,15 +110,7 @@ def _file(path: Path, frames: int, size: tuple[int, int], order: str) -> People:
         )
     try:
         raw = reader(path)
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        KeyError,
-        TypeError,
-        IndexError,
-        AttributeError,
-    ) as error:
+    except _NOT_WHOLE as error:
         raise UserError(
             f"{path}: not whole, or not joints as psrjax knows them "
             f"({type(error).__name__}: {error})"
