@@ -4,13 +4,17 @@ import errno
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from etils import epath
 
 from psrjax.errors import UserError
+
+
+class DiskFullError(UserError):
+    """There is no room left: nothing else that is to be written will fit, either."""
 
 
 @contextmanager
@@ -39,9 +43,12 @@ def replacing(path: str | os.PathLike) -> Iterator[epath.Path]:
         }
         if error.errno not in reasons:
             raise
-        raise UserError(f"{path}: {reasons[error.errno]}") from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        kind = DiskFullError if full else UserError
+        raise kind(f"{path}: {reasons[error.errno]}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(NotADirectoryError):  # there was no folder to write to
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

@@ -248,8 +248,14 @@ def _prepare_all(
         try:
             result()
             made[clip.name] = _finished(work, clip.name, keys[clip.name])
+        except files.DiskFullError as error:
+            raise UserError(
+                f"{error}; run the same again then: {len(made)} clips are kept in {work}"
+            ) from error
         except UserError as error:
             failed[clip.name] = str(error)
+        except MemoryError as error:
+            failed[clip.name] = f"{clip.video}: not enough memory ({error}); try --seconds"
 
     if processes <= 1:
         for number, clip in enumerate(todo, 1):
@@ -333,7 +339,11 @@ def prepare_one(
     Raises UserError as `preparation.prepare_clip` and `store.write` do.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    prepared = preparation.prepare_clip(clip, options, progress=progress)
+    with store.disk_errors(folder):
+        _write_one(preparation.prepare_clip(clip, options, progress=progress), folder)
+
+
+def _write_one(prepared: preparation.Prepared, folder: Path) -> None:
     by_split: dict[str, list[preparation.Piece]] = {}
     for piece in prepared.pieces:
         by_split.setdefault(piece.split, []).append(piece)

@@ -52,7 +52,7 @@ def write(
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise UserError(f"{directory}: exists already; remove it or name another folder")
     partial = directory.with_name(directory.name + ".partial")
-    with _disk_errors(directory):
+    with disk_errors(directory):
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         try:
@@ -221,13 +221,14 @@ def _write_tfds_metadata(
 
 
 @contextmanager
-def _disk_errors(directory: Path) -> Iterator[None]:
+def disk_errors(directory: Path) -> Iterator[None]:
+    """What the disk answers, as one sentence about `directory`: a UserError, or DiskFullError."""
     try:
         yield
     except (OSError, RuntimeError) as error:
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         if full or "No space left" in str(error) or "quota" in str(error):
-            raise UserError(
+            raise files.DiskFullError(
                 f"{directory}: the disk is full: make room, or write elsewhere"
             ) from error
         if isinstance(error, PermissionError):
