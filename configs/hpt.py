@@ -118,6 +118,7 @@ PRESETS = {
         "method.width": 4,
         "method.match_blocks": 1,
         "method.paint_width": 4,
+        "method.attend": False,
         "method.levels": 2,
         "method.hidden": 8,
         "method.critic_width": 4,

@@ -29,7 +29,7 @@ SMOOTHINGS = ("frame", "residual")
 # CoCosNet's layers of L_per, and pix2pixHD's, which the later stages take; the weights are equal.
 SECONDS = {f"relu{block}_2": 2.0 ** (block - 6 + (block == 5)) for block in range(1, 6)}
 FIRSTS = {tap.replace("_2", "_1"): weight for tap, weight in SECONDS.items()}
-_UNROLLED = 4  # windows up to this length are smoothed without a loop, which is faster on CPUs
+_UNROLLED = 8  # windows up to this length are smoothed without a loop, which is faster on CPUs
 
 
 class Method(Base):
@@ -174,7 +174,12 @@ class Method(Base):
     @property
     def reads(self) -> tuple[str, ...]:
         """Exemplars and frames of the person, both with their joints."""
-        return ("source", "source_joints", "target", "target_joints")
+        return (*self.synthesis_reads, "target")
+
+    @property
+    def synthesis_reads(self) -> tuple[str, ...]:
+        """Of the driving clip only its joints are read."""
+        return ("source", "source_joints", "target_joints")
 
     @property
     def pretrained(self) -> tuple[str, ...]:
@@ -307,7 +312,7 @@ class Method(Base):
 
     def _labels(self, joints: Float[Array, "b t 26 3"], batch: Batch) -> Array:
         """(b t h w c)."""
-        height, width = batch["target"].shape[2:4]
+        height, width = batch["source"].shape[2:4]
         label = pose_label.draw(_flat(joints), height=height, width=width, kind=self.pose_label)
         return label.reshape(*joints.shape[:2], *label.shape[1:])
 
@@ -343,7 +348,7 @@ class Method(Base):
         return made.swapaxes(0, 1), previous
 
     def _boxes(self, batch: Batch) -> tuple[Array, Array]:
-        height, width = batch["target"].shape[2:4]
+        height, width = batch["source"].shape[2:4]
         if self.face_size > min(height, width):
             raise UserError(
                 f"config.method.face_size={self.face_size} is more than frames of {height}x{width}"
@@ -384,11 +389,12 @@ class Method(Base):
         frames, _ = self._paint_frames(
             label, {"encoded": self.align.encode_exemplar(picture[:, 0], False)}
         )
-        b, _, height, width, _ = batch["target"].shape
+        b, _, height, width, _ = frames.shape
         return {
             "exemplar": frames[:, 0],
             "encoded": self.align.encode_exemplar(frames[:, 0], False),
-            "previous": jnp.zeros((b, self.history - 1, height, width, 3)),  # z, the placeholder
+            # z of Eq. 8, zeros as in Chan et al.: "the first frame" does not exist at a new pose.
+            "previous": jnp.zeros((b, self.history - 1, height, width, 3)),
         }
 
     def synthesize(self, batch: Batch, carry: Any, explain: bool = False) -> tuple[dict, Any]:
@@ -410,11 +416,10 @@ class Method(Base):
         made = {"video": videos[self.stage], "steps": videos}
         if explain:
             joints = batch["target_joints"]
-            height, width = batch["target"].shape[2:4]
+            height, width = batch["source"].shape[2:4]
             sticks = pose_label.stick_figure(_flat(joints), height=height, width=width)
             explained["pose"] = sticks.reshape(*joints.shape[:2], *sticks.shape[1:]) * 2.0 - 1.0
-            exemplar = jnp.broadcast_to(carry["exemplar"][:, None], videos[self.stage].shape)
-            made["explain"] = {**explained, "exemplar": exemplar}
+            made["explain"] = {**explained, "exemplar": carry["exemplar"]}
         return made, carry
 
     def baselines(self, batch: Batch) -> dict[str, Array]:

@@ -16,7 +16,7 @@ RADIUS = 4.0  # of discs, and half the width of sticks
 _LAYOUT = pose.layout("coco18")
 _VIEW = np.asarray(_LAYOUT.view)
 _LIMBS = np.asarray(_LAYOUT.limbs)
-_COLORS = (  # OpenPose's, by joint; a limb has the colour of its number
+COLORS = (  # OpenPose's, by joint; a limb has the colour of its number
     *((255, 0, 0), (255, 85, 0), (255, 170, 0), (255, 255, 0), (170, 255, 0), (85, 255, 0)),
     *((0, 255, 0), (0, 255, 85), (0, 255, 170), (0, 255, 255), (0, 170, 255), (0, 85, 255)),
     *((0, 0, 255), (85, 0, 255), (170, 0, 255), (255, 0, 255), (255, 0, 170), (255, 0, 85)),
@@ -68,10 +68,10 @@ def stick_figure(
     OpenPose's colours and order; a limb is drawn where both of its ends are there.
     """
     points, present = _points(joints, height, width)
-    colors = jnp.asarray(_COLORS, jnp.float32) / 255.0
+    colors = jnp.asarray(COLORS, jnp.float32) / 255.0
     picture = jnp.zeros((len(joints), height, width, 3))
     covered = discs(joints, height=height, width=width)
-    for joint in range(len(_COLORS)):
+    for joint in range(len(COLORS)):
         picture = jnp.where(covered[..., joint : joint + 1] > 0, colors[joint], picture)
     pixels = _pixels(height, width)[:, :, 0]
     for number, (start, end) in enumerate(_LIMBS):

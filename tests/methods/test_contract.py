@@ -112,7 +112,8 @@ def program(name, variant, stage):
                 method="loss",
             )
             shared |= out["shared"]
-            terms[turn] = out["terms"]
+            wanted = made.weights[turn]  # a term of weight 0 is left out
+            terms[turn] = {k: v for k, v in out["terms"].items() if wanted.get(k)}
         return terms
 
     jaxpr = jax.make_jaxpr(losses)(start.variables, made.zeros(), made.pretrained_shapes())

@@ -1,0 +1,206 @@
+"""HPT as the paper has it: two passes, sequences, faces, Eq. 15, and what it refuses."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from psrjax import config as configs
+from psrjax.data import spec
+from psrjax.errors import UserError
+from psrjax.methods import base
+
+SIZES = {"b": 1, "k": 2, "t": 4, "h": 16, "w": 16}
+SMALL = {
+    "width": 2,
+    "halvings": 1,
+    "match_blocks": 1,
+    "paint_width": 2,
+    "levels": 2,
+    "hidden": 2,
+    "critic_width": 2,
+    "critic_layers": 2,
+    "critic_scales": 1,
+    "smooth_width": 2,
+    "smooth_halvings": 1,
+    "smooth_blocks": 1,
+    "face_size": 8,
+    "face_width": 2,
+    "face_halvings": 1,
+    "face_blocks": 1,
+    "perceptual": "off",
+    "history": 3,
+}
+CHEAP = {"xla_backend_optimization_level": 0}
+
+
+def build(stage="face", **fields):
+    return base.build("hpt", stage=stage, **{**SMALL, **fields})
+
+
+@functools.cache
+def batch(seed=0):
+    rng = np.random.default_rng(seed)
+    wire = spec.zeros(build().reads, SIZES)
+    for key, array in wire.items():
+        if array.dtype == np.uint8:
+            wire[key] = rng.integers(0, 256, array.shape).astype(np.uint8)
+        else:
+            wire[key] = rng.uniform(-0.9, 0.9, array.shape).astype(np.float32)
+            wire[key][..., 2] = 1.0
+    return spec.decode(wire)
+
+
+@functools.cache
+def variables():
+    """Of all three stages; the nets that begin near 0 are made to do something."""
+    made = jax.jit(build().init, compiler_options=CHEAP)(jax.random.key(0), batch())
+    rng = np.random.default_rng(1)
+    louder = lambda leaf: leaf + rng.normal(0, 0.1, leaf.shape).astype(np.float32)  # noqa: E731
+    params = {
+        **made["params"],
+        **{k: jax.tree.map(louder, made["params"][k]) for k in ("face", "smooth")},
+    }
+    return {**made, "params": params}
+
+
+@functools.cache
+def runner(method):
+    run = lambda v, b, carry: method.apply(v, b, carry, True, method="synthesize")  # noqa: E731
+    start = lambda v, b: method.apply(v, b, method="start")  # noqa: E731
+    return tuple(jax.jit(f, compiler_options=CHEAP) for f in (start, run))
+
+
+def synthesized(lengths, joints=None):
+    """The steps, whole, of the clip cut into windows of these lengths."""
+    start, run = runner(build())
+    given = dict(batch())
+    given["target_joints"] = given["target_joints"] if joints is None else joints
+    carry, parts, first = None, [], 0
+    for length in lengths:
+        window = {**given, "target_joints": given["target_joints"][:, first : first + length]}
+        carry = start(variables(), window) if carry is None else carry
+        made, carry = run(variables(), window, carry)
+        parts.append(made["steps"])
+        first += length
+    return {name: np.concatenate([part[name] for part in parts], 1) for name in parts[0]}
+
+
+def test_windows_of_any_length_give_what_the_whole_clip_gives():
+    whole, cut = synthesized([4]), synthesized([1, 3])
+    assert list(whole) == ["transfer", "temporal", "face"]
+    for name in whole:
+        np.testing.assert_allclose(cut[name], whole[name], atol=1e-4)
+
+
+def test_a_frame_depends_on_the_l_minus_1_before_it_only_through_the_smoother():
+    joints = batch()["target_joints"]
+    changed = joints.at[:, 0].add(0.2).at[:, 0, :, 2].set(1.0)
+    # The exemplar is chosen by the first pose: both choose the same if there is one.
+    one, other = synthesized([4]), synthesized([4], changed)
+    np.testing.assert_allclose(one["transfer"][:, 1:], other["transfer"][:, 1:], atol=1e-5)
+    assert np.abs(one["temporal"][:, 1] - other["temporal"][:, 1]).max() > 1e-4
+
+
+def test_the_face_changes_inside_its_square_alone_and_not_at_all_without_a_head():
+    steps = synthesized([4])
+    changed = np.abs(steps["face"] - steps["temporal"]).max((0, 1, 4)) > 0
+    assert changed.any()
+    headless = batch()["target_joints"].at[:, :, (0, 17, 18)].set(0.0)
+    steps = synthesized([4], headless)
+    np.testing.assert_array_equal(steps["face"], steps["temporal"])
+    centred = batch()["target_joints"].at[:, :, 0].set(jnp.asarray((0.0, 0.0, 1.0)))
+    steps = synthesized([4], centred)
+    apart = np.abs(steps["face"] - steps["temporal"]).max((0, 1, 4))
+    assert apart[4:12, 4:12].max() > 0
+    apart[4:12, 4:12] = 0
+    assert apart.max() == 0  # bit by bit
+
+
+def test_the_exemplar_is_the_source_frame_of_the_nearest_pose_painted_once_more():
+    start, _ = runner(build())
+    for chosen in (0, 1):
+        joints = batch()["source_joints"][:, chosen : chosen + 1].repeat(4, 1)
+        one = start(variables(), {**batch(), "target_joints": joints})
+        only = {k: batch()[k][:, chosen : chosen + 1] for k in ("source", "source_joints")}
+        other = start(variables(), {**batch(), **only, "target_joints": joints})
+        np.testing.assert_allclose(one["exemplar"], other["exemplar"], atol=1e-5)
+        assert np.abs(one["exemplar"] - batch()["source"][:, chosen]).max() > 0.01
+        assert not one["previous"].any()  # z, the placeholder
+
+
+def test_the_baseline_copies_the_frame_of_the_nearest_pose():
+    order = [1, 0, 0, 1]
+    joints = batch()["source_joints"][:, order] + 0.01
+    shown = build().bind({}).baselines({**batch(), "target_joints": joints})
+    np.testing.assert_array_equal(shown["nearest_pose"], batch()["source"][:, order])
+
+
+@functools.cache
+def transfer_terms(same, **fields):
+    method = build("transfer", **fields)
+    made = jax.jit(method.init, compiler_options=CHEAP)(jax.random.key(0), batch())
+    given = {key: value[:, :1] for key, value in batch().items()}
+    given |= {"target": given["source"]} if same else {}
+
+    def run(variables, given):
+        out, _ = method.apply(
+            variables, "generator", given, {}, {}, mutable=["spectral"], method="loss"
+        )
+        return out["terms"], out["shared"]
+
+    terms, shared = jax.jit(run, compiler_options=CHEAP)(made, given)
+    return terms, shared, given
+
+
+def test_the_warp_is_compared_on_pairs_of_a_frame_with_itself_only():
+    assert float(transfer_terms(False)[0]["warp_self"]) == 0.0
+    assert float(transfer_terms(True)[0]["warp_self"]) > 0.0
+
+
+def test_reconstruction_is_the_mean_absolute_error():
+    terms, shared, given = transfer_terms(False)
+    expected = np.abs(np.asarray(shared["picture"]) - np.asarray(given["target"][:, 0])).mean()
+    np.testing.assert_allclose(terms["reconstruction"], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("row", ["w/o L_D", "w/o L_rec", "w/o L_per", "w/o L_context"])
+def test_each_row_of_table_1_leaves_one_term_of_eq_15_out(row):
+    whole, less = (
+        configs.stage_config(configs.load(f"hpt:{words}"), "transfer").weights.generator
+        for words in ("", row)
+    )
+    gone = {name for name in whole if whole[name] and not less[name]}
+    term = {"w/o L_D": "align", "w/o L_rec": "reconstruction"}
+    assert gone == {term.get(row) or {"w/o L_per": "perceptual"}.get(row, "context")}
+
+
+@pytest.mark.parametrize(
+    ("row", "nets"),
+    [("w/o L_ts", {"align", "paint", "face"}), ("w/o L_face", {"align", "paint", "smooth"})],
+)
+def test_the_other_two_rows_leave_a_stage_out(row, nets):
+    config = configs.stage_config(
+        configs.load(f"hpt:tiny,{row}"), configs.load(f"hpt:tiny,{row}").stages[-1]
+    )
+    method = base.build(**configs.method_fields(config))
+    sizes = {**SIZES, "t": 3, "h": 32, "w": 32}
+    zeros = spec.decode(spec.zeros(method.reads, sizes))
+    made = jax.eval_shape(method.init, jax.random.key(0), zeros)["params"]
+    assert {name for name in made if "critic" not in name} == nets
+
+
+def test_sequences_shorter_than_l_are_told():
+    short = {key: value[:, :2] for key, value in batch().items()}
+    with pytest.raises(
+        UserError, match=r"'temporal' trains on 4 frames in a row: set .*sampling\.t"
+    ):
+        jax.eval_shape(build("temporal").init, jax.random.key(0), short)
+
+
+def test_words_that_do_not_exist_are_told():
+    for field in ("gan", "warp", "smoothing", "align_to", "pose_label"):
+        with pytest.raises(UserError, match=f"config.method.{field}: no 'x'; there are"):
+            jax.eval_shape(build(**{field: "x"}).init, jax.random.key(0), batch())
