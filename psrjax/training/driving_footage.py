@@ -185,9 +185,9 @@ class FilmedFootage(Footage):
         """See the base class."""
         keys = tuple(keys)
         self.require(keys)
-        wanted, first = set(frames), min(frames)
-        self._kept = {number: image for number, image in self._kept.items() if number >= first}
-        missing = wanted - set(self._kept)
+        # What comes before a window was the end of the one before it.
+        self._kept = {frame: self._kept[frame] for frame in frames if frame in self._kept}
+        missing = set(frames) - set(self._kept)
         if missing and min(missing) < self._next:
             self._rewind()
         while missing:

@@ -115,6 +115,7 @@ class Films:
         self._paths: list[Path] = []
         self._strip = set(np.linspace(0, len(times) - 1, _STRIP).round().astype(int).tolist())
         self._rows: list[np.ndarray] = []
+        self._once: dict[str, np.ndarray] = {}
         self._written = 0
 
     def __enter__(self) -> "Films":
@@ -132,10 +133,9 @@ class Films:
         explain: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         """Writes the next frames."""
-        if explain and not self._written:
-            for name, image in driving_pictures.once(explain).items():
-                self._picture(f"explain.{name}", image)
         shown = {"source" if i == 0 else f"source {i + 1}": p for i, p in enumerate(self._source)}
+        if explain and not self._written:
+            self._once = driving_pictures.once(explain)
         for number, frame in enumerate(result):
             self._push("", frame, audio=self._audio)
             beside = {**shown, "driving": driving[number], "result": frame}
@@ -151,7 +151,9 @@ class Films:
             self._written += 1
 
     def finish(self) -> list[Path]:
-        """Writes the strip of explained frames, and gives the paths of all files."""
+        """Writes the pictures of what is explained, and gives the paths of all files."""
+        for name, image in self._once.items():
+            self._picture(f"explain.{name}", image)
         if self._rows:
             self._picture("explain", np.concatenate(self._rows))
         return self._paths
