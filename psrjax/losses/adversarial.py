@@ -1,5 +1,6 @@
 """Adversarial objectives for either side of the game, on unsquashed logits."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -48,6 +49,27 @@ def discriminator_loss(
         return 0.5 * (jnp.square(real - 1.0).mean() + jnp.square(fake).mean())
     _check(mode)
     return 0.5 * (jax.nn.relu(1.0 - real).mean() + jax.nn.relu(1.0 + fake).mean())
+
+
+def generator_total(judged: Any, *, mode: str = "bce") -> Float[Array, ""]:
+    """`generator_loss` summed over critics of several sizes or time ranges (Cheng et al., Eq. 2).
+
+    Args:
+      judged: any tree with {"logits", …} where a critic has answered; each counts by its mean.
+      mode: as in `generator_loss`.
+    """
+    return sum((generator_loss(logits, mode=mode) for logits in _logits(judged)), jnp.zeros(()))
+
+
+def discriminator_total(real: Any, fake: Any, *, mode: str = "bce") -> Float[Array, ""]:
+    """`discriminator_loss` summed likewise, over two trees of one shape."""
+    pairs = zip(_logits(real), _logits(fake), strict=True)
+    return sum((discriminator_loss(r, f, mode=mode) for r, f in pairs), jnp.zeros(()))
+
+
+def _logits(judged: Any) -> list[Array]:
+    answers = jax.tree.leaves(judged, is_leaf=lambda x: isinstance(x, Mapping) and "logits" in x)
+    return [answer["logits"] for answer in answers]
 
 
 def _check(mode: Any) -> None:

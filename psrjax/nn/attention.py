@@ -1,4 +1,4 @@
-"""Self-attention over the positions of a feature map (Zhang et al. 2019, SAGAN)."""
+"""Self-attention over the positions of a feature map, or of several (Zhang et al. 2019, SAGAN)."""
 
 import flax.linen as nn
 import jax
@@ -8,34 +8,43 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from psrjax.nn import layers
+from psrjax.ops import correlation
 
 
 class SelfAttention(nn.Module):
     """x + gamma (attention over all positions); gamma is learnt and begins at 0.
 
     Keys and values are the largest of each 2x2; scores are not divided by the root of their width;
-    1x1 convolutions without bias, under spectral norm.
+    1x1 convolutions without bias, under spectral norm. Of several maps (time, or source frames) the
+    positions of all are one set; pooling is within each.
 
     Attributes:
+      chunk: at most so many rows of the scores are there at a time, forward and backward; 0 is all.
+      residual: whether x is added.
       dtype: compute type; the softmax is float32.
       impl: see `psrjax.ops.conv`.
     """
 
+    chunk: int = 0
+    residual: bool = True
     dtype: DTypeLike = jnp.float32
     impl: str = "auto"
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h w c"]:
-        """Same shape out as in."""
-        b, h, w, c = x.shape
-        query = self._project(x, "query", max(c // 8, 1), train).reshape(b, h * w, -1)
-        key = _pooled(self._project(x, "key", max(c // 8, 1), train))
-        value = _pooled(self._project(x, "value", max(c // 2, 1), train))
-        scores = jnp.einsum("bnc,bmc->bnm", query, key).astype(jnp.float32)
-        weights = jax.nn.softmax(scores, -1).astype(self.dtype)
-        seen = jnp.einsum("bnm,bmc->bnc", weights, value).reshape(b, h, w, -1)
+    def __call__(self, x: Float[Array, "b *size c"], train: bool) -> Float[Array, "b *size c"]:
+        """Same shape out as in: (b h w c) or (b k h w c)."""
+        h, w, c = x.shape[-3:]
+        maps = x.reshape(-1, h, w, c)
+        narrow = max(c // 8, 1)
+        key, value = (
+            _pooled(self._project(maps, name, width, train)).reshape(len(x), -1, width)
+            for name, width in (("key", narrow), ("value", max(c // 2, 1)))
+        )
+        query = self._project(maps, "query", narrow, train).reshape(len(x), -1, narrow)
+        seen = attend(query, key, value, chunk=self.chunk).reshape(-1, h, w, value.shape[-1])
         gamma = self.param("gamma", nn.initializers.zeros, ()).astype(self.dtype)
-        return x + gamma * self._project(seen, "out", c, train)
+        change = (gamma * self._project(seen, "out", c, train)).reshape(x.shape)
+        return x + change if self.residual else change
 
     def _project(self, x: Array, name: str, width: int, train: bool) -> Array:
         conv = layers.SpectralConv(
@@ -48,6 +57,36 @@ class SelfAttention(nn.Module):
             name=name,
         )
         return conv(x, train)
+
+
+def attend(
+    query: Float[Array, "b n c"],
+    key: Float[Array, "b m c"],
+    value: Float[Array, "b m d"],
+    *,
+    chunk: int = 0,
+) -> Float[Array, "b n d"]:
+    """softmax(query keyᵀ) value, the softmax in float32.
+
+    Memory: of the scores, b m chunk float32 exist at a time; the backward pass makes them again.
+
+    Args:
+      query: of the positions to fill.
+      key: of the positions to read.
+      value: what is read there.
+      chunk: rows of the scores at a time; 0 is all of them, kept for the backward pass.
+    """
+
+    def rows(query: Array) -> Array:
+        scores = jnp.einsum("bnc,bmc->bnm", query, key).astype(jnp.float32)
+        weights = jax.nn.softmax(scores, -1).astype(value.dtype)
+        return jnp.einsum("bnm,bmd->bnd", weights, value)
+
+    n = query.shape[1]
+    if not chunk or chunk >= n:
+        return rows(query)
+    parts = correlation.chunk_rows(query, chunk)
+    return correlation.join_rows(lax.map(jax.checkpoint(rows), parts), n)
 
 
 def _pooled(x: Array) -> Array:

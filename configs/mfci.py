@@ -1,0 +1,199 @@
+"""MFCI: person video motion transfer by integration of several source frames.
+
+    psrjax train --config=configs/mfci.py:WORDS --workdir=DIR --config.data.path=PREPARED
+
+One model for any pair of people. Three stages, trained in order: single (the single-frame model, by
+content losses), single_gan (and a critic of frames), joint (the integration of K frames, the single
+model frozen). Words, comma-separated, in their order:
+
+  (none)      the paper's numbers at 256x256: the final model RB6+SA2D, K = 4 source frames, L = 8
+              targets, batch 2. Needs VGG-19's weights and prepared clips with joints and flow.
+              Cost: 235 000 steps, not run. The paper's Table 1 (VFID / PSNR): 7.57 / 23.20, on
+              data of its own.
+  demo        the embedded world's many people at 64x64 on 2 CPU cores: narrow nets, no VGG-19.
+  tiny        as demo at 32x32, as small as it goes: all stages in less than three minutes.
+  bf16        bfloat16 products.
+  single …    only these stages.
+
+Rows of the paper's Table 1 by their labels (VFID / PSNR):
+
+  MSE (10.25 / 22.10), MSE+VGG (9.50 / 22.83): the single-frame model, no fusion;
+  MSE+VGG+RB6 (7.99 / 22.79): no temporal critics; MSE+VGG+RB6+D_V^3 (8.09 / 23.07);
+  MSE+VGG+RB6+D_V (7.93 / 22.96), MSE+VGG+Avg+D_V (8.06 / 22.83), MSE+VGG+Max+D_V (7.47 / 21.37),
+  MSE+VGG+SA3D+RB6+D_V (7.74 / 23.25), MSE+VGG+RB6+SA2D+D_V (7.57 / 23.20)
+
+and further choices:
+
+  avg, max, rb6, sa3d_rb6, rb6_sa2d (the fusion alone), w/o D_V, D_V^3, w/o D_I, patch_critics,
+  begin_single (last layers begin as the single model's), random_perceptual, w/o perceptual
+"""
+
+from ml_collections import ConfigDict
+
+from psrjax.config import apply_words, base, update
+
+STAGES = ("single", "single_gan", "joint")
+_SINGLE = STAGES[:2]
+_RANGES = (3, 5, 7)
+_ADAM = {"name": "adam", "learning_rate": 1e-4, "b1": 0.5, "b2": 0.999}
+
+
+def _fusion(kind: str, ranges: tuple[int, ...] = _RANGES) -> dict:
+    return {"method.fusion": kind, **_temporal(ranges)}
+
+
+def _temporal(ranges: tuple[int, ...]) -> dict:
+    return {"method.ranges": ranges, **({} if ranges else _no_critic("adversarial_video"))}
+
+
+def _no_critic(term: str) -> dict:
+    turns = ("generator", "discriminator")
+    return {f"overrides.joint.weights.{turn}.{term}": 0.0 for turn in turns}
+
+
+def _weight(name: str, value: float, stages: tuple[str, ...] = STAGES) -> dict:
+    return {f"overrides.{stage}.weights.generator.{name}": value for stage in stages}
+
+
+def _steps(single: int, single_gan: int, joint: int) -> dict:
+    counts = zip(STAGES, (single, single_gan, joint), strict=True)
+    return {f"overrides.{stage}.steps": count for stage, count in counts}
+
+
+def _critics_rate(rate: float) -> dict:
+    optimizer = {**_ADAM, "learning_rate": rate}
+    return {
+        f"overrides.{stage}.optimizer.discriminator.{key}": value
+        for stage in STAGES[1:]
+        for key, value in optimizer.items()
+    }
+
+
+# Without VGG-19's weights the squared error stands alone.
+_NO_VGG = {"method.perceptual": "off", **_weight("perceptual", 0.0)}
+_DEMO = {
+    **_NO_VGG,
+    "method.width": 16,
+    "method.halvings": 4,
+    "method.blocks": 2,
+    "method.attention_stride": 4,
+    "method.critic_width": 8,
+    "method.beginning": "single",
+    "optimizer.generator.learning_rate": 1e-3,
+    **_critics_rate(2e-4),
+    "data.world": {"kind": "many"},
+    "data.crop": (64, 64),
+    "batch": 2,
+    "checkpoint_steps": 250,
+    "log_steps": 25,
+    **_weight("adversarial_image", 0.01, STAGES[1:]),
+    **_weight("adversarial_video", 0.01, ("joint",)),
+    **{f"overrides.{stage}.data.sampling.t": 8 for stage in _SINGLE},
+    **{f"overrides.{stage}.batch": 2 for stage in _SINGLE},
+    **_steps(1500, 200, 1200),
+}
+
+PRESETS = {
+    "paper": {},
+    "demo": _DEMO,
+    "tiny": {
+        **_DEMO,
+        "method.width": 4,
+        "method.blocks": 1,
+        "method.fusion": "rb6",
+        "method.critic_width": 4,
+        "data.world": {
+            "kind": "many",
+            "size": (32, 32),
+            "rooms": 2,
+            "people_train": 2,
+            "people_test": 1,
+            "frames": 40,
+        },
+        "data.crop": (32, 32),
+        "checkpoint_steps": 20,
+        "log_steps": 5,
+        **_steps(40, 20, 40),
+    },
+}
+
+ABLATIONS = {
+    "MSE": {**_NO_VGG, "stages": _SINGLE},
+    "MSE+VGG": {"stages": _SINGLE},
+    "MSE+VGG+RB6": _fusion("rb6", ()),
+    "MSE+VGG+RB6+D_V^3": _fusion("rb6", (3,)),
+    "MSE+VGG+RB6+D_V": _fusion("rb6"),
+    "MSE+VGG+Avg+D_V": _fusion("avg"),
+    "MSE+VGG+Max+D_V": _fusion("max"),
+    "MSE+VGG+SA3D+RB6+D_V": _fusion("sa3d_rb6"),
+    "MSE+VGG+RB6+SA2D+D_V": _fusion("rb6_sa2d"),
+    **{kind: {"method.fusion": kind} for kind in ("avg", "max", "rb6", "sa3d_rb6", "rb6_sa2d")},
+    "w/o D_V": _temporal(()),
+    "D_V^3": _temporal((3,)),
+    "w/o D_I": {"method.frame_critic": False, **_no_critic("adversarial_image")},
+    "patch_critics": {"method.critic_kind": "patch"},
+    "begin_single": {"method.beginning": "single"},
+    "random_perceptual": {"method.perceptual": "random"},
+    "w/o perceptual": _NO_VGG,
+}
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The config of `variant`: see the words above."""
+    config = base()
+    config.method = ConfigDict(
+        {
+            **config.method,
+            "name": "mfci",
+            "stage": "single",
+            "fusion": "rb6_sa2d",
+            "sources": 4,
+            "ranges": _RANGES,
+            "frame_critic": True,
+            "critic_kind": "res6",
+            "critic_width": 64,
+            "width": 64,
+            "halvings": 5,
+            "blocks": 6,
+            "attention_stride": 8,
+            "chunk": 512,
+            "perceptual": "vgg19",
+            "beginning": "fresh",
+            "align_pose": False,
+        }
+    )
+    config.stages = STAGES
+    config.weights = ConfigDict({"generator": {"mse": 1.0}})
+    config.optimizer = ConfigDict({"generator": dict(_ADAM)})
+    critics = "overrides.{}.weights.discriminator.{}"
+    update(
+        config,
+        {
+            "data.crop": (256, 256),
+            "data.flip": 0.5,
+            "data.sampling": {
+                "source": "disjoint",
+                "k": 4,
+                "t": 8,
+                "gap_seconds": 0.0,
+                "history": 0,
+            },
+            "batch": 2,
+            "checkpoint_steps": 5_000,
+            "log_steps": 100,
+            **_weight("perceptual", 0.2),
+            **_weight("adversarial_image", 0.1, ("single_gan",)),
+            **_weight("adversarial_image", 0.2, ("joint",)),
+            **_weight("adversarial_video", 0.1, ("joint",)),
+            critics.format("single_gan", "adversarial_image"): 1.0,
+            critics.format("joint", "adversarial_image"): 1.0,
+            critics.format("joint", "adversarial_video"): 1.0,
+            # The single-frame model has seen pairs of pictures, four a step.
+            **{f"overrides.{stage}.data.sampling.k": 1 for stage in _SINGLE},
+            **{f"overrides.{stage}.data.sampling.t": 1 for stage in _SINGLE},
+            **{f"overrides.{stage}.batch": 4 for stage in _SINGLE},
+            **_critics_rate(1e-4),
+            **_steps(100_000, 100_000, 35_000),
+        },
+    )
+    return apply_words(config, variant, presets=PRESETS, ablations=ABLATIONS)

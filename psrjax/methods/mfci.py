@@ -1,0 +1,286 @@
+"""MFCI: a person in another's motion, from several frames, with attention over these.
+
+Cheng, Huang, Yuan, Zhou, Liu: "Multi-Frame Content Integration with a Spatio-Temporal Attention
+Mechanism for Person Video Motion Transfer". Equation numbers are the paper's. The stages `single`
+and `single_gan` train the single-frame model (Balakrishnan et al. 2018), a system of its own; in
+`joint` it is frozen, and what it finds in K source frames is integrated.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from psrjax.errors import UserError
+from psrjax.losses import adversarial, style
+from psrjax.methods.base import Batch
+from psrjax.methods.base import Method as Base
+from psrjax.models import integration, posewarp
+from psrjax.nn import range_critics, vgg
+from psrjax.ops import limb, pose_label
+
+STAGES = ("single", "single_gan", "joint")
+PERCEPTUALS = ("vgg19", "random", "off")
+BEGINNINGS = ("fresh", "single")
+TAPS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
+
+
+class Method(Base):
+    """MFCI as a method: `single` (against `critic`), then `integrate` against the other critics.
+
+    Attributes:
+      fusion: how K maps become one, see `integration.Fusion`.
+      sources: K; the fusions with residual blocks can do with no other number.
+      ranges: n of the temporal critics D_V^n (Eq. 2); () is none.
+      frame_critic: whether D_I (Eq. 1) judges frames.
+      critic_kind: "res6" or "patch", see `range_critics`.
+      critic_width: channels of every critic's first layer.
+      width: C, channels of the features.
+      halvings: of the single-frame model's U-Nets.
+      blocks: residual blocks of the fusion.
+      attention_stride: see `integration.Fusion`.
+      chunk: likewise.
+      perceptual: weights of VGG-19: "vgg19", "random" (tests) or "off".
+      beginning: the last layers of `joint` begin "fresh" or as those of the "single" model.
+        `Departs from:` the paper, which is silent, where it is "single": the first steps then
+        improve on the single-frame model instead of learning it anew.
+      align_pose: in synthesis, the driving poses are brought to the source person's size and place.
+    """
+
+    stage: str = "joint"
+    fusion: str = "rb6_sa2d"
+    sources: int = 4
+    ranges: tuple[int, ...] = (3, 5, 7)
+    frame_critic: bool = True
+    critic_kind: str = "res6"
+    critic_width: int = 64
+    width: int = 64
+    halvings: int = 5
+    blocks: int = 6
+    attention_stride: int = 8
+    chunk: int = 512
+    perceptual: str = "vgg19"
+    beginning: str = "fresh"
+    align_pose: bool = False
+
+    def setup(self):
+        """Builds the nets of this stage, and the single-frame model."""
+        for field, choices in (
+            ("stage", STAGES),
+            ("fusion", integration.FUSIONS),
+            ("critic_kind", range_critics.KINDS),
+            ("perceptual", PERCEPTUALS),
+            ("beginning", BEGINNINGS),
+        ):
+            if getattr(self, field) not in choices:
+                raise UserError(
+                    f"config.method.{field}: no {getattr(self, field)!r}; there are "
+                    f"{', '.join(choices)}"
+                )
+        common = {"dtype": self.dtype, "impl": self.conv}
+        self.single = posewarp.PoseWarp(self.width, self.halvings, **common)
+        if self.stage == "single_gan":
+            self.critic = posewarp.PairCritic(self.critic_width, self.halvings, **common)
+        if self.stage != "joint":
+            return
+        self.integrate = integration.Integration(
+            self.fusion,
+            self.blocks,
+            self.attention_stride,
+            self.chunk,
+            remat=self.remat,
+            **common,
+        )
+        if self.frame_critic:
+            self.image_critic = range_critics.make_critic(
+                self.critic_kind, self.critic_width, name="image_critic", **common
+            )
+        if self.ranges:
+            self.video_critic = range_critics.RangeCritics(
+                self.ranges, self.critic_kind, self.critic_width, **common
+            )
+
+    @property
+    def _critics(self) -> tuple[str, ...]:
+        if self.stage == "single_gan":
+            return ("critic",)
+        if self.stage == "single":
+            return ()
+        return ("image_critic",) * self.frame_critic + ("video_critic",) * bool(self.ranges)
+
+    @property
+    def turns(self) -> dict[str, tuple[str, ...]]:
+        """The generator's turn, then its critics' where the stage has some."""
+        generator = ("integrate",) if self.stage == "joint" else ("single",)
+        critics = {"discriminator": self._critics} if self._critics else {}
+        return {"generator": generator, **critics}
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Frames, joints, and the flow that the temporal critics see."""
+        flow = ("target_flow",) if "video_critic" in self._critics else ()
+        return ("source", "target", "source_joints", "target_joints", *flow)
+
+    @property
+    def synthesis_reads(self) -> tuple[str, ...]:
+        """Of the target only its poses."""
+        return ("source", "source_joints", "target_joints")
+
+    @property
+    def pretrained(self) -> tuple[str, ...]:
+        """VGG-19's weights, for the perceptual term."""
+        return {"vgg19": ("vgg19",), "random": ("vgg19:random",)}.get(self.perceptual, ())
+
+    def __call__(self, batch: Batch) -> None:
+        """Runs every net once, for initialisation."""
+        self._judge(self._made(batch, train=True)["video"], batch)
+
+    def inherit(self, variables: Mapping) -> Mapping:
+        """See `beginning`."""
+        if self.stage != "joint" or self.beginning == "fresh":
+            return variables
+        nets = variables["params"]
+        begun = {**nets["integrate"], "heads": nets["single"]["heads"]}
+        return {**variables, "params": {**nets, "integrate": begun}}
+
+    # -------------------------------------------------------------------------------- training
+
+    def loss(self, turn: str, batch: Batch, shared: Batch, pretrained: Batch) -> dict[str, Any]:
+        """Eq. 3, and the critics' side of Eq. 1 and 2.
+
+        `Departs from:` Eq. 1 and 2 as printed, whose labels contradict the game: least squares with
+        1 for real and 0 for fake. Sums over frames and windows are means, so that the weights keep
+        their meaning for windows of any length.
+        """
+        if turn == "generator":
+            return self._generator_loss(batch, pretrained)
+        real, fake = (self._judge(video, batch) for video in (batch["target"], shared["video"]))
+        terms, log = {}, {}
+        for name in real:
+            terms[f"adversarial_{name}"] = adversarial.discriminator_total(
+                real[name], fake[name], mode=self._gan
+            )
+            log |= {f"{name}_real": _mean(real[name]), f"{name}_fake": _mean(fake[name])}
+        return {"terms": terms, "shared": {}, "log": log}
+
+    @property
+    def _gan(self) -> str:
+        """The single-frame model's own, or the paper's."""
+        return "least_squares" if self.stage == "joint" else "bce"
+
+    def _generator_loss(self, batch: Batch, pretrained: Mapping) -> dict[str, Any]:
+        made, target = self._made(batch, train=True), batch["target"]
+        video = made["video"]
+        terms = {"mse": jnp.square(video - target).mean(), "perceptual": jnp.zeros(())}
+        for name in self.pretrained:
+            ours, theirs = (
+                vgg.features(pretrained[name], (_flat(x) + 1.0) / 2.0, TAPS)
+                for x in (video, target)
+            )
+            terms["perceptual"] = style.feature_distance(ours, theirs)
+        for name, judged in self._judge(video, batch).items():
+            terms[f"adversarial_{name}"] = adversarial.generator_total(judged, mode=self._gan)
+        log = {"absolute_error": jnp.abs(video - target).mean(), "mask": made["mask"].mean()}
+        return {"terms": terms, "shared": {"video": video}, "log": log}
+
+    def _judge(self, video: Float[Array, "b t h w 3"], batch: Batch) -> dict[str, Any]:
+        """{what is judged: what its critics say} in this stage."""
+        h, w = video.shape[2:4]
+        judged = {}
+        if "critic" in self._critics:
+            maps = limb.joint_maps(batch["target_joints"], height=h // 2, width=w // 2)
+            source = limb.joint_maps(batch["source_joints"][:, :1], height=h // 2, width=w // 2)
+            maps = jnp.concatenate([jnp.broadcast_to(source, maps.shape), maps], -1)
+            judged["image"] = ({"logits": self.critic(_flat(video), _flat(maps))},)
+        if "image_critic" in self._critics:
+            maps = limb.joint_maps(batch["target_joints"], height=h, width=w)
+            judged["image"] = self.image_critic(_flat(jnp.concatenate([video, maps], -1)), True)
+        if "video_critic" in self._critics:
+            judged["video"] = self.video_critic(video, batch["target_flow"], True)
+        return judged
+
+    def _made(self, batch: Batch, *, train: bool) -> dict[str, Array]:
+        encoded = self._encode(batch)
+        return self._integrated(encoded, batch["target_joints"], train)
+
+    def _encode(self, batch: Batch) -> dict[str, Array]:
+        """What depends on the source frames alone; before `joint`, on the first of them."""
+        source, joints = batch["source"], batch["source_joints"]
+        if self.stage != "joint":
+            source, joints = source[:, :1], joints[:, :1]
+        elif source.shape[1] < self.sources or (
+            source.shape[1] != self.sources and self.fusion not in integration.ANY_NUMBER
+        ):
+            raise UserError(
+                f"mfci ({self.fusion}) integrates {self.sources} source frames, "
+                f"{source.shape[1]} were given: name footage with as many frames, or set "
+                "config.data.sampling.k and config.method.sources and train again"
+            )
+        return {**self.single.encode(source, joints), "joints": joints}
+
+    def _integrated(
+        self, encoded: Mapping, target_joints: Float[Array, "b t 26 3"], train: bool
+    ) -> dict[str, Array]:
+        """{"video", "mask", "foreground", "background"}, and in `joint` the weights of sources."""
+        ahead = self.single.foreground_features(dict(encoded), encoded["joints"], target_joints)
+        behind = encoded["features"][:, None]
+        if self.stage != "joint":
+            ahead = ahead[:, :, 0]
+            return self.single.heads(ahead, jnp.broadcast_to(behind[:, :, 0], ahead.shape))
+        h, w = ahead.shape[3:5]
+        maps = (limb.joint_maps(x, height=h, width=w) for x in (encoded["joints"], target_joints))
+        return self.integrate(ahead, behind, *maps, train)
+
+    # ------------------------------------------------------------------------------- synthesis
+
+    def start(self, batch: Batch) -> dict[str, Any]:
+        """Limbs and background features of the source frames, and how driving poses are moved.
+
+        So the background branch runs once for each source frame, not once for each target frame.
+        """
+        carry = self._encode(batch)
+        if self.align_pose:
+            carry["move"] = limb.alignment(batch["target_joints"], batch["source_joints"])
+        return carry
+
+    def synthesize(self, batch: Batch, carry: Any, explain: bool = False) -> tuple[dict, Any]:
+        """Frame by frame, nothing is passed on; see the base class.
+
+        "foreground" is the person without what stands behind, for another background. "explain"
+        holds it and the "background", and what each source frame gives to either (Fig. 7).
+        """
+        joints = batch["target_joints"]
+        if self.align_pose:
+            joints = limb.moved(joints, carry["move"])
+        made = self._integrated(carry, joints, False)
+        shown = {name: made[name] for name in ("video", "mask", "foreground")}
+        if explain:
+            shown["explain"] = {name: made[name] for name in ("foreground", "background")}
+            for name in ("foreground", "background"):
+                if f"{name}_weights" in made:
+                    shown["explain"][f"{name} from"] = made[f"{name}_weights"][..., None]
+        return shown, carry
+
+    def baselines(self, batch: Batch) -> dict[str, Array]:
+        """The source frame whose pose is nearest, for each frame; and the first one."""
+        target, source = batch["target_joints"], batch["source_joints"]
+        chosen = pose_label.distance(source[:, None], target[:, :, None]).argmin(-1)
+        nearest = jax.vmap(lambda frames, places: frames[places])(batch["source"], chosen)
+        return {
+            "copy_source": jnp.broadcast_to(batch["source"][:, :1], nearest.shape),
+            "nearest_pose": nearest,
+        }
+
+
+def _flat(video: Array) -> Array:
+    """(b t …) to (b*t …)."""
+    return video.reshape(-1, *video.shape[2:])
+
+
+def _mean(judged: Any) -> Array:
+    """The mean logit of the first critic."""
+    return jax.tree.leaves(judged, is_leaf=lambda x: isinstance(x, Mapping) and "logits" in x)[0][
+        "logits"
+    ].mean()

@@ -1,0 +1,283 @@
+"""The single-frame model: a person in a new pose, from one picture, limb by limb.
+
+Balakrishnan, Zhao, Dalca, Durand, Guttag: "Synthesizing Images of Humans in Unseen Poses", with the
+layers of its official code, on which Cheng et al. (MFCI) build. Pictures are in [-1, 1]. What
+depends on the source alone is computed apart from what depends on the target pose.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from psrjax.errors import UserError
+from psrjax.nn import layers
+from psrjax.ops import limb
+
+_SLOPE = 0.2
+_GLOROT = nn.initializers.glorot_uniform()
+
+
+class _Conv(nn.Module):
+    """A convolution with Keras' "same" padding: with stride 2 on even sizes only behind."""
+
+    features: int
+    taps: int = 3
+    stride: int = 1
+    dtype: DTypeLike = jnp.float32
+    impl: str = "auto"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
+        around = self.taps // 2
+        if self.stride == 2:
+            x = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))
+            around = 0
+        return layers.Conv(
+            self.features,
+            (self.taps, self.taps),
+            stride=self.stride,
+            padding=around,
+            dtype=self.dtype,
+            impl=self.impl,
+            init=_GLOROT,
+            name="conv",
+        )(x)
+
+
+def double_size(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+    """Twice the size: out[2i] = in[i], out[2i+1] the mean of its neighbours, mirrored at the end.
+
+    The official code's upsampling, which is not the usual one between pixel edges.
+    """
+    for axis in (1, 2):
+        last = jax.lax.slice_in_dim(x, x.shape[axis] - 2, x.shape[axis] - 1, axis=axis)
+        last = last if x.shape[axis] > 1 else x
+        after = jax.lax.slice_in_dim(x, 1, x.shape[axis], axis=axis)
+        between = (x + jnp.concatenate([after, last], axis)) / 2
+        shape = list(x.shape)
+        shape[axis] *= 2
+        x = jnp.stack([x, between], axis + 1).reshape(shape)
+    return x
+
+
+class PoseUNet(nn.Module):
+    """A U-Net into which joint maps enter at half the size.
+
+    Attributes:
+      width: channels of the first two layers; the others have twice as many.
+      features: channels of the last layer.
+      halvings: how often the size is halved.
+      dtype: compute type.
+      impl: see `psrjax.ops.conv`.
+    """
+
+    width: int = 64
+    features: int = 64
+    halvings: int = 5
+    dtype: DTypeLike = jnp.float32
+    impl: str = "auto"
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], maps: Float[Array, "b h2 w2 j"]
+    ) -> Float[Array, "b h w f"]:
+        """The features of the last layer, behind its leaky ReLU.
+
+        Raises:
+          UserError: if the size cannot be halved so often.
+        """
+        if any(size % 2**self.halvings for size in x.shape[1:3]):
+            raise UserError(
+                f"pictures of {x.shape[1]}x{x.shape[2]} cannot be halved {self.halvings} times: "
+                "change config.data.crop, or config.method.halvings"
+            )
+        wide = 2 * self.width
+        x = self._layer(x, "encode0", self.width, taps=7)
+        skips = [x]
+        x = self._layer(x, "down0", self.width, stride=2)
+        x = jnp.concatenate([x, maps.astype(x.dtype)], -1)
+        for i in range(1, self.halvings):
+            x = self._layer(x, f"encode{i}", wide)
+            skips.append(x)
+            x = self._layer(x, f"down{i}", wide, stride=2)
+        x = self._layer(x, f"encode{self.halvings}", wide)
+        for i in reversed(range(self.halvings)):
+            x = jnp.concatenate([double_size(x), skips[i]], -1)
+            x = self._layer(x, f"decode{i}", wide if i else self.features)
+        return x
+
+    def _layer(self, x: Array, name: str, features: int, **window: int) -> Array:
+        conv = _Conv(features, dtype=self.dtype, impl=self.impl, name=name, **window)
+        return nn.leaky_relu(conv(x), _SLOPE)
+
+
+class PoseWarp(nn.Module):
+    """Segmentation, background and foreground branches, and what puts them together.
+
+    Attributes:
+      width: channels of the branches' features, C of Cheng et al.
+      halvings: of every U-Net.
+      dtype: compute type; pictures and masks are float32.
+      impl: see `psrjax.ops.conv`.
+    """
+
+    width: int = 64
+    halvings: int = 5
+    dtype: DTypeLike = jnp.float32
+    impl: str = "auto"
+
+    def setup(self):
+        """Builds the three U-Nets and their heads."""
+        common: dict[str, Any] = {"dtype": self.dtype, "impl": self.impl}
+        half = max(self.width // 2, 1)
+        for name, features in (
+            ("segmentation", half),
+            ("background", self.width),
+            ("foreground", self.width),
+        ):
+            setattr(self, name, PoseUNet(self.width, features, self.halvings, **common))
+        self.parts = _Conv(limb.PARTS, **common)
+        self.heads = Heads(**common)
+
+    def encode(
+        self, source: Float[Array, "b k h w 3"], joints: Float[Array, "b k 26 3"]
+    ) -> dict[str, Array]:
+        """What depends on the source frames alone.
+
+        Returns:
+          "parts" (b k h w 11), the soft segmentation; "limbs" (b k 10 h w 3), the limbs cut out;
+          "still" (b k h w 3), the background cut out; "features" (b k h w c), F_bg.
+        """
+        b, k, h, w, _ = source.shape
+        flat, joints = source.reshape(b * k, h, w, 3), joints.reshape(b * k, *joints.shape[2:])
+        maps = limb.joint_maps(joints, height=h // 2, width=w // 2)
+        logits = self.parts(self.segmentation(flat, maps)).astype(jnp.float32)
+        parts = jax.nn.softmax(logits + limb.limb_prior(joints, height=h, width=w), -1)
+        still = flat * parts[..., :1]
+        features = self.background(jnp.concatenate([still, parts[..., :1]], -1), maps)
+        limbs = flat[:, None] * jnp.moveaxis(parts[..., 1:], -1, 1)[..., None]
+        found = {"parts": parts, "limbs": limbs, "still": still, "features": features}
+        return {name: value.reshape(b, k, *value.shape[1:]) for name, value in found.items()}
+
+    def foreground_features(
+        self,
+        encoded: dict[str, Array],
+        joints: Float[Array, "b k 26 3"],
+        target_joints: Float[Array, "b t 26 3"],
+    ) -> Float[Array, "b t k h w c"]:
+        """F_fg of every target pose from every source frame.
+
+        Args:
+          encoded: what `encode` gave.
+          joints: of the source frames.
+          target_joints: the poses to take.
+        """
+        limbs = encoded["limbs"]
+        b, k, p, h, w, _ = limbs.shape
+        t = target_joints.shape[1]
+        pairs = jnp.broadcast_arrays(joints[:, :, None], target_joints[:, None])
+        moved = limb.limb_transforms(*pairs, height=h, width=w)
+        matrix = moved["matrix"].reshape(b * k, t, p, 2, 3)
+        stack = limb.warp_limbs(limbs.reshape(b * k, p, h, w, 3), matrix)
+        seen = jnp.repeat(moved["present"].reshape(b * k, t, p), 3, -1)
+        stack = (stack * seen[:, :, None, None]).reshape(b, k, t, h, w, 3 * p)
+        maps = limb.joint_maps(target_joints, height=h // 2, width=w // 2)
+        maps = jnp.broadcast_to(maps[:, :, None], (b, t, k, *maps.shape[2:]))
+        stack = stack.swapaxes(1, 2).reshape(b * t * k, h, w, 3 * p)
+        features = self.foreground(stack, maps.reshape(b * t * k, *maps.shape[3:]))
+        return features.reshape(b, t, k, *features.shape[1:])
+
+    def __call__(
+        self,
+        source: Float[Array, "b h w 3"],
+        joints: Float[Array, "b 26 3"],
+        target_joints: Float[Array, "b t 26 3"],
+    ) -> dict[str, Array]:
+        """The pictures of t poses from one source frame: see `Heads`, and "parts" (b h w 11)."""
+        encoded = self.encode(source[:, None], joints[:, None])
+        ahead = self.foreground_features(encoded, joints[:, None], target_joints)[:, :, 0]
+        behind = jnp.broadcast_to(encoded["features"], ahead.shape)
+        return {**self.heads(ahead, behind), "parts": encoded["parts"][:, 0]}
+
+
+class Heads(nn.Module):
+    """The last layers: a foreground with its mask, a background, and their composition.
+
+    `Departs from:` Cheng et al. (3.2), who put tanh on the mask too: a matte is in [0, 1], so it is
+    a sigmoid, as in the single-frame model.
+
+    Attributes:
+      dtype: compute type; the results are float32.
+      impl: see `psrjax.ops.conv`.
+    """
+
+    dtype: DTypeLike = jnp.float32
+    impl: str = "auto"
+
+    @nn.compact
+    def __call__(
+        self, ahead: Float[Array, "b t h w c"], behind: Float[Array, "b t h w c"]
+    ) -> dict[str, Array]:
+        """{"video" (b t h w 3), "mask" (b t h w 1), "foreground", "background"}.
+
+        O = O_fg M + O_bg (1 - M) (Cheng et al., 3.4).
+        """
+        shape = ahead.shape[:-1]
+        ahead, behind = (x.reshape(-1, *x.shape[2:]) for x in (ahead, behind))
+        foreground = jnp.tanh(self._conv(ahead, 3, "foreground"))
+        mask = jax.nn.sigmoid(self._conv(ahead, 1, "mask"))
+        background = jnp.tanh(self._conv(behind, 3, "background"))
+        made = {
+            "video": foreground * mask + background * (1.0 - mask),
+            "mask": mask,
+            "foreground": foreground,
+            "background": background,
+        }
+        return {name: value.reshape(*shape, -1) for name, value in made.items()}
+
+    def _conv(self, x: Array, features: int, name: str) -> Array:
+        return _Conv(features, dtype=self.dtype, impl=self.impl, name=name)(x).astype(jnp.float32)
+
+
+class PairCritic(nn.Module):
+    """The official critic of one picture with its two poses: a single logit.
+
+    Attributes:
+      width: channels of its first layer.
+      halvings: how often the size is halved.
+      dtype: compute type; logits are float32.
+      impl: see `psrjax.ops.conv`.
+    """
+
+    width: int = 64
+    halvings: int = 5
+    dtype: DTypeLike = jnp.float32
+    impl: str = "auto"
+
+    @nn.compact
+    def __call__(
+        self, picture: Float[Array, "b h w 3"], maps: Float[Array, "b h2 w2 j"]
+    ) -> Float[Array, "b 1"]:
+        """Logits; `maps` are the joint maps of the source and of the target at half the size."""
+        x = _halved(self._layer(picture, "layer0", self.width, 5))
+        x = _halved(self._layer(jnp.concatenate([x, maps], -1), "layer1", 2 * self.width, 5))
+        for i in range(2, self.halvings):
+            x = _halved(self._layer(x, f"layer{i}", 4 * self.width, 3))
+        x = self._layer(x, "last", 4 * self.width, 3)
+        x = x.reshape(len(x), -1)
+        for i in range(2):
+            dense = nn.Dense(4 * self.width, dtype=self.dtype, name=f"dense{i}")
+            x = nn.leaky_relu(dense(x), _SLOPE)
+        return nn.Dense(1, dtype=self.dtype, name="logit")(x).astype(jnp.float32)
+
+    def _layer(self, x: Array, name: str, features: int, taps: int) -> Array:
+        conv = _Conv(features, taps, dtype=self.dtype, impl=self.impl, name=name)
+        return nn.leaky_relu(conv(x), _SLOPE)
+
+
+def _halved(x: Array) -> Array:
+    return nn.max_pool(x, (2, 2), (2, 2))

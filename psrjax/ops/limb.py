@@ -1,0 +1,195 @@
+"""A body as ten limbs and what is behind it: joint maps, limb masks, and how each limb moves.
+
+Balakrishnan, Zhao, Dalca, Durand, Guttag: "Synthesizing Images of Humans in Unseen Poses" and its
+official code. Joints are the contract's 26, x and y in [-1, 1], confidence 0 where missing, of
+which these 14 are used. Sizes in pixels are those of a picture 256 high, and grow with it.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from psrjax.ops import geometry, pose
+
+JOINTS = 14
+LIMBS = ((0, 1), (2, 3), (3, 4), (5, 6), (6, 7), (8, 9), (9, 10), (11, 12), (12, 13), (2, 5, 8, 11))
+PARTS = len(LIMBS) + 1  # the first is the background
+_VIEW = np.asarray(pose.layout("mpii14").view)
+_TORSO = len(LIMBS) - 1
+_JOINT_DEVIATION = 3.5  # 7/4 pixels of maps half as large
+_LEAST_DEVIATION = 0.7  # pixels of the map itself: a narrower Gaussian falls between its pixels
+_LIMB_VARIANCE, _TORSO_VARIANCE = 11.0**2, 13.0**2  # across
+_LENGTH_SHARE, _LEAST_VARIANCE = 1.5, 5.0  # along: the squared length divided by this
+_FLOOR = 1e-10  # of the prior, under the logarithm
+_MEMBERS = np.zeros((len(LIMBS), JOINTS), np.float32)
+for _limb, _joints in enumerate(LIMBS):
+    _MEMBERS[_limb, list(_joints)] = 1.0
+
+
+def joint_maps(
+    joints: Float[Array, "*b 26 3"], *, height: int, width: int
+) -> Float[Array, "*b h w 14"]:
+    """A Gaussian of height 1 around each joint; 0 everywhere for one that is missing or outside.
+
+    `Departs from:` the official code where maps are so small that its Gaussian (3.5 pixels of 256)
+    would fall between the pixels: it is never narrower than 0.7 pixels of the map.
+    """
+    points, present = _points(joints, height, width)
+    inside = (points > 0.0) & (points < np.asarray((width - 1, height - 1), np.float32))
+    present = present & inside.all(-1)
+    deviation = max(_JOINT_DEVIATION * height / 256.0, _LEAST_DEVIATION)
+    # A Gaussian is the product of two: far fewer exponentials.
+    across, down = (
+        jnp.exp(-0.5 * jnp.square((np.arange(size) - points[..., axis, None]) / deviation))
+        for axis, size in ((0, width), (1, height))
+    )
+    across = jnp.moveaxis(across * present[..., None], -1, -2)
+    return jnp.moveaxis(down, -1, -2)[..., :, None, :] * across[..., None, :, :]
+
+
+def limb_prior(
+    joints: Float[Array, "*b 26 3"], *, height: int, width: int
+) -> Float[Array, "*b h w 11"]:
+    """The logarithm of where each part is expected: what is left of the limbs' masks, and these.
+
+    A limb's mask is a Gaussian with its longer axis along the limb, 1 at its middle; a limb with a
+    missing joint has none. The segmentation's logits are added to this.
+    """
+    points, present = _points(joints, height, width)
+    scale = height / 256.0
+    start, end = (jnp.stack([_end(points, limb, side) for limb in LIMBS], -2) for side in (0, 1))
+    along = end - start
+    length = jnp.sqrt(jnp.square(along).sum(-1) + 1e-6)
+    along = along / length[..., None]
+    ahead = jnp.maximum(jnp.square(length) / _LENGTH_SHARE, _LEAST_VARIANCE * scale**2)
+    aside = np.full(len(LIMBS), _LIMB_VARIANCE, np.float32)
+    aside[_TORSO] = _TORSO_VARIANCE
+    offset = _pixels(height, width)[:, :, None] - ((start + end) / 2.0)[..., None, None, :, :]
+    along = along[..., None, None, :, :]
+    forward = (offset * along).sum(-1)
+    sideward = offset[..., 0] * along[..., 1] - offset[..., 1] * along[..., 0]
+    exponent = jnp.square(forward) / ahead[..., None, None, :]
+    exponent += jnp.square(sideward) / (aside * scale**2)
+    whole = ~((~present[..., None, :]) & (_MEMBERS > 0)).any(-1)
+    masks = jnp.exp(-0.5 * exponent) * whole[..., None, None, :]
+    rest = 1.0 - masks.max(-1, keepdims=True)
+    return jnp.log(jnp.concatenate([rest, masks], -1) + _FLOOR)
+
+
+def limb_transforms(
+    source: Float[Array, "*b 26 3"], target: Float[Array, "*b 26 3"], *, height: int, width: int
+) -> dict[str, Array]:
+    """For each limb the similarity that brings its target joints onto its source joints.
+
+    Least squares over the joints that both poses have, in pixels; with one joint only the limb is
+    moved without turning. `Departs from:` the official code, which knows no missing joints.
+
+    Returns:
+      "matrix" (*b 10 2 3), applied to (x, y, 1); "present" (*b 10), False where no joint of the
+      limb is in both poses (the matrix is then the identity).
+    """
+    there, have = _points(source, height, width)
+    here, want = _points(target, height, width)
+    weights = _MEMBERS * (have & want)[..., None, :]
+    count = weights.sum(-1, keepdims=True)
+    mean_there, mean_here = (_mean(weights, points, count) for points in (there, here))
+    to = there[..., None, :, :] - mean_there[..., None, :]
+    of = here[..., None, :, :] - mean_here[..., None, :]
+    spread = (weights * jnp.square(of).sum(-1)).sum(-1)
+    safe = jnp.maximum(spread, 1e-6)
+    cosine = (weights * (of * to).sum(-1)).sum(-1) / safe
+    sine = (weights * (of[..., 0] * to[..., 1] - of[..., 1] * to[..., 0])).sum(-1) / safe
+    turns = spread > 1e-6
+    cosine, sine = jnp.where(turns, cosine, 1.0), jnp.where(turns, sine, 0.0)
+    x, y = mean_here[..., 0], mean_here[..., 1]
+    rows = (
+        jnp.stack([cosine, -sine, mean_there[..., 0] - cosine * x + sine * y], -1),
+        jnp.stack([sine, cosine, mean_there[..., 1] - sine * x - cosine * y], -1),
+    )
+    return {"matrix": jnp.stack(rows, -2), "present": count[..., 0] > 0}
+
+
+def warp_limbs(
+    limbs: Float[Array, "b p h w c"], matrix: Float[Array, "b t p 2 3"]
+) -> Float[Array, "b t h w d"]:
+    """Each limb's picture moved by its own transforms: out(z) = limb(M z); d = p times c.
+
+    Beyond the border is its nearest pixel.
+
+    Args:
+      limbs: the source's pixels, masked by limb.
+      matrix: of `limb_transforms`, from t target poses to the source.
+    """
+    b, p, h, w, c = limbs.shape
+    t = matrix.shape[1]
+    pixels = _pixels(h, w)
+    exact = jax.lax.Precision.HIGHEST  # coordinates
+    moved = jnp.einsum("btpij,hwj->bpthwi", matrix[..., :2], pixels, precision=exact)
+    moved += matrix[..., 2].swapaxes(1, 2)[:, :, :, None, None]
+    grid = geometry.pixels_to_unit(moved, height=h, width=w).reshape(b * p, t, h, w, 2)
+    warped = geometry.grid_sample(limbs.reshape(b * p, h, w, c), grid, padding="border")
+    warped = jnp.moveaxis(warped.reshape(b, p, t, h, w, c), 1, 4)
+    return warped.reshape(b, t, h, w, p * c)
+
+
+def alignment(
+    driving: Float[Array, "b t 26 3"], source: Float[Array, "b k 26 3"]
+) -> dict[str, Array]:
+    """How driving poses become as large as the source's person, and stand where that one stands.
+
+    The ratio of the mean torsos (middle of the shoulders to middle of the hips), and the mean
+    places of the hips: what Cheng et al. leave open, by the single-frame model's own centring.
+    Where a torso is never seen nothing is scaled, nothing moved.
+
+    Returns:
+      "scale" (b,), "of" (b 2) and "to" (b 2) for `moved`.
+    """
+    (of, size, seen), (to, wanted, known) = _stance(driving), _stance(source)
+    both = seen & known & (size > 1e-3)
+    scale = jnp.where(both, wanted / jnp.maximum(size, 1e-3), 1.0)
+    return {"scale": scale, "of": of, "to": jnp.where(both[:, None], to, of)}
+
+
+def moved(joints: Float[Array, "b t 26 3"], move: dict[str, Array]) -> Float[Array, "b t 26 3"]:
+    """Driving poses under an `alignment`; missing joints stay missing."""
+    scale, of, to = (move["scale"][:, None, None, None], move["of"], move["to"])
+    points = to[:, None, None] + scale * (joints[..., :2] - of[:, None, None])
+    there = joints[..., 2:] > 0
+    return jnp.concatenate([jnp.where(there, points, 0.0), joints[..., 2:]], -1)
+
+
+def _stance(joints: Array) -> tuple[Array, Array, Array]:
+    """(b 2) mean middle of the hips, (b,) mean length of the torso, (b,) whether one was seen."""
+    torso = joints[..., _VIEW[np.asarray(LIMBS[_TORSO])], :]
+    there = (torso[..., 2] > 0).all(-1)
+    count = jnp.maximum(there.sum(-1), 1)
+    shoulders, hips = torso[..., :2, :2].mean(-2), torso[..., 2:, :2].mean(-2)
+    length = jnp.sqrt(jnp.square(shoulders - hips).sum(-1))
+    middle = jnp.where(there[..., None], hips, 0.0).sum(-2) / count[..., None]
+    return middle, jnp.where(there, length, 0.0).sum(-1) / count, there.any(-1)
+
+
+def _end(points: Array, limb: tuple[int, ...], side: int) -> Array:
+    """One end of a limb; the torso runs from between the shoulders to between the hips."""
+    half = len(limb) // 2
+    chosen = limb[side * half : (side + 1) * half]
+    return points[..., list(chosen), :].mean(-2)
+
+
+def _mean(weights: Array, points: Array, count: Array) -> Array:
+    total = jnp.einsum("...pj,...jc->...pc", weights, points, precision=jax.lax.Precision.HIGHEST)
+    return total / jnp.maximum(count, 1.0)
+
+
+def _points(joints: Array, height: int, width: int) -> tuple[Array, Array]:
+    """(*b 14 2) pixel coordinates, and (*b 14) whether each joint is there."""
+    joints = joints[..., _VIEW, :]
+    points = geometry.unit_to_pixels(joints[..., :2], height=height, width=width)
+    return points, joints[..., 2] > 0
+
+
+def _pixels(height: int, width: int) -> np.ndarray:
+    """(h w 2) pixel coordinates."""
+    grid = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    return np.stack(grid, -1)
