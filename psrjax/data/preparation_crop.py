@@ -52,9 +52,7 @@ def boxes(
         span = high - low
     else:
         span = np.percentile((extents[:, 2:] - extents[:, :2])[known], 100 - OUTLIERS, axis=0)
-        step = np.median(np.diff(times)) if len(times) > 1 else 1.0
-        middle = (extents[:, 2:] + extents[:, :2]) / 2
-        centres = gaussian_filter1d(middle, max(1.0, SMOOTH_SECONDS / step), axis=0, mode="nearest")
+        centres = _smooth((extents[:, 2:] + extents[:, :2]) / 2, times)
     shape = size[0] / size[1]
     tight, loose = (max(wide * shape, high) for wide, high in (span, span * (1.0 + 2.0 * margin)))
     most = min(picture[0], picture[1] * shape)
@@ -95,6 +93,16 @@ def _extents(
 def _filled(extents: np.ndarray, known: np.ndarray) -> np.ndarray:
     times = np.arange(len(extents))
     return np.stack([np.interp(times, times[known], e[known]) for e in extents.T], 1)
+
+
+def _smooth(way: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """A way through the picture without its jitter; at both ends it goes on as it came."""
+    if len(way) < 3:
+        return way
+    spread = max(1.0, SMOOTH_SECONDS / float(np.median(np.diff(times))))
+    beyond = min(len(way) - 1, int(np.ceil(3 * spread)))
+    longer = np.pad(way, ((beyond, beyond), (0, 0)), mode="reflect", reflect_type="odd")
+    return gaussian_filter1d(longer, spread, axis=0, mode="nearest")[beyond:-beyond]
 
 
 def _shifted(start: np.ndarray, length: int, picture: int) -> np.ndarray:

@@ -85,7 +85,8 @@ def _pictures(folder: Path, fps: float) -> Iterator[Frame]:
     if not paths:
         raise UserError(f"{folder}: holds no picture ({', '.join(PICTURES)})")
     for number, path in enumerate(sorted(paths, key=natural)):
-        image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)  # any name, gray, alpha
+        data = np.fromfile(path, np.uint8)  # cv2.imread cannot read every name
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None  # gray, alpha: as RGB
         if image is None:
             raise UserError(f"{path}: not a picture, or damaged; remove it or write it again")
         yield Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), number / fps)

@@ -130,23 +130,36 @@ def camera_motion(frames: UInt8[np.ndarray, "t h w 3"], masks: UInt8[np.ndarray,
     of the picture's width; 0 where the room shows nothing to follow.
 
     Corners off the person (Shi-Tomasi) are followed from the middle frame to eight others by
-    pyramidal Lucas-Kanade, there and back.
+    pyramidal Lucas-Kanade, there and back; those that the person covers in either frame, with what
+    Lucas-Kanade's window sees beyond, do not count, since his outline would carry them along.
     """
     middle = len(frames) // 2
+    chosen = np.unique(np.linspace(0, len(frames) - 1, 9).round().astype(int))
+    reach = max(3, frames.shape[2] // 24)
+    covered = {i: recording_plates.grow(masks[i] > 32, reach) for i in {middle, *chosen.tolist()}}
     first = cv2.cvtColor(frames[middle], cv2.COLOR_RGB2GRAY)
-    room = (~recording_plates.grow(masks[middle] > 32, 3)).astype(np.uint8)
+    room = (~covered[middle]).astype(np.uint8)
     corners = cv2.goodFeaturesToTrack(first, 200, 0.01, 4, mask=room)
     if corners is None or len(corners) < 8:
         return 0.0
     moved = []
-    for index in np.unique(np.linspace(0, len(frames) - 1, 9).round().astype(int)):
+    for index in chosen.tolist():
         other = cv2.cvtColor(frames[index], cv2.COLOR_RGB2GRAY)
         there, found, _ = cv2.calcOpticalFlowPyrLK(first, other, corners, None)
         back, again, _ = cv2.calcOpticalFlowPyrLK(other, first, there, None)
         ok = (found & again)[:, 0] > 0
         ok &= np.linalg.norm((back - corners)[:, 0], axis=-1) < 1.0
+        free = _free(corners, covered[index])
+        ok &= free & _free(there, covered[index])
         if ok.sum() >= 8:
             moved.append(np.median(np.linalg.norm((there - corners)[ok, 0], axis=-1)))
-        elif len(corners) >= 20 and not ok.any():  # nothing of the room is left: it was panned off
+        elif free.sum() >= 20 and not ok.any():  # nothing of the room is left: it was panned off
             moved.append(frames.shape[2])
     return float(max(moved, default=0.0) / frames.shape[2])
+
+
+def _free(points: Float[np.ndarray, "n 1 2"], covered: Bool[np.ndarray, "h w"]) -> np.ndarray:
+    """Which points (x, y) lie off what is covered; outside the picture counts as free."""
+    columns, rows = np.round(points[:, 0]).astype(int).T
+    height, width = covered.shape
+    return ~covered[np.clip(rows, 0, height - 1), np.clip(columns, 0, width - 1)]

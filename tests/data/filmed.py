@@ -61,7 +61,9 @@ def draw(frame, joints, tall=TALL, shade=255):
         cv2.line(mask, at[a].tolist(), at[b].tolist(), 1, thick["limb"])
     cv2.fillConvexPoly(mask, cv2.convexHull(at[[2, 5, 12, 9]]), 1)
     cv2.circle(mask, at[0].tolist(), round(0.075 * tall), 1, -1)
-    frame[mask > 0] = (shade, 60, 200)
+    rows, columns = np.nonzero(mask)
+    cloth = 30 * ((rows // 3 + np.round(columns - joints[8, 0]).astype(int) // 3) % 2)
+    frame[rows, columns] = np.stack([shade - cloth, 60 + cloth, 200 - cloth], -1)
     return mask > 0
 
 
