@@ -38,7 +38,7 @@ def test_the_wheel_holds_every_source_file_and_config_and_nothing_else(wheel):
     sources = {
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "psrjax").rglob("*")
-        if path.suffix in (".py", ".html")
+        if path.suffix in (".py", ".html", ".toml")
     }
     configs = {f"psrjax/configs/{path.name}" for path in (ROOT / "configs").glob("*.py")}
     assert names == sources | configs

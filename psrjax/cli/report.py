@@ -1,15 +1,21 @@
-"""Writes report.html of a run: scores, loss curves and videos in one file."""
+"""Writes a page of one or several runs: scores, papers' tables, curves and videos in one file."""
 
 from collections.abc import Sequence
 
 from absl import flags
 
+from psrjax.errors import UserError
 from psrjax.training import report
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "the run's directory", required=True)
+_WORKDIR = flags.DEFINE_string("workdir", "", "a run's directory; others may stand after the flags")
+_OUTPUT = flags.DEFINE_string(
+    "output", "", "the page; by default report.html, in the directory of a single run"
+)
 
 
 def main(arguments: Sequence[str]) -> None:
     """Writes the page and prints where it is."""
-    del arguments
-    print(report.write(_WORKDIR.value))
+    folders = [*([_WORKDIR.value] if _WORKDIR.value else []), *arguments]
+    if not folders:
+        raise UserError("report: name the directories of runs: psrjax report RUN...")
+    print(report.write(*folders, output=_OUTPUT.value))

@@ -54,13 +54,20 @@ def run(config: Any, workdir: str, *, command: str) -> Shown:
         found = evaluation.evaluate(method, variables, config, show_progress=True)
         evaluation.write(root, found)
     with clock.part("comparison videos"):
-        _show(method, variables, config, root / "videos")
+        show_clips(method, variables, config, root / "videos")
     page = report.write(workdir)
     return Shown(page, found.rows, clock.parts(), machine.peak_memory_gib())
 
 
-def _show(method: Method, variables: Any, config: Any, folder: epath.Path) -> None:
-    """Synthesizes whole clips, of different people and pairs of views, and lists them."""
+def show_clips(method: Method, variables: Any, config: Any, folder: epath.Path) -> None:
+    """Synthesizes whole clips, of different people and pairs of views, and lists them.
+
+    Args:
+      method: with its `variables`, as `checkpoint.restore_for_inference` gives them.
+      variables: its parameters and statistics.
+      config: the run's; its evaluation split is shown.
+      folder: where the comparison videos, their strips and `index.json` go.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     source = loader.open_split(config.data, config.data.eval_split)
     spread = np.linspace(0, len(source.clips) - 1, min(SHOWN, len(source.clips))).round()

@@ -39,9 +39,9 @@ def write(folder: str | os.PathLike, rows: Sequence[Mapping], scored: Sequence[A
     files.write_text(root / "results.md", markdown(rows))
     files.write_text(root / "results.tex", latex(rows))
     files.write_json(root / CLIPS, by_clip)
-    files.write_text(root / "clips.csv", _csv(("name", "kind", "pair", "clip"), by_clip))
+    files.write_text(root / "clips.csv", as_csv(("name", "kind", "pair", "clip"), by_clip))
     frames = score_statistics.frame_rows(scored)
-    files.write_text(root / "frames.csv", _csv(("name", "kind", "pair", "clip", "frame"), frames))
+    files.write_text(root / "frames.csv", as_csv(("name", "kind", "pair", "clip", "frame"), frames))
     files.write_json(root / RESULTS, list(rows))  # last: with it an evaluation is whole
     return root / RESULTS
 
@@ -55,10 +55,11 @@ def rows_csv(rows: Sequence[Mapping[str, Any]]) -> str:
             low, high = row.get("interval", {}).get(metric) or (None, None)
             metrics |= {metric: value, f"{metric}_low": low, f"{metric}_high": high}
         wide.append({**row, "metrics": metrics})
-    return _csv(("name", "kind", "split", "pair"), wide)
+    return as_csv(("name", "kind", "split", "pair"), wide)
 
 
-def _csv(keys: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+def as_csv(keys: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """CSV of rows {key: text, "metrics": {metric: number or None}}; what is missing is empty."""
     rows = list(rows)
     metrics = list(dict.fromkeys(metric for row in rows for metric in row["metrics"]))
     text = io.StringIO()
@@ -91,8 +92,13 @@ def latex(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [f"% {' & '.join(['name', *content['metrics']])} \\\\"]
     for row in content["rows"]:
         cells = (_bold(cell, r"\textbf{{{}}}") for cell in row["cells"])
-        lines.append(f"{_escaped(row['name'])} & {' & '.join(cells)} \\\\")
+        lines.append(f"{escaped(row['name'])} & {' & '.join(cells)} \\\\")
     return "\n".join(lines) + "\n"
+
+
+def escaped(name: str) -> str:
+    """Text as LaTeX takes it."""
+    return "".join(f"\\{letter}" if letter in "_%&#$" else letter for letter in name)
 
 
 def _bold(cell: Mapping[str, Any], form: str) -> str:
@@ -101,7 +107,3 @@ def _bold(cell: Mapping[str, Any], form: str) -> str:
 
 def _bracketed(text: str, interval: str) -> str:
     return f"{text} [{interval}]" if interval else text
-
-
-def _escaped(name: str) -> str:
-    return "".join(f"\\{letter}" if letter in "_%&#$" else letter for letter in name)

@@ -1,0 +1,41 @@
+"""Trains and scores every run of a paper's table, and fills it; lists the tables without a name."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from psrjax.errors import UserError
+from psrjax.training import filled_table, paper_tables, reproduce
+
+_SCALE = flags.DEFINE_string(
+    "scale", "tiny", "how large: tiny (minutes a row on two cores), demo, or paper"
+)
+_WORKDIR = flags.DEFINE_string("workdir", "", "where the runs go; by default runs/TABLE-SCALE")
+_DATA = flags.DEFINE_string("data", "", "a stored data set, instead of the config's own")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Fills the named table, or goes on with it, and prints it with the orderings that hold."""
+    if not arguments:
+        _list()
+        return
+    if len(arguments) > 1:
+        raise UserError(f"reproduce takes one table, not {' '.join(arguments)}")
+    table = paper_tables.find(arguments[0])
+    folder = _WORKDIR.value or f"runs/{table.name}-{_SCALE.value}"
+    command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    filled = reproduce.fill(table, _SCALE.value, folder, data=_DATA.value, command=command)
+    print(f"{filled['paper']}, {filled['title']}")
+    print(filled_table.text(filled))
+    print(f"written to {folder}: table.md, .csv, .tex, .json and report.html")
+
+
+def _list() -> None:
+    tables = paper_tables.tables()
+    width = max(map(len, tables))
+    for name, table in tables.items():
+        runs = sum(row.words is not None for row in table.rows)
+        state = paper_tables.obstacle(table) or f"{runs} of its {len(table.rows)} rows can be run"
+        print(f"{name:<{width}}  {table.paper}, {table.title}: {state}")
