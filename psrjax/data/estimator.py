@@ -177,6 +177,12 @@ def environment(*, install: Callable[[Path, Path], None] | None = None) -> Path:
     return ready
 
 
+def installed() -> bool:
+    """Whether there is an environment already, so that asking for it costs nothing."""
+    made = files.cache_folder() / f"mediapipe-{VERSION}" / _COMPLETE
+    return bool(os.environ.get(PYTHON_VARIABLE)) or made.is_file()
+
+
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Holds the lock beside a folder; it is released when the process ends, however that is."""

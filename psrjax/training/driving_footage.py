@@ -5,6 +5,7 @@ its data set holds; files give "source" and "target", the frames themselves.
 """
 
 import abc
+import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,13 +13,18 @@ from typing import Any
 
 import cv2
 import numpy as np
+from absl import logging
 from jaxtyping import Float, UInt8
 
+from psrjax import files
 from psrjax.data import (
     codec,
+    estimator,
     guidance,
     loader,
+    preparation,
     preparation_footage,
+    preparation_set,
     sampling,
     spec,
     store,
@@ -210,15 +216,29 @@ class FilmedFootage(Footage):
         return sorted({frame // self.frames for frame in frames})
 
     def persons(self, frames: Sequence[int]) -> list[bool] | None:
-        """See the base class; asks MediaPipe where it is installed (`psrjax prepare` does that)."""
-        images = self.read(("target",), frames)["target"]
-        if images.std((1, 2)).max() < _LEAST_CONTRAST:
-            return [False] * len(images)
-        return None
+        """See the base class; asks MediaPipe where `psrjax prepare` has installed it."""
+        wanted, found = set(frames), []
+        for number, frame in enumerate(self._decode()):
+            if number in wanted:
+                shows = frame.image.std((0, 1)).max() >= _LEAST_CONTRAST
+                found.append(shows and (not estimator.installed() or _mediapipe(frame.image)))
+        if any(found) and not estimator.installed():
+            logging.info("%s: nobody looked for a person (MediaPipe is not installed)", self._path)
+        return found
+
+
+def _mediapipe(image: UInt8[np.ndarray, "h w 3"]) -> bool:
+    (found,) = preparation.mediapipe().estimate([image])
+    return bool((found.joints[:, 2] > 0).any())
 
 
 def open_footage(
-    place: str, config: Mapping[str, Any], *, size: tuple[int, int], fit: str = "exact"
+    place: str,
+    config: Mapping[str, Any],
+    *,
+    size: tuple[int, int],
+    fit: str = "exact",
+    reads: Iterable[str] = (),
 ) -> Footage:
     """The footage at a place.
 
@@ -229,6 +249,8 @@ def open_footage(
       config: the run's config; `data` is read.
       size: (height, width) of the frames to give.
       fit: of files: "exact" only scales; "crop" first takes the largest middle of the right shape.
+      reads: keys that will be read. A video without them, such as joints, is first made into a data
+        set in the cache (`psrjax prepare`, with MediaPipe), cut to hold the person.
 
     Raises:
       UserError: if there is no such place, or it is of another shape or too small.
@@ -237,7 +259,9 @@ def open_footage(
         raise UserError(f"--fit={fit}: it is one of {', '.join(FITS)}")
     path = Path(place)
     if path.is_file() or (path.is_dir() and preparation_footage.is_footage(path)):
-        return FilmedFootage(path, size, fit)
+        if set(reads) <= set(FRAMES):
+            return FilmedFootage(path, size, fit)
+        return _prepared(path, size)
     folder, *names = _parts(place)
     directory = loader.directory(config["data"]) if folder == loader.WORLD else folder
     if not Path(directory).is_dir():
@@ -247,6 +271,20 @@ def open_footage(
     if view not in clip.views:
         raise UserError(f"{place}: no view {view!r}, there are {', '.join(clip.views)}")
     return StoredFootage(source, clip, view, size)
+
+
+def _prepared(path: Path, size: tuple[int, int]) -> StoredFootage:
+    """A video as a data set in the cache; it keeps its sound."""
+    state = path.stat()
+    described = f"{path.resolve()} {state.st_mtime_ns} {state.st_size} {size}"
+    key = hashlib.sha256(described.encode()).hexdigest()[:16]
+    directory = files.cache_folder() / f"driving-{key}"
+    clip = preparation.Clip(os.fspath(path), path.stem)
+    preparation_set.prepare([clip], directory, preparation.Options(size=size))
+    source = Source(directory, clip.split)
+    footage = StoredFootage(source, source.clips[0], clip.view, size)
+    footage.audio = os.fspath(path) if path.is_file() else ""
+    return footage
 
 
 def _parts(place: str) -> list[str]:

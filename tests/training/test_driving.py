@@ -1,5 +1,6 @@
 """Transfer: every driving frame once, at its time, from any footage; one window in memory."""
 
+import shutil
 import tracemalloc
 
 import cv2
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from psrjax.data import codec, store, video
+from psrjax.data import codec, estimator, store, video
 from psrjax.errors import UserError
 from psrjax.methods import base
 from psrjax.training import driving, driving_choice, driving_footage, driving_output
@@ -216,7 +217,7 @@ def stored(tmp_path):
         return codec.ClipView(clip=clip, view="cam1", streams=streams, meta={"fps": 25.0})
 
     views = [view("some", 255), view("none", 0)]
-    store.write(tmp_path / "set", {"test": views}, meta={})
+    store.write(tmp_path / "set", {"test": views, "train": views}, meta={})
     return tmp_path / "set"
 
 
@@ -258,6 +259,51 @@ def test_a_blank_video_shows_no_person(tmp_path):
     blank = driving_footage.open_footage(str(tmp_path / "blank.mkv"), config(), size=SIZE)
     with pytest.raises(UserError, match="blank.mkv: no person"):
         driving_footage.require_person(blank)
+
+
+def test_a_person_is_looked_for_where_mediapipe_is_there(tmp_path, monkeypatch):
+    frames = np.random.default_rng(0).integers(0, 255, (20, 32, 48, 3)).astype(np.uint8)
+    video.write(tmp_path / "a.mkv", frames)
+    clip = driving_footage.open_footage(str(tmp_path / "a.mkv"), config(), size=SIZE)
+    shows = set()
+
+    class MediaPipe:
+        """Knows the frames that show somebody."""
+
+        def estimate(self, images):
+            """One by one."""
+            for image in images:
+                number = int(np.flatnonzero((frames == image).all((1, 2, 3)))[0])
+                yield estimator.Estimate(np.full((26, 3), float(number in shows)), image[..., 0])
+
+    monkeypatch.setattr(estimator, "installed", lambda: True)
+    monkeypatch.setattr(driving_footage.preparation, "mediapipe", MediaPipe)
+    with pytest.raises(UserError, match="a.mkv: no person in any of 8 frames"):
+        driving_footage.require_person(clip)
+    shows.add(19)
+    driving_footage.require_person(clip)
+    monkeypatch.setattr(estimator, "installed", lambda: False)
+    shows.clear()
+    driving_footage.require_person(clip)
+
+
+def test_a_video_is_prepared_for_a_method_that_reads_more(tmp_path, stored, monkeypatch):
+    video.write(tmp_path / "a.mkv", np.full((9, 32, 48, 3), 90, np.uint8))
+    made = []
+
+    def prepare(clips, directory, options, **_):
+        made.append((clips[0].video, options.size))
+        shutil.copytree(stored, directory, dirs_exist_ok=True)
+
+    monkeypatch.setenv("PSRJAX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(driving_footage.preparation_set, "prepare", prepare)
+    place = str(tmp_path / "a.mkv")
+    reads = ("target_joints", "target_mask")
+    clip = driving_footage.open_footage(place, config(), size=SIZE, reads=reads)
+    assert made == [(place, SIZE)] and clip.audio == place
+    assert clip.read(reads, [6])["target_joints"].shape == (1, 26, 3)
+    plain = driving_footage.open_footage(place, config(), size=SIZE, reads=("target",))
+    assert plain.frames == 9 and len(made) == 1
 
 
 def test_files_cannot_give_what_must_be_prepared(tmp_path):
