@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from psrjax.errors import UserError
@@ -20,7 +21,7 @@ from psrjax.methods.base import Batch
 from psrjax.methods.base import Method as Base
 from psrjax.models import correspondence, global_generator, spade_painter
 from psrjax.nn import critics, picture_critics, spectral_critics, vgg
-from psrjax.ops import face_box, pose_label
+from psrjax.ops import face_box, pose_label, pose_normalization
 
 STAGES = ("transfer", "temporal", "face")
 PERCEPTUALS = ("vgg19", "random", "off")
@@ -64,6 +65,8 @@ class Method(Base):
       face_halvings: how often G2 halves the square.
       face_blocks: residual blocks of G2.
       perceptual: weights of VGG-19: "vgg19", "random" (tests) or "off".
+      normalize: by what driving poses are moved, see `psrjax.ops.pose_normalization`.
+      normalize_position: likewise.
     """
 
     stage: str = "transfer"
@@ -95,6 +98,8 @@ class Method(Base):
     face_halvings: int = 3
     face_blocks: int = 5
     perceptual: str = "vgg19"
+    normalize: str = "head"
+    normalize_position: str = "smoothed"
 
     def setup(self):
         """Builds the nets of this stage and of those before it."""
@@ -422,6 +427,17 @@ class Method(Base):
             made["explain"] = {**explained, "exemplar": carry["exemplar"]}
         return made, carry
 
+    def fit_joints(self, driving: np.ndarray, own: np.ndarray) -> np.ndarray:
+        """Eq. 1, after a check that both clips show the same joints; see the base class.
+
+        Raises:
+          UserError: if they do not, or the driving clip never shows a head.
+        """
+        rule, position = self.normalize, self.normalize_position
+        moved = pose_normalization.normalize(driving, own, rule=rule, position=position)
+        pose_normalization.check_same_joints(driving, own)
+        return moved
+
     def baselines(self, batch: Batch) -> dict[str, Array]:
         """The source frame whose pose is nearest, for each frame."""
         chosen = _nearest(batch["source_joints"], batch["target_joints"])
@@ -445,8 +461,8 @@ def _flat(video: Array) -> Array:
 
 def _on_channels(video: Float[Array, "b t h w c"]) -> Float[Array, "b h w d"]:
     """The frames of a sequence side by side on the channels."""
-    video = jnp.moveaxis(video, 1, 3)
-    return video.reshape(*video.shape[:3], -1)
+    b, t, h, w, c = video.shape
+    return jnp.moveaxis(video, 1, 3).reshape(b, h, w, t * c)
 
 
 def _frames_on_channels(picture: Float[Array, "b h w d"]) -> Float[Array, "n h w 3"]:

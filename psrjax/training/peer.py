@@ -29,6 +29,10 @@ _NAMES = {
     "bias": ("params", "bias"),
     "running_mean": ("batch_stats", "mean"),
     "running_var": ("batch_stats", "var"),
+    "left": ("spectral", "left"),
+    "right": ("spectral", "right"),
+    "slope": ("params", "slope"),
+    "gamma": ("params", "gamma"),
 }
 
 
