@@ -10,7 +10,7 @@ model frozen). Words, comma-separated, in their order:
               targets, batch 2. Needs VGG-19's weights and prepared clips with joints and flow.
               Cost: 235 000 steps, not run. The paper's Table 1 (VFID / PSNR): 7.57 / 23.20, on
               data of its own.
-  demo        the embedded world's many people at 64x64 on 2 CPU cores: narrow nets, no VGG-19.
+  demo        the embedded world at 48x48 on 2 CPU cores: narrow nets, no VGG-19.
   tiny        as demo at 32x32, as small as it goes: all stages in less than three minutes.
   bf16        bfloat16 products.
   single …    only these stages.
@@ -81,8 +81,8 @@ _DEMO = {
     "method.beginning": "single",
     "optimizer.generator.learning_rate": 1e-3,
     **_critics_rate(2e-4),
-    "data.world": {"kind": "many"},
-    "data.crop": (64, 64),
+    "data.world": {"size": (48, 48)},
+    "data.crop": (48, 48),
     "batch": 2,
     "checkpoint_steps": 250,
     "log_steps": 25,
@@ -103,12 +103,13 @@ PRESETS = {
         "method.fusion": "rb6",
         "method.critic_width": 4,
         "data.world": {
-            "kind": "many",
             "size": (32, 32),
             "rooms": 2,
             "people_train": 2,
             "people_test": 1,
-            "frames": 40,
+            "clips_per_person": 1,
+            "frames": 12,
+            "cameras": 2,
         },
         "data.crop": (32, 32),
         "checkpoint_steps": 20,
