@@ -194,6 +194,8 @@ def get_config(variant: str = "") -> ConfigDict:
             "face_halvings": 3,
             "face_blocks": 5,
             "perceptual": "vgg19",
+            "normalize": "head",
+            "normalize_position": "smoothed",
         }
     )
     config.weights = ConfigDict(

@@ -8,6 +8,8 @@ One person's looks in another's motion (transfer), from pictures, videos or data
 
     psrjax synthesize --run R --source LOOKS --driving MOTION --output out.mp4
 
+Without --source it is the run's own clip: methods that know one person need no more.
+
 LOOKS and MOTION are a picture, a video, a folder of pictures, or a data set's DIR, DIR:CLIP or
 DIR:CLIP:VIEW ("world" is the run's own). Beside out.mp4 comes a comparison, out.compare.mp4.
 """
@@ -19,6 +21,7 @@ from absl import flags
 
 from psrjax.errors import UserError
 from psrjax.methods.base import Method
+from psrjax.ops import pose_normalization
 from psrjax.training import checkpoint, clips, driving, driving_footage, synthesis
 
 _RUN = flags.DEFINE_string("run", "", "the run's directory")
@@ -38,7 +41,7 @@ _VIDEO = flags.DEFINE_string("video", "", "a source video, instead of a clip of 
 _MESH = flags.DEFINE_string("mesh", "", "with --video: npz of verts (t, v, 3) and faces (f, 3)")
 _SOURCE_CAMERA = flags.DEFINE_string("source_camera", "", "with --video: FILE.json[:NAME]")
 # Transfer
-_SOURCE = flags.DEFINE_string("source", "", "transfer: whose looks")
+_SOURCE = flags.DEFINE_string("source", "", "transfer: whose looks; by default the run's own clip")
 _DRIVING = flags.DEFINE_string("driving", "", "transfer: whose motion")
 _BACKGROUND = flags.DEFINE_string("background", "", "transfer: what stands behind, as --source")
 _FIT = flags.DEFINE_enum(
@@ -62,6 +65,9 @@ _BEST = flags.DEFINE_bool(
 _SCALE = flags.DEFINE_bool(
     "adapt_scale", False, "with --relative: movements grow with the source's size"
 )
+_NORMALIZE = flags.DEFINE_enum(
+    "normalize", None, pose_normalization.RULES, "hpt: by what the driving poses are moved (Eq. 1)"
+)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -81,10 +87,11 @@ def main(arguments: Sequence[str]) -> None:
             config,
             driving.open_cast(
                 config,
-                source=_required(_SOURCE, "--driving"),
+                source=_SOURCE.value,
                 driving=_required(_DRIVING, "--source"),
                 background=_BACKGROUND.value,
                 fit=_FIT.value,
+                reads=method.synthesis_reads,
             ),
             _OUTPUT.value,
             how=_options(),
@@ -109,7 +116,10 @@ def _options() -> driving.Options:
         check_person=_CHECK.value,
         audio=_AUDIO.value,
         explain=_EXPLAIN.value,
-        fields={"relative": True} if _RELATIVE.value else {},
+        fields={
+            **({"relative": True} if _RELATIVE.value else {}),
+            **({"normalize": _NORMALIZE.value} if _NORMALIZE.value else {}),
+        },
     )
 
 

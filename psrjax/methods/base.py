@@ -100,6 +100,16 @@ class Method(nn.Module):
         """
         raise UserError(f"{type(self).__module__.split('.')[-1]}: this method compares no poses")
 
+    def fit_joints(self, driving: Any, own: Any) -> Any:
+        """Host side: a driving clip's joints, fitted to the person's; by default as they are.
+
+        Args:
+          driving: (t 26 3) of the whole driving clip.
+          own: (s 26 3) of the person's whole clip.
+        """
+        del own
+        return driving
+
     def baselines(self, batch: Batch) -> dict[str, Any]:
         """{label: (b t h w 3) video}: the honest trivial answers that this method must beat."""
         raise NotImplementedError

@@ -16,13 +16,15 @@ What a method must provide (see `psrjax.methods.base`):
                     video upon it.
   "explain"         is drawn by `driving_pictures`.
   poses             only for `find_best_frame` and `adapt_scale`.
+  fit_joints        gets all of the driving joints at once, before the first window, where the
+                    method reads them and the source's; windows then have what it returns.
 
 A method's own options are its fields: `Options.fields` replaces them for one transfer.
 """
 
 import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,7 +37,7 @@ from tqdm.auto import tqdm
 from psrjax.data import loader, spec
 from psrjax.errors import UserError
 from psrjax.methods.base import Method
-from psrjax.training import driving_choice
+from psrjax.training import driving_choice, driving_poses
 from psrjax.training.driving_footage import Footage, open_footage, require_person
 from psrjax.training.driving_output import Films
 
@@ -53,9 +55,23 @@ class Cast:
 
 
 def open_cast(
-    config: Any, *, source: str, driving: str, background: str = "", fit: str = "exact"
+    config: Any,
+    *,
+    source: str,
+    driving: str,
+    background: str = "",
+    fit: str = "exact",
+    reads: Iterable[str] = (),
 ) -> Cast:
     """Opens the footage at the run's frame size; places as `driving_footage.open_footage` has them.
+
+    Args:
+      config: of the run.
+      source: whose looks; "" is the run's own clip.
+      driving: whose motion.
+      background: what stands behind; "" is the source's.
+      fit: see `open_footage`.
+      reads: the method's `synthesis_reads`.
 
     Raises:
       UserError: as `open_footage` does.
@@ -64,11 +80,21 @@ def open_cast(
     if not all(size):
         data = loader.open_split(config["data"], config["data"]["eval_split"])
         size = next(iter(data.clips[0].views.values())).size
+    reads = set(reads) - ({_BACKGROUND} if background else set())
+    sides = (
+        (source or config["data"]["path"], [key for key in reads if not key.startswith("target")]),
+        (driving, [key for key in reads if key.startswith("target")]),
+        (background, []),
+    )
     found = [
-        open_footage(place, config, size=size, fit=fit) if place else None
-        for place in (source, driving, background)
+        open_footage(place, config, size=size, fit=fit, reads=keys) if place else None
+        for place, keys in sides
     ]
     return Cast(*found)
+
+
+def _of_side(method: Method, side: str) -> tuple[str, ...]:
+    return tuple(key for key in method.synthesis_reads if key.startswith(side))
 
 
 @dataclass(frozen=True)
@@ -77,7 +103,8 @@ class Options:
 
     Attributes:
       key_frames: see `driving_choice.key_frames`; "" is "first" for a method that is trained with
-        the clip's first frames, else "random".
+        the clip's first frames, "spread" for one that is evaluated with more source frames than it
+        is trained with, else "random".
       k: how many; 0 is the config's.
       seed: of "random".
       window: frames made at a time; 0 is the config's, at least 8.
@@ -117,7 +144,8 @@ def drive(
 ) -> list[Path]:
     """Writes the transfer, its comparison and what else was asked for.
 
-    Files: `output`; `<stem>.compare<suffix>` (source frames, driving frames, result);
+    Files: where joints are fitted, `<stem>.poses.png`, before anything else; `output`;
+    `<stem>.compare<suffix>` (source frames, driving frames, result);
     `<stem>.mask<suffix>` where the method makes one; with `explain`, `<stem>.explain<suffix>`, a
     strip of its frames `<stem>.explain.png`, and `<stem>.explain.NAME.png` of what is made once.
     All have the driving clip's times. Of the clip nothing is kept in memory but its times.
@@ -140,6 +168,7 @@ def drive(
     """
     method = with_fields(method, how.fields)
     scenes = _Scenes(method, config, cast, how)
+    previews = scenes.fit_joints(method, output)
     if how.check_person:
         require_person(cast.driving)
     audio = _audio(cast.driving, how)
@@ -168,7 +197,7 @@ def drive(
                 mask=None if mask is None else mask[:count],
                 explain=explain,
             )
-    return films.finish()
+    return [*films.finish(), *previews]
 
 
 def with_fields(method: Method, fields: Mapping[str, Any]) -> Method:
@@ -189,19 +218,21 @@ class _Scenes:
 
     def __init__(self, method: Method, config: Any, cast: Cast, how: Options):
         sampling = config["data"]["sampling"]
-        reads = [key for key in method.synthesis_reads if key not in ("index", "valid")]
-        self._moving = tuple(key for key in reads if key.startswith("target"))
-        still = tuple(key for key in reads if key.startswith("source"))
+        still, self._moving = _of_side(method, "source"), _of_side(method, "target")
         self._cast = cast
-        self._reads_background = _BACKGROUND in reads
+        self._reads_background = _BACKGROUND in method.synthesis_reads
         cast.source.require(still)
         cast.driving.require(self._moving)
         self.window = how.window or max(_WINDOW, sampling["t"])
         self._history = sampling.get("history", 0)
         self.first, self.end = _range(how.frames, cast.driving)
-        word = how.key_frames or ("first" if sampling["source"] == "first" else "random")
+        more = sampling.get("k_evaluation", 0)
+        usual = "first" if sampling["source"] == "first" else "spread" if more else "random"
         chosen = driving_choice.key_frames(
-            cast.source, word, k=how.k or sampling["k"], seed=how.seed
+            cast.source,
+            how.key_frames or usual,
+            k=how.k or more or sampling["k"],
+            seed=how.seed,
         )
         taken = cast.source.read(dict.fromkeys((*still, "source")), chosen)
         self.source = taken["source"]
@@ -211,6 +242,17 @@ class _Scenes:
             self._still[_BACKGROUND] = behind.backdrop((0,))[0]
         self._read: dict[str, np.ndarray] = {}
         self._at = -1
+        self._fitted: np.ndarray | None = None
+
+    def fit_joints(self, method: Method, output: str | os.PathLike) -> list[Path]:
+        """Lets the method fit the driving joints; gives the preview that was written, if any."""
+        known = {"source_joints", "target_joints"} <= {*self._still, *self._moving}
+        if not known or type(method).fit_joints is Method.fit_joints:
+            return []
+        frames = (self.first, self.end)
+        cast = self._cast
+        self._fitted, picture = driving_poses.fitted(method, cast.source, cast.driving, frames)
+        return [driving_poses.write_preview(output, picture)]
 
     def batch(self, start: int) -> dict[str, np.ndarray]:
         """The wire batch (b = 1) of the window that starts at a driving frame."""
@@ -243,7 +285,9 @@ class _Scenes:
             around = range(start - self._history, start + self.window)
             frames = [min(max(self.first, frame), self.end - 1) for frame in around]
             keys = dict.fromkeys((*self._moving, "target"))
-            self._read, self._at = self._cast.driving.read(keys, frames), start
+            self._read, self._at = dict(self._cast.driving.read(keys, frames)), start
+            if self._fitted is not None:
+                self._read["target_joints"] = self._fitted[[frame - self.first for frame in frames]]
 
 
 def _range(frames: tuple[int, int], driving: Footage) -> tuple[int, int]:
