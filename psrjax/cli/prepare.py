@@ -2,6 +2,7 @@
 
     psrjax prepare VIDEO... --to DIR [--size 128] [--joints SOURCE] [--crop fixed] ...
     psrjax prepare RECORDING --to DIR [--size 128] [--cameras cam01,cam02] ...
+    psrjax prepare --dataset NAME RAW_DIR --to DIR [--beam_runner=DirectRunner] ...
 
 VIDEO is a video file, a folder of pictures, or a folder of videos. Its person is found by MediaPipe
 (an environment of its own, made on first use), or read from --joints: a folder of OpenPose JSON, a
@@ -10,6 +11,10 @@ for each video, by its name. A second run goes on where the first was cut off, a
 
 RECORDING holds videos/NAME.mp4, pose/NAME_json/*.json (OpenPose: BODY_25, BODY_25B or COCO-18) and
 calibration/ (OpenCV-style .json or Qualisys .qca.txt).
+
+RAW_DIR holds the files of a published data set as its authors hand them out (see
+datasets/NAME/README.md: ntu_rgbd, iper, dance_fashion, video_folder, single_person), or what
+`tfds build` has made of them. A second run goes on where the first was cut off.
 
 Look at DIR/prepare.html (videos) or DIR/previews before training.
 """
@@ -27,6 +32,8 @@ from psrjax.data import (
     preparation_plan,
     preparation_report,
     preparation_set,
+    raw,
+    raw_build,
     recording,
 )
 from psrjax.errors import UserError
@@ -46,9 +53,9 @@ _HOLDOUT = flags.DEFINE_float(
 _MARGIN = flags.DEFINE_float("margin", 0.08, "what a crop leaves around the person", 0.0, 2.0)
 
 _CROP = flags.DEFINE_enum(
-    "crop", "fixed", preparation.CROPS,
+    "crop", "fixed", [*preparation.CROPS, "squeeze"],
     "videos: one window for the whole clip, one that follows the person at one scale (then there "
-    "is no background), or the whole picture",
+    "is no background), or the whole picture; data sets: also squeeze, all of it in another shape",
 )  # fmt: skip
 _HOLDOUT_BY = flags.DEFINE_enum(
     "holdout_by", "auto", preparation_plan.BY,
@@ -85,6 +92,19 @@ _LAG = flags.DEFINE_integer(
     "lag", None, "recordings: frames that the joints run ahead of the videos; measured by default"
 )
 
+_DATASET = flags.DEFINE_enum("dataset", "", ["", *raw.MODULES], "the published data set to read")
+_SMPL = flags.DEFINE_string("smpl", "", "data sets: an SMPL model file, to use instead of our body")
+_SMPL_PARAMETERS = flags.DEFINE_string(
+    "smpl_parameters", "", "data sets: the folder of SMPL parameters, named like the clips"
+)
+_BEAM_RUNNER = flags.DEFINE_string(
+    "beam_runner", "", "data sets: Apache Beam's runner, such as DirectRunner; none: processes here"
+)
+_BEAM_OPTION = flags.DEFINE_multi_string(
+    "beam_option", [], "data sets: NAME=VALUE of Beam's options, such as region=europe-west4"
+)
+
+_OF_DATASETS = (_SMPL, _SMPL_PARAMETERS, _BEAM_RUNNER, _BEAM_OPTION)
 _OF_VIDEOS = (_CROP, _HOLDOUT_BY, _FPS, _SECONDS, _ORDER, _JOINTS_SIZE, _PROCESSES)
 _OF_RECORDINGS = (_CAMERAS, _CALIBRATION, _MAX_ERROR, _LAG)
 
@@ -93,11 +113,17 @@ def main(arguments: Sequence[str]) -> None:
     """Prepares what is named on the command line and prints what it found."""
     if not arguments:
         raise UserError("name the input: psrjax prepare VIDEO... --to DIR")
-    if len(arguments) == 1 and (Path(arguments[0]) / "videos").is_dir():
-        _only("a recording", _OF_VIDEOS)
+    if _DATASET.value:
+        not_ours = (_HOLDOUT, _HOLDOUT_BY, _ORDER, _JOINTS_SIZE, *_OF_RECORDINGS)
+        _only("a published data set", not_ours)
+        if len(arguments) != 1:
+            raise UserError(f"--dataset {_DATASET.value} takes one folder, not {len(arguments)}")
+        _prepare_dataset(Path(arguments[0]))
+    elif len(arguments) == 1 and (Path(arguments[0]) / "videos").is_dir():
+        _only("a recording", (*_OF_VIDEOS, *_OF_DATASETS))
         _prepare_recording(Path(arguments[0]))
     else:
-        _only("videos", _OF_RECORDINGS)
+        _only("videos", (*_OF_RECORDINGS, *_OF_DATASETS))
         _prepare_videos(arguments)
 
 
@@ -137,6 +163,38 @@ def _prepare_videos(arguments: Sequence[str]) -> None:
     if summary["failed"]:
         reasons = "; ".join(summary["failed"].values())
         raise UserError(f"{len(summary['failed'])} of {len(plan.clips)} left out: {reasons}")
+
+
+def _prepare_dataset(source: Path) -> None:
+    options = raw.Options(
+        size=_size(_SIZE) if _SIZE.present else (),
+        crop=_CROP.value if _CROP.present else "",
+        joints=_JOINTS.value,
+        margin=_MARGIN.value,
+        fps=_FPS.value,
+        seconds=_SECONDS.value,
+        smpl=_SMPL.value,
+        smpl_parameters=_SMPL_PARAMETERS.value,
+    )
+    name, directory = _DATASET.value, _TO.value
+    if _BEAM_RUNNER.value or (source / "dataset_info.json").is_file():
+        from psrjax.data import raw_builder  # TFDS: seconds to import
+
+        if _BEAM_RUNNER.value:
+            given = [f"--{option}" for option in _BEAM_OPTION.value]
+            summary = raw_builder.build_on_beam(
+                name, source, directory, options, runner=_BEAM_RUNNER.value, pipeline_options=given
+            )
+        else:
+            summary = raw_builder.adopt(name, source, directory, options)
+    else:
+        summary = raw_build.build(name, source, directory, options, processes=_PROCESSES.value)
+    for note in summary["notes"]:
+        print(f"note: {note}")
+    print(f"{summary['clips']} clips of {name} in {directory}")
+    if summary["failed"]:
+        reasons = "; ".join(summary["failed"].values())
+        raise UserError(f"{len(summary['failed'])} clips left out: {reasons}")
 
 
 def _prepare_recording(source: Path) -> None:

@@ -1,5 +1,6 @@
 """A posed body seen by cameras: faces, depth, flow and parts of a view, and what views share."""
 
+import functools
 from collections.abc import Mapping
 
 import numpy as np
@@ -10,8 +11,9 @@ from psrjax.ops import body, geometry, raster, visibility
 from psrjax.ops.camera import Camera
 
 
+@functools.lru_cache(maxsize=2)
 def neighbours(model: body.BodyModel) -> Int[np.ndarray, "f k"]:
-    """Each face and its nearest ones on the surface."""
+    """Each face and its nearest ones on the surface at rest; seconds of work, so it is kept."""
     count = visibility.neighbour_count(len(model.faces))
     return visibility.face_neighbours(model.vertices, model.faces, count)
 

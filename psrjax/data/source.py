@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from psrjax.data import codec, store
+from psrjax.data import codec, spec, store
 from psrjax.errors import UserError
 from psrjax.ops.camera import Camera
 
@@ -112,7 +112,7 @@ class Source:
             )
         starts = [segment["start"] for segment in entry.segments]
         wanted = sorted({int(np.searchsorted(starts, frame, side="right")) - 1 for frame in frames})
-        examples = {starts[i]: self._example(entry.segments[i]["record"], clip) for i in wanted}
+        examples = {starts[i]: self._stored(entry.segments[i]["record"], clip) for i in wanted}
         return Loaded(self, clip, view, tuple(int(frame) for frame in frames), examples)
 
     def read(
@@ -140,16 +140,8 @@ class Source:
         entry = self.clip(clip).views[view]
         for segment in entry.segments:
             example = self._example(segment["record"], clip)
-            pictures = [codec.decode_png(data) for data in example["frames"]]
-            yield codec.EncodedView(
-                clip=clip,
-                view=view,
-                meta=entry.meta,
-                start=segment["start"],
-                frames=len(pictures),
-                streams=self.streams,
-                examples=(example,),
-                frame_sum=np.sum(pictures, axis=0, dtype=np.uint32),
+            yield codec.restored(
+                clip, view, segment["start"], self.streams, example, meta=entry.meta
             )
 
     def require(self, stream: str, why: str) -> None:
@@ -173,6 +165,18 @@ class Source:
         try:
             return self._features.deserialize_example_np(self._records.read(record))
         except Exception as error:  # protobuf and Riegeli have no common exception
+            raise self._damaged(record, clip, error) from error
+
+    def _stored(self, record: int, clip: str) -> Mapping[str, Any]:
+        try:
+            return codec.read_example(self._records.read(record))
+        except Exception as error:  # as above
+            raise self._damaged(record, clip, error) from error
+
+    def _stored(self, record: int, clip: str) -> Mapping[str, Any]:
+        try:
+            return codec.read_example(self._records.read(record))
+        except Exception as error:  # as above
             raise self._damaged(record, clip, error) from error
 
     def _damaged(self, record: int, clip: str, error: Exception) -> UserError:
@@ -215,7 +219,7 @@ class Loaded:
     @property
     def camera(self) -> Camera | None:
         """Where the view was filmed from, if the data set says."""
-        return codec.decode_camera(_text(self._examples[self._starts[0]]["camera"]))
+        return codec.decode_camera(_text(self._examples[self._starts[0]]["camera"][0]))
 
     def read(
         self, stream: str, *, frames: Sequence[int] | None = None, source: str = ""
@@ -228,7 +232,10 @@ class Loaded:
         self._source.require(stream, "which is read here")
         coding = codec.STREAMS[stream].coding
         if coding == codec.PLATE:
-            return self._decode(coding, self._examples[self._starts[0]][stream])
+            plate = self._examples[self._starts[0]][stream][0]
+            if not plate:  # it stands in the view's first record
+                return self._source.load(self._clip, self._view, (0,)).read(stream)
+            return self._decode(coding, plate)
         picked = [self._at(stream, frame, source) for frame in frames or self._frames]
         return np.stack([self._decode(coding, value) for value in picked])
 
@@ -236,6 +243,10 @@ class Loaded:
         start = self._starts[int(np.searchsorted(self._starts, frame, side="right")) - 1]
         example = self._examples[start]
         place = frame - start
+        if codec.STREAMS[stream].coding == codec.TENSOR:
+            return np.array(example[stream], np.float32).reshape(-1, spec.JOINTS, 3)[place]
+        if codec.STREAMS[stream].coding == codec.TENSOR:
+            return np.array(example[stream], np.float32).reshape(-1, spec.JOINTS, 3)[place]
         if codec.STREAMS[stream].by_source:
             sources = [_text(name) for name in example["sources"]]
             if source not in sources:

@@ -205,11 +205,6 @@ def joints_of(world: World, spec: ClipSpec) -> np.ndarray:
     return world_actions.joints(person(world.seed, spec.person).model, motion, world.fps)
 
 
-@functools.lru_cache(maxsize=1)
-def _neighbours() -> np.ndarray:
-    return recording_views.neighbours(body.template())
-
-
 @functools.lru_cache(maxsize=32)
 def _plates(world: World, number: int) -> dict[str, dict[str, np.ndarray]]:
     room = world_decoration.room(number, world.seed)
@@ -236,7 +231,8 @@ def render_clip(world: World, spec: ClipSpec) -> list[ClipView]:
     told: dict[str, dict[str, Any]] = {view: {} for view in shots}
     if {"prior", "visibility"} & set(world.streams):
         frames = {view: shot.frames for view, shot in shots.items()}
-        told = recording_views.all_pairs(frames, faces, who.model, _neighbours())
+        near = recording_views.neighbours(body.template())
+        told = recording_views.all_pairs(frames, faces, who.model, near)
     meta = {
         "fps": world.fps,
         "person": who.name,

@@ -29,7 +29,7 @@ LENGTHS = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BodyModel:
     """A body in its rest pose.
 

@@ -61,7 +61,7 @@ def load_smpl(path: str | os.PathLike) -> SmplModel:
         raise UserError(f"{path}: no such SMPL file; get it from its authors and give its path")
     with place.open("rb") as file:
         try:
-            content = _content(file)
+            content = load_arrays(file)
         except Exception as error:  # a foreign or damaged file may raise anything
             raise UserError(f"{path}: neither .npz nor pickled SMPL model ({error})") from error
         if not isinstance(content, Mapping):
@@ -69,7 +69,11 @@ def load_smpl(path: str | os.PathLike) -> SmplModel:
         return _model(content, path)
 
 
-def _content(file: IO[bytes]) -> Any:
+def load_arrays(file: IO[bytes]) -> Any:
+    """What an .npz or a pickle holds, of any Python: arrays; all else in it is inert.
+
+    Raises whatever a damaged or foreign file makes NumPy and pickle raise.
+    """
     archive = zipfile.is_zipfile(file)
     file.seek(0)
     return np.load(file) if archive else _NumpyOnly(file, encoding="latin1").load()

@@ -1,0 +1,12 @@
+"""TFDS builder of iPER as D2G-Net reads it: joints and IUV from SMPL angles, no SMPL file needed.
+
+See README.md beside this file.
+"""
+
+from psrjax.data import raw_builder
+
+
+class Iper(raw_builder.RawBuilder):
+    """iPER: people in several clothes who turn about and act, one still camera."""
+
+    RAW = "iper"

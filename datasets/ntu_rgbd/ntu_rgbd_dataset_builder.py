@@ -1,0 +1,12 @@
+"""TFDS builder of NTU RGB+D as PSR-Net reads it: triplets of views and a body on the skeletons.
+
+See README.md beside this file.
+"""
+
+from psrjax.data import raw_builder
+
+
+class NtuRgbd(raw_builder.RawBuilder):
+    """NTU RGB+D: actions of one person, filmed by three Kinects at the same time."""
+
+    RAW = "ntu_rgbd"

@@ -1,0 +1,12 @@
+"""TFDS builder of a folder of videos, cut to ten seconds and split by video, as MFCI's Dance-500.
+
+See README.md beside this file.
+"""
+
+from psrjax.data import raw_builder
+
+
+class VideoFolder(raw_builder.RawBuilder):
+    """A folder of videos as clips of ten seconds, split by video, as Dance-500 is."""
+
+    RAW = "video_folder"

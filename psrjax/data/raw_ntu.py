@@ -1,0 +1,280 @@
+"""NTU RGB+D as PSR-Net reads it: three views of one action, a body posed from each camera's joints.
+
+The body is psrjax's own on the Kinect's skeleton, so no SMPL licence is needed; where an SMPL model
+and parameters are given, its mesh is used instead. Files: `raw_ntu_files`; geometry: `raw_kinect`.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+from psrjax.data import (
+    codec,
+    raw,
+    raw_kinect,
+    raw_ntu_files,
+    raw_smpl,
+    recording_body,
+    recording_plates,
+    recording_videos,
+    recording_views,
+)
+from psrjax.errors import UserError
+from psrjax.ops import body, visibility
+from psrjax.ops.camera import Camera
+
+NEAR, FAR = 0.8, 5.2  # metres: a Kinect follows people from 0.8 to 4.5
+FINE = 2  # masks are found in pictures so many times as large as the stored ones
+LEAST = 4  # frames of a clip
+_STREAMS = (
+    *("frames", "mask", "depth", "flow", "flow_forward", "flow_confidence", "mesh_flow", "face"),
+    *("joints", "joints_3d", "background", "prior", "visibility"),
+)
+
+
+def find(root: Path, options: raw.Options) -> raw.Found:
+    """The triplets of a folder; nothing is opened but its lists."""
+    del options
+    clips, notes = raw_ntu_files.triplets(root)
+    listed = raw_ntu_files.gtnet_list(root) or {}
+    tasks = []
+    for clip, views in clips.items():
+        one = raw_ntu_files.sample(next(iter(views.values()))["video"].name)
+        files = {
+            f"cam{camera}/{role}": str(path)
+            for camera, roles in views.items()
+            for role, path in roles.items()
+        }
+        facts = {
+            "setup": one.setup,
+            "person": f"P{one.person:03d}",
+            "repetition": one.repetition,
+            "action": f"A{one.action:03d}",
+        }
+        tasks.append(raw.Task(clip, listed.get(one.stem, one.split), files, facts))
+    return raw.Found(tuple(tasks), notes)
+
+
+def streams(options: raw.Options) -> tuple[str, ...]:
+    """What every clip holds; with SMPL there is no `iuv`, whose charts are the built-in body's."""
+    return _STREAMS if options.smpl else (*_STREAMS, "iuv")
+
+
+def meta(options: raw.Options) -> dict[str, Any]:
+    """Facts of the whole data set."""
+    faces = len(_smpl(options).faces if options.smpl else body.template().faces)
+    count = visibility.neighbour_count(faces)
+    return {"kind": "ntu_rgbd", "near": NEAR, "far": FAR, "faces": faces, "visibility_k": count}
+
+
+@dataclass(frozen=True)
+class _View:
+    """One camera's part of a clip: its body in the room, and its camera at the videos' size."""
+
+    name: str
+    files: dict[str, str]
+    joints: Float[np.ndarray, "t 26 3"]
+    confidence: Float[np.ndarray, "t 26"]
+    vertices: Float[np.ndarray, "t v 3"]
+    camera: Camera
+    depth: Camera  # of the depth pictures
+    turn: Float[np.ndarray, "3 3"]  # from the camera's own axes into the room's
+    shift: Float[np.ndarray, "3"]
+
+
+def views(task: raw.Task, options: raw.Options) -> Iterator[tuple[str, codec.ClipView]]:
+    """The three views of one clip.
+
+    Raises:
+      UserError: naming the file: a damaged video or skeleton, nobody tracked.
+    """
+    model = _smpl(options) if options.smpl else body.template()
+    filmed, rate, frames = _filmed(task, options, model)
+    pictures, masks, rendered, cameras = {}, {}, {}, {}
+    for one in filmed:
+        box = _box(one, options)
+        camera = one.camera.windowed(box, options.size)
+        fine_size = (FINE * options.size[0], FINE * options.size[1])
+        fine = recording_videos.read(Path(one.files["video"]), box, fine_size, frames=frames)
+        drawn = recording_body.silhouettes(model, one.vertices, camera.resized(*fine_size))
+        pictures[one.name] = recording_videos.shrink(fine, FINE)
+        masks[one.name] = _masks(one, fine, drawn, camera)
+        rendered[one.name] = recording_views.render_view(model, one.vertices, camera)
+        cameras[one.name] = camera
+        if not (rendered[one.name]["face"] >= 0).any():
+            raise UserError(
+                f"{one.files['skeleton']}: the person is outside the picture throughout"
+            )
+    near = recording_views.neighbours(model)
+    told = recording_views.all_pairs(
+        pictures, {name: view["face"] for name, view in rendered.items()}, model, near, masks=masks
+    )
+    facts = {"fps": rate, "near": NEAR, "far": FAR, "kind": "ntu_rgbd", **task.facts}
+    facts |= {} if options.smpl else {"body": {"girths": {}}}
+    wanted = streams(options)
+    for one in filmed:
+        view = rendered[one.name]
+        person = recording_plates.grow(masks[one.name] > 32, 1)
+        held = {
+            "frames": pictures[one.name],
+            "mask": masks[one.name],
+            "depth": recording_views.encode_depth(view["metres"], near=NEAR, far=FAR),
+            "joints": recording_views.stored_joints(one.joints, one.confidence, cameras[one.name]),
+            "joints_3d": one.joints.astype(np.float32),
+            "background": recording_plates.clean_plate(pictures[one.name], person)["plate"],
+            **recording_plates.optical_flow(pictures[one.name]),
+            **view,
+            **told[one.name],
+        }
+        held = {name: held[name] for name in wanted}
+        yield task.split, codec.ClipView(task.name, one.name, held, facts, cameras[one.name])
+
+
+def _smpl(options: raw.Options) -> raw_smpl.Surface:
+    return raw_smpl.surface(options.smpl)
+
+
+def _filmed(
+    task: raw.Task, options: raw.Options, model: body.BodyModel | raw_smpl.Surface
+) -> tuple[list[_View], float, int]:
+    """The cameras' views in one room (the first camera's axes), cut to the frames all have."""
+    by_camera = {}
+    for key, path in task.files.items():
+        name, role = key.split("/")
+        by_camera.setdefault(name, {})[role] = path
+    names = sorted(by_camera)
+    files = [by_camera[name] for name in names]
+    facts = [recording_videos.probe(Path(one["video"])) for one in files]
+    skeletons = [raw_ntu_files.read_skeleton(Path(one["skeleton"])) for one in files]
+    counts = [fact.frames for fact in facts] + [len(one.state) for one in skeletons]
+    frames = min(counts)
+    if frames < LEAST or frames < 0.5 * max(counts):
+        raise UserError(
+            f"{files[0]['video']}: {frames} of up to {max(counts)} frames in the three videos and "
+            "skeletons: one is cut off; get it again"
+        )
+    try:
+        skeletons = raw_kinect.handed([one.cut(frames) for one in skeletons])
+    except UserError as error:
+        raise UserError(f"{files[0]['skeleton']}: {error}") from error
+    filmed: list[_View] = []
+    rate = facts[0].rate
+    first = None
+    for name, one, fact, skeleton in zip(names, files, facts, skeletons):
+        try:
+            points = raw_kinect.smooth(skeleton.points, skeleton.state, rate=rate)
+            known = skeleton.state == raw_kinect.TRACKED
+            first = first or (points, known)
+            turn, shift = raw_kinect.align(points, first[0], known & first[1])
+        except UserError as error:
+            raise UserError(f"{one['skeleton']}: {error}") from error
+        own = raw_kinect.cameras(skeleton)
+        camera = own["colour"].resized(*fact.size)
+        joints = raw_kinect.body_joints(points)
+        vertices = _vertices(one, camera, joints, model, options)
+        filmed.append(
+            _View(
+                name=name,
+                files=one,
+                joints=joints @ turn.T + shift,
+                confidence=raw_kinect.body_confidence(skeleton.state),
+                vertices=vertices @ turn.T + shift,
+                camera=_moved(camera, turn, shift),
+                depth=own["depth"],
+                turn=turn,
+                shift=shift,
+            )
+        )
+    return filmed, rate, frames
+
+
+def _moved(camera: Camera, turn: np.ndarray, shift: np.ndarray) -> Camera:
+    """A camera of own axes as one of the room, into which `turn` and `shift` take them."""
+    rotation = camera.rotation @ turn.T
+    return dataclasses.replace(
+        camera, rotation=rotation, translation=camera.translation - rotation @ shift
+    )
+
+
+def _vertices(
+    files: dict[str, str],
+    camera: Camera,
+    joints: Float[np.ndarray, "t 26 3"],
+    model: body.BodyModel | raw_smpl.Surface,
+    options: raw.Options,
+) -> Float[np.ndarray, "t v 3"]:
+    """The mesh in the depth camera's axes: the built-in body, or SMPL by its parameters."""
+    if not options.smpl:
+        return body.pose(model, joints)
+    stem = Path(files["skeleton"]).stem
+    parameters = raw_smpl.find(options.smpl_parameters, stem)
+    seen = joints @ camera.rotation.T + camera.translation
+    posed = raw_smpl.posed(model, raw_smpl.read(parameters, len(joints)), seen)
+    return (posed - camera.translation) @ camera.rotation
+
+
+def _box(one: _View, options: raw.Options) -> tuple[int, int, int, int]:
+    """What is cut out of the picture: all of it, or the window that holds the person throughout."""
+    if options.crop == "squeeze":
+        return 0, 0, *one.camera.size
+    return recording_videos.crop_box(
+        one.camera, one.vertices, size=options.size, margin=options.margin
+    )
+
+
+def _masks(
+    one: _View,
+    fine: UInt8[np.ndarray, "t hh ww 3"],
+    drawn: Bool[np.ndarray, "t hh ww"],
+    camera: Camera,
+) -> UInt8[np.ndarray, "t h w"]:
+    """The person by the masked depth where there is some, else by what differs from the room."""
+    if "depth" in one.files:
+        seen = _depth_masks(one, len(fine), camera)
+        if seen is not None:
+            return seen
+    reach = max(2.0, recording_body.REACH * fine.shape[1])
+    found = recording_plates.person_masks(fine, drawn, reach=reach)
+    return recording_videos.shrink(np.uint8(255) * found, FINE)
+
+
+def _depth_masks(one: _View, frames: int, camera: Camera) -> UInt8[np.ndarray, "t h w"] | None:
+    """Masks from `MDepth-*.png`; None if there are fewer of them than frames.
+
+    Some copies count from 0, others from 1: their order tells, not their numbers.
+    """
+    paths = sorted(Path(one.files["depth"]).glob("MDepth-*.png"))
+    if len(paths) < frames:
+        return None
+    depth = dataclasses.replace(one.depth)
+    target = dataclasses.replace(
+        camera,
+        rotation=camera.rotation @ one.turn,
+        translation=camera.translation + camera.rotation @ one.shift,
+    )
+    masks = []
+    for path in paths[:frames]:
+        picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        if picture is None or picture.ndim != 2 or picture.dtype != np.uint16:
+            raise UserError(f"{path}: not a whole 16-bit depth picture; get it again")
+        sized = depth.resized(*picture.shape)
+        masks.append(raw_kinect.depth_mask(picture / 1000.0, sized, target))
+    return np.uint8(255) * np.stack(masks)
+
+
+SET = raw.RawSet(
+    name="ntu_rgbd",
+    # GTNet, from which PSR-Net's numbers come: 128 x 128, the shape of the picture not kept.
+    defaults=raw.Options(size=(128, 128), crop="squeeze"),
+    crops=("squeeze", "fixed"),
+    find=find,
+    streams=streams,
+    views=views,
+    meta=meta,
+)

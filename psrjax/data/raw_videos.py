@@ -1,0 +1,277 @@
+"""Clips of published data sets that are videos or folders of pictures: the work on one clip.
+
+With joints it is `preparation.prepare_clip`'s; without, frames and flow alone, for methods that
+find their own key points. Masks, clean plates and IUV that lie beside the frames are taken.
+"""
+
+import dataclasses
+import functools
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from psrjax.data import (
+    codec,
+    densepose,
+    preparation,
+    preparation_crop,
+    preparation_footage,
+    raw,
+    raw_lift,
+    recording_plates,
+)
+from psrjax.errors import UserError
+from psrjax.ops import geometry
+
+NO_JOINTS = "none"
+FLOWS = ("flow", "flow_forward", "flow_confidence")
+Views = Iterator[tuple[str, codec.ClipView]]
+
+
+def streams(options: raw.Options, *, iuv: bool = False) -> tuple[str, ...]:
+    """What every clip holds, by whether there are joints and what the crop allows."""
+    found = ["frames", *FLOWS]
+    if options.joints != NO_JOINTS:
+        found += ["joints", "mask"] + (["background"] if options.crop != "follow" else [])
+    return tuple(found + (["iuv"] if iuv else []))
+
+
+def is_video(path: Path) -> bool:
+    """Whether a path is a video file or a folder of pictures."""
+    return not path.name.startswith(".") and preparation_footage.is_footage(path)
+
+
+def listed(folder: Path) -> list[Path]:
+    """The videos and folders of pictures in a folder, as people count."""
+    inside = (path for path in folder.iterdir() if is_video(path))
+    return sorted(inside, key=preparation_footage.natural)
+
+
+def joints_beside(video: Path) -> dict[str, str]:
+    """Where the joints of a video lie, if they lie beside it: {"joints": path} or nothing.
+
+    `NAME_json/`, `NAME.json`, `NAME.npz`, or OpenPose's `NAME_000000000000_keypoints.json` among
+    those of other videos.
+    """
+    for name in (f"{video.stem}_json", f"{video.stem}.json", f"{video.stem}.npz"):
+        if (video.parent / name).exists():
+            return {"joints": str(video.parent / name)}
+    if (video.parent / f"{video.stem}_{0:012d}_keypoints.json").is_file():
+        return {"joints_among": str(video.parent)}
+    return {}
+
+
+def plain(task: raw.Task, options: raw.Options) -> Views:
+    """Frames and flow of one clip, no joints: the whole picture, squeezed or cut about its middle.
+
+    Raises:
+      UserError: naming the file, if it is damaged or holds a single frame.
+    """
+    video = task.files["video"]
+    frames, times = [], []
+    box = None
+    for shot in preparation_footage.shots(video, fps=options.fps):
+        picture = shot.frame.image.shape[:2]
+        if box is None:
+            box = _whole(picture, options)
+        frames.append(preparation_footage.cut(shot.frame.image, box, options.size))
+        times.append(shot.frame.time)
+    yield from frames_only(task, options, np.stack(frames), np.asarray(times), box)
+
+
+def frames_only(
+    task: raw.Task,
+    options: raw.Options,
+    frames: UInt8[np.ndarray, "t h w 3"],
+    times: Float[np.ndarray, "t"],
+    box: tuple[int, int, int, int],
+) -> Views:
+    """The views of a clip of which there are frames alone."""
+    if len(frames) < 2:
+        raise UserError(f"{task.files['video']}: one frame is no video; leave it out")
+    clip = preparation.Clip(task.files["video"], task.name, split=task.split)
+    for piece in preparation.pieces(clip, times, _how(task, options)):
+        own = times[piece.start : piece.stop] - times[piece.start]
+        facts = {
+            "fps": round(preparation_footage.rate(own), 6),
+            "first_frame": piece.start,
+            "video": Path(clip.video).name,
+            "box": list(box),
+            **task.facts,
+        }
+        for start in range(piece.start, piece.stop, preparation.RUN):
+            stop = min(start + preparation.RUN, piece.stop)
+            before = int(start > piece.start)
+            run = frames[start - before : stop]
+            held = {"frames": run, **recording_plates.optical_flow(run)}
+            held = {name: values[before:] for name, values in held.items()}
+            yield (
+                piece.split,
+                codec.ClipView(piece.name, "cam1", held, facts, start=start - piece.start),
+            )
+
+
+def _whole(picture: tuple[int, int], options: raw.Options) -> tuple[int, int, int, int]:
+    if options.crop == "squeeze":
+        return 0, 0, *picture
+    none = np.zeros((1, 26, 3))
+    boxes = preparation_crop.boxes(
+        none, [], np.zeros(1), picture, size=options.size, crop="whole", margin=0.0
+    )
+    return tuple(int(edge) for edge in boxes[0])
+
+
+def _how(task: raw.Task, options: raw.Options) -> preparation.Options:
+    return preparation.Options(
+        size=options.size,
+        crop=options.crop if options.crop in preparation.CROPS else "whole",
+        margin=options.margin,
+        fps=options.fps,
+        seconds=options.seconds,
+        holdout=task.facts.get("holdout", 0.0),
+        order=task.facts.get("order", "auto"),
+    )
+
+
+def with_joints(
+    task: raw.Task,
+    options: raw.Options,
+    *,
+    iuv: Callable[[preparation.Prepared], UInt8[np.ndarray, "t h w 3"]] | None = None,
+) -> Views:
+    """Everything that `preparation.prepare_clip` gives of one clip, and what lies beside it.
+
+    Roles of `task.files`: "video"; "joints", or "joints_among" those of other clips, else
+    `options.joints`; "mask" and "densepose", folders of a picture a frame; "background".
+
+    Args:
+      task: the clip.
+      options: how.
+      iuv: makes the stream `iuv` of what was prepared, where no DensePose lies there.
+
+    Raises:
+      UserError: naming the file, as `preparation.prepare_clip` does.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        joints = task.files.get("joints") or options.joints
+        if "joints_among" in task.files:
+            joints = _chosen(Path(task.files["joints_among"]), Path(task.files["video"]), scratch)
+        clip = preparation.Clip(
+            task.files["video"], task.name, joints, split=task.split, meta=dict(task.facts)
+        )
+        prepared = preparation.prepare_clip(clip, _how(task, options))
+    prepared = _with_given(prepared, task)
+    charts = _charts(prepared, task) if "densepose" in task.files else None
+    if charts is None and iuv is not None:
+        charts = iuv(prepared)
+        charts = np.where(np.asarray(prepared.masks)[..., None] > 127, charts, np.uint8(0))
+    for piece in prepared.pieces:
+        for view in prepared.views(piece):
+            held = dict(view.streams)
+            if charts is not None:
+                first = piece.start + view.start
+                held["iuv"] = np.ascontiguousarray(charts[first : first + view.frames])
+            yield piece.split, dataclasses.replace(view, streams=held)
+
+
+def _chosen(folder: Path, video: Path, scratch: str) -> str:
+    """A folder of the JSON files of one video alone, out of one that holds several videos'."""
+    chosen = Path(scratch) / f"{video.stem}_json"
+    chosen.mkdir()
+    digits = "[0-9]" * 12
+    for path in folder.glob(f"{video.stem.replace('[', '[[]')}_{digits}_keypoints.json"):
+        (chosen / path.name).symlink_to(path.resolve())
+    return str(chosen)
+
+
+def _with_given(prepared: preparation.Prepared, task: raw.Task) -> preparation.Prepared:
+    """With the masks and the clean plate that lie beside the frames, in place of those found."""
+    box, size = tuple(prepared.report["box"]), prepared.frames.shape[1:3]
+    if "mask" in task.files:
+        paths = _one_a_frame(Path(task.files["mask"]), len(prepared.frames), prepared)
+        masks = np.stack([preparation_footage.cut(_mask(path), box, size) for path in paths])
+        prepared = dataclasses.replace(prepared, masks=masks)
+    if "background" in task.files and prepared.plate is not None:
+        plate = _picture(Path(task.files["background"]), cv2.IMREAD_COLOR)
+        plate = preparation_footage.cut(cv2.cvtColor(plate, cv2.COLOR_BGR2RGB), box, size)
+        prepared = dataclasses.replace(prepared, plate=plate)
+    return prepared
+
+
+def _charts(prepared: preparation.Prepared, task: raw.Task) -> UInt8[np.ndarray, "t h w 3"]:
+    folder = Path(task.files["densepose"])
+    paths = _numbered(folder, densepose.files(folder), len(prepared.frames), prepared)
+    reverse = densepose.reversed_order(paths)
+    box, video = tuple(prepared.report["box"]), tuple(prepared.report["video_size"])
+    size = prepared.frames.shape[1:3]
+    return np.stack([
+        densepose.cut(densepose.read(path, reverse=reverse), box, video, size) for path in paths
+    ])  # fmt: skip
+
+
+def _one_a_frame(folder: Path, frames: int, prepared: preparation.Prepared) -> list[Path]:
+    inside = [p for p in folder.iterdir() if p.suffix.lower() in preparation_footage.PICTURES]
+    return _numbered(folder, inside, frames, prepared)
+
+
+def _numbered(
+    folder: Path, paths: list[Path], frames: int, prepared: preparation.Prepared
+) -> list[Path]:
+    if len(paths) != frames:
+        raise UserError(
+            f"{folder}: {len(paths)} pictures, {prepared.clip.video} has {frames} frames: there "
+            "must be one a frame"
+        )
+    return sorted(paths, key=preparation_footage.natural)
+
+
+def _mask(path: Path) -> UInt8[np.ndarray, "h w"]:
+    """A person's mask: gray, colour or alpha; whatever its largest value, beyond its half."""
+    picture = _picture(path, cv2.IMREAD_UNCHANGED)
+    if picture.ndim == 3:
+        alpha = picture.shape[-1] == 4 and np.ptp(picture[..., 3]) > 0
+        picture = picture[..., 3] if alpha else picture[..., :3].max(-1)
+    top = int(picture.max())
+    return np.where(picture > top / 2, np.uint8(255), np.uint8(0)) if top else picture * 0
+
+
+def _picture(path: Path, how: int) -> np.ndarray:
+    picture = cv2.imdecode(np.fromfile(path, np.uint8), how)
+    if picture is None:
+        raise UserError(f"{path}: not a picture, or damaged; write it again")
+    return picture
+
+
+def iuv_of_joints(prepared: preparation.Prepared) -> UInt8[np.ndarray, "t h w 3"]:
+    """The built-in body's IUV on a clip's joints, lifted into space (`raw_lift`)."""
+    size = prepared.frames.shape[1:3]
+    places = geometry.unit_to_pixels(prepared.joints[..., :2], height=size[0], width=size[1])
+    joints = np.concatenate([places, prepared.joints[..., 2:]], -1)
+    joints = np.where(joints[..., 2:] > 0, joints, 0.0)
+    try:
+        return raw_lift.iuv_of_joints(joints, size)
+    except UserError as error:
+        raise UserError(f"{prepared.clip.video}: {error}; give DensePose's IUV") from error
+
+
+def views(task: raw.Task, options: raw.Options) -> Views:
+    """One clip with joints where there are some, else without (`options.joints` "none")."""
+    if options.joints == NO_JOINTS:
+        return plain(task, options)
+    return with_joints(task, options)
+
+
+def no_facts(kind: str, options: raw.Options) -> dict[str, Any]:
+    """`RawSet.meta` of a set that has none of its own."""
+    del options
+    return {"kind": kind}
+
+
+def meta(kind: str) -> Callable[[raw.Options], dict[str, Any]]:
+    """`no_facts` of a kind."""
+    return functools.partial(no_facts, kind)

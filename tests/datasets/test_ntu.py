@@ -1,0 +1,204 @@
+"""NTU RGB+D: its files read as they are, and a body that lies where the pictures show one."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from psrjax.data import raw, raw_build, raw_kinect, raw_ntu, raw_ntu_files, sampling
+from psrjax.data.recording_plates import overlap
+from psrjax.data.source import Source
+from psrjax.errors import UserError
+from psrjax.methods.psrnet import Method
+from psrjax.ops import body, pose
+
+sys.path.insert(0, str(Path(__file__).parent))
+import ntu_fixture  # noqa: E402
+
+TRAIN_1, TRAIN_2 = "S001P001R001A001", "S001P001R001A002"
+TEST_1, TEST_2 = "S001P003R001A001", "S001P003R001A002"
+OPTIONS = raw.Options(size=(108, 192))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("ntu")
+    return root, ntu_fixture.write(root)
+
+
+@pytest.fixture(scope="module")
+def clips(folder):
+    """{clip: {view: ClipView}} of a plain clip with ghosts, and a mirrored one with depth."""
+    root, _ = folder
+    options = raw.complete(raw_ntu.SET, OPTIONS)
+    tasks = {task.name: task for task in raw.tasks(raw_ntu.SET, root, options).tasks}
+    return {
+        name: {view.view: view for _, view in raw_ntu.views(tasks[name], options)}
+        for name in (TRAIN_1, TEST_2)
+    }
+
+
+def truth_of(folder, clip, what, view):
+    truth = folder[1][clip]
+    values = truth[what][view]
+    return values[:, :, ::-1] if truth["mirrored"] else values
+
+
+def test_names_say_who_did_what_and_people_make_the_splits(folder):
+    sample = raw_ntu_files.sample("S013C002P037R001A049_rgb.avi")
+    assert (sample.setup, sample.camera, sample.person, sample.action) == (13, 2, 37, 49)
+    assert sample.clip == "S013P037R001A049" and sample.stem == "S013C002P037R001A049"
+    assert raw_ntu_files.sample("IMG_001.avi") is None
+    found = raw_ntu.find(folder[0], OPTIONS)
+    splits = {task.name: task.split for task in found.tasks}
+    assert splits == {TRAIN_1: "train", TRAIN_2: "train", TEST_1: "test", TEST_2: "test"}
+    assert len(raw_ntu_files.TRAIN_PEOPLE) == 20
+    assert "1 videos in the list of missing skeletons" in found.notes
+    assert "1 videos of two people (A050 and above)" in found.notes
+
+
+def test_gtnets_list_decides_where_it_is_there(folder, tmp_path):
+    stems = [f"S001C00{c}P003R001A001" for c in (1, 2, 3)]
+    for stem in stems:
+        (tmp_path / f"{stem}_rgb.avi").write_bytes(b"x")
+        (tmp_path / f"{stem}.skeleton").write_bytes(b"x")
+    cameras = {f"cam{c}": {f"/data/{stem}_rgb.avi": 90} for c, stem in enumerate(stems, 1)}
+    (tmp_path / "ntu_nvs.json").write_text(json.dumps({"train": cameras, "test": {}}))
+    (task,) = raw_ntu.find(tmp_path, OPTIONS).tasks
+    assert (task.name, task.split) == (TEST_1, "train")
+    (tmp_path / "ntu_nvs.json").write_text("{")
+    with pytest.raises(UserError, match="ntu_nvs.json: not GTNet's list"):
+        raw_ntu.find(tmp_path, OPTIONS)
+
+
+def test_a_clip_without_its_third_camera_is_left_out_and_counted(tmp_path):
+    for stem in ("S001C001P001R001A001", "S001C002P001R001A001"):
+        (tmp_path / f"{stem}_rgb.avi").write_bytes(b"x")
+        (tmp_path / f"{stem}.skeleton").write_bytes(b"x")
+    with pytest.raises(UserError, match="no clip of ntu_rgbd.*1 clips lack one of the three"):
+        raw.tasks(raw_ntu.SET, tmp_path, OPTIONS)
+
+
+def test_the_skeleton_is_the_persons_and_not_the_chairs(folder):
+    path = folder[0] / "nturgb+d_skeletons" / "S001C001P001R001A001.skeleton"
+    skeleton = raw_ntu_files.read_skeleton(path)
+    assert skeleton.points.shape == (ntu_fixture.FRAMES, 25, 3)
+    assert (skeleton.state[3] == 0).all() and (skeleton.state[[0, 1, 2, 4]] == 2).all()
+    truth = folder[1][TRAIN_1]
+    camera = truth["cameras"]["cam1"]
+    seen = truth["joints"] @ camera.rotation.T + camera.translation - ntu_fixture.SHIFT
+    expected = pose.convert_points(seen, "ntu25") * (1, -1, 1)
+    kept = [0, 1, 2, 4]
+    np.testing.assert_allclose(skeleton.points[kept], expected[kept], atol=1e-5)
+
+
+@pytest.mark.parametrize("cut", ["", "5", "2\n1\n1 0 1 1 1 1 0 0.1 0.2 2\n25\n0.1 0.2"])
+def test_a_skeleton_that_is_cut_off_is_refused_by_name(tmp_path, cut):
+    (tmp_path / "S001C001P001R001A001.skeleton").write_text(cut)
+    with pytest.raises(UserError, match="S001C001P001R001A001.skeleton: not a whole"):
+        raw_ntu_files.read_skeleton(tmp_path / "S001C001P001R001A001.skeleton")
+    (tmp_path / "empty.skeleton").write_text("2\n0\n0\n")
+    with pytest.raises(UserError, match="empty.skeleton: nobody in any frame"):
+        raw_ntu_files.read_skeleton(tmp_path / "empty.skeleton")
+
+
+@pytest.mark.parametrize("clip", [TRAIN_1, TEST_2])
+def test_the_body_lies_where_the_pictures_show_the_person(folder, clips, clip):
+    """Also in mirrored pictures, as the Kinect's are; and its depth is the room's."""
+    for name, view in clips[clip].items():
+        metres = truth_of(folder, clip, "metres", name)
+        person = np.isfinite(metres)
+        score = np.mean([overlap(f >= 0, p) for f, p in zip(view.streams["face"], person)])
+        assert score > 0.8, name
+        masks = view.streams["mask"] > 127
+        assert np.mean([overlap(m, p) for m, p in zip(masks, person)]) > 0.75, name
+        both = person & (view.streams["face"] >= 0)
+        found = raw_ntu.FAR - (raw_ntu.FAR - raw_ntu.NEAR) * view.streams["depth"].astype(float)
+        assert np.median(np.abs(found - metres)[both]) < 0.05, name
+
+
+def test_sides_are_those_that_the_pictures_show(folder, clips):
+    """In a mirror the actor's left hand is to be seen as a right one: parts say so, too."""
+    template = body.template()
+    for clip, view in ((TRAIN_1, "cam2"), (TEST_2, "cam2")):
+        part = template.face_part[truth_of(folder, clip, "faces", view)]
+        part[~np.isfinite(truth_of(folder, clip, "metres", view))] = 0
+        if folder[1][clip]["mirrored"]:
+            mirror = np.arange(25)
+            mirror[3:23] = np.arange(3, 23).reshape(-1, 2)[:, ::-1].ravel()
+            mirror[23:] = 24, 23
+            part = mirror[part]
+        found = clips[clip][view].streams["iuv"][..., 0]
+        both = (part > 0) & (found > 0)
+        assert (part == found)[both].mean() > 0.7
+
+
+def test_cameras_stand_in_one_room(folder, clips):
+    truth = folder[1][TRAIN_1]["cameras"]
+    found = {name: view.camera for name, view in clips[TRAIN_1].items()}
+    for one, other in (("cam1", "cam2"), ("cam1", "cam3")):
+        turns = [c[one].rotation @ c[other].rotation.T for c in (truth, found)]
+        angle = np.arccos((np.trace(turns[0] @ turns[1].T) - 1) / 2)
+        assert np.degrees(angle) < 1.5
+        apart = [np.linalg.norm(c[one].centre - c[other].centre) for c in (truth, found)]
+        np.testing.assert_allclose(apart[1], apart[0], rtol=0.02)
+
+
+def test_gaps_are_closed_by_motion_and_inferred_joints_count_less():
+    times = np.arange(20) / 30.0
+    way = np.stack([times, 0.3 * np.sin(3 * times), 3 + 0 * times], -1)[:, None]
+    state = np.full((20, 1), 2)
+    state[8:11], state[15] = 0, 1
+    noisy = way.copy()
+    noisy[8:11] = np.nan
+    noisy[15] += 0.3
+    found = raw_kinect.smooth(noisy, state, rate=30.0)
+    np.testing.assert_allclose(found[8:11], way[8:11], atol=0.01)
+    assert np.abs(found[15] - way[15]).max() < 0.1
+    with pytest.raises(UserError, match="joint 1 of the skeleton is there in no frame"):
+        raw_kinect.smooth(noisy, np.zeros((20, 1), int), rate=30.0)
+
+
+def test_the_26_joints_of_the_25_are_those_they_came_from():
+    rest = body.template().joints
+    points = pose.convert_points(rest[None], "ntu25")
+    found = raw_kinect.body_joints(points)[0]
+    limbs = list(range(1, 15))
+    np.testing.assert_allclose(found[limbs], rest[limbs], atol=1e-9)
+    head = [0, 15, 16, 17, 18, 25]
+    np.testing.assert_allclose(found[head], rest[head], atol=0.05)
+    np.testing.assert_allclose(found[19:25], rest[19:25], atol=0.02)
+
+
+def test_everything_that_psrnet_reads_is_there(folder, tmp_path):
+    root, _ = folder
+    small = raw.Options(size=(36, 64))
+    summary = raw_build.build("ntu_rgbd", root, tmp_path / "set", small, processes=1)
+    assert summary["clips"] == 4 and not summary["failed"]
+    source = Source(tmp_path / "set", "train")
+    method = Method()
+    sampling.require(source, (*method.reads, *method.baseline_reads))
+    how = sampling.Policy("same_time", k=4, t=4)
+    window = sampling.fixed(source.clips[0], ("cam1", "cam3"), 2, how)
+    sample = sampling.assemble(source, window, method.reads)
+    assert set(np.unique(sample["target_visibility"])) == {0, 1, 2}
+    assert sample["target_prior"][sample["target_visibility"][..., 0] == 1].any()
+    assert Source(tmp_path / "set", "test").clips[0].name == TEST_1
+    assert raw_build.build("ntu_rgbd", root, tmp_path / "set", small, processes=1) == summary
+
+
+def test_a_damaged_clip_is_told_and_the_others_are_prepared(folder, tmp_path):
+    root = tmp_path / "raw"
+    shutil.copytree(folder[0], root)
+    broken = root / "nturgb+d_rgb" / "S001C002P001R001A002_rgb.avi"
+    broken.write_bytes(broken.read_bytes()[:4000])
+    for name in ("S001C001P003R001A001_rgb.avi", "S001C001P003R001A002_rgb.avi"):
+        (root / "nturgb+d_rgb" / name).unlink()
+    options = raw.Options(size=(24, 32))
+    summary = raw_build.build("ntu_rgbd", root, tmp_path / "set", options, processes=1)
+    assert summary["clips"] == 1
+    assert broken.name in summary["failed"][TRAIN_2]
+    assert not Path(f"{tmp_path / 'set'}.work").exists()

@@ -1,0 +1,293 @@
+"""Data sets of videos: read in their true layouts, split as they say, with what methods read."""
+
+import pickle
+import shutil
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from psrjax.data import raw, raw_build, raw_fashion, raw_folder, raw_lift, sampling
+from psrjax.data.recording_plates import overlap
+from psrjax.data.source import Source
+from psrjax.errors import UserError
+from psrjax.methods import internet
+from psrjax.ops import body
+
+sys.path.insert(0, str(Path(__file__).parent))
+import acted  # noqa: E402
+
+
+def squares(count, size=32, seed=0):
+    """Frames of a square that moves one pixel a frame."""
+    frames = np.full((count, size, size, 3), 30 * seed + 20, np.uint8)
+    for number, frame in enumerate(frames):
+        frame[8:16, number : number + 8] = 250, 100, 50
+    return frames
+
+
+def build(name, root, directory, **options):
+    return raw_build.build(name, root, directory, raw.Options(**options), processes=1)
+
+
+@pytest.fixture(scope="module")
+def fashion(tmp_path_factory):
+    """first-order-motion's layout: folders, an mp4, a gif, a strip, and a list of pairs."""
+    root = tmp_path_factory.mktemp("fashion")
+    for split, names in (("train", ("a", "b", "c")), ("test", ("d",))):
+        for seed, name in enumerate(names):
+            acted.write_pictures(root / split / name, squares(12, seed=seed), "{:d}.png")
+    acted.write_mp4(root / "train" / "id1#x#000#100.mp4", squares(12), fps=30.0)
+    pages = [Image.fromarray(frame) for frame in squares(12)]
+    pages[0].save(root / "train" / "e.gif", save_all=True, append_images=pages[1:], duration=40)
+    strip = np.concatenate(list(squares(12)), axis=1)
+    Image.fromarray(strip).save(root / "test" / "f.png")
+    (root / "fashion256.csv").write_text("distance,source,driving,frame\n1.0,d,f.png,3\n")
+    return root
+
+
+def test_fashion_in_all_its_forms_gives_what_internet_reads(fashion, tmp_path):
+    summary = build("dance_fashion", fashion, tmp_path / "set", size=(32, 32))
+    assert summary["clips"] == 7 and not summary["failed"]
+    assert (
+        "fashion256.csv: a list of pairs to animate, not part of the data set" in summary["notes"]
+    )
+    train, test = (Source(tmp_path / "set", split) for split in ("train", "test"))
+    assert {c.name for c in train.clips} == {"a", "b", "c", "id1#x#000#100", "e"}
+    assert {c.name for c in test.clips} == {"d", "f"}
+    for source, name in ((train, "b"), (test, "d"), (test, "f")):
+        seed = {"b": 1}.get(name, 0)
+        np.testing.assert_array_equal(source.read(name, "cam1", "frames"), squares(12, seed=seed))
+        assert source.clip(name).views["cam1"].fps == 30.0
+    assert train.clip("id1#x#000#100").views["cam1"].meta["identity"] == "id1"
+    sampling.require(train, internet.Method(temporal="b").reads)
+
+
+def test_frames_are_sorted_as_people_count_and_squeezed_to_the_size(fashion, tmp_path):
+    build("dance_fashion", fashion, tmp_path / "set", size=(16, 32))
+    frames = Source(tmp_path / "set", "train").read("a", "cam1", "frames")
+    left = [np.flatnonzero(frame[6, :, 0] > 200)[0] for frame in frames]
+    assert left == list(range(12)) and frames.shape[1:3] == (16, 32)
+
+
+def test_without_splits_the_fifth_is_drawn_as_first_order_motion_draws_it(tmp_path):
+    for number in range(10):
+        acted.write_pictures(tmp_path / f"v{number}", squares(2))
+    found = raw_fashion.find(tmp_path, raw.Options())
+    # sklearn.model_selection.train_test_split(range(10), random_state=0, test_size=0.2)[1]
+    assert [task.name for task in found.tasks if task.split == "test"] == ["v2", "v8"]
+
+
+def test_lists_of_addresses_split_a_folder(tmp_path):
+    for name in ("A1+x", "B2", "C3"):
+        (tmp_path / f"{name}.mp4").write_bytes(b"not read here")
+    (tmp_path / "fashion_train.txt").write_text(
+        "https://x.org/i/A1%2Bx.mp4\nhttps://x.org/B2.mp4\n"
+    )
+    (tmp_path / "fashion_test.txt").write_text("https://x.org/C3.mp4\nhttps://x.org/gone.mp4\n")
+    found = raw_fashion.find(tmp_path, raw.Options())
+    splits = {task.name: task.split for task in found.tasks}
+    assert splits == {"A1+x": "train", "B2": "train", "C3": "test"}
+    assert found.notes == ("1 videos of the lists are not there",)
+
+
+def test_a_strip_of_no_squares_a_single_frame_and_a_cut_video_are_told(fashion, tmp_path):
+    root = tmp_path / "raw"
+    acted.write_pictures(root / "train" / "whole", squares(5))
+    acted.write_pictures(root / "train" / "single", squares(1))
+    acted.write_pictures(root / "test" / "other", squares(5))
+    Image.fromarray(np.zeros((32, 70, 3), np.uint8)).save(root / "train" / "strip.png")
+    (root / "train" / "cut.mp4").write_bytes(b"\0" * 100)
+    summary = build("dance_fashion", root, tmp_path / "set", size=(32, 32))
+    assert summary["clips"] == 2 and set(summary["failed"]) == {"single", "strip", "cut"}
+    assert "no row of square frames" in summary["failed"]["strip"]
+    assert "one frame is no video" in summary["failed"]["single"]
+    assert "cut.mp4" in summary["failed"]["cut"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Three videos with OpenPose's JSON: one in a folder of its own, two among one another."""
+    root = tmp_path_factory.mktemp("folder")
+    for person, name in enumerate(("dance a", "b#000#100", "b#100#200")):
+        made = acted.clip(person=person)
+        acted.write_mp4(root / f"{name}.mp4", made["frames"])
+        here = root / f"{name}_json" if person == 0 else root
+        acted.write_openpose(here, name, made["joints"])
+    return root
+
+
+def test_a_folder_of_videos_is_cut_and_no_video_is_on_two_sides(folder, tmp_path):
+    summary = build("video_folder", folder, tmp_path / "set", size=(48, 48), seconds=0.3)
+    assert summary["clips"] == 3 and not summary["failed"], summary
+    splits = {s: Source(tmp_path / "set", s) for s in ("train", "test")}
+    origins = {
+        split: {clip.views["cam1"].meta["origin"] for clip in source.clips}
+        for split, source in splits.items()
+    }
+    assert not origins["train"] & origins["test"] and len(splits["train"].clips) >= 2
+    for source in splits.values():
+        for clip in source.clips:
+            assert 0.15 <= clip.frames / clip.views["cam1"].fps <= 0.45
+            joints = source.read(clip.name, "cam1", "joints")
+            assert (joints[:, 1:15, 2] > 0).mean() > 0.9
+    sampling.require(splits["train"], ("source", "target", "target_joints", "target_mask"))
+
+
+def test_splits_hold_a_tenth_each_whatever_the_order():
+    videos = {Path(f"v{number}.mp4"): 3.0 + number % 2 for number in range(163)}
+    origins = {video: video.stem for video in videos}
+    splits = raw_folder.by_hash(videos, origins)
+    turned = raw_folder.by_hash(dict(reversed(videos.items())), dict(reversed(origins.items())))
+    assert splits == turned
+    total = sum(videos.values())
+    for split, share in (("train", 0.8), ("validation", 0.1), ("test", 0.1)):
+        held = sum(count for video, count in videos.items() if splits[video] == split)
+        assert abs(held / total - share) < 0.02
+    three = {Path(f"{name}.mp4"): 1.0 for name in "abc"}
+    assert set(raw_folder.by_hash(three, {v: v.stem for v in three}).values()) == {
+        "train", "validation", "test",
+    }  # fmt: skip
+
+
+def test_lists_decide_and_one_video_in_two_is_refused(tmp_path):
+    for name in "abc":
+        acted.write_pictures(tmp_path / name, squares(2))
+    (tmp_path / "train.txt").write_text("a\n")
+    (tmp_path / "val.txt").write_text("b.mp4\n")
+    found = raw_folder.find(tmp_path, raw.Options())
+    assert {t.name: t.split for t in found.tasks} == {"a": "train", "b": "validation"}
+    assert found.notes == ("c is in no list",)
+    (tmp_path / "test.txt").write_text("a\n")
+    with pytest.raises(UserError, match="test.txt: 'a' is also in the list of 'train'"):
+        raw_folder.find(tmp_path, raw.Options())
+
+
+@pytest.fixture(scope="module")
+def person(tmp_path_factory):
+    """D2G-Net's folder of one person, with DensePose's own PNG, and a source clip beside it."""
+    root = tmp_path_factory.mktemp("person")
+    made = acted.clip(frames=20)
+    acted.write_pictures(root / "anna" / "anna", made["frames"], "frame{:05d}.png")
+    acted.write_openpose(
+        root / "anna" / "openpose_json", "", made["joints"], name="frame{number:05d}_keypoints.json"
+    )
+    # The authors' files hold I, U, V as blue, green, red: write_pictures turns RGB about.
+    acted.write_pictures(root / "anna" / "densepose", made["iuv"][..., ::-1], "frame{:05d}_IUV.png")
+    acted.write_pictures(root / "anna" / "mask", np.uint8(255) * made["mask"])
+    cv2.imwrite(str(root / "anna" / "bg.jpg"), acted.wall((64, 64))[..., ::-1])
+    (root / "anna" / "texture.jpg").write_bytes(b"made anew")
+    other = acted.clip(person=1)
+    acted.write_mp4(root / "sources" / "bert.mp4", other["frames"])
+    acted.write_openpose(root / "sources" / "bert_json", "bert", other["joints"])
+    return root, made, other
+
+
+def test_one_person_is_split_in_time_with_the_source_clips_beside(person, tmp_path):
+    root, made, other = person
+    summary = build("single_person", root, tmp_path / "set", size=(64, 64))
+    assert not summary["failed"], summary
+    splits = {s: Source(tmp_path / "set", s) for s in ("train", "test", "source")}
+    frames = {s: source.clips[0].frames for s, source in splits.items()}
+    assert frames == {"train": 18, "test": 2, "source": 16}
+    held = splits["train"]
+    clip = held.clips[0].name
+    np.testing.assert_array_equal(held.read(clip, "cam1", "iuv"), made["iuv"][:18])
+    np.testing.assert_array_equal(held.read(clip, "cam1", "mask") > 127, made["mask"][:18])
+    plate = held.read(clip, "cam1", "background").astype(int)
+    assert np.abs(plate - acted.wall((64, 64))).mean() < 3
+    sampling.require(held, ("target_iuv", "target_joints", "background", "target_flow"))
+
+
+def test_where_there_is_no_densepose_the_bodys_own_is_rendered(person, tmp_path):
+    root, _, other = person
+    build("single_person", root, tmp_path / "set", size=(64, 64))
+    source = Source(tmp_path / "set", "source")
+    found = source.read(source.clips[0].name, "cam1", "iuv")
+    true = other["iuv"]
+    on = (found[..., 0] > 0) & (true[..., 0] > 0)
+    assert overlap(found[..., 0] > 0, true[..., 0] > 0) > 0.6
+    assert (found[..., 0] == true[..., 0])[on].mean() > 0.6  # of 24 parts
+
+
+def test_too_few_pictures_of_iuv_are_told(person, tmp_path):
+    root = tmp_path / "raw"
+    shutil.copytree(person[0], root)
+    (root / "anna" / "densepose" / "frame00003_IUV.png").unlink()
+    summary = build("single_person", root, tmp_path / "set", size=(64, 64))
+    assert "densepose: 19 pictures" in summary["failed"]["anna"] and summary["clips"] == 1
+
+
+@pytest.fixture(scope="module")
+def iper(tmp_path_factory):
+    """Two clips in impersonator's layout; jpg names that hold PNG, pickles of Python 2's kind."""
+    root = tmp_path_factory.mktemp("iper")
+    made = {}
+    for name, swing in (("001/9/1", 0.3), ("002/1/2", 0.6)):
+        pose = np.zeros((8, 72))
+        pose[:, 0] = np.pi  # upright in a picture whose y goes down
+        pose[:, 3 * 16 + 2] = -1.1 + swing * np.linspace(0, 1, 8)  # left shoulder
+        pose[:, 3 * 17 + 2] = 1.1
+        cams = np.tile([0.85, 0.02, 0.1], (8, 1))
+        joints = raw_lift.smpl_joints(pose)
+        far = np.array([0.02, 0.1, 60.0])
+        focal = 60.0 * 0.85 / 2 * 64
+        camera = raw_lift.telephoto(1.0, (64, 64))
+        matrix = np.array([[focal, 0, 31.5], [0, focal, 31.5], [0, 0, 1]])
+        camera = acted.dataclasses.replace(camera, matrix=matrix)
+        made[name] = acted.painted(body.pose(body.template(), joints + far), camera)
+        acted.write_pictures(root / "images" / name, made[name]["frames"], "{:03d}.jpg")
+        folder = root / "smpls" / name
+        folder.mkdir(parents=True)
+        shape = np.zeros((8, 10), np.float32)
+        content = {"cams": cams.astype(np.float32), "pose": pose, "shape": shape}
+        (folder / "pose_shape.pkl").write_bytes(pickle.dumps(content, protocol=2))
+    (root / "train.txt").write_text("001/9/1\n")
+    (root / "val.txt").write_text("002/1/2\n")
+    return root, made
+
+
+def test_iper_gives_joints_and_charts_by_smpls_angles(iper, tmp_path):
+    root, made = iper
+    summary = build("iper", root, tmp_path / "set", size=(64, 64))
+    assert summary["clips"] == 2 and not summary["failed"], summary
+    for split, name in (("train", "001/9/1"), ("test", "002/1/2")):
+        source = Source(tmp_path / "set", split)
+        clip = source.clips[0]
+        assert clip.name == name.replace("/", "_")
+        iuv = source.read(clip.name, "cam1", "iuv")
+        true = made[name]["iuv"]
+        assert overlap(iuv[..., 0] > 0, true[..., 0] > 0) > 0.75
+        on = (iuv[..., 0] > 0) & (true[..., 0] > 0)
+        assert (iuv[..., 0] == true[..., 0])[on].mean() > 0.9
+        sampling.require(source, ("target_iuv", "target_joints", "background", "target_flow"))
+
+
+def test_smpl_at_rest_stretches_its_arms_and_bends_as_told():
+    rest = raw_lift.smpl_joints(np.zeros((1, 72)))[0]
+    left, right = rest[[5, 6, 7]], rest[[2, 3, 4]]
+    assert (np.diff(left[:, 0]) > 0.2).all() and (np.diff(right[:, 0]) < -0.2).all()
+    np.testing.assert_allclose(left[:, 1], left[0, 1], atol=1e-9)
+    assert rest[14, 1] < rest[13, 1] < rest[12, 1] < rest[8, 1] < rest[1, 1] < rest[25, 1]
+    assert rest[0, 2] > rest[17:19, 2].mean()  # the nose is before the ears
+    bent = np.zeros((1, 72))
+    bent[0, 3 * 16 + 2] = -np.pi / 2  # left arm down
+    bent[0, 3 * 4] = np.pi / 2  # left shin back
+    found = raw_lift.smpl_joints(bent)[0]
+    np.testing.assert_allclose(found[6, :1], found[5, :1], atol=1e-9)
+    assert found[7, 1] < found[6, 1] < found[5, 1]
+    assert found[14, 2] < found[13, 2] - 0.3
+    lengths = [np.linalg.norm(j[b] - j[a]) for j in (rest, found) for a, b in ((5, 6), (13, 14))]
+    np.testing.assert_allclose(lengths[:2], lengths[2:])
+
+
+def test_a_pickle_that_is_cut_or_of_other_frames_is_told(iper, tmp_path):
+    root = tmp_path / "raw"
+    shutil.copytree(iper[0], root)
+    path = root / "smpls" / "001" / "9" / "1" / "pose_shape.pkl"
+    path.write_bytes(path.read_bytes()[:-300])
+    summary = build("iper", root, tmp_path / "set", size=(64, 64))
+    assert str(path) in summary["failed"]["001_9_1"] and summary["clips"] == 1
