@@ -53,7 +53,9 @@ _KEY_FRAMES = flags.DEFINE_string(
 _K = flags.DEFINE_integer("k", 0, "transfer: how many key frames; by default as trained")
 _SEED = flags.DEFINE_integer("seed", 0, "transfer: of random key frames")
 _WINDOW = flags.DEFINE_integer("window", 0, "transfer: frames made at a time; 0 chooses")
-_AUDIO = flags.DEFINE_bool("audio", False, "transfer: copy the driving video's sound")
+_AUDIO = flags.DEFINE_bool(
+    "audio", None, "transfer: copy the driving video's sound; by default where it is a file's"
+)
 _EXPLAIN = flags.DEFINE_bool("explain", False, "transfer: draw how it was made: out.explain.*")
 _CHECK = flags.DEFINE_bool("check_person", True, "transfer: --driving must show a person")
 _RELATIVE = flags.DEFINE_bool(
@@ -81,20 +83,21 @@ def main(arguments: Sequence[str]) -> None:
     with config.unlocked():
         config.data.path = _DATA.value or config.data.path
     if _SOURCE.value or _DRIVING.value:
+        cast = driving.open_cast(
+            config,
+            source=_SOURCE.value,
+            driving=_required(_DRIVING, "--source"),
+            background=_BACKGROUND.value,
+            fit=_FIT.value,
+            reads=method.synthesis_reads,
+        )
         paths = driving.drive(
             method,
             variables,
             config,
-            driving.open_cast(
-                config,
-                source=_SOURCE.value,
-                driving=_required(_DRIVING, "--source"),
-                background=_BACKGROUND.value,
-                fit=_FIT.value,
-                reads=method.synthesis_reads,
-            ),
+            cast,
             _OUTPUT.value,
-            how=_options(),
+            how=_options(cast),
             show_progress=True,
         )
     else:
@@ -104,17 +107,19 @@ def main(arguments: Sequence[str]) -> None:
         print(path)
 
 
-def _options() -> driving.Options:
+def _options(cast: driving.Cast) -> driving.Options:
+    frames = _range(_FRAMES.value)
+    sounding = bool(cast.driving.audio) and not frames[0]
     return driving.Options(
         key_frames=_KEY_FRAMES.value,
         k=_K.value,
         seed=_SEED.value,
         window=_WINDOW.value,
-        frames=_range(_FRAMES.value),
+        frames=frames,
         find_best_frame=_BEST.value,
         adapt_scale=_SCALE.value,
         check_person=_CHECK.value,
-        audio=_AUDIO.value,
+        audio=sounding if _AUDIO.value is None else _AUDIO.value,
         explain=_EXPLAIN.value,
         fields={
             **({"relative": True} if _RELATIVE.value else {}),
