@@ -179,6 +179,12 @@ class Source:
         except Exception as error:  # as above
             raise self._damaged(record, clip, error) from error
 
+    def _stored(self, record: int, clip: str) -> Mapping[str, Any]:
+        try:
+            return codec.read_example(self._records.read(record))
+        except Exception as error:  # as above
+            raise self._damaged(record, clip, error) from error
+
     def _damaged(self, record: int, clip: str, error: Exception) -> UserError:
         return UserError(
             f"{self._records.path(record)}: record {record} (clip {clip!r}) is damaged "
@@ -243,6 +249,8 @@ class Loaded:
         start = self._starts[int(np.searchsorted(self._starts, frame, side="right")) - 1]
         example = self._examples[start]
         place = frame - start
+        if codec.STREAMS[stream].coding == codec.TENSOR:
+            return np.array(example[stream], np.float32).reshape(-1, spec.JOINTS, 3)[place]
         if codec.STREAMS[stream].coding == codec.TENSOR:
             return np.array(example[stream], np.float32).reshape(-1, spec.JOINTS, 3)[place]
         if codec.STREAMS[stream].coding == codec.TENSOR:

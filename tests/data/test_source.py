@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
+from psrjax.data import codec, store
 from psrjax.data.source import Source
 from psrjax.errors import UserError
 
@@ -14,6 +15,47 @@ from psrjax.errors import UserError
 def test_chosen_frames_come_in_the_order_asked_for(data_set):
     frames = Source(data_set, "train").read("a", "cam2", "frames", [11, 0, 8, 0])
     assert frames[:, 0, 0].tolist() == [[2, 11, 0], [2, 0, 0], [2, 8, 0], [2, 0, 0]]
+
+
+@pytest.mark.parametrize("frames_of_a_record", [1, 2, 8])
+def test_a_window_may_begin_anywhere_and_has_every_stream(
+    tmp_path, make_view, monkeypatch, frames_of_a_record
+):
+    monkeypatch.setattr(codec, "SEGMENT", frames_of_a_record)
+    view = make_view("a", "cam1")
+    store.write(tmp_path / "set", {"train": [view]})
+    source, frames = Source(tmp_path / "set", "train"), (9, 2, 5)
+    for name, stored in view.streams.items():
+        if name in ("prior", "visibility"):
+            found = source.read("a", "cam1", name, frames, source="cam2")
+            stored = stored["cam2"]
+        else:
+            found = source.read("a", "cam1", name, frames)
+        expected = stored if name == "background" else stored[list(frames)]
+        np.testing.assert_array_equal(found, expected, err_msg=name)
+        assert found.dtype == expected.dtype
+
+
+def test_a_plate_is_stored_once_for_a_view(tmp_path, make_view):
+    examples = codec.encode(make_view("a", "cam1")).examples
+    assert len(examples) > 1
+    assert [bool(example["background"]) for example in examples] == [True] + [False] * (
+        len(examples) - 1
+    )
+
+
+def test_records_are_read_as_tfds_reads_them(data_set):
+    source = Source(data_set, "train")
+    features = codec.features(source.streams)
+    record = source._records.read(3)
+    expected, found = features.deserialize_example_np(record), codec.read_example(record)
+    for name, value in expected.items():
+        if name == "joints" or name == "joints_3d":
+            np.testing.assert_array_equal(value.ravel(), np.float32(found[name]))
+        elif isinstance(value, list | np.ndarray):
+            assert list(value) == list(found[name])
+        else:
+            assert [value] == list(found[name])
 
 
 def test_clips_list_their_views_and_facts(data_set):
