@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from psrjax.data import annotations
+from psrjax.data import annotations, raw_ntu_files, recording_videos
 from psrjax.data.annotations import People
 from psrjax.errors import UserError
 from psrjax.ops import pose
@@ -27,10 +27,7 @@ _INFERRED = 0.3  # confidence of an NTU joint that the Kinect inferred
 _KINECT_COLOUR = (1080, 1920)  # height and width that a .skeleton's colour coordinates are of
 
 # What readers of files that are cut off, or of something else, raise.
-_NOT_WHOLE = (
-    *(OSError, EOFError, StopIteration, ValueError, KeyError, TypeError, IndexError),
-    AttributeError,
-)
+_NOT_WHOLE = (*(OSError, EOFError, ValueError, KeyError, TypeError, IndexError, AttributeError),)
 
 Raw = dict[int, list[np.ndarray]]  # {frame: people (k, 3)}
 
@@ -97,8 +94,6 @@ def _moved(
     people: Float[np.ndarray, "n 26 3"], of: tuple[int, int], size: tuple[int, int]
 ) -> Float[np.ndarray, "n 26 3"]:
     """Joints of a picture of another size that lies scaled and centred in the video."""
-    from psrjax.data import recording_videos
-
     return recording_videos.place(of, size).joints(people)
 
 
@@ -271,25 +266,11 @@ def _flat(values: Any) -> np.ndarray:
 
 
 def _skeleton(path: Path) -> Raw:
-    """NTU's text, read word by word: the joints in the colour picture, by their tracking state."""
-    words = iter(path.read_text().split())
-    raw: Raw = {}
-    for frame in range(int(next(words))):
-        raw[frame] = []
-        for _ in range(int(next(words))):
-            _skip(words, 10)
-            rows = []
-            for _ in range(int(next(words))):
-                values = [next(words) for _ in range(12)]
-                state = (0.0, _INFERRED, 1.0)[int(values[11])]
-                rows.append((float(values[5]), float(values[6]), state))
-            raw[frame].append(np.asarray(rows, np.float32))
-    return raw
-
-
-def _skip(words: Any, count: int) -> None:
-    for _ in range(count):
-        next(words)
+    """The person of an NTU file in the colour picture, by how the Kinect tracked each joint."""
+    one = raw_ntu_files.read_skeleton(path)
+    sure = np.asarray((0.0, _INFERRED, 1.0), np.float32)[one.state]
+    rows = np.concatenate([one.colour, sure[..., None]], -1).astype(np.float32)
+    return {t: [person] if person[:, 2].any() else [] for t, person in enumerate(rows)}
 
 
 def _arrays(path: Path) -> Raw:

@@ -192,10 +192,11 @@ def skeleton(path, people):
     words = [str(len(people))]
     for one in theirs("ntu25", people):
         words.append("2")
-        for size in (1.0, 0.2):
-            words += ["72057594037931101 0 1 1 1 1 0 0.1 0.2 2", "25"]
-            for x, y in one[:, :2] * scale * size:
-                words.append(f"0.1 0.2 3.0 100 100 {x} {y} 1 0 0 0 2")
+        for body, size in ((72057594037931101, 1.0), (72057594037931102, 0.2)):
+            words += [f"{body} 0 1 1 1 1 0 0.1 0.2 2", "25"]
+            for x, y in one[:, :2] * size:
+                place = f"{x / 66} {-y / 66} 3.0 100 100 {x * scale[0]} {y * scale[1]}"
+                words.append(f"{place} 1 0 0 0 2")
     path.write_text("\n".join(words))
 
 
@@ -251,7 +252,7 @@ def test_joints_of_a_larger_picture_are_brought_to_the_video(tmp_path):
         ("a.json", '{"instance_info": 3}', "a.json.*not whole, or not joints"),
         ("a.json", "[[]]", "nobody in any frame"),
         ("a.json", "[[[1, 2, 1], [1, 2, 1]]]", r"people of \[2\] joints"),
-        ("a.skeleton", "3 1 7 0 0", "a.skeleton.*not whole"),
+        ("a.skeleton", "3 1 7 0 0", "a.skeleton.*not a whole"),
         ("a.npz", "no zip", "a.npz.*not whole"),
         ("a.txt", "", "joints are read from"),
     ],
