@@ -24,7 +24,8 @@ Rows of the paper's tables, by their labels, and of the further choices of the m
   Figure 7    alpha=.1, alpha=.3, alpha=.5 (default), alpha=.7, alpha=.9, alpha=1 (no mixing)
   Table 3     K=1, K=2, K=3 (default): how many layers
   further     zeta=0, warp_all, regions=none, regions=fgbg, w/o D_t, w/o L_p, random_perceptual,
-              w/o x0, texture_on_mean, instance_norm, begin_before
+              D_V (critics of 3, 5 and 7 frames, MFCI's), D_V^3, w/o x0, texture_on_mean,
+              instance_norm, begin_before
 """
 
 from ml_collections import ConfigDict
@@ -128,6 +129,8 @@ ABLATIONS = {
     "regions=none": {"method.recon_regions": "none"},
     "regions=fgbg": {"method.recon_regions": "fgbg"},
     "w/o D_t": {"method.video_critic": False},
+    "D_V": {"method.video_ranges": (3, 5, 7)},
+    "D_V^3": {"method.video_ranges": (3,)},
     "w/o L_p": {"method.perceptual": "off"},
     "random_perceptual": {"method.perceptual": "random"},
     "w/o x0": {"method.prior": "zeros"},
@@ -141,6 +144,10 @@ _PERCEPTUAL = {"weights.generator.perceptual": 0.01}
 _VIDEO = {
     "weights.generator.adversarial_video": 0.01,
     "weights.discriminator.adversarial_video": 1.0,
+}
+_SEVERAL = {  # only where there are critics of several ranges
+    "weights.generator.adversarial_ranges": 0.01,
+    "weights.discriminator.adversarial_ranges": 1.0,
 }
 
 
@@ -160,6 +167,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "warp_scope": "mesh",
             "recon_regions": "bvo",
             "video_critic": True,
+            "video_ranges": (),
             "perceptual": "i3d",
             "prior": "texture",
             "beginning": "fresh",
@@ -200,6 +208,7 @@ def get_config(variant: str = "") -> ConfigDict:
     )
     config = apply_words(config, variant, presets=PRESETS, ablations=ABLATIONS)
     for stage in config.stages:  # Eq. 4 has the perceptual term, Eq. 5 the critic of clips
-        terms = _PERCEPTUAL if stage == "layer1" else _VIDEO
+        later = _VIDEO | (_SEVERAL if config.method.video_ranges else {})
+        terms = _PERCEPTUAL if stage == "layer1" else later
         update(config, {f"overrides.{stage}.{key}": value for key, value in terms.items()})
     return config

@@ -55,7 +55,8 @@ def generator_total(judged: Any, *, mode: str = "bce") -> Float[Array, ""]:
     """`generator_loss` summed over critics of several sizes or time ranges (Cheng et al., Eq. 2).
 
     Args:
-      judged: any tree with {"logits", …} where a critic has answered; each counts by its mean.
+      judged: any tree of logits, or of {"logits", …} as critics give them; each critic counts by
+        the mean of its answers.
       mode: as in `generator_loss`.
     """
     return sum((generator_loss(logits, mode=mode) for logits in _logits(judged)), jnp.zeros(()))
@@ -67,9 +68,17 @@ def discriminator_total(real: Any, fake: Any, *, mode: str = "bce") -> Float[Arr
     return sum((discriminator_loss(r, f, mode=mode) for r, f in pairs), jnp.zeros(()))
 
 
+def mean_logit(judged: Any) -> Float[Array, ""]:
+    """The mean over critics of their mean logits, for the log."""
+    return jnp.stack([logits.mean() for logits in _logits(judged)]).mean()
+
+
 def _logits(judged: Any) -> list[Array]:
-    answers = jax.tree.leaves(judged, is_leaf=lambda x: isinstance(x, Mapping) and "logits" in x)
-    return [answer["logits"] for answer in answers]
+    def is_answer(node: Any) -> bool:
+        return isinstance(node, Mapping) and "logits" in node
+
+    answers = jax.tree.leaves(judged, is_leaf=is_answer)
+    return [answer["logits"] if is_answer(answer) else answer for answer in answers]
 
 
 def _check(mode: Any) -> None:

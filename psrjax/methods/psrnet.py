@@ -16,7 +16,7 @@ from psrjax.losses import adversarial, perceptual, pixel
 from psrjax.methods.base import Batch
 from psrjax.methods.base import Method as Base
 from psrjax.models import volumetric
-from psrjax.nn import critics
+from psrjax.nn import critics, range_critics
 
 PERCEPTUALS = ("i3d", "random", "off")
 PRIORS = ("texture", "texture_on_mean", "zeros")
@@ -29,7 +29,7 @@ REGIONS = {
 
 
 class Critics(nn.Module):
-    """The critics of one layer: of frames beside their source, and of the clip alone.
+    """The critics of one layer: of frames beside their source, of the clip alone, of n frames.
 
     Attributes:
       width: channels of the frame critic's first layer.
@@ -37,6 +37,7 @@ class Critics(nn.Module):
       video_width: channels of the video critic's first layer; 0 is no video critic.
       video_depth: strided layers of the video critic.
       video_time_padding: frames of zeros at both ends of each of them.
+      ranges: n of critics of n frames and the flow between them; () is none.
       norm: see `psrjax.nn.layers.make_norm`.
       dtype: compute type.
       impl: see `psrjax.ops.conv`.
@@ -47,15 +48,27 @@ class Critics(nn.Module):
     video_width: int
     video_depth: int
     video_time_padding: int
+    ranges: tuple[int, ...]
     norm: str
     dtype: Any
     impl: str
 
     @nn.compact
     def __call__(
-        self, source: Float[Array, "b t h w 3"], video: Float[Array, "b t h w 3"], train: bool
-    ) -> dict[str, Array]:
-        """{"frame": logits, and "video": logits where there is a video critic}."""
+        self,
+        source: Float[Array, "b t h w 3"],
+        video: Float[Array, "b t h w 3"],
+        flow: Float[Array, "b t h w 2"] | None,
+        train: bool,
+    ) -> dict[str, Any]:
+        """{"frame": logits, and where there are such critics "video": logits, "ranges": answers}.
+
+        Args:
+          source: the frames that were given.
+          video: the frames to judge.
+          flow: of the real target video, which only the critics of n frames see.
+          train: whether norms learn.
+        """
         pairs = jnp.concatenate([source, video], -1)
         common = {"norm": self.norm, "dtype": self.dtype, "impl": self.impl}
         frame = critics.PatchCritic(self.width, strided=self.strided, name="frame", **common)
@@ -69,6 +82,11 @@ class Critics(nn.Module):
                 **common,
             )
             logits["video"] = clip(video, train)["logits"]
+        if self.ranges:
+            several = range_critics.RangeCritics(
+                self.ranges, width=self.width, dtype=self.dtype, impl=self.impl, name="ranges"
+            )
+            logits["ranges"] = several(video, flow, train)
         return logits
 
 
@@ -85,6 +103,8 @@ class Method(Base):
       recon_regions: over which regions the first layer's Huber loss is averaged one by one: "bvo"
         (background, visible, occluded), "fgbg" (GTNet's two) or "none" (all pixels alike).
       video_critic: whether the later layers have a critic of whole clips.
+      video_ranges: n of further critics of n frames in a row, of the later layers: the multi-range
+        temporal critics of MFCI (Cheng et al., Eq. 2), not the paper's; () is none.
       perceptual: weights of the temporal perceptual term: "i3d", "random" (tests) or "off".
       prior: the initial estimate: "texture" (transferred texture), "texture_on_mean" (the same over
         the mean training frame of the target's camera) or "zeros". `Departs from:` the paper, which
@@ -111,6 +131,7 @@ class Method(Base):
     warp_scope: str = "mesh"
     recon_regions: str = "bvo"
     video_critic: bool = True
+    video_ranges: tuple[int, ...] = ()
     perceptual: str = "i3d"
     prior: str = "texture"
     beginning: str = "fresh"
@@ -149,11 +170,16 @@ class Method(Base):
             self.video_width if self.video_critic and self._current > 1 else 0,
             self.video_depth,
             self.video_time_padding,
+            self._ranges,
             self.norm,
             self.dtype,
             self.conv,
         )
         setattr(self, f"critic{self._current}", critic)
+
+    @property
+    def _ranges(self) -> tuple[int, ...]:
+        return self.video_ranges if self._current > 1 else ()
 
     @property
     def _critic(self) -> Critics:
@@ -187,6 +213,7 @@ class Method(Base):
             "target_visibility",
             "target_prior",
             "target_mesh_flow",
+            *(("target_flow",) if self._ranges else ()),
         )
         return (*keys, "target_mean") if self.prior == "texture_on_mean" else keys
 
@@ -205,7 +232,7 @@ class Method(Base):
     def __call__(self, batch: Batch) -> None:
         """Runs the layers of this stage and its critics once, for initialisation."""
         videos = self._videos(batch, train=True)
-        self._critic(batch["source"], videos[self.stage], True)
+        self._judge(videos[self.stage], batch)
 
     def inherit(self, variables: Mapping) -> Mapping:
         """See `beginning`; the critics begin fresh in every stage."""
@@ -252,13 +279,13 @@ class Method(Base):
         """Eq. 4 (layer 1) and Eq. 5 (later layers), and the critics' side."""
         if turn == "generator":
             return self._generator_loss(batch, pretrained)
-        real = self._critic(batch["source"], batch["target"], True)
-        fake = self._critic(batch["source"], shared["video"], True)
+        real = self._judge(batch["target"], batch)
+        fake = self._judge(shared["video"], batch)
         terms = self._adversarial_terms(
-            lambda name: adversarial.discriminator_loss(real[name], fake[name]), real
+            lambda name: adversarial.discriminator_total(real[name], fake[name]), real
         )
-        log = {f"{name}_real": logits.mean() for name, logits in real.items()}
-        log |= {f"{name}_fake": logits.mean() for name, logits in fake.items()}
+        log = {f"{name}_real": adversarial.mean_logit(logits) for name, logits in real.items()}
+        log |= {f"{name}_fake": adversarial.mean_logit(logits) for name, logits in fake.items()}
         return {"terms": terms, "shared": {}, "log": log}
 
     def _generator_loss(self, batch: Batch, pretrained: Mapping) -> dict[str, Any]:
@@ -271,16 +298,20 @@ class Method(Base):
                 terms["perceptual"] = perceptual.temporal_perceptual(
                     pretrained[name], video, target
                 )
-        logits = self._critic(batch["source"], video, True)
+        logits = self._judge(video, batch)
         terms |= self._adversarial_terms(
-            lambda name: adversarial.generator_loss(logits[name]), logits
+            lambda name: adversarial.generator_total(logits[name]), logits
         )
         log = {"absolute_error": jnp.abs(video - target).mean()}
         return {"terms": terms, "shared": {"video": video}, "log": log}
 
+    def _judge(self, video: Array, batch: Batch) -> dict[str, Any]:
+        return self._critic(batch["source"], video, batch.get("target_flow"), True)
+
     def _adversarial_terms(self, loss: Callable[[str], Array], critics: Iterable[str]) -> dict:
         """A term for each critic of the stage; one that is switched off adds a constant 0."""
         names = ("frame",) if self._current == 1 else ("frame", "video")
+        names += ("ranges",) if self._ranges else ()
         return {
             f"adversarial_{name}": loss(name) if name in critics else jnp.zeros(())
             for name in names
