@@ -203,7 +203,7 @@ def test_the_installed_command_finds_a_working_installation(folder):
 
 def test_help_lists_every_command(folder):
     out = succeed(folder, "--help")
-    for command in ("demo", "train", "evaluate", "synthesize", "report", "doctor"):
+    for command in ("demo", "train", "evaluate", "synthesize", "report", "reproduce", "doctor"):
         assert any(line.split()[0] == command for line in out.splitlines() if line.strip())
 
 
@@ -228,6 +228,11 @@ MISTAKES = {
         "34",
     ),
     "a flag that is missing": (("evaluate",), "workdir"),
+    "real videos without made ones": (("evaluate", "--real=."), "--fake"),
+    "a folder that is none": (("evaluate", "--real=x", "--fake=y"), "x: no such folder"),
+    "a table that is none": (("reproduce", "psrnet-table9"), "no table 'psrnet-table9'.*table3"),
+    "a scale that is none": (("reproduce", "psrnet-table1", "--scale=x"), "no scale 'x'.*tiny"),
+    "a report of nothing": (("report",), "psrjax report RUN"),
     "a directory that is no run": (("evaluate", "--workdir=."), "not the directory of a run"),
     "a run of another batch": (
         ("train", "--workdir=run", "--config=psrnet:tiny", "--config.batch=4"),

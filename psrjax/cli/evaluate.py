@@ -17,6 +17,9 @@ _WINDOWS = flags.DEFINE_enum(
     ["central", "all", "clips"],
     "of each clip and pair of views: the central one, all of them, or all in a row",
 )
+_METRICS = flags.DEFINE_list(
+    "metrics", [], "further ones: e_temp, warping_error (both need stored flow), flicker"
+)
 _LIMIT = flags.DEFINE_integer("limit", 0, "windows to score; 0 is all", lower_bound=0)
 _REAL = flags.DEFINE_string("real", "", "instead of a run: a folder of true videos")
 _FAKE = flags.DEFINE_multi_string("fake", [], "with --real: a folder of made ones; may be repeated")
@@ -49,6 +52,7 @@ def _run() -> tuple[evaluation.Evaluation, str]:
         config,
         split=_SPLIT.value,
         windows=_WINDOWS.value,
+        metrics=_METRICS.value,
         limit=_LIMIT.value,
         show_progress=True,
     )

@@ -38,4 +38,7 @@ def _list() -> None:
     for name, table in tables.items():
         runs = sum(row.words is not None for row in table.rows)
         state = paper_tables.obstacle(table) or f"{runs} of its {len(table.rows)} rows can be run"
+        lacking = [c for c, metric in table.columns.items() if metric not in paper_tables.MEASURED]
+        if lacking and not paper_tables.obstacle(table):
+            state += f", without {', '.join(lacking)}"
         print(f"{name:<{width}}  {table.paper}, {table.title}: {state}")

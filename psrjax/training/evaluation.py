@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,7 +17,13 @@ from psrjax.data import loader, spec
 from psrjax.errors import UserError
 from psrjax.methods.base import Method
 from psrjax.metrics import image
-from psrjax.training import evaluation_pictures, score_files, score_statistics, scores
+from psrjax.training import (
+    evaluation_measures,
+    evaluation_pictures,
+    score_files,
+    score_statistics,
+    scores,
+)
 
 METRICS = ("ssim", "ssim_uniform7", "psnr", "m_ssim_zero", "m_psnr_zero", "m_ssim_in", "m_psnr_in")
 IN_A_ROW = "clips"  # windows of whole clips, one after the other
@@ -48,8 +54,10 @@ class Evaluation:
 
     rows: list[dict[str, Any]]
     samples: list[Sample]
-    scored: list[score_statistics.Scored]
-    gallery: evaluation_pictures.Gallery
+    scored: list[score_statistics.Scored] = dataclasses.field(default_factory=list)
+    gallery: evaluation_pictures.Gallery = dataclasses.field(
+        default_factory=evaluation_pictures.Gallery
+    )
 
 
 def evaluate(
@@ -59,6 +67,7 @@ def evaluate(
     *,
     split: str = "",
     windows: str = "central",
+    metrics: Sequence[str] = (),
     limit: int = 0,
     samples: int = 0,
     show_progress: bool = False,
@@ -77,6 +86,8 @@ def evaluate(
       split: the split's name; by default `config.data.eval_split`.
       windows: "central", one of each clip and pair of views; "all" of every clip, each by itself;
         or "clips": all of them in a row, what the method carries from one to the next included.
+      metrics: further ones, of `evaluation_measures.MEASURES`: of whole clips under "clips", else
+        of each window.
       limit: how many windows to score at most; 0 is all of them.
       samples: how many windows to keep frames of.
       show_progress: whether to show a progress bar.
@@ -100,27 +111,30 @@ def evaluate(
         split=split,
         windows="all" if in_a_row else windows,
     )
-    score, ledger, kept, about = _scorer(method), _Ledger(), [], {}
+    source = loader.open_split(config.data, split) if metrics else None
+    clips = evaluation_measures.Clips(metrics, source, config.data.crop) if metrics else None
+    score, ledger, kept, about = _scorer(method), _Ledger(clips), [], {}
     carry, last = None, None
     for batch, ids in tqdm(batches, f"evaluate {split}", unit="batch", disable=not show_progress):
         about = about or _about(method, split, windows, batch)
-        carry = carry if in_a_row and _footage(ids[0]) == last else None
-        videos, found, carry = score(variables, batch, carry)
+        joins = in_a_row and _footage(ids[0]) == last
+        videos, found, carry = score(variables, batch, carry if joins else None)
         last = _footage(ids[0])
         valid = np.flatnonzero(np.asarray(batch["valid"]))
         valid = valid[: limit - ledger.windows] if limit else valid
         mask = np.asarray(batch["target_mask"])
         for i in valid:
             own = {label: np.asarray(video[i]) for label, video in videos.items()}
-            ledger.add(ids[i], own, mask[i], _at(found, i))
+            ledger.add(ids[i], own, mask[i], _at(found, i), joins=joins)
             if len(kept) < samples:
                 kept.append(Sample(**_identity(ids[i]), videos=own))
         if limit and ledger.windows >= limit:
             break
     if ledger.windows == 0:
         raise UserError(f"{config.data.path}: no window to evaluate in split {split!r}")
-    rows = score_statistics.rows(ledger.scored, {**about, "windows": ledger.windows})
-    return Evaluation(rows, kept, ledger.scored, ledger.gallery)
+    scored = ledger.finish()
+    rows = score_statistics.rows(scored, {**about, "windows": ledger.windows})
+    return Evaluation(rows, kept, scored, ledger.gallery)
 
 
 def write(folder: str | os.PathLike, found: Evaluation) -> epath.Path:
@@ -235,10 +249,11 @@ def frame_scores(*videos: Any) -> dict[str, np.ndarray]:
 class _Ledger:
     """The scores of all windows so far, each frame of a clip and pair of views once."""
 
-    def __init__(self) -> None:
+    def __init__(self, clips: evaluation_measures.Clips | None) -> None:
         self.windows = 0
-        self.scored: list[score_statistics.Scored] = []
         self.gallery = evaluation_pictures.Gallery()
+        self._clips = clips
+        self._scored: list[score_statistics.Scored] = []
         self._ends: dict[tuple[str, str, str], int] = {}
 
     def add(
@@ -247,8 +262,11 @@ class _Ledger:
         videos: Mapping[str, np.ndarray],
         mask: np.ndarray,
         found: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]],
+        *,
+        joins: bool,
     ) -> None:
-        """Adds one window: {label: (t h w 3)}, (t h w 1), {kind: {name: {metric: (t,)}}}."""
+        """Adds one window: {label: (t h w 3)}, (t h w 1), {kind: {name: {metric: (t,)}}}; `joins`
+        if it goes on where the last one ended."""
         self.windows += 1
         pair = pair_name(window["source_view"], window["target_view"])
         first = max(0, self._ends.get(_footage(window), 0) - window["start"])
@@ -258,9 +276,20 @@ class _Ledger:
             for name, metrics in names.items():
                 fresh = {metric: values[first:] for metric, values in metrics.items()}
                 entry = score_statistics.Scored(kind, name, pair, window["clip"], start, fresh)
-                self.scored.append(entry)
+                self._scored.append(entry)
         if first < len(mask):
             self.gallery.add(window, pair, videos, mask, list(found[scores.STEP].values())[-1])
+        if self._clips:
+            kinds = {name: kind for kind, names in found.items() for name in names}
+            skip = first if joins else 0
+            fresh = {name: videos[name][skip:] for name in kinds}
+            self._clips.add(window, pair, kinds, fresh, mask[skip:], joins=joins)
+
+    def finish(self) -> list[score_statistics.Scored]:
+        """All scores, those of whole clips last."""
+        if self._clips:
+            self._clips.finish()
+        return [*self._scored, *(self._clips.scored if self._clips else ())]
 
 
 def grid(videos: Mapping[str, np.ndarray], *, columns: int = 8) -> np.ndarray:

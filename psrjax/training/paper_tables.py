@@ -14,6 +14,9 @@ from typing import Any
 from psrjax import config as config_lib
 from psrjax.errors import UserError
 from psrjax.methods import base
+from psrjax.training import evaluation, evaluation_measures
+
+MEASURED = (*evaluation.METRICS, *evaluation_measures.MEASURES)  # by the evaluation of a run
 
 Scores = dict[str, float]
 
@@ -116,6 +119,8 @@ def obstacle(table: Table) -> str:
     """Why a table cannot be filled by runs, in a sentence; "" if it can."""
     if not any(table.columns.values()):
         return "people judged; nothing here computes it"
+    if not set(table.columns.values()) & set(MEASURED):
+        return f"no evaluation of a run measures {', '.join(table.columns.values())}"
     if table.method not in base.available():
         return f"the method {table.method!r} is not in this version of psrjax"
     try:

@@ -16,6 +16,7 @@ from psrjax.training import (
     checkpoint,
     demo,
     evaluation,
+    evaluation_measures,
     filled_table,
     machine,
     paper_tables,
@@ -141,8 +142,14 @@ def _scores(table: Table, scale: str, run: Run) -> tuple[list[dict], list[dict]]
     done = all((run.folder / name).exists() for name in (RECORD, score_files.RESULTS))
     if not done or files.read_json(run.folder / RECORD) != record:
         method, variables, config, _ = checkpoint.restore_for_inference(run.folder)
+        further = [m for m in table.columns.values() if m in evaluation_measures.MEASURES]
         found = evaluation.evaluate(
-            method, variables, config, windows=table.windows, show_progress=True
+            method,
+            variables,
+            config,
+            windows=table.windows,
+            metrics=further,
+            show_progress=True,
         )
         evaluation.write(run.folder, found)
         demo.show_clips(method, variables, config, run.folder / "videos")

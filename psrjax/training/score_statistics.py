@@ -20,7 +20,8 @@ class Scored:
     """Scores of consecutive frames of a clip: {metric: (t,)}, nan where a metric has no value.
 
     `kind` is a row's kind (`scores.BASELINE` or `scores.STEP`), `name` says which of them, `pair`
-    which views, and `start` the number of the first frame.
+    which views, and `start` the number of the first frame. `whole` says that the values are not of
+    single frames but one for the clip, or the piece of it that was made.
     """
 
     kind: str
@@ -29,6 +30,7 @@ class Scored:
     clip: str
     start: int
     metrics: Mapping[str, np.ndarray]
+    whole: bool = False
 
 
 def rows(scored: Sequence[Scored], about: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -53,8 +55,10 @@ def rows(scored: Sequence[Scored], about: Mapping[str, Any]) -> list[dict[str, A
     for (kind, name, pair), entries in groups.items():
         sums = clip_sums(entries)
         total = {m: values.sum(0) for m, values in sums.items()}
-        frames = sum(len(next(iter(e.metrics.values()))) for e in entries)
-        empty = frames - min((int(count) for _, count in total.values()), default=frames)
+        single = [entry for entry in entries if not entry.whole]
+        frames = sum(len(next(iter(entry.metrics.values()))) for entry in single)
+        present = (sums[m][:, 1].sum() for entry in single[:1] for m in entry.metrics)
+        empty = frames - int(min(present, default=frames))
         found.append(
             {
                 "name": name,
@@ -98,9 +102,12 @@ def clip_rows(scored: Iterable[Scored]) -> list[dict[str, Any]]:
 
 
 def frame_rows(scored: Iterable[Scored]) -> list[dict[str, Any]]:
-    """One row for each frame: {"name", "kind", "pair", "clip", "frame", "metrics"}; nan is None."""
+    """One row for each frame: {"name", "kind", "pair", "clip", "frame", "metrics"}; nan is None.
+
+    Metrics of whole clips are not in them.
+    """
     found = []
-    for entry in scored:
+    for entry in (entry for entry in scored if not entry.whole):
         length = len(next(iter(entry.metrics.values())))
         for i in range(length):
             values = {metric: float(v[i]) for metric, v in entry.metrics.items()}

@@ -1,6 +1,7 @@
 """Trains the stages of a config one after the other, in one run directory."""
 
 import io
+import json
 import os
 from functools import partial
 
@@ -15,7 +16,7 @@ from psrjax import config as config_lib
 from psrjax import files
 from psrjax.errors import UserError
 from psrjax.methods import base
-from psrjax.training import checkpoint, evaluation, loop
+from psrjax.training import checkpoint, evaluation, loop, scores
 from psrjax.training.state import TrainState
 
 _SAMPLES = 2  # windows in one picture of samples
@@ -62,7 +63,10 @@ def is_finished(directory: epath.Path, config: ConfigDict) -> bool:
 
 
 def write_samples(config: ConfigDict, root: epath.Path, state: TrainState, step: int) -> None:
-    """Writes `<root>/<stage>/samples/<step>.png`: windows of the evaluation split, row by label."""
+    """Writes `<root>/<stage>/samples/<step>.png`: windows of the evaluation split, row by label.
+
+    A line of `scores.jsonl` beside it says how good they are: {"step", "<metric>/<name>": value}.
+    """
     if jax.process_count() > 1:
         logging.log_first_n(
             logging.INFO, "samples are written by runs of one process; use psrjax evaluate", 1
@@ -73,9 +77,17 @@ def write_samples(config: ConfigDict, root: epath.Path, state: TrainState, step:
     picture = np.concatenate([evaluation.grid(sample.videos) for sample in found.samples], 0)
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "png")
-    path = root / config.method.stage / "samples" / f"{step:07d}.png"
-    with files.replacing(path) as temporary:
+    folder = root / config.method.stage / "samples"
+    with files.replacing(folder / f"{step:07d}.png") as temporary:
         temporary.write_bytes(buffer.getvalue())
+    measured = {
+        f"{metric}/{row['name']}": row["metrics"][metric]
+        for metric in scores.JUDGED_BY
+        for row in scores.overall(found.rows)
+    }
+    lines = folder / "scores.jsonl"
+    before = lines.read_text() if lines.exists() else ""
+    files.write_text(lines, before + json.dumps({"step": step, **measured}) + "\n")
 
 
 def _from_stage_before(config: ConfigDict, root: epath.Path, before: str) -> ConfigDict:

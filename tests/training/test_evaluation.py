@@ -11,7 +11,15 @@ from psrjax import files
 from psrjax.data import loader, spec
 from psrjax.errors import UserError
 from psrjax.methods.base import Method as Base
-from psrjax.training import clips, evaluation, evaluation_pictures, scores, synthesis
+from psrjax.metrics import temporal
+from psrjax.training import (
+    clips,
+    evaluation,
+    evaluation_pictures,
+    score_statistics,
+    scores,
+    synthesis,
+)
 
 T, SIZE = 3, 32
 
@@ -328,3 +336,52 @@ def test_an_evaluation_writes_all_its_files(batches, tmp_path):
     names = {"results.json", "results.csv", "results.md", "results.tex", "pictures"}
     names |= {"clips.json", "clips.csv", "frames.csv"}
     assert {path.name for path in tmp_path.iterdir()} == names
+
+
+class Same(Toy):
+    """Gives the true frames back; its baseline stands still at the first of each window."""
+
+    def synthesize(self, batch, carry, explain=False):
+        return {"video": batch["target"]}, carry
+
+    def baselines(self, batch):
+        return {"still": jnp.broadcast_to(batch["target"][:, :1], batch["target"].shape)}
+
+
+@pytest.fixture(scope="module")
+def world():
+    """The data of the tiny preset: clips of 12 frames, windows of 8, so that the last is moved."""
+    return config_lib.load("psrnet:tiny")
+
+
+@pytest.mark.parametrize("windows", ["clips", "central"])
+def test_metrics_of_motion_are_of_whole_clips_or_of_each_window(windows, world):
+    metrics = ("e_temp", "warping_error", "flicker")
+    found = evaluation.evaluate(Same(), {"params": {}}, world, windows=windows, metrics=metrics)
+    source = loader.open_split(world.data, "test")
+    (clip,) = source.clips
+    frames = range(12) if windows == "clips" else range(2, 10)
+    expected = {"e_temp": [], "warping_error": [], "flicker": []}
+    for view in clip.views:
+        loaded = source.load(clip.name, view, frames)
+        streams = ("frames", "flow", "flow_forward", "mask")
+        truth, flow, forward, mask = (
+            jnp.asarray(loaded.read(stream), jnp.float32)[None] for stream in streams
+        )
+        truth, mask = truth / 255, mask[..., None] / 255
+        trust = temporal.trust(flow, forward)
+        expected["e_temp"].append(temporal.temporal_error(truth, flow, trust)[0])
+        trust = temporal.trust(forward, flow, one_sided=True)
+        expected["warping_error"].append(temporal.warping_error(truth, forward, trust).mean())
+        expected["flicker"].append(temporal.flicker(truth, mask).mean())
+    (row, *_) = (r for r in found.rows if r["name"] == "second")
+    for metric, values in expected.items():
+        np.testing.assert_allclose(row["metrics"][metric], np.mean(values), rtol=1e-4)
+    assert list(row["metrics"])[:7] == list(evaluation.METRICS)
+    assert row["metrics"]["psnr"] == 100.0 and row["about"]["frames_scored"] == 2 * len(frames)
+    assert len(score_statistics.frame_rows(found.scored)) == 2 * 2 * len(frames)  # two names
+
+
+def test_an_unknown_metric_is_refused_with_the_list(world):
+    with pytest.raises(UserError, match="no metric 'fidd'; there are e_temp"):
+        evaluation.evaluate(Same(), {"params": {}}, world, metrics=("fidd",))

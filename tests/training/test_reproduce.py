@@ -54,7 +54,6 @@ def test_every_paper_and_every_numbered_table_is_there():
 def test_the_words_of_every_row_are_known_to_the_config(name):
     table = TABLES[name]
     if table.method not in base.available():
-        assert table.method in paper_tables.obstacle(table)
         pytest.skip(f"{table.method} is not here yet")
     for row in table.rows:
         for scale in table.scales if row.words is not None else ():
@@ -85,6 +84,10 @@ def test_rows_that_begin_with_another_run_start_from_its_last_stage(tmp_path):
 def test_a_table_that_cannot_be_filled_says_why(tmp_path):
     with pytest.raises(UserError, match="mfci-table2: people judged"):
         reproduce.plan(TABLES["mfci-table2"], "tiny", tmp_path)
+    with pytest.raises(
+        UserError, match="psrnet-table4: no evaluation .* l2, pck_20"
+    ):
+        reproduce.plan(TABLES["psrnet-table4"], "tiny", tmp_path)
     with pytest.raises(UserError, match="no scale 'huge'; there are tiny, demo, paper"):
         reproduce.plan(TABLES["psrnet-table1"], "huge", tmp_path)
     with pytest.raises(UserError, match="no table 'psrnet-table9'; there are .*psrnet-table3"):

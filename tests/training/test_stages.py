@@ -144,12 +144,16 @@ def test_samples_are_written_as_pictures(toy, tmp_path, monkeypatch):
     def evaluate(method, variables, config, **options):
         assert method.stage == "first" and "params" in variables
         windows = [evaluation.Sample("clip", "a", "b", 0, {"truth": video, "layer1": video + 9})]
-        return evaluation.Evaluation([], windows)
+        row = {"name": "layer1", "kind": "step", "pair": "all", "metrics": {"ssim": 0.5, "psnr": 9}}
+        return evaluation.Evaluation([row], windows)
 
     monkeypatch.setattr(evaluation, "evaluate", evaluate)
     stages.train(make_config(toy, "first", steps=5, evaluate_steps=2), tmp_path)
     pictures = sorted(os.listdir(tmp_path / "first" / "samples"))
-    assert pictures == ["0000002.png", "0000004.png", "0000005.png"]
+    assert pictures == ["0000002.png", "0000004.png", "0000005.png", "scores.jsonl"]
+    lines = (tmp_path / "first" / "samples" / "scores.jsonl").read_text().splitlines()
+    expected = [{"step": step, "ssim/layer1": 0.5, "psnr/layer1": 9} for step in (2, 4, 5)]
+    assert [json.loads(line) for line in lines] == expected
     picture = np.asarray(Image.open(tmp_path / "first" / "samples" / pictures[0]))
     assert picture.shape == (8, 12, 3) and picture[4:].min() == 9
 
