@@ -160,7 +160,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "chunk": 512,
             "perceptual": "vgg19",
             "beginning": "fresh",
-            "align_pose": False,
+            "align": "torso",
         }
     )
     config.stages = STAGES

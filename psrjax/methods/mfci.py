@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from psrjax.errors import UserError
@@ -19,11 +20,12 @@ from psrjax.methods.base import Batch
 from psrjax.methods.base import Method as Base
 from psrjax.models import integration, posewarp
 from psrjax.nn import range_critics, vgg
-from psrjax.ops import limb, pose_label
+from psrjax.ops import limb, pose_label, pose_normalization
 
 STAGES = ("single", "single_gan", "joint")
 PERCEPTUALS = ("vgg19", "random", "off")
 BEGINNINGS = ("fresh", "single")
+ALIGNMENTS = ("torso", "none")
 TAPS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
 
 
@@ -46,7 +48,8 @@ class Method(Base):
       beginning: the last layers of `joint` begin "fresh" or as those of the "single" model.
         `Departs from:` the paper, which is silent, where it is "single": the first steps then
         improve on the single-frame model instead of learning it anew.
-      align_pose: in synthesis, the driving poses are brought to the source person's size and place.
+      align: in transfer, driving poses are brought to the source person's size and place by "torso"
+        (see `limb.aligned`), or left as they are ("none").
     """
 
     stage: str = "joint"
@@ -63,7 +66,7 @@ class Method(Base):
     chunk: int = 512
     perceptual: str = "vgg19"
     beginning: str = "fresh"
-    align_pose: bool = False
+    align: str = "torso"
 
     def setup(self):
         """Builds the nets of this stage, and the single-frame model."""
@@ -73,6 +76,7 @@ class Method(Base):
             ("critic_kind", range_critics.KINDS),
             ("perceptual", PERCEPTUALS),
             ("beginning", BEGINNINGS),
+            ("align", ALIGNMENTS),
         ):
             if getattr(self, field) not in choices:
                 raise UserError(
@@ -162,7 +166,8 @@ class Method(Base):
             terms[f"adversarial_{name}"] = adversarial.discriminator_total(
                 real[name], fake[name], mode=self._gan
             )
-            log |= {f"{name}_real": _mean(real[name]), f"{name}_fake": _mean(fake[name])}
+            for label, judged in (("real", real), ("fake", fake)):
+                log[f"{name}_{label}"] = adversarial.mean_logit(judged[name])
         return {"terms": terms, "shared": {}, "log": log}
 
     @property
@@ -235,15 +240,31 @@ class Method(Base):
 
     # ------------------------------------------------------------------------------- synthesis
 
+    def fit_joints(
+        self, driving: Float[np.ndarray, "t 26 3"], own: Float[np.ndarray, "s 26 3"]
+    ) -> Float[np.ndarray, "t 26 3"]:
+        """See `align`.
+
+        Raises:
+          UserError: if the source footage shows no joint, or the driving one never shows a joint
+            that the source does: it was annotated with another joint set.
+        """
+        if not (own[..., 2] > 0).any():
+            raise UserError(
+                "the source footage has no valid joint in any of its frames: annotate it "
+                "(psrjax prepare), or take footage that shows the whole person"
+            )
+        pose_normalization.check_same_joints(driving, own)
+        if self.align == "none":
+            return driving
+        return limb.aligned(driving, own)
+
     def start(self, batch: Batch) -> dict[str, Any]:
-        """Limbs and background features of the source frames, and how driving poses are moved.
+        """Limbs and background features of the source frames.
 
         So the background branch runs once for each source frame, not once for each target frame.
         """
-        carry = self._encode(batch)
-        if self.align_pose:
-            carry["move"] = limb.alignment(batch["target_joints"], batch["source_joints"])
-        return carry
+        return self._encode(batch)
 
     def synthesize(self, batch: Batch, carry: Any, explain: bool = False) -> tuple[dict, Any]:
         """Frame by frame, nothing is passed on; see the base class.
@@ -251,10 +272,7 @@ class Method(Base):
         "foreground" is the person without what stands behind, for another background. "explain"
         holds it and the "background", and what each source frame gives to either (Fig. 7).
         """
-        joints = batch["target_joints"]
-        if self.align_pose:
-            joints = limb.moved(joints, carry["move"])
-        made = self._integrated(carry, joints, False)
+        made = self._integrated(carry, batch["target_joints"], False)
         shown = {name: made[name] for name in ("video", "mask", "foreground")}
         if explain:
             shown["explain"] = {name: made[name] for name in ("foreground", "background")}
@@ -277,10 +295,3 @@ class Method(Base):
 def _flat(video: Array) -> Array:
     """(b t …) to (b*t …)."""
     return video.reshape(-1, *video.shape[2:])
-
-
-def _mean(judged: Any) -> Array:
-    """The mean logit of the first critic."""
-    return jax.tree.leaves(judged, is_leaf=lambda x: isinstance(x, Mapping) and "logits" in x)[0][
-        "logits"
-    ].mean()

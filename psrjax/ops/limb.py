@@ -5,6 +5,8 @@ official code. Joints are the contract's 26, x and y in [-1, 1], confidence 0 wh
 which these 14 are used. Sizes in pixels are those of a picture 256 high, and grow with it.
 """
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +23,7 @@ _JOINT_DEVIATION = 3.5  # 7/4 pixels of maps half as large
 _LEAST_DEVIATION = 0.7  # pixels of the map itself: a narrower Gaussian falls between its pixels
 _LIMB_VARIANCE, _TORSO_VARIANCE = 11.0**2, 13.0**2  # across
 _LENGTH_SHARE, _LEAST_VARIANCE = 1.5, 5.0  # along: the squared length divided by this
+_LEAST_TORSO = 1e-3
 _FLOOR = 1e-10  # of the prior, under the logarithm
 _MEMBERS = np.zeros((len(LIMBS), JOINTS), np.float32)
 for _limb, _joints in enumerate(LIMBS):
@@ -133,41 +136,42 @@ def warp_limbs(
     return warped.reshape(b, t, h, w, p * c)
 
 
-def alignment(
-    driving: Float[Array, "b t 26 3"], source: Float[Array, "b k 26 3"]
-) -> dict[str, Array]:
-    """How driving poses become as large as the source's person, and stand where that one stands.
+@dataclass(frozen=True)
+class Stance:
+    """How large a person is in a clip, and where: the torso's mean length, the hips' mean place.
 
-    The ratio of the mean torsos (middle of the shoulders to middle of the hips), and the mean
-    places of the hips: what Cheng et al. leave open, by the single-frame model's own centring.
-    Where a torso is never seen nothing is scaled, nothing moved.
-
-    Returns:
-      "scale" (b,), "of" (b 2) and "to" (b 2) for `moved`.
+    The torso runs from the middle of the shoulders to the middle of the hips, in units of [-1, 1].
     """
-    (of, size, seen), (to, wanted, known) = _stance(driving), _stance(source)
-    both = seen & known & (size > 1e-3)
-    scale = jnp.where(both, wanted / jnp.maximum(size, 1e-3), 1.0)
-    return {"scale": scale, "of": of, "to": jnp.where(both[:, None], to, of)}
+
+    length: float
+    place: Float[np.ndarray, "2"]
 
 
-def moved(joints: Float[Array, "b t 26 3"], move: dict[str, Array]) -> Float[Array, "b t 26 3"]:
-    """Driving poses under an `alignment`; missing joints stay missing."""
-    scale, of, to = (move["scale"][:, None, None, None], move["of"], move["to"])
-    points = to[:, None, None] + scale * (joints[..., :2] - of[:, None, None])
-    there = joints[..., 2:] > 0
-    return jnp.concatenate([jnp.where(there, points, 0.0), joints[..., 2:]], -1)
+def stance(joints: Float[np.ndarray, "t 26 3"]) -> Stance | None:
+    """The stance of a clip; None if no frame shows a whole torso."""
+    torso = joints[:, _VIEW[np.asarray(LIMBS[_TORSO])]]
+    torso = torso[(torso[..., 2] > 0).all(-1), :, :2]
+    if not len(torso):
+        return None
+    shoulders, hips = torso[:, :2].mean(1), torso[:, 2:].mean(1)
+    return Stance(float(np.linalg.norm(shoulders - hips, axis=-1).mean()), hips.mean(0))
 
 
-def _stance(joints: Array) -> tuple[Array, Array, Array]:
-    """(b 2) mean middle of the hips, (b,) mean length of the torso, (b,) whether one was seen."""
-    torso = joints[..., _VIEW[np.asarray(LIMBS[_TORSO])], :]
-    there = (torso[..., 2] > 0).all(-1)
-    count = jnp.maximum(there.sum(-1), 1)
-    shoulders, hips = torso[..., :2, :2].mean(-2), torso[..., 2:, :2].mean(-2)
-    length = jnp.sqrt(jnp.square(shoulders - hips).sum(-1))
-    middle = jnp.where(there[..., None], hips, 0.0).sum(-2) / count[..., None]
-    return middle, jnp.where(there, length, 0.0).sum(-1) / count, there.any(-1)
+def aligned(
+    driving: Float[np.ndarray, "t 26 3"], own: Float[np.ndarray, "s 26 3"]
+) -> Float[np.ndarray, "t 26 3"]:
+    """Driving poses as large as another person, and standing where that one stands.
+
+    One scale and one shift for the whole clip: what Cheng et al. leave open, by the single-frame
+    model's own centring. Host side. Where a clip never shows a torso nothing changes.
+    """
+    of, to = stance(driving), stance(own)
+    if of is None or to is None or of.length < _LEAST_TORSO:
+        return driving
+    points = to.place + to.length / of.length * (driving[..., :2] - of.place)
+    there = driving[..., 2:] > 0
+    found = np.concatenate([np.where(there, points, 0.0), driving[..., 2:]], -1)
+    return found.astype(driving.dtype)
 
 
 def _end(points: Array, limb: tuple[int, ...], side: int) -> Array:
