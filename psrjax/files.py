@@ -1,8 +1,10 @@
 """Whole files or none: text and JSON, on a disk or in a bucket; importable from anywhere."""
 
 import errno
+import fcntl
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -82,3 +84,26 @@ def read_json(path: str | os.PathLike) -> Any:
 def cache_folder() -> Path:
     """Where rendered data, weights and compiled programs lie: $PSRJAX_CACHE or ~/.cache/psrjax."""
     return Path(os.environ.get("PSRJAX_CACHE") or Path.home() / ".cache" / "psrjax")
+
+
+@contextmanager
+def alone(work: Path) -> Iterator[None]:
+    """Holds the lock of a data set under way; it is released when the process ends."""
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        lock = open(work / "lock", "w")
+    except OSError as error:
+        raise UserError(f"{work}: cannot be written ({error})") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(
+                f"{work}: another `psrjax prepare` is at work there; wait for it, or name another "
+                "folder"
+            ) from error
+        try:
+            yield
+        finally:
+            if work.is_dir() and {child.name for child in work.iterdir()} <= {"lock"}:
+                shutil.rmtree(work, ignore_errors=True)  # nothing worth keeping

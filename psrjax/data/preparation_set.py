@@ -7,7 +7,6 @@ that is repeated does nothing, and one that names more videos adds them.
 """
 
 import dataclasses
-import fcntl
 import functools
 import hashlib
 import json
@@ -85,7 +84,7 @@ def prepare(
     if twice is not None:
         raise UserError(f"two clips have the name {twice!r}: rename one of the videos")
     work = directory.with_name(directory.name + ".work")
-    with _alone(work), _terminated_as_interrupted():
+    with files.alone(work), _terminated_as_interrupted():
         _recover(directory)
         kept = _existing(directory, options)
         failed: dict[str, str] = {}
@@ -115,29 +114,6 @@ def prepare(
             files.write_json(directory / SUMMARY, summary)
         shutil.rmtree(work, ignore_errors=True)
     return summary
-
-
-@contextmanager
-def _alone(work: Path) -> Iterator[None]:
-    """Holds the lock of a data set under way; it is released when the process ends."""
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-        lock = open(work / "lock", "w")
-    except OSError as error:
-        raise UserError(f"{work}: cannot be written ({error})") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(
-                f"{work}: another `psrjax prepare` is at work there; wait for it, or name another "
-                "folder"
-            ) from error
-        try:
-            yield
-        finally:
-            if work.is_dir() and {child.name for child in work.iterdir()} <= {"lock"}:
-                shutil.rmtree(work, ignore_errors=True)  # nothing worth keeping
 
 
 @contextmanager

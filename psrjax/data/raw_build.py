@@ -69,34 +69,35 @@ def build(
     keys = {task.name: _key(name, options, task) for task in found.tasks}
     whole = hashlib.sha256(json.dumps(sorted(keys.values())).encode()).hexdigest()
     if (directory / store.MANIFEST).is_file():
-        if store.read_manifest(directory)["meta"].get("prepared") == whole:
-            return files.read_json(directory / SUMMARY)
+        stored = store.read_manifest(directory)["meta"]
+        if stored.get("prepared") == whole:
+            return stored["summary"]
         raise UserError(
             f"{directory}: holds a data set of other files or options; remove it or name another"
         )
     work = directory.with_name(directory.name + ".work")
-    work.mkdir(parents=True, exist_ok=True)
-    failed = {}
-    one = functools.partial(_prepare_one, name, options, work)
-    with (
-        workers.mapping(one, processes or os.cpu_count() or 1) as each,
-        tqdm(total=len(found.tasks), desc=name, unit="clip") as bar,
-    ):
-        for task, why in zip(found.tasks, each((task, keys[task.name]) for task in found.tasks)):
-            if why:
-                failed[task.name] = why
-                bar.write(f"left out: {why}")
-            bar.update()
-    done = [task for task in found.tasks if task.name not in failed]
-    if not done:
-        raise UserError(f"no clip could be prepared: {'; '.join(failed.values())}")
-    splits = by_split((work / keys[task.name]) for task in done)
-    meta = {**chosen.meta(options), "dataset": name, "prepared": whole}
-    meta["options"] = dataclasses.asdict(options)
-    store.write(directory, splits, meta=meta)
-    summary = {"clips": len(done), "failed": failed, "notes": list(found.notes)}
-    files.write_json(directory / SUMMARY, summary)
-    shutil.rmtree(work, ignore_errors=True)
+    with files.alone(work):
+        failed = {}
+        one = functools.partial(_prepare_one, name, options, work)
+        with (
+            workers.mapping(one, processes or os.cpu_count() or 1) as each,
+            tqdm(total=len(found.tasks), desc=name, unit="clip") as bar,
+        ):
+            work_on = [(task, keys[task.name]) for task in found.tasks]
+            for task, why in zip(found.tasks, each(work_on)):
+                if why:
+                    failed[task.name] = why
+                    bar.write(f"left out: {why}")
+                bar.update()
+        done = [task for task in found.tasks if task.name not in failed]
+        if not done:
+            raise UserError(f"no clip could be prepared: {'; '.join(failed.values())}")
+        splits = by_split((work / keys[task.name]) for task in done)
+        summary = {"clips": len(done), "failed": failed, "notes": list(found.notes)}
+        facts = {"prepared": whole, "summary": summary}
+        store.write(directory, splits, meta={**meta_of(name, options), **facts})
+        files.write_json(directory / SUMMARY, summary)
+        shutil.rmtree(work, ignore_errors=True)
     return summary
 
 
@@ -129,9 +130,9 @@ def _prepare_one(
         for split, view in encoded(name, options, task):
             views[split].append(view)
         store.write(folder, views)
+    except files.DiskFullError:
+        raise
     except UserError as error:
-        if "disk is full" in str(error):
-            raise
         return str(error)
     return ""
 

@@ -17,7 +17,7 @@ from psrjax.errors import UserError
 _READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 
 
-class RawBuilder(tfds.core.GeneratorBasedBuilder):
+class RawBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Base of the builders in `datasets/`: a subclass sets `RAW` and its docstring.
 
     `tfds build --manual_dir=FOLDER` (or `download_and_prepare` with such a download config) reads
@@ -29,7 +29,6 @@ class RawBuilder(tfds.core.GeneratorBasedBuilder):
     RAW = ""
     VERSION = tfds.core.Version("1.0.0")
     MANUAL_DOWNLOAD_INSTRUCTIONS = "See README.md beside the builder: its files are yours to get."
-    SKIP_REGISTRATION = True
 
     def __init__(
         self,
@@ -137,7 +136,9 @@ def build_on_beam(
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise UserError(f"{directory}: exists already; remove it or name another folder")
     work = directory.with_name(directory.name + ".beam")
-    of_set = type("Builder", (RawBuilder,), {"RAW": name, "name": name})
+    of_set = type(RawBuilder)(
+        "Builder", (RawBuilder,), {"RAW": name, "name": name}, skip_registration=True
+    )
     builder = of_set(data_dir=os.fspath(work), options=options)
     given = beam.options.pipeline_options.PipelineOptions([f"--runner={runner}", *pipeline_options])
     config = tfds.download.DownloadConfig(manual_dir=os.fspath(root), beam_options=given)

@@ -24,7 +24,7 @@ _LIMBS = (
 )
 _HEAD_AND_FEET = (0, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25)
 # SMPL's 24 joints: parents, and the Kinect's 25 that `raw_kinect.body_joints` reads of them.
-_PARENTS = (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21)
+PARENTS = (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21)
 _KINECT = (
     0,
     6,
@@ -160,11 +160,11 @@ def smpl_joints(pose: Float[np.ndarray, "t 72"]) -> Float[np.ndarray, "t 26 3"]:
     In the axes of the first rotation. SMPL rests with its arms stretched out, x to its left, y up,
     z to its front; the lengths are the built-in body's, so its model file is not needed.
     """
-    rest = _stretched()
+    rest = stretched()
     rotation = Rotation.from_rotvec(pose.reshape(-1, 3)).as_matrix().reshape(-1, 24, 3, 3)
     whole = rotation.copy()
     places = np.zeros((len(pose), 24, 3))
-    for joint, parent in enumerate(_PARENTS[1:], 1):
+    for joint, parent in enumerate(PARENTS[1:], 1):
         bone = rest[joint] - rest[parent]
         places[:, joint] = places[:, parent] + whole[:, parent] @ bone
         whole[:, joint] = whole[:, parent] @ rotation[:, joint]
@@ -175,7 +175,7 @@ def smpl_joints(pose: Float[np.ndarray, "t 72"]) -> Float[np.ndarray, "t 26 3"]:
     return raw_kinect.body_joints(kinect)
 
 
-def _stretched() -> Float[np.ndarray, "24 3"]:
+def stretched() -> Float[np.ndarray, "24 3"]:
     """SMPL's joints at rest, by the built-in body's measures; x left, y up, z front."""
     own = body.template().joints
     at = {name: own[index][[1, 2, 0]] for name, index in _OWN.items()}  # x left, y up, z front

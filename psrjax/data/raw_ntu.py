@@ -12,7 +12,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 
 from psrjax.data import (
     codec,
@@ -102,9 +102,8 @@ def views(task: raw.Task, options: raw.Options) -> Iterator[tuple[str, codec.Cli
         camera = one.camera.windowed(box, options.size)
         fine_size = (FINE * options.size[0], FINE * options.size[1])
         fine = recording_videos.read(Path(one.files["video"]), box, fine_size, frames=frames)
-        drawn = recording_body.silhouettes(model, one.vertices, camera.resized(*fine_size))
         pictures[one.name] = recording_videos.shrink(fine, FINE)
-        masks[one.name] = _masks(one, fine, drawn, camera)
+        masks[one.name] = _masks(one, fine, model, camera)
         rendered[one.name] = recording_views.render_view(model, one.vertices, camera)
         cameras[one.name] = camera
         if not (rendered[one.name]["face"] >= 0).any():
@@ -231,14 +230,14 @@ def _box(one: _View, options: raw.Options) -> tuple[int, int, int, int]:
 def _masks(
     one: _View,
     fine: UInt8[np.ndarray, "t hh ww 3"],
-    drawn: Bool[np.ndarray, "t hh ww"],
+    model: body.BodyModel | raw_smpl.Surface,
     camera: Camera,
 ) -> UInt8[np.ndarray, "t h w"]:
     """The person by the masked depth where there is some, else by what differs from the room."""
-    if "depth" in one.files:
-        seen = _depth_masks(one, len(fine), camera)
-        if seen is not None:
-            return seen
+    seen = _depth_masks(one, len(fine), camera) if "depth" in one.files else None
+    if seen is not None:
+        return seen
+    drawn = recording_body.silhouettes(model, one.vertices, camera.resized(*fine.shape[1:3]))
     reach = max(2.0, recording_body.REACH * fine.shape[1])
     found = recording_plates.person_masks(fine, drawn, reach=reach)
     return recording_videos.shrink(np.uint8(255) * found, FINE)
@@ -252,7 +251,6 @@ def _depth_masks(one: _View, frames: int, camera: Camera) -> UInt8[np.ndarray, "
     paths = sorted(Path(one.files["depth"]).glob("MDepth-*.png"))
     if len(paths) < frames:
         return None
-    depth = dataclasses.replace(one.depth)
     target = dataclasses.replace(
         camera,
         rotation=camera.rotation @ one.turn,
@@ -263,7 +261,7 @@ def _depth_masks(one: _View, frames: int, camera: Camera) -> UInt8[np.ndarray, "
         picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         if picture is None or picture.ndim != 2 or picture.dtype != np.uint16:
             raise UserError(f"{path}: not a whole 16-bit depth picture; get it again")
-        sized = depth.resized(*picture.shape)
+        sized = one.depth.resized(*picture.shape)
         masks.append(raw_kinect.depth_mask(picture / 1000.0, sized, target))
     return np.uint8(255) * np.stack(masks)
 

@@ -242,7 +242,7 @@ def test_other_options_are_not_mixed_in(made, films):
 
 
 def test_two_runs_do_not_write_the_same_data_set(films, tmp_path):
-    with preparation_set._alone(tmp_path / "set.work"):
+    with files.alone(tmp_path / "set.work"):
         with pytest.raises(UserError, match="another `psrjax prepare` is at work"):
             prepare(clips_of(films, "one"), tmp_path / "set")
 

@@ -8,7 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from psrjax.data import raw, raw_build, raw_kinect, raw_ntu, raw_ntu_files, sampling
+from psrjax.data import (
+    raw,
+    raw_build,
+    raw_kinect,
+    raw_lift,
+    raw_ntu,
+    raw_ntu_files,
+    sampling,
+)
 from psrjax.data.recording_plates import overlap
 from psrjax.data.source import Source
 from psrjax.errors import UserError
@@ -202,3 +210,66 @@ def test_a_damaged_clip_is_told_and_the_others_are_prepared(folder, tmp_path):
     assert summary["clips"] == 1
     assert broken.name in summary["failed"][TRAIN_2]
     assert not Path(f"{tmp_path / 'set'}.work").exists()
+
+
+@pytest.fixture(scope="module")
+def smpl_file(tmp_path_factory):
+    """A model of SMPL's format and joints with the built-in body's surface: no SMPL is needed."""
+    template = body.template()
+    rest = raw_lift.smpl_joints(np.zeros((1, 72)))
+    vertices = body.pose(template, rest)[0]
+    places = raw_lift.stretched()
+    nearest = np.linalg.norm(vertices[:, None] - places, axis=-1).argmin(1)
+    around = np.pad(vertices, ((0, 0), (0, 1)), constant_values=1.0)
+    parents = np.array(raw_lift.PARENTS)
+    path = tmp_path_factory.mktemp("smpl") / "SMPL_NEUTRAL.npz"
+    np.savez(
+        path,
+        v_template=vertices,
+        shapedirs=np.zeros((len(vertices), 3, 10)),
+        posedirs=np.zeros((len(vertices), 3, 207)),
+        J_regressor=np.pad(places, ((0, 0), (0, 1)), constant_values=1.0) @ np.linalg.pinv(around),
+        weights=np.eye(24)[nearest],
+        kintree_table=np.stack([parents, np.arange(24)]),
+        f=template.faces,
+    )
+    return path
+
+
+@pytest.mark.parametrize("translated", [False, True])
+def test_given_smpls_mesh_stands_where_it_says_or_on_the_skeleton(
+    folder, smpl_file, tmp_path, translated
+):
+    upright = np.zeros((ntu_fixture.FRAMES, 72))
+    upright[:, 0] = np.pi  # y down, as in the camera's axes
+    content = {"pose": upright, "betas": np.zeros(10)}
+    truth = folder[1][TRAIN_2]
+    for number, camera in enumerate(truth["cameras"].values(), 1):
+        middle = truth["joints"][:, 8] @ camera.rotation.T + camera.translation
+        if translated:
+            content["trans"] = middle + (0.4, 0, 0)
+        np.savez(tmp_path / f"S001C{number:03d}P001R001A002.npz", **content)
+    chosen = raw.Options(
+        size=(54, 96), smpl=str(smpl_file), smpl_parameters=str(tmp_path)
+    )  # fmt: skip
+    options = raw.complete(raw_ntu.SET, chosen)
+    task = next(t for t in raw_ntu.find(folder[0], options).tasks if t.name == TRAIN_2)
+    views = [view for _, view in raw_ntu.views(task, options)]
+    assert {tuple(sorted(view.streams)) for view in views} == {
+        tuple(sorted(raw_ntu.streams(options)))
+    }
+    assert "iuv" not in views[0].streams and raw_ntu.meta(options)["faces"] == 7652
+    for view in views:
+        hips = view.streams["joints"][:, 8, 0]  # in [-1, 1]
+        columns = np.stack([(f >= 0).nonzero()[1].mean() for f in view.streams["face"]])
+        off = ((2 * columns + 1) / 96 - 1) - hips
+        expected = 2 * 0.4 * ntu_fixture.FOCAL / 192 / 4.0 if translated else 0.0
+        np.testing.assert_allclose(off, expected, atol=0.05)
+
+
+def test_smpl_without_its_parameters_is_told(folder, smpl_file, tmp_path):
+    chosen = raw.Options(size=(54, 96), smpl=str(smpl_file), smpl_parameters=str(tmp_path))
+    options = raw.complete(raw_ntu.SET, chosen)
+    task = raw_ntu.find(folder[0], options).tasks[0]
+    with pytest.raises(UserError, match="no SMPL parameters of S001C001P001R001A001"):
+        list(raw_ntu.views(task, options))
