@@ -166,9 +166,16 @@ def absolute(path: str | os.PathLike) -> epath.Path:
 def compare_configs(old: ConfigDict, new: ConfigDict, where: Any) -> None:
     """Compares the config of a saved run with this run's; differences that may be are logged.
 
+    A field that the method has got since the run was saved had its default then.
+
     Raises:
       UserError: if the method, a field of it that changes what it computes, or the batch differ.
     """
+    old = old.copy_and_resolve_references()
+    plain = base.build(old.method.name)
+    with old.unlocked():
+        for field in set(new.method) - set(old.method):
+            old.method[field] = getattr(plain, field, None)
     found = config_lib.differences(old, new)
     for key, (before, after) in found.items():
         method = key.startswith("method.") and key.removeprefix("method.") not in FREE_FIELDS

@@ -112,6 +112,17 @@ def test_a_warm_start_changes_fresh_parameters_only(toy, tmp_path, monkeypatch):
         np.testing.assert_array_equal(leaf, 3)
 
 
+def test_a_run_older_than_a_field_had_its_default():
+    new = config_lib.load("psrnet:tiny")
+    old = config_lib.from_json(config_lib.to_json(new))
+    with old.unlocked():
+        del old.method["prior"], old.method["alpha"]
+    checkpoint.compare_configs(old, new, "run")
+    other = config_lib.load("psrnet:tiny,alpha=.3")
+    with pytest.raises(UserError, match="trained with method.alpha=0.5, this config says 0.3"):
+        checkpoint.compare_configs(old, other, "run")
+
+
 def test_inference_uses_the_last_finished_stage(toy, tmp_path):
     with pytest.raises(UserError, match="not the directory of a run"):
         checkpoint.restore_for_inference(tmp_path)
