@@ -88,8 +88,9 @@ class Method(nn.Module):
 
         Returns:
           ({"video": (b t h w 3) in [-1, 1], "mask": (b t h w 1) in [0, 1] where the system makes
-          one, "steps": {label: video}, "explain": {name: array}}, carry). What "explain" holds is
-          drawn by its shape: see `psrjax.training.driving_pictures`.
+          one, "foreground": (b t h w 3), the person alone where it is made apart, "steps": {label:
+          video}, "explain": {name: array}}, carry). What "explain" holds is drawn by its shape: see
+          `psrjax.training.driving_pictures`.
         """
         raise NotImplementedError
 

@@ -13,7 +13,7 @@ What a method must provide (see `psrjax.methods.base`):
                     last is filled up with its last frame, and what is made of that is dropped.
                     Windows of any length must give what the whole clip would give.
   "video", "mask"   are written; with a background that the method does not read, the mask puts the
-                    video upon it.
+                    "foreground", else the video, upon it.
   "explain"         is drawn by `driving_pictures`.
   poses             only for `find_best_frame` and `adapt_scale`.
   fit_joints        gets all of the driving joints at once, before the first window, where the
@@ -235,6 +235,8 @@ class _Scenes:
             seed=how.seed,
         )
         taken = cast.source.read(dict.fromkeys((*still, "source")), chosen)
+        if "source_joints" in taken:
+            driving_choice.require_joints(cast.source.name, chosen, taken["source_joints"])
         self.source = taken["source"]
         self._still = {key: taken[key] for key in still}
         if self._reads_background:
@@ -278,7 +280,8 @@ class _Scenes:
         places = range(start - self.first, start - self.first + self.window)
         behind = self._cast.background.backdrop(places)
         share = made["mask"].astype(np.float32) / 255.0
-        return np.round(share * made["video"] + (1.0 - share) * behind).astype(np.uint8)
+        person = made.get("foreground", made["video"])  # else a soft edge shows the old background
+        return np.round(share * person + (1.0 - share) * behind).astype(np.uint8)
 
     def _go(self, start: int) -> None:
         if start != self._at:
@@ -325,8 +328,8 @@ def _anchor(
 
 @functools.lru_cache(maxsize=4)
 def _compiled(method: Method, explain: bool) -> tuple[Callable, Callable]:
-    """(variables, wire batch) -> carry, and (variables, wire batch, carry) -> (made, carry): video
-    and mask as uint8, and what is to be drawn."""
+    """(variables, wire batch) -> carry, and (variables, wire batch, carry) -> (made, carry): video,
+    foreground and mask as uint8, and what is to be drawn."""
 
     def start(variables: Mapping, batch: Mapping) -> Any:
         return method.apply(variables, spec.decode(batch), method="start")
@@ -334,7 +337,8 @@ def _compiled(method: Method, explain: bool) -> tuple[Callable, Callable]:
     def synthesize(variables: Mapping, batch: Mapping, carry: Any) -> tuple[dict, Any]:
         batch = spec.decode(batch)
         made, carry = method.apply(variables, batch, carry, explain, method="synthesize")
-        kept = {"video": spec.encode_colors(made["video"])}
+        colors = ("video", "foreground")
+        kept = {key: spec.encode_colors(made[key]) for key in colors if key in made}
         if "mask" in made:
             kept["mask"] = jnp.clip(jnp.round(made["mask"] * 255.0), 0, 255).astype(jnp.uint8)
         if explain and made.get("explain"):

@@ -2,7 +2,7 @@
 for the source's pose.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +49,16 @@ def key_frames(source: Footage, word: str, *, k: int, seed: int = 0) -> tuple[in
     if max(frames) >= source.frames:
         raise UserError(f"--key_frames={word}: {source.name} has frames 0 to {source.frames - 1}")
     return frames
+
+
+def require_joints(name: str, frames: Sequence[int], joints: Float[np.ndarray, "k j 3"]) -> None:
+    """Raises UserError if one of the chosen source frames shows no joint."""
+    for frame, pose in zip(frames, joints, strict=True):
+        if not (pose[..., 2] > 0).any():
+            raise UserError(
+                f"{name}: frame {frame} has no valid joint, and this method finds the person by "
+                "them: choose other frames (--key_frames=spread, or numbers), or annotate it"
+            )
 
 
 def spread(joints: Float[np.ndarray, "t j 3"], k: int) -> tuple[int, ...]:
