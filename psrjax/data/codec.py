@@ -237,34 +237,6 @@ def read_example(data: bytes) -> Mapping[str, Any]:
     return {name: getattr(value, value.WhichOneof("kind")).value for name, value in stored.items()}
 
 
-def read_example(data: bytes) -> Mapping[str, Any]:
-    """The TFDS features of a stored example as their bytes stand: {name: sequence of values}.
-
-    TFDS's own reading makes arrays of everything; a window wants few of the frames.
-
-    Raises:
-      google.protobuf.message.DecodeError: if the bytes are damaged.
-    """
-    from tensorflow_datasets.proto import tf_example_pb2
-
-    stored = tf_example_pb2.Example.FromString(data).features.feature
-    return {name: getattr(value, value.WhichOneof("kind")).value for name, value in stored.items()}
-
-
-def read_example(data: bytes) -> Mapping[str, Any]:
-    """The TFDS features of a stored example as their bytes stand: {name: sequence of values}.
-
-    TFDS's own reading makes arrays of everything; a window wants few of the frames.
-
-    Raises:
-      google.protobuf.message.DecodeError: if the bytes are damaged.
-    """
-    from tensorflow_datasets.proto import tf_example_pb2
-
-    stored = tf_example_pb2.Example.FromString(data).features.feature
-    return {name: getattr(value, value.WhichOneof("kind")).value for name, value in stored.items()}
-
-
 def encode_png(image: Shaped[np.ndarray, "..."]) -> bytes:
     """uint8 (h, w) or (h, w, 3) RGB to PNG."""
     image = np.ascontiguousarray(image if image.ndim == 2 else image[..., ::-1])

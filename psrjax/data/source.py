@@ -173,18 +173,6 @@ class Source:
         except Exception as error:  # as above
             raise self._damaged(record, clip, error) from error
 
-    def _stored(self, record: int, clip: str) -> Mapping[str, Any]:
-        try:
-            return codec.read_example(self._records.read(record))
-        except Exception as error:  # as above
-            raise self._damaged(record, clip, error) from error
-
-    def _stored(self, record: int, clip: str) -> Mapping[str, Any]:
-        try:
-            return codec.read_example(self._records.read(record))
-        except Exception as error:  # as above
-            raise self._damaged(record, clip, error) from error
-
     def _damaged(self, record: int, clip: str, error: Exception) -> UserError:
         return UserError(
             f"{self._records.path(record)}: record {record} (clip {clip!r}) is damaged "
