@@ -168,7 +168,7 @@ def _view_problems(source: Source, clip: Clip, view: str) -> Iterator[str]:
         if "target_joints" in batch:
             yield from _joint_problems(batch["target_joints"][0], start)
         if "target_mask" in batch:
-            masked += int((batch["target_mask"] > 127).any(axis=(0, 2, 3, 4)).sum())
+            masked += int((batch["target_mask"] > 32).any(axis=(0, 2, 3, 4)).sum())
     if "mask" in source.streams and masked == 0:
         yield "no frame has a person's mask"
     times = entry.meta.get("times")

@@ -27,7 +27,7 @@ import cv2
 from tqdm import tqdm
 
 from psrjax import files
-from psrjax.data import codec, preparation, preparation_preview, store
+from psrjax.data import codec, preparation, preparation_joints, preparation_preview, store
 from psrjax.data.preparation import MEDIAPIPE, Clip, Options
 from psrjax.data.source import Source
 from psrjax.errors import UserError
@@ -181,13 +181,20 @@ def _keys(clips: Sequence[Clip], options: Options, failed: dict[str, str]) -> di
                 "clip": dataclasses.asdict(clip) | {"video": os.path.abspath(clip.video)},
                 "options": _described(options),
                 "video": _state(Path(clip.video)),
-                "joints": [] if clip.joints == MEDIAPIPE else _state(Path(clip.joints)),
+                "joints": [] if clip.joints == MEDIAPIPE else _state(_joints(clip)),
             }
+        except UserError as error:
+            failed[clip.name] = str(error)
+            continue
         except OSError as error:
             failed[clip.name] = f"{error.filename}: cannot be read ({error.strerror})"
             continue
         keys[clip.name] = hashlib.sha256(json.dumps(state).encode()).hexdigest()[:16]
     return keys
+
+
+def _joints(clip: Clip) -> Path:
+    return preparation_joints.find(clip.joints, clip.video)
 
 
 def _state(path: Path) -> list[list[Any]]:
