@@ -4,6 +4,7 @@
     psrjax bench --method=internet --size=256x256 --against=torch --json=bench.json
     psrjax bench --config="internet:MS-c,w/o perceptual" --size=512x512 --frames=1
     psrjax bench --data=world
+    psrjax bench --runs=0 --data=clip.mp4 --size=256x256
 
 Needs only jax, flax, optax, numpy, ml_collections and jaxtyping; --data and --against need more.
 Weights of frozen networks that are not found are replaced by untrained ones. PSR-Net's perceptual
@@ -45,10 +46,15 @@ _FRAMES = flags.DEFINE_integer(
     "frames", 0, "frames of a synthesized window; 0 is config.data.sampling.t", lower_bound=0
 )
 _BATCH = flags.DEFINE_integer("batch", 1, "clips of a step", lower_bound=1)
-_RUNS = flags.DEFINE_integer("runs", 10, "timed runs of forward and of the step", lower_bound=1)
+_RUNS = flags.DEFINE_integer(
+    "runs", 10, "timed runs of synthesis and of the step; 0: data only", lower_bound=0
+)
 _AGAINST = flags.DEFINE_enum("against", "", ["", *benchmark.PEERS], "what to compare with")
 _PAIRS = flags.DEFINE_integer("pairs", 7, "interleaved pairs against the peer", lower_bound=1)
-_DATA = flags.DEFINE_string("data", "", "also time the loader: a stored data set, or world")
+_DATA = flags.DEFINE_string(
+    "data", "", "also time the loader: a stored data set, world, or a video, which is prepared"
+)
+_JOINTS = flags.DEFINE_string("joints", "mediapipe", "of that video, as psrjax prepare has it")
 _JSON = flags.DEFINE_string("json", "", "also write everything to this file")
 
 
@@ -70,6 +76,7 @@ def main(arguments: list[str]) -> None:
         against=_AGAINST.value,
         pairs=_PAIRS.value,
         data=_DATA.value,
+        joints=_JOINTS.value,
     )
     result = benchmark.run(config, options)
     print(benchmark_table.table(result))

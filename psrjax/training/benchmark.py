@@ -28,7 +28,6 @@ from psrjax.training import step as steps
 
 PEERS = ("torch",)
 _OPERATION_RUNS = 20
-_LOADER_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -41,10 +40,11 @@ class Options:
       frames: of a synthesized window, and of the training clip too where the source is the same
         moment in another view; 0 is the config's. Other clips are trained on as the config says.
       batch: clips.
-      runs: timed runs of synthesis and of the step.
+      runs: timed runs of synthesis and of the step; 0 leaves them out, for the data alone.
       against: "" or "torch".
       pairs: timed pairs of runs against the peer.
-      data: "" or the data set whose loader is timed, as `config.data.path`.
+      data: "" or what is loaded, as `benchmark_data.measure` has it.
+      joints: of a video to be prepared.
     """
 
     height: int
@@ -55,6 +55,7 @@ class Options:
     against: str = ""
     pairs: int = 5
     data: str = ""
+    joints: str = "mediapipe"
 
     def training_sizes(self, config: Any) -> dict[str, int]:
         """The contract's axes in a training batch."""
@@ -231,7 +232,7 @@ def random_batch(keys: tuple[str, ...], sizes: Mapping[str, int], seed: int = 0)
 
 
 def run(config: Any, options: Options) -> dict[str, Any]:
-    """Measures a stage, single operations, and on request the loader and the peer.
+    """Measures a stage, single operations, and on request the data and the peer.
 
     Args:
       config: of the stage.
@@ -246,18 +247,40 @@ def run(config: Any, options: Options) -> dict[str, Any]:
     if options.against and options.against not in PEERS:
         raise UserError(f"--against={options.against}: no such peer; there are {', '.join(PEERS)}")
     jax.config.update("jax_enable_compilation_cache", False)  # compilation is measured too
-    logging.info("compiling")
-    subject = prepare(config, options)
-    peak = timing.matrix_peak(subject.method.dtype)
     result = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "machine": machine.describe(),
         "versions": machine.versions(),
         "commit": machine.commit(),
         "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else -1.0,
-        "method": config_lib.method_fields(config) | {"parameters": parameters(subject)},
+        "method": config_lib.method_fields(config),
         "sizes": options.window_sizes(config),
         "training_sizes": options.training_sizes(config),
+    }
+    if options.data:
+        from psrjax.training import benchmark_data  # what a bare machine has not
+
+        logging.info("timing the data")
+        data = config.copy_and_resolve_references()
+        result["data"] = benchmark_data.measure(
+            config_lib.update(data, {"data.path": options.data}),
+            base.build(**config_lib.method_fields(config)).reads,
+            batch=options.batch,
+            sizes=result["training_sizes"],
+            joints=options.joints,
+        )
+    if options.runs:
+        result |= _measure_stage(config, options)
+    return result
+
+
+def _measure_stage(config: Any, options: Options) -> dict[str, Any]:
+    """Synthesis, training step, single operations, and the peer."""
+    logging.info("compiling")
+    subject = prepare(config, options)
+    peak = timing.matrix_peak(subject.method.dtype)
+    result: dict[str, Any] = {
+        "parameters": parameters(subject),
         "matrix_peak_flops_per_s": peak,
     }
     logging.info("timing synthesis and the training step")
@@ -274,7 +297,7 @@ def run(config: Any, options: Options) -> dict[str, Any]:
             "xla_flops": program.executed_flops,
         }
         if name in ("forward", "animate"):
-            frames = options.batch * result["sizes"]["t"]
+            frames = options.batch * options.window_sizes(config)["t"]
             result[name]["s_per_frame"] = found.median / frames
     result["operations"] = {
         name: timing.measure(call, runs=_OPERATION_RUNS).summary()
@@ -283,9 +306,6 @@ def run(config: Any, options: Options) -> dict[str, Any]:
     result["peak_memory_gib"] = machine.peak_memory_gib()
     device = jax.local_devices()[0].memory_stats() or {}  # none on CPUs
     result["peak_device_memory_gib"] = device.get("peak_bytes_in_use", 0) / 2**30
-    if options.data:
-        logging.info("timing the loader")
-        result["loader"] = _time_loader(config, subject.method, options)
     if options.against:
         from psrjax.training import benchmark_peer
 
@@ -299,28 +319,3 @@ def parameters(subject: Subject) -> dict[str, int]:
         net: sum(leaf.size for leaf in jax.tree.leaves(tree))
         for net, tree in subject.state.params.items()
     }
-
-
-def _time_loader(config: Any, method: base.Method, options: Options) -> dict[str, float]:
-    """Clips per second of the training loader, alone on the machine."""
-    from psrjax.data import loader  # grain and ArrayRecord, which a bare machine has not
-
-    data = config.data.copy_and_resolve_references()
-    sizes = options.training_sizes(config)
-    with data.unlocked():
-        data.path = options.data
-        data.crop = (options.height, options.width)
-        data.sampling.k, data.sampling.t = sizes["k"], sizes["t"] - data.sampling.history
-    batches = loader.train_batches(
-        data, method.reads, batch=options.batch, seed=config.seed, start_step=0
-    )
-    try:
-        jax.block_until_ready(next(batches))
-        start, count = time.perf_counter(), 0
-        while time.perf_counter() - start < _LOADER_SECONDS:
-            jax.block_until_ready(next(batches))
-            count += 1
-        seconds = time.perf_counter() - start
-    finally:
-        batches.close()
-    return {"batches": count, "clips_per_s": options.batch * count / seconds}

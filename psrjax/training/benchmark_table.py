@@ -14,9 +14,22 @@ def table(result: Mapping[str, Any]) -> str:
         f"{result['machine']}; load {result['load_average']:.1f}",
         f"{result['versions']}; commit {result['commit'] or 'unknown'}",
         f"{method['name']} {method['stage']}{width}, {sizes['b']} × {sizes['t']} frames of "
-        f"{sizes['h']}x{sizes['w']}{_trained_on(result)}, {method['dtype']}; parameters "
-        + ", ".join(f"{net} {count:,}" for net, count in method["parameters"].items()),
-        f"matrix-product peak, same run: {result['matrix_peak_flops_per_s'] / 1e9:.0f} GFLOP/s",
+        f"{sizes['h']}x{sizes['w']}{_trained_on(result)}, {method['dtype']}",
+    ]
+    if "data" in result:
+        lines += ["", *_data(result["data"])]
+    if "step" in result:
+        lines += ["", *_stage(result)]
+    if "against" in result:
+        lines += ["", *_against(result["against"])]
+    return "\n".join(lines)
+
+
+def _stage(result: Mapping[str, Any]) -> list[str]:
+    peak = result["matrix_peak_flops_per_s"]
+    lines = [
+        "parameters " + ", ".join(f"{net} {n:,}" for net, n in result["parameters"].items()),
+        f"matrix-product peak, same run: {peak / 1e9:.0f} GFLOP/s",
         "",
         f"{'':14}{'median':>10} {'quartiles':>17} {'per s':>8} {'clips/s':>8} {'GFLOP':>8} "
         f"{'GFLOP/s':>8} {'of peak':>8} {'compile':>8}",
@@ -33,14 +46,24 @@ def table(result: Mapping[str, Any]) -> str:
     for name in (name for name in PROGRAMS if "s_per_frame" in result.get(name, {})):
         frame = result[name]["s_per_frame"]
         lines.append(f"synthesis     {frame * 1e3:.1f} ms a frame, {1 / frame:.1f} frames/s")
-    if "loader" in result:
-        lines.append(f"loader        {result['loader']['clips_per_s']:.1f} clips/s")
     device = result["peak_device_memory_gib"]
     on_device = f", {device:.2f} GiB on the device" if device else ""
-    lines.append(f"peak memory   {result['peak_memory_gib']:.2f} GiB{on_device}")
-    if "against" in result:
-        lines += ["", *_against(result["against"])]
-    return "\n".join(lines)
+    return [*lines, f"peak memory   {result['peak_memory_gib']:.2f} GiB{on_device}"]
+
+
+def _data(rates: Mapping[str, Any]) -> list[str]:
+    lines = [
+        f"{name:14}{rates[name]:.1f} frames/s"
+        for name in ("decoded", "prepared", "loaded")
+        if name in rates
+    ]
+    each = rates.get("clips_per_core")
+    per_core = f", {each:.1f} for each second of a core" if each else ""
+    return [
+        *lines,
+        f"loader        {rates['clips']:.1f} clips/s on {rates['cores']} cores{per_core}; set of "
+        f"{rates['bytes'] / 2**20:.0f} MiB, peak memory {rates['peak_memory_gib']:.2f} GiB",
+    ]
 
 
 def _trained_on(result: Mapping[str, Any]) -> str:

@@ -218,7 +218,8 @@ def test_the_table_shows_the_ratio_of_every_pair_and_that_both_sides_are_the_sam
         "versions": "some versions",
         "commit": "",
         "load_average": 0.5,
-        "method": {"name": "psrnet", "stage": "layer1", "dtype": "float32", "parameters": {"n": 7}},
+        "method": {"name": "psrnet", "stage": "layer1", "dtype": "float32"},
+        "parameters": {"n": 7},
         "sizes": {"b": 3, "k": 8, "t": 8, "h": 64, "w": 48},
         "training_sizes": {"b": 3, "k": 1, "t": 5, "h": 64, "w": 48},
         "matrix_peak_flops_per_s": 8e11,
@@ -228,7 +229,10 @@ def test_the_table_shows_the_ratio_of_every_pair_and_that_both_sides_are_the_sam
         "operations": {"warp + grad": timed},
         "peak_memory_gib": 1.25,
         "peak_device_memory_gib": 0.0,
-        "loader": {"clips_per_s": 90.5},
+        "data": {
+            **{"decoded": 300.0, "prepared": 4.0, "loaded": 1100.0, "clips": 90.5},
+            **{"clips_per_core": 45.5, "cores": 2, "bytes": 2**20, "peak_memory_gib": 0.5},
+        },
         "against": {
             "versions": "PyTorch 9",
             "threads": 2,
@@ -244,7 +248,7 @@ def test_the_table_shows_the_ratio_of_every_pair_and_that_both_sides_are_the_sam
     text = benchmark_table.table(result)
     for part in ("25.0%", "800 GFLOP/s", "90.5 clips/s", "1,234,567", "0.88", "2000.0 ms", "64x48"):
         assert part in text
-    for part in ("125.0 ms a frame, 8.0 frames/s", "(trained on 1 + 5)"):
+    for part in ("125.0 ms a frame, 8.0 frames/s", "(trained on 1 + 5)", "300.0 frames/s", "45.5"):
         assert part in text
     assert max(map(len, text.splitlines())) <= 120
 
