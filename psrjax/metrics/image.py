@@ -43,7 +43,7 @@ def ssim(video: Frames, truth: Frames) -> Scores:
     Raises:
       UserError: if a side is shorter than the window.
     """
-    return _ssim_map(video, truth, _gaussian(), sample=False).mean((-3, -2, -1))
+    return _ssim_map(video, truth, gaussian_window(), sample=False).mean((-3, -2, -1))
 
 
 def ssim_uniform7(video: Frames, truth: Frames) -> Scores:
@@ -76,7 +76,7 @@ def m_ssim_in(video: Frames, truth: Frames, mask: Masks) -> Scores:
 
     NaN without a person in the part of the frame where windows fit.
     """
-    scores = _ssim_map(video, truth, _gaussian(), sample=False).mean(-1)
+    scores = _ssim_map(video, truth, gaussian_window(), sample=False).mean(-1)
     margin = GAUSSIAN_SIZE // 2
     inside = mask[..., margin:-margin, margin:-margin, 0]
     area = inside.sum((-2, -1))
@@ -133,6 +133,16 @@ def _ssim_map(
     video: Frames, truth: Frames, window: tuple, *, sample: bool
 ) -> Float[Array, "*n y x c"]:
     """SSIM at every place where the window fits; `sample` divides covariances by n - 1."""
+    light, shape = ssim_parts(video, truth, window, sample=sample)
+    return light * shape
+
+
+def ssim_parts(
+    video: Frames, truth: Frames, window: tuple, *, sample: bool = False
+) -> tuple[Float[Array, "*n y x c"], Float[Array, "*n y x c"]]:
+    """The two factors of SSIM at every place where the window fits: luminance, and contrast with
+    structure. Arguments and errors as `ssim`; `sample` divides covariances by n - 1.
+    """
     size = len(window)
     if min(video.shape[-3:-1]) < size:
         raise UserError(
@@ -151,7 +161,7 @@ def _ssim_map(
     light = (total * total - change * change) / 2 + _C1
     light = light / ((total * total + change * change) / 2 + _C1)
     shape = (total_variance - change_variance) / 2 + _C2
-    return light * shape / ((total_variance + change_variance) / 2 + _C2)
+    return light, shape / ((total_variance + change_variance) / 2 + _C2)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
@@ -192,7 +202,8 @@ def _slide(maps: jax.Array, window: tuple, *, axis: int, stride: int) -> jax.Arr
     return total
 
 
-def _gaussian() -> tuple[float, ...]:
+def gaussian_window() -> tuple[float, ...]:
+    """The weights of one axis of the canonical window; they sum to 1."""
     places = np.arange(GAUSSIAN_SIZE) - GAUSSIAN_SIZE // 2
     weights = np.exp(-(places**2) / (2 * GAUSSIAN_SIGMA**2))
     return tuple((weights / weights.sum()).tolist())

@@ -1,0 +1,110 @@
+"""Fréchet distances equal SciPy's, in one piece or merged; the Inception score its definition."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.linalg
+import scipy.special
+
+from psrjax.errors import UserError
+from psrjax.metrics import accumulate, frechet
+
+
+def peer(a, b):
+    root = scipy.linalg.sqrtm(np.cov(a.T) @ np.cov(b.T)).real
+    apart = np.square(a.mean(0) - b.mean(0)).sum()
+    return apart + np.trace(np.cov(a.T) + np.cov(b.T) - 2 * root)
+
+
+@pytest.fixture(scope="module")
+def sets():
+    random = np.random.default_rng(0)
+    mix = random.normal(size=(24, 24)) / 5
+    return random.normal(size=(200, 24)), random.normal(0.3, 1, size=(150, 24)) @ mix + 5
+
+
+def test_frechet_distance_equals_sqrtm_of_scipy(sets):
+    found = frechet.frechet_distance(*map(frechet.Moments.of, sets))
+    np.testing.assert_allclose(found, peer(*sets), rtol=1e-5)
+
+
+def test_singular_covariances_give_the_singular_values_of_the_centred_product(sets):
+    a, b = sets[0][:9], sets[1][:12]  # fewer vectors than features
+    rows = [(x - x.mean(0)) / np.sqrt(len(x) - 1) for x in (a, b)]
+    overlap = np.linalg.svd(rows[0] @ rows[1].T, compute_uv=False).sum()
+    apart = np.square(a.mean(0) - b.mean(0)).sum()
+    expected = apart + sum(np.square(x).sum() for x in rows) - 2 * overlap
+    found = frechet.frechet_distance(*map(frechet.Moments.of, (a, b)))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_merged_pieces_are_the_whole_in_fixed_memory(sets):
+    whole, total = frechet.Moments.of(sets[1]), frechet.Moments.empty(24)
+    for piece in np.array_split(sets[1], [1, 7, 64, 64]):
+        total = total.merge(frechet.Moments.of(piece))
+        assert total.scatter.shape == (24, 24)
+    assert total.count == whole.count
+    np.testing.assert_allclose(total.mean, whole.mean, rtol=1e-12)
+    np.testing.assert_allclose(total.covariance, np.cov(sets[1].T), rtol=1e-9, atol=1e-12)
+
+
+def test_a_set_is_at_no_distance_of_itself_and_a_shift_is_its_square(sets):
+    mine = frechet.Moments.of(sets[0])
+    assert frechet.frechet_distance(mine, mine) < 1e-6
+    moved = frechet.Moments.of(sets[0] + 0.5)
+    np.testing.assert_allclose(frechet.frechet_distance(mine, moved), 24 * 0.25, rtol=1e-9)
+
+
+def test_too_few_or_broken_features_are_refused():
+    with pytest.raises(UserError, match="at least 2 features"):
+        frechet.frechet_distance(*[frechet.Moments.of(np.ones((1, 3)))] * 2)
+    with pytest.raises(UserError, match="not finite"):
+        frechet.Moments.of(np.array([[np.nan, 1.0]]))
+
+
+def test_the_inception_score_equals_its_definition_whatever_the_batches():
+    logits = np.random.default_rng(1).normal(0, 2, (53, 8))
+    p = scipy.special.softmax(logits, 1)
+    split = np.arange(53) * 5 // 53
+    expected = []
+    for i in range(5):
+        part = p[split == i]
+        expected.append(
+            np.exp(np.mean([scipy.special.rel_entr(q, part.mean(0)).sum() for q in part]))
+        )
+    score = frechet.InceptionScore(53, splits=5)
+    for piece in np.array_split(logits, [10, 11, 40]):
+        score.add(piece)
+    np.testing.assert_allclose(score.compute(), (np.mean(expected), np.std(expected)), rtol=1e-9)
+    with pytest.raises(UserError, match="begun for 53"):
+        score.add(logits[:1])
+
+
+def test_act_l1_is_the_sum_of_differences_of_a_clip():
+    video, truth = np.array([[1.0, -2], [0, 0]]), np.array([[0.0, 2], [0, 0]])
+    np.testing.assert_array_equal(frechet.act_l1(video, truth), [5, 0])
+
+
+def test_means_merge_in_any_order_and_leave_nan_and_padding_out():
+    random = np.random.default_rng(2)
+    scores = random.normal(30, 5, 40).astype(np.float32)
+    scores[[3, 17]] = np.nan
+    valid = np.arange(40) < 36
+    expected = np.nanmean(scores[:36])
+    make = jax.jit(accumulate.Means.from_scores)
+    parts = [
+        make({"psnr": jnp.asarray(s)}, v) for s, v in zip(np.split(scores, 8), np.split(valid, 8))
+    ]
+    forward = backward = parts[0]
+    for part in parts[1:]:
+        forward, backward = forward.merge(part), part.merge(backward)
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *parts).reduce()  # as of eight devices
+    for total in (forward, backward, stacked, forward.over_hosts()):
+        np.testing.assert_allclose(total.compute()["psnr"], expected, rtol=1e-6)
+        assert (float(total.count["psnr"]), float(total.left_out["psnr"])) == (34, 2)
+
+
+def test_means_of_nothing_are_nan():
+    empty = accumulate.Means.from_scores({"m_ssim_in": jnp.full(3, jnp.nan)})
+    assert np.isnan(empty.merge(empty).compute()["m_ssim_in"])
