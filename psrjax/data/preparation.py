@@ -5,6 +5,7 @@ mask, flow and the clean plate, with a report of what is wrong. It writes nothin
 clip, so that a loop, several processes and Apache Beam may call it alike.
 """
 
+import dataclasses
 import functools
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +25,7 @@ from psrjax.data import (
     preparation_footage,
     preparation_joints,
     preparation_masks,
+    preparation_others,
     preparation_person,
     recording_plates,
 )
@@ -252,12 +254,14 @@ def _look(clip: Clip, options: Options, progress: Callable[[str, int], None]) ->
             yield shot.frame.image
 
     if clip.joints == MEDIAPIPE:
-        people, masks = [], []
-        for estimate in mediapipe().estimate(images()):
+        people, masks, spread = [], [], preparation_others.Spread()
+        for estimate in mediapipe().estimate(spread.watching(images())):
             found = (estimate.joints[:, 2] > 0).any()
             people.append(estimate.joints[None] if found else np.zeros((0, 26, 3), np.float32))
             masks.append(codec.encode_png(estimate.mask))
         person = preparation_person.follow(people)
+        share = preparation_others.share(spread.kept, person.joints, masks, mediapipe())
+        person = dataclasses.replace(person, others=round(share * len(people)))
         return _Seen(size, np.asarray(times), person, masks, [], MEDIAPIPE)
     source = preparation_joints.find(clip.joints, clip.video)
     for _ in images():

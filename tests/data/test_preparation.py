@@ -4,15 +4,18 @@ import struct
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from psrjax.data import (
     codec,
+    estimator,
     preparation,
     preparation_crop,
     preparation_footage,
     preparation_masks,
+    preparation_others,
     recording_plates,
     spec,
     video,
@@ -174,9 +177,7 @@ def test_how_far_the_room_moves_is_measured(shift):
     wide = filmed.wall((96, 192))
     offsets = np.arange(9) * shift
     frames = [
-        preparation_footage.cv2.warpAffine(
-            wide, np.float32([[1, 0, -offset], [0, 1, 0]]), (128, 96)
-        )
+        cv2.warpAffine(wide, np.float32([[1, 0, -offset], [0, 1, 0]]), (128, 96))
         for offset in offsets
     ]
     masks = np.zeros((9, 96, 128), np.uint8)
@@ -307,6 +308,50 @@ def test_several_people_are_told(tmp_path):
     film = filmed.film(60, walk=0.3, others=[(100, 50)])
     people = [[one, filmed.person(100, 88, 0.1, 50)] for one in film.joints]
     assert "several people" in problems(tmp_path, film, people=people)
+
+
+class OneAtATime:
+    """Sees the tallest thing of saturated red, as an estimator that knows one person only."""
+
+    def estimate(self, frames):
+        for frame in frames:
+            red = (frame[..., 0] > 80) & (frame[..., 2] > 150) & (frame[..., 1] < 100)
+            count, labels, stats, _ = cv2.connectedComponentsWithStats(red.astype(np.uint8))
+            mask = np.zeros(red.shape, np.uint8)
+            joints = np.zeros((26, 3), np.float32)
+            if count > 1:
+                largest = 1 + stats[1:, cv2.CC_STAT_HEIGHT].argmax()
+                left, top, width, tall, _ = stats[largest]
+                mask = np.uint8(255) * (labels == largest)
+                if tall > 10:
+                    joints = filmed.person(left + width / 2, top + tall, 0.1, tall)
+            yield estimator.Estimate(joints.astype(np.float32), mask)
+
+
+@pytest.mark.parametrize(("others", "seen"), [([], 0.0), ([(100, 50)], 1.0), ([(100, 20)], 0.0)])
+def test_an_estimator_that_sees_one_person_is_asked_again_for_others(others, seen):
+    film = filmed.film(20, walk=0.3, others=others)
+    spread = preparation_others.Spread()
+    found = list(OneAtATime().estimate(spread.watching(film.frames)))
+    assert preparation_others.LOOKS <= len(spread.kept) < 2 * preparation_others.LOOKS
+    share = preparation_others.share(
+        spread.kept,
+        np.stack([one.joints for one in found]),
+        [codec.encode_png(one.mask) for one in found],
+        OneAtATime(),
+    )
+    assert share == seen
+
+
+def test_the_estimator_s_clip_has_its_masks_and_its_problems(tmp_path, monkeypatch):
+    monkeypatch.setattr(preparation, "mediapipe", OneAtATime)
+    film = filmed.film(50, walk=0.3, others=[(100, 50)])
+    clip = preparation.Clip(str(filmed.write_video(tmp_path / "a.mkv", film)), "a")
+    found = preparation.prepare_clip(clip, preparation.Options(size=(64, 64)))
+    assert "several people" in {problem["what"] for problem in found.report["problems"]}
+    truth = [in_window(np.uint8(255) * m, found.report["box"]) > 127 for m in film.masks]
+    overlaps = [recording_plates.overlap(a > 127, b) for a, b in zip(found.masks, truth)]
+    assert np.mean(overlaps) > 0.8
 
 
 def test_missing_joints_and_a_missing_person_are_told(tmp_path):
