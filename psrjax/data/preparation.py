@@ -7,6 +7,8 @@ clip, so that a loop, several processes and Apache Beam may call it alike.
 
 import dataclasses
 import functools
+import math
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -353,10 +355,21 @@ def _smaller(pictures: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _array(shape: tuple[int, ...]) -> np.ndarray:
-    """Zeros, uint8; what is large lies in a temporary file that nobody else sees."""
-    if np.prod(shape) <= _IN_MEMORY:
+    """Zeros, uint8; what is large lies in a temporary file that nobody else sees.
+
+    Its room is taken at once: a disk that fills up later would end the process without a word.
+    """
+    if (size := math.prod(shape)) <= _IN_MEMORY:
         return np.zeros(shape, np.uint8)
-    return np.memmap(tempfile.TemporaryFile(), np.uint8, "w+", shape=shape)
+    file = tempfile.TemporaryFile()
+    try:
+        os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        raise UserError(
+            f"{tempfile.gettempdir()}: no room for {size / 1e9:.1f} GB of frames: make room, set "
+            "TMPDIR to another disk, or cut the video to shorter ones"
+        ) from error
+    return np.memmap(file, np.uint8, "r+", shape=shape)
 
 
 def _plate(frames: np.ndarray, masks: np.ndarray, clip: Clip) -> dict[str, np.ndarray]:

@@ -116,6 +116,24 @@ def test_the_same_clip_gives_the_same_bits(film, prepared, tmp_path):
         np.testing.assert_array_equal(getattr(again, name), getattr(prepared, name))
 
 
+def test_a_clip_too_long_for_memory_gives_the_same_or_says_that_there_is_no_room(
+    film, prepared, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(preparation, "_IN_MEMORY", 1000)
+    clip = clip_of(tmp_path, film, meta={"person": "somebody"})
+    found = preparation.prepare_clip(clip, preparation.Options(size=(64, 64)))
+    assert isinstance(found.frames, np.memmap)
+    for name in ("frames", "masks", "plate"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(prepared, name))
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(preparation.os, "posix_fallocate", full)
+    with pytest.raises(UserError, match="no room for .* GB of frames.*TMPDIR"):
+        preparation.prepare_clip(clip, preparation.Options(size=(64, 64)))
+
+
 @pytest.mark.parametrize("crop", preparation.CROPS)
 @pytest.mark.parametrize("size", [(64, 64), (48, 80)])
 def test_what_is_at_a_joint_in_the_film_is_there_in_the_window(crop, size):
