@@ -12,7 +12,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from psrjax.data import (
     codec,
@@ -26,11 +26,11 @@ from psrjax.data import (
     recording_views,
 )
 from psrjax.errors import UserError
-from psrjax.ops import body, visibility
+from psrjax.ops import body, raster, visibility
 from psrjax.ops.camera import Camera
 
 NEAR, FAR = 0.8, 5.2  # metres: a Kinect follows people from 0.8 to 4.5
-FINE = 2  # masks are found in pictures so many times as large as the stored ones
+FINE = 2  # masks and textures are of pictures so many times as large as the stored ones
 LEAST = 4  # frames of a clip
 _STREAMS = (
     *("frames", "mask", "depth", "flow", "flow_forward", "flow_confidence", "mesh_flow", "face"),
@@ -96,43 +96,65 @@ def views(task: raw.Task, options: raw.Options) -> Iterator[tuple[str, codec.Cli
     """
     model = _smpl(options) if options.smpl else body.template()
     filmed, rate, frames = _filmed(task, options, model)
-    pictures, masks, rendered, cameras = {}, {}, {}, {}
-    for one in filmed:
-        box = _box(one, options)
-        camera = one.camera.windowed(box, options.size)
-        fine_size = (FINE * options.size[0], FINE * options.size[1])
-        fine = recording_videos.read(Path(one.files["video"]), box, fine_size, frames=frames)
-        pictures[one.name] = recording_videos.shrink(fine, FINE)
-        masks[one.name] = _masks(one, fine, model, camera)
-        rendered[one.name] = recording_views.render_view(model, one.vertices, camera)
-        cameras[one.name] = camera
-        if not (rendered[one.name]["face"] >= 0).any():
-            raise UserError(
-                f"{one.files['skeleton']}: the person is outside the picture throughout"
-            )
-    near = recording_views.neighbours(model)
+    seen = {one.name: _look(one, options, model, frames) for one in filmed}
     told = recording_views.all_pairs(
-        pictures, {name: view["face"] for name, view in rendered.items()}, model, near, masks=masks
+        {name: look.fine for name, look in seen.items()},
+        {name: look.fine_face for name, look in seen.items()},
+        model,
+        recording_views.neighbours(model),
+        masks={name: look.fine_mask for name, look in seen.items()},
+        targets={name: look.rendered["face"] for name, look in seen.items()},
     )
     facts = {"fps": rate, "near": NEAR, "far": FAR, "kind": "ntu_rgbd", **task.facts}
     facts |= {} if options.smpl else {"body": {"girths": {}}}
-    wanted = streams(options)
     for one in filmed:
-        view = rendered[one.name]
-        person = recording_plates.grow(masks[one.name] > 32, 1)
+        look = seen[one.name]
+        pictures = recording_videos.shrink(look.fine, FINE)
+        mask = recording_videos.shrink(look.fine_mask, FINE)
+        person = recording_plates.grow(mask > 32, 1)
         held = {
-            "frames": pictures[one.name],
-            "mask": masks[one.name],
-            "depth": recording_views.encode_depth(view["metres"], near=NEAR, far=FAR),
-            "joints": recording_views.stored_joints(one.joints, one.confidence, cameras[one.name]),
+            "frames": pictures,
+            "mask": mask,
+            "depth": recording_views.encode_depth(look.rendered["metres"], near=NEAR, far=FAR),
+            "joints": recording_views.stored_joints(one.joints, one.confidence, look.camera),
             "joints_3d": one.joints.astype(np.float32),
-            "background": recording_plates.clean_plate(pictures[one.name], person)["plate"],
-            **recording_plates.optical_flow(pictures[one.name]),
-            **view,
+            "background": recording_plates.clean_plate(pictures, person)["plate"],
+            **recording_plates.optical_flow(pictures),
+            **look.rendered,
             **told[one.name],
         }
-        held = {name: held[name] for name in wanted}
-        yield task.split, codec.ClipView(task.name, one.name, held, facts, cameras[one.name])
+        held = {name: held[name] for name in streams(options)}
+        yield task.split, codec.ClipView(task.name, one.name, held, facts, look.camera)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What a camera sees: pictures, faces and masks finer than they are stored, since people are
+    small in a Kinect's picture, and what `recording_views.render_view` gives at the stored size."""
+
+    camera: Camera
+    fine: UInt8[np.ndarray, "t hh ww 3"]
+    fine_face: Int[np.ndarray, "t hh ww"]
+    fine_mask: UInt8[np.ndarray, "t hh ww"]
+    rendered: dict[str, np.ndarray]
+
+
+def _look(
+    one: _View, options: raw.Options, model: body.BodyModel | raw_smpl.Surface, frames: int
+) -> _Look:
+    box = _box(one, options)
+    camera = one.camera.windowed(box, options.size)
+    rendered = recording_views.render_view(model, one.vertices, camera)
+    if not (rendered["face"] >= 0).any():
+        raise UserError(f"{one.files['skeleton']}: the person is never in the picture")
+    fine_camera = camera.resized(FINE * options.size[0], FINE * options.size[1])
+    fine = recording_videos.read(Path(one.files["video"]), box, fine_camera.size, frames=frames)
+    face = np.stack([raster.render(now, model.faces, fine_camera).face for now in one.vertices])
+    mask = _depth_masks(one, frames, fine_camera) if "depth" in one.files else None
+    if mask is None:
+        reach = max(2.0, recording_body.REACH * fine.shape[1])
+        mask = np.uint8(255) * recording_plates.person_masks(fine, face >= 0, reach=reach)
+    return _Look(camera, fine, face, mask, rendered)
 
 
 def _smpl(options: raw.Options) -> raw_smpl.Surface:
@@ -225,22 +247,6 @@ def _box(one: _View, options: raw.Options) -> tuple[int, int, int, int]:
     return recording_videos.crop_box(
         one.camera, one.vertices, size=options.size, margin=options.margin
     )
-
-
-def _masks(
-    one: _View,
-    fine: UInt8[np.ndarray, "t hh ww 3"],
-    model: body.BodyModel | raw_smpl.Surface,
-    camera: Camera,
-) -> UInt8[np.ndarray, "t h w"]:
-    """The person by the masked depth where there is some, else by what differs from the room."""
-    seen = _depth_masks(one, len(fine), camera) if "depth" in one.files else None
-    if seen is not None:
-        return seen
-    drawn = recording_body.silhouettes(model, one.vertices, camera.resized(*fine.shape[1:3]))
-    reach = max(2.0, recording_body.REACH * fine.shape[1])
-    found = recording_plates.person_masks(fine, drawn, reach=reach)
-    return recording_videos.shrink(np.uint8(255) * found, FINE)
 
 
 def _depth_masks(one: _View, frames: int, camera: Camera) -> UInt8[np.ndarray, "t h w"] | None:

@@ -126,10 +126,15 @@ def all_pairs(
     near: Int[np.ndarray, "f k"],
     *,
     masks: Mapping[str, np.ndarray] | None = None,
+    targets: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, dict[str, dict[str, np.ndarray]]]:
-    """`from_source` of every ordered pair: {target: {"visibility" | "prior": {source: (t, …)}}}."""
+    """`from_source` of every ordered pair: {target: {"visibility" | "prior": {source: (t, …)}}}.
+
+    `targets` are the face maps to tell about where they are of another size than the sources'.
+    """
+    targets = faces if targets is None else targets
     result: dict[str, dict[str, dict[str, np.ndarray]]] = {}
-    for target in faces:
+    for target in targets:
         result[target] = {"visibility": {}, "prior": {}}
         for source in faces:
             if source == target:
@@ -137,7 +142,7 @@ def all_pairs(
             told = from_source(
                 frames[source],
                 faces[source],
-                faces[target],
+                targets[target],
                 model,
                 near,
                 mask=masks[source] if masks else None,
