@@ -16,10 +16,12 @@ OTHERS = 0.05  # the fraction of frames with somebody else that is worth a word
 SHORT_FRAMES, SHORT_SECONDS = 48, 2.0
 ENLARGED = 1.25  # a window may be enlarged so many times before it counts as too small
 SMALL = 0.35  # of the stored height: a person below is too small in it
+TURNED = 0.5  # the fraction of frames not upright from which the video may be turned
 HOLE = 0.02  # of the picture: background that nobody ever saw
 
 # Joints that every method's layout has; eyes, ears and toes are often hidden.
 _BODY = tuple(range(15))
+_TRUNK = [1, 8]  # neck and middle hip
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,14 @@ def _problems(facts: Facts, numbers: dict[str, Any], missing: np.ndarray):
             f"{facts.outside} joints lie outside and count as missing",
             "are the joints of this video, and of its size? (--joints_size)",
         )
+    turned = _turned(facts.joints)
+    if turned > TURNED:
+        yield _problem(
+            "person not upright",
+            f"the person lies or stands on the head in {turned:.0%} of the frames",
+            "was the video filmed upright? write it anew with its rotation "
+            "(ffmpeg -display_rotation 90 -i IN -c copy OUT)",
+        )
     if facts.pieces > 1:
         yield _problem(
             "person lost",
@@ -155,6 +165,15 @@ def _problems(facts: Facts, numbers: dict[str, Any], missing: np.ndarray):
 
 def _problem(what: str, detail: str, advice: str) -> dict[str, str]:
     return {"what": what, "detail": detail, "advice": advice}
+
+
+def _turned(joints: np.ndarray) -> float:
+    """The fraction of frames in which the neck is not above the hips, within 60 degrees."""
+    ends = joints[pose.present(joints[:, _TRUNK]).all(1)][:, _TRUNK, :2]
+    if not len(ends):
+        return 0.0
+    up = ends[:, 0] - ends[:, 1]
+    return float((-up[:, 1] < 0.5 * np.linalg.norm(up, axis=-1)).mean())
 
 
 def _beyond(facts: Facts) -> bool:

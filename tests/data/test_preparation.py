@@ -390,5 +390,18 @@ def test_a_moving_camera_is_told(tmp_path):
     assert "moving camera" in problems(tmp_path, film)
 
 
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_a_video_turned_the_wrong_way_is_told(quarters, tmp_path):
+    film = filmed.film(12)
+    height, width = filmed.SIZE
+    frames = np.rot90(film.frames, quarters, axes=(1, 2))
+    joints = film.joints.copy()
+    for _ in range(quarters):  # counterclockwise: what was right is above
+        joints[..., 0], joints[..., 1] = joints[..., 1].copy(), width - 1 - joints[..., 0]
+        height, width = width, height
+    film = filmed.Filmed(np.ascontiguousarray(frames), joints, film.masks, film.wall)
+    assert "person not upright" in problems(tmp_path, film)
+
+
 def test_a_background_that_nobody_saw_is_told(tmp_path):
     assert "background guessed" in problems(tmp_path, filmed.film(50, walk=0.0))
