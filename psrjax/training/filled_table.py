@@ -41,7 +41,8 @@ def make(table: Table, results: Mapping[str, Result], about: Mapping[str, Any]) 
 
     Returns:
       {"name", "title", "paper", "data", "note", "about",
-      "columns": [{"name", "metric", "lower", "missing": whether no row has the metric}],
+      "columns": [{"name", "metric", "lower", "missing": whether no row has the metric, "digits":
+      places that the paper prints}],
       "rows": [{"label", "run", "name", and by column "paper", "ours", "interval": [low, high]}],
       "orderings": [see `_ordering`], "shared": [[labels that are one step of one run], …]}.
     """
@@ -57,6 +58,7 @@ def make(table: Table, results: Mapping[str, Result], about: Mapping[str, Any]) 
             "metric": metric,
             "lower": scores.lower_is_better(metric),
             "missing": not any(name in row["ours"] for row in rows),
+            "digits": max(_digits(row.paper.get(name, 0.0)) for row in table.rows),
         }
         for name, metric in table.columns.items()
     ]
@@ -88,6 +90,11 @@ def make(table: Table, results: Mapping[str, Result], about: Mapping[str, Any]) 
         "orderings": sorted(orderings, key=lambda o: list(table.columns).index(o["column"])),
         "shared": [labels for labels in sources.values() if len(labels) > 1],
     }
+
+
+def _digits(value: float) -> int:
+    """The decimal places of a printed number; a trailing 0 is seen by its column's others."""
+    return len(str(value).partition(".")[2]) if value % 1 else 0
 
 
 def _about(found: Mapping[str, Mapping]) -> dict[str, Any]:
@@ -181,16 +188,21 @@ def _broken(column: Mapping[str, Any], ordering: Mapping[str, Any]) -> str:
 def cells(filled: Mapping[str, Any]) -> list[list[str]]:
     """The table as text: a header, then for each row and column our number and the paper's."""
     names = [column["name"] for column in filled["columns"]]
-    metrics = {column["name"]: column["metric"] for column in filled["columns"]}
     lines = [["", *(cell for name in names for cell in (name, "(paper)"))]]
     for row in filled["rows"]:
         line = [row["label"]]
-        for name in names:
-            ours, printed = row["ours"].get(name), row["paper"].get(name)
-            line.append("" if ours is None else scores.format_metric(metrics[name], ours))
-            line.append("" if printed is None else f"({printed:g})")
+        for column in filled["columns"]:
+            ours = row["ours"].get(column["name"])
+            line.append("" if ours is None else scores.format_metric(column["metric"], ours))
+            line.append(f"({value})" if (value := printed(row, column)) else "")
         lines.append(line)
     return lines
+
+
+def printed(row: Mapping[str, Any], column: Mapping[str, Any]) -> str:
+    """A row's number in a column as the paper prints it; "" where it prints none."""
+    value = row["paper"].get(column["name"])
+    return "" if value is None else f"{value:.{column['digits']}f}"
 
 
 def markdown(filled: Mapping[str, Any]) -> str:

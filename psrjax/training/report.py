@@ -78,17 +78,17 @@ def _matched(runs: Sequence[Run], known: set[str]) -> list[dict[str, Any]]:
 
 def _shown(table: Mapping[str, Any]) -> dict[str, Any]:
     """A filled table as text for the template: cells of our number, its interval, the paper's."""
-    metrics = {column["name"]: column["metric"] for column in table["columns"]}
     rows = []
     for row in table["rows"]:
         cells = []
-        for name, metric in metrics.items():
-            ours, printed = row["ours"].get(name), row["paper"].get(name)
+        for column in table["columns"]:
+            name, metric = column["name"], column["metric"]
+            ours = row["ours"].get(name)
             cells.append(
                 {
                     "ours": "" if ours is None else scores.format_metric(metric, ours),
                     "interval": scores.format_interval(metric, row["interval"].get(name)),
-                    "paper": "" if printed is None else f"{printed:g}",
+                    "paper": filled_table.printed(row, column),
                 }
             )
         rows.append({"label": row["label"], "run": row["run"], "name": row["name"], "cells": cells})

@@ -104,7 +104,7 @@ def test_rows_of_the_papers_stand_beside_the_runs_that_are_they(runs, tmp_path):
     assert "context: layer1" in context and '<td class="paper">0.811</td>' in context
     assert "layer1" not in common and '<td class="paper">0.795</td>' in common
     assert "plain: layer1" in table[table.index("Separate heads") :]
-    assert "PG2" in page and '<td class="paper">16.9</td>' in page
+    assert "PG2" in page and '<td class="paper">16.90</td>' in page
 
 
 def test_videos_of_other_tools_are_reported_without_a_run(runs, tmp_path):
