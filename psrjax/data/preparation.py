@@ -123,7 +123,7 @@ class Prepared:
     masks: UInt8[np.ndarray, "t h w"]
     joints: Float[np.ndarray, "t 26 3"]
     plate: UInt8[np.ndarray, "h w 3"] | None
-    times: Float[np.ndarray, "t"]
+    times: Float[np.ndarray, " t"]
     pieces: tuple[Piece, ...]
     report: dict[str, Any]
 
@@ -185,7 +185,7 @@ def prepare_clip(
             f"{clip.video}: no person found in any frame; cut the video to where one is to be "
             "seen, or give joints (--joints PATH)"
         )
-    filled = preparation_person.close_gaps(tracked, seen.times)
+    filled = preparation_person.guess_head_top(preparation_person.close_gaps(tracked, seen.times))
     boxes = preparation_crop.boxes(
         filled.joints, seen.masks, seen.times, seen.size,
         size=options.size, crop=options.crop, margin=options.margin,
@@ -384,7 +384,7 @@ def _plate(frames: np.ndarray, masks: np.ndarray, clip: Clip) -> dict[str, np.nd
     return recording_plates.clean_plate(np.asarray(frames[chosen]), person)
 
 
-def pieces(clip: Clip, times: Float[np.ndarray, "t"], options: Options) -> tuple[Piece, ...]:
+def pieces(clip: Clip, times: Float[np.ndarray, " t"], options: Options) -> tuple[Piece, ...]:
     """How a clip is cut: into pieces of `seconds`, or its end held out for the split "test".
 
     A rest shorter than half a piece belongs to the piece before it.

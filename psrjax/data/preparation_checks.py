@@ -34,7 +34,7 @@ class Facts:
 
     video: str
     size: tuple[int, int]
-    times: Float[np.ndarray, "t"]
+    times: Float[np.ndarray, " t"]
     joints: Float[np.ndarray, "t 26 3"]
     filled: Bool[np.ndarray, "t 26"]
     outside: int

@@ -16,7 +16,7 @@ OUTLIERS = 2.0  # percent of the frames that a window may pass over, on each sid
 def boxes(
     joints: Float[np.ndarray, "t 26 3"],
     masks: list[bytes],
-    times: Float[np.ndarray, "t"],
+    times: Float[np.ndarray, " t"],
     picture: tuple[int, int],
     *,
     size: tuple[int, int],

@@ -97,13 +97,13 @@ def natural(path: Path) -> tuple:
     return tuple(int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name))
 
 
-def rate(times: Float[np.ndarray, "t"]) -> float:
+def rate(times: Float[np.ndarray, " t"]) -> float:
     """Frames a second by the median step; 25 of a single frame."""
     steps = np.diff(times)
     return float(1.0 / np.median(steps)) if len(steps) else FOLDER_RATE
 
 
-def even(times: Float[np.ndarray, "t"]) -> bool:
+def even(times: Float[np.ndarray, " t"]) -> bool:
     """Whether the times are those of a constant rate, but for rounding."""
     if len(times) < 3:
         return True

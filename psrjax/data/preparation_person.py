@@ -15,6 +15,11 @@ OTHER = 0.4  # of the person's height from which somebody else counts
 GAP_SECONDS = 0.25  # the longest gap of a joint that is closed
 FILLED = 0.3  # the highest confidence of a joint that was not seen
 
+_NECK, _TOP = 1, 25
+# Ears, eyes, nose: how much farther from the neck (between the shoulders, at 0.82 of the height)
+# the top of the head is than they are, by an adult's proportions.
+_BEYOND_HEAD = {(17, 18): 1.6, (15, 16): 1.5, (0,): 1.8}
+
 
 @dataclass(frozen=True)
 class Person:
@@ -102,7 +107,7 @@ class Filled:
     filled: Bool[np.ndarray, "t 26"]
 
 
-def close_gaps(joints: Float[np.ndarray, "t 26 3"], times: Float[np.ndarray, "t"]) -> Filled:
+def close_gaps(joints: Float[np.ndarray, "t 26 3"], times: Float[np.ndarray, " t"]) -> Filled:
     """Joints missing for `GAP_SECONDS` at most, seen before and after, put on the straight way.
 
     Their confidence is `FILLED` times the lower of both ends'; all others stay missing.
@@ -121,4 +126,23 @@ def close_gaps(joints: Float[np.ndarray, "t 26 3"], times: Float[np.ndarray, "t"
             joints[inner, joint, :2] = ends[0, :2] + share[:, None] * (ends[1] - ends[0])[:2]
             joints[inner, joint, 2] = FILLED * ends[:, 2].min()
             filled[inner, joint] = True
+    return Filled(joints, filled)
+
+
+def guess_head_top(found: Filled) -> Filled:
+    """Puts the top of the head where it must be, for sources that do not know it (COCO, MediaPipe).
+
+    It lies on the line from the neck through what is seen of the head, as far beyond as an adult's
+    (`_BEYOND_HEAD`). Methods whose joints have a head top and no ears would else lack the head. It
+    is marked as filled in, with the confidence of what is.
+    """
+    joints, filled = found.joints.copy(), found.filled.copy()
+    neck = joints[:, _NECK]
+    for parts, ratio in _BEYOND_HEAD.items():
+        seen = (joints[:, parts, 2] > 0).all(1) & (neck[:, 2] > 0)
+        wanted = seen & (joints[:, _TOP, 2] == 0)
+        middle = joints[wanted][:, parts].mean(1)
+        joints[wanted, _TOP, :2] = neck[wanted, :2] + ratio * (middle - neck[wanted])[:, :2]
+        joints[wanted, _TOP, 2] = FILLED * np.minimum(middle[:, 2], neck[wanted, 2])
+        filled[wanted, _TOP] = True
     return Filled(joints, filled)

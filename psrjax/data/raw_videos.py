@@ -88,7 +88,7 @@ def frames_only(
     task: raw.Task,
     options: raw.Options,
     frames: UInt8[np.ndarray, "t h w 3"],
-    times: Float[np.ndarray, "t"],
+    times: Float[np.ndarray, " t"],
     box: tuple[int, int, int, int],
 ) -> Views:
     """The views of a clip of which there are frames alone."""

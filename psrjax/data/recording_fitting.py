@@ -46,7 +46,7 @@ class Fit:
     joints: Float[np.ndarray, "t 26 3"]
     confidence: Float[np.ndarray, "t 26"]
     filled: Bool[np.ndarray, "t 26"]
-    lengths: Float[np.ndarray, "bones"]
+    lengths: Float[np.ndarray, " bones"]
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def _nearest_kept(joint: int, never: np.ndarray) -> int:
 
 def bone_lengths(
     points: Float[np.ndarray, "t 26 3"], filled: Bool[np.ndarray, "t 26"]
-) -> Float[np.ndarray, "bones"]:
+) -> Float[np.ndarray, " bones"]:
     """Median lengths of `BONES` over the frames where both ends were seen, left = right."""
     ends = np.asarray(BONES)
     lengths = np.linalg.norm(points[:, ends[:, 0]] - points[:, ends[:, 1]], axis=-1)
@@ -239,7 +239,7 @@ def fit_errors(
     return np.where(joints[..., 2] > SEEN, errors, np.nan)
 
 
-def height(lengths: Float[np.ndarray, "bones"]) -> float:
+def height(lengths: Float[np.ndarray, " bones"]) -> float:
     """How tall a person of these bone lengths stands, metres: leg, trunk, head, heel to sole."""
     by_bone = dict(zip(BONES, lengths))
     return float(sum(by_bone[bone] for bone in ((9, 10), (10, 11), (1, 8), (1, 25))) + 0.08)

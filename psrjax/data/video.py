@@ -40,7 +40,7 @@ class Video:
     """A whole video in memory."""
 
     frames: UInt8[np.ndarray, "t h w 3"]
-    times: Float[np.ndarray, "t"]
+    times: Float[np.ndarray, " t"]
 
     @property
     def fps(self) -> float:
@@ -115,7 +115,7 @@ def write(
     frames: Iterable[UInt8[np.ndarray, "h w 3"]],
     *,
     fps: float = 25.0,
-    times: Float[np.ndarray, "t"] | None = None,
+    times: Float[np.ndarray, " t"] | None = None,
     lossless: bool = False,
     audio: str | os.PathLike = "",
     comment: str = "",

@@ -65,7 +65,7 @@ def blurred_half(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
     return total / (rows[:, None] * columns)[:, :, None]
 
 
-def _pixels_of_three(size: int) -> Float[np.ndarray, "n"]:
+def _pixels_of_three(size: int) -> Float[np.ndarray, " n"]:
     """How many of the three pixels around every other one lie inside; XLA would count for long."""
     centres = np.arange(0, size, 2)
     inside = np.minimum(centres + 1, size - 1) - np.maximum(centres - 1, 0) + 1

@@ -131,7 +131,7 @@ def _bend(rays: np.ndarray, distortion: np.ndarray) -> dict[str, np.ndarray]:
 
 def triangulate(
     pixels: Float[np.ndarray, "n *s 2"],
-    confidences: Float[np.ndarray, "n *s"],
+    confidences: Float[np.ndarray, " n *s"],
     cameras: Sequence[Camera],
     *,
     minimum: float = 0.1,

@@ -12,7 +12,7 @@ _NOSE, _RIGHT_EAR, _LEFT_EAR = (pose.NAMES.index(n) for n in ("nose", "right ear
 
 def locate(
     joints: Float[Array, "b 26 3"], *, height: int, width: int, size: int
-) -> tuple[Int[Array, "b 2"], Bool[Array, "b"]]:
+) -> tuple[Int[Array, "b 2"], Bool[Array, " b"]]:
     """(top and left of a square of `size` pixels around the head, whether there is a head).
 
     Its centre is the nose, else the middle of both ears, else the ear that is seen (Chan et al.'s

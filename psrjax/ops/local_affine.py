@@ -144,7 +144,7 @@ def upsample(image: Float[Array, "b h w c"], factor: int) -> Float[Array, "b h2 
     return _by_rows(image, *(_corner_rows(size, size * factor) for size in sizes))
 
 
-def gaussian_taps(factor: int) -> Float[np.ndarray, "n"]:
+def gaussian_taps(factor: int) -> Float[np.ndarray, " n"]:
     """The weights of `downsample`'s Gaussian along one axis; they sum to 1."""
     deviation = (factor - 1) / 2
     reach = round(4 * deviation)

@@ -71,7 +71,7 @@ def normalize(
     return moved
 
 
-def track(joints: Float[np.ndarray, "t 26 3"], rule: str, what: str) -> Float[np.ndarray, "t"]:
+def track(joints: Float[np.ndarray, "t 26 3"], rule: str, what: str) -> Float[np.ndarray, " t"]:
     """The y of the head or of the ankles in each frame; linear in between where it is not seen.
 
     Raises:
@@ -94,7 +94,7 @@ def track(joints: Float[np.ndarray, "t 26 3"], rule: str, what: str) -> Float[np
     return np.interp(np.arange(len(joints)), known, heights[known])
 
 
-def span(heights: Float[np.ndarray, "t"]) -> Span:
+def span(heights: Float[np.ndarray, " t"]) -> Span:
     """The range of a track."""
     return Span(float(heights.min()), float(heights.max()), float(heights.mean()))
 
@@ -124,7 +124,7 @@ def check_same_joints(
         )
 
 
-def _smoothed(heights: Float[np.ndarray, "t"]) -> Float[np.ndarray, "t"]:
+def _smoothed(heights: Float[np.ndarray, " t"]) -> Float[np.ndarray, " t"]:
     """Means over the frames around each; the first and the last frame stand for those outside."""
     padded = np.pad(heights, _SMOOTH, mode="edge")
     window = np.ones(2 * _SMOOTH + 1) / (2 * _SMOOTH + 1)

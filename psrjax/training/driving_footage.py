@@ -50,7 +50,7 @@ class Footage(abc.ABC):
     """
 
     name: str
-    times: Float[np.ndarray, "t"]
+    times: Float[np.ndarray, " t"]
     audio: str = ""
 
     @property

@@ -96,7 +96,7 @@ class Films:
         self,
         output: str | os.PathLike,
         source: UInt8[np.ndarray, "k h w 3"],
-        times: Float[np.ndarray, "t"],
+        times: Float[np.ndarray, " t"],
         *,
         audio: str = "",
     ):
