@@ -43,9 +43,9 @@ def scene(person, action, seed=5):
 
 def _paint(faces, model, number):
     """A body in the colours of its parts before a wall of soft blobs."""
-    generator = np.random.default_rng(number)
-    colours = generator.integers(120, 256, (25, 3), np.uint8)
-    wall = cv2.resize(generator.integers(0, 110, (9, 16, 3), np.uint8), SIZE[::-1])
+    colours = np.random.default_rng(7).integers(120, 256, (25, 3), np.uint8)
+    blobs = np.random.default_rng(number).integers(0, 110, (9, 16, 3), np.uint8)
+    wall = cv2.resize(blobs, SIZE[::-1])
     return np.where(faces[..., None] >= 0, colours[model.face_part[faces]], wall)
 
 

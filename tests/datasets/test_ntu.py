@@ -144,6 +144,18 @@ def test_sides_are_those_that_the_pictures_show(folder, clips):
         assert (part == found)[both].mean() > 0.7
 
 
+def test_one_view_tells_another_its_colours(clips):
+    """The prior is the target's picture where the source has seen the body."""
+    streams = clips[TRAIN_1]["cam2"].streams
+    for source in ("cam1", "cam3"):
+        seen = streams["visibility"][source] == 1
+        seen &= streams["mask"] > 250
+        off = streams["prior"][source].astype(int) - streams["frames"]
+        bright = streams["frames"][seen].mean()
+        assert np.abs(off)[seen].mean() < 0.15 * bright
+        assert (np.abs(off).max(-1) < 30)[seen].mean() > 0.6
+
+
 def test_cameras_stand_in_one_room(folder, clips):
     truth = folder[1][TRAIN_1]["cameras"]
     found = {name: view.camera for name, view in clips[TRAIN_1].items()}
