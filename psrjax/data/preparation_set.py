@@ -32,7 +32,7 @@ from psrjax.data.preparation import MEDIAPIPE, Clip, Options
 from psrjax.data.source import Source
 from psrjax.errors import UserError
 
-VERSION = 1  # of what is prepared: raise it and every clip is prepared anew
+VERSION = 2  # of what is prepared: raise it and every clip is prepared anew
 KIND = "videos"  # `kind` in the facts of a data set that was made here
 SUMMARY = "prepare.json"
 PREVIEWS = "previews"

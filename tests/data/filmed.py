@@ -41,7 +41,7 @@ def person(x, y, swing, tall=TALL):
         (-1, (2, 3, 4, 9, 10, 11, 15, 17, 22, 23, 24)),
         (1, (5, 6, 7, 12, 13, 14, 16, 18, 19, 20, 21)),
     ):
-        put(eye, side * 0.02, 0.92), put(ear, side * 0.04, 0.91)
+        put(eye, side * 0.02, 0.94), put(ear, side * 0.04, 0.93)
         put(shoulder, side * 0.11, 0.82), put(hip, side * 0.065, 0.52)
         angle = side * swing
         put(elbow, side * 0.11 + 0.17 * np.sin(angle), 0.82 - 0.17 * np.cos(angle))

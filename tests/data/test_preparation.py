@@ -56,7 +56,8 @@ def test_joints_lie_where_they_were_filmed(film, prepared):
     expected = (film.joints[..., :2] + 0.5 - [left, top]) * [64 / width, 64 / height] - 0.5
     known = list(range(25))  # BODY_25 has no head top
     np.testing.assert_allclose(places[:, known], expected[:, known], atol=1e-3)
-    assert not prepared.joints[:, 25].any()
+    assert np.abs(places[:, 25] - expected[:, 25]).max() < 0.03 * filmed.TALL  # guessed
+    assert (prepared.joints[:, 25, 2] <= 0.3).all() and prepared.report["filled"]["head top"]
 
 
 def test_masks_are_the_person(film, prepared):

@@ -77,6 +77,28 @@ def test_long_gaps_and_open_ends_stay_missing():
     assert not filled.filled.any()
 
 
+@pytest.mark.parametrize("unseen", [(), (17,), (15, 17), (0, 15, 16, 17)])
+def test_the_top_of_the_head_is_guessed_by_what_is_seen_of_it(unseen):
+    joints = np.stack(frames(4, x=60.0))
+    truth = joints[:, 25, :2].copy()
+    joints[:, [25, *unseen]] = 0.0
+    guessed = preparation_person.guess_head_top(
+        preparation_person.Filled(joints, np.zeros((4, 26), bool))
+    )
+    if len(unseen) == 4:
+        assert not guessed.joints[:, 25].any() and not guessed.filled.any()
+        return
+    assert np.abs(guessed.joints[:, 25, :2] - truth).max() < 0.06 * filmed.TALL
+    assert guessed.filled[:, 25].all() and (guessed.joints[:, 25, 2] <= 0.3).all()
+    np.testing.assert_array_equal(guessed.joints[:, :25], joints[:, :25])
+
+
+def test_a_seen_top_of_the_head_stays():
+    joints = np.stack(frames(4))
+    before = preparation_person.Filled(joints, np.zeros((4, 26), bool))
+    np.testing.assert_array_equal(preparation_person.guess_head_top(before).joints, joints)
+
+
 def test_joints_outside_the_picture_or_not_numbers_are_missing():
     joints = filmed.person(40, 90, 0.1).astype(np.float32)[None]
     joints[0, 4, 0] = -3.0
