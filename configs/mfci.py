@@ -102,6 +102,7 @@ PRESETS = {
         "method.blocks": 1,
         "method.fusion": "rb6",
         "method.critic_width": 4,
+        "method.critic_layers": 1,
         "data.world": {
             "size": (32, 32),
             "rooms": 2,
@@ -153,6 +154,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "frame_critic": True,
             "critic_kind": "res6",
             "critic_width": 64,
+            "critic_layers": 3,
             "width": 64,
             "halvings": 5,
             "blocks": 6,

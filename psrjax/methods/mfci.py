@@ -39,6 +39,7 @@ class Method(Base):
       frame_critic: whether D_I (Eq. 1) judges frames.
       critic_kind: "res6" or "patch", see `range_critics`.
       critic_width: channels of every critic's first layer.
+      critic_layers: strided layers of the "patch" critics.
       width: C, channels of the features.
       halvings: of the single-frame model's U-Nets.
       blocks: residual blocks of the fusion.
@@ -59,6 +60,7 @@ class Method(Base):
     frame_critic: bool = True
     critic_kind: str = "res6"
     critic_width: int = 64
+    critic_layers: int = 3
     width: int = 64
     halvings: int = 5
     blocks: int = 6
@@ -97,13 +99,14 @@ class Method(Base):
             remat=self.remat,
             **common,
         )
+        judge = {**common, "strided": self.critic_layers}
         if self.frame_critic:
             self.image_critic = range_critics.make_critic(
-                self.critic_kind, self.critic_width, name="image_critic", **common
+                self.critic_kind, self.critic_width, name="image_critic", **judge
             )
         if self.ranges:
             self.video_critic = range_critics.RangeCritics(
-                self.ranges, self.critic_kind, self.critic_width, **common
+                self.ranges, self.critic_kind, self.critic_width, **judge
             )
 
     @property

@@ -80,6 +80,7 @@ class RangeCritics(nn.Module):
       ranges: the n; each at least 2.
       kind: "res6" (`ResidualCritic`) or "patch" (vid2vid's `MultiScaleCritic`).
       width: channels of each critic's first layer.
+      strided: strided layers of the "patch" critics.
       dtype: compute type; logits are float32.
       impl: see `psrjax.ops.conv`.
     """
@@ -87,6 +88,7 @@ class RangeCritics(nn.Module):
     ranges: tuple[int, ...] = (3, 5, 7)
     kind: str = "res6"
     width: int = 64
+    strided: int = 3
     dtype: DTypeLike = jnp.float32
     impl: str = "auto"
 
@@ -104,16 +106,17 @@ class RangeCritics(nn.Module):
         Raises:
           UserError: for a range that is longer than the video, or an unknown kind.
         """
+        options = {"strided": self.strided, "dtype": self.dtype, "impl": self.impl}
         return {
-            f"range{n}": make_critic(
-                self.kind, self.width, dtype=self.dtype, impl=self.impl, name=f"range{n}"
-            )(windows(video, flow, n), train)
+            f"range{n}": make_critic(self.kind, self.width, name=f"range{n}", **options)(
+                windows(video, flow, n), train
+            )
             for n in self.ranges
         }
 
 
 def make_critic(
-    kind: str, width: int, *, dtype: DTypeLike, impl: str, name: str
+    kind: str, width: int, *, strided: int, dtype: DTypeLike, impl: str, name: str
 ) -> ResidualCritic | picture_critics.MultiScaleCritic:
     """A critic of frames, or of frames side by side, called as `critic(x, train)`.
 
@@ -124,7 +127,7 @@ def make_critic(
         return ResidualCritic(width, dtype=dtype, impl=impl, name=name)
     if kind == "patch":
         return picture_critics.MultiScaleCritic(
-            scales=2, width=width, dtype=dtype, impl=impl, name=name
+            scales=2, width=width, strided=strided, dtype=dtype, impl=impl, name=name
         )
     raise UserError(f"config.method.critic_kind: no {kind!r}; there are {', '.join(KINDS)}")
 
