@@ -81,6 +81,7 @@ class RawSet:
       name: of the data set.
       defaults: options where the user chose none.
       crops: the values of `Options.crop` that make sense.
+      uses: the names of the options that mean something to it.
       find: (folder, options) -> `Found`; opens no video.
       streams: options -> the streams of every clip.
       views: (task, options) -> the views of one clip and split, in order: the work on one clip.
@@ -90,6 +91,7 @@ class RawSet:
     name: str
     defaults: Options
     crops: tuple[str, ...]
+    uses: tuple[str, ...]
     find: Callable[[Path, Options], Found]
     streams: Callable[[Options], tuple[str, ...]]
     views: Callable[[Task, Options], Iterator[tuple[str, codec.ClipView]]]
@@ -111,7 +113,7 @@ def complete(raw: RawSet, options: Options) -> Options:
     """The options with the set's defaults where the user chose none.
 
     Raises:
-      UserError: for a crop that the set does not know.
+      UserError: for an option or a crop that the set does not know.
     """
     empty = NOTHING_CHOSEN
     chosen = {
@@ -119,6 +121,11 @@ def complete(raw: RawSet, options: Options) -> Options:
         for name in options.__dataclass_fields__
         if getattr(options, name) != getattr(empty, name)
     }
+    unknown = next((option for option in chosen if option not in raw.uses), None)
+    if unknown:
+        raise UserError(
+            f"--{unknown} means nothing to {raw.name}, which knows {', '.join(raw.uses)}"
+        )
     result = replace(raw.defaults, **chosen)
     if result.crop not in raw.crops:
         raise UserError(f"--crop {result.crop}: {raw.name} knows {', '.join(raw.crops)}")

@@ -21,7 +21,7 @@ _PAIRS = {"distance", "source", "driving", "frame"}
 
 def find(root: Path, options: raw.Options) -> raw.Found:
     """The clips of a folder, by its splits, its lists, or at random four to one."""
-    del options
+    raw_videos.check_crop(options)
     lists = {split: _list(root, split) for split in ("train", "test")}
     if (root / "train").is_dir() and (root / "test").is_dir():
         splits = {split: _clips(root / split) for split in ("train", "test")}
@@ -113,6 +113,7 @@ SET = raw.RawSet(
     # INTERnet: every frame resized to 512 x 512, whatever its shape.
     defaults=raw.Options(size=(512, 512), crop="squeeze", joints=raw_videos.NO_JOINTS),
     crops=("squeeze", "whole", "fixed", "follow"),
+    uses=("size", "crop", "margin", "joints", "fps", "seconds"),
     find=find,
     streams=raw_videos.streams,
     views=views,

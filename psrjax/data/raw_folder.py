@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -19,6 +20,7 @@ def find(root: Path, options: raw.Options) -> raw.Found:
 
     A name before the first `#` is the video's that a clip was cut from: all of it goes one way.
     """
+    raw_videos.check_crop(options)
     videos = raw_videos.listed(root)
     origins = {video: _origin(video) for video in videos}
     splits, notes = _by_lists(root, origins), []
@@ -85,8 +87,6 @@ def by_hash(counts: dict[Path, float], origins: dict[Path, str]) -> dict[Path, s
     total = sum(counts.values())
     splits: dict[Path, str] = {}
     for split, share in SHARES.items():
-        if len(order) < (2 if split == "test" else 3) - (split != "test" and bool(splits)):
-            continue
         held = 0.0
         while order[1:] and (not held or held + _count(groups[order[0]], counts) <= share * total):
             name = order.pop(0)
@@ -110,8 +110,6 @@ def views(task: raw.Task, options: raw.Options) -> raw_videos.Views:
 
 def defaulted(options: raw.Options) -> raw.Options:
     """With MediaPipe where no joints are named; those beside a video come first."""
-    from dataclasses import replace
-
     return options if options.joints else replace(options, joints=preparation.MEDIAPIPE)
 
 
@@ -119,6 +117,7 @@ SET = raw.RawSet(
     name="video_folder",
     defaults=raw.Options(size=(256, 256), crop="follow", seconds=SECONDS),
     crops=("squeeze", "whole", "fixed", "follow"),
+    uses=("size", "crop", "margin", "joints", "fps", "seconds"),
     find=find,
     streams=raw_videos.streams,
     views=views,

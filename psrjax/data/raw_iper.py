@@ -79,7 +79,7 @@ def views(task: raw.Task, options: raw.Options) -> raw_videos.Views:
     Raises:
       UserError: naming the file: damaged, of another number of frames.
     """
-    if not options.fps and Path(task.files["video"]).is_dir():
+    if Path(task.files["video"]).is_dir():
         options = dataclasses.replace(options, fps=_RATE)
     if "smpl" not in task.files or options.joints:
         given = options if options.joints else dataclasses.replace(options, joints="mediapipe")
@@ -169,6 +169,7 @@ SET = raw.RawSet(
     name="iper",
     defaults=raw.Options(size=(256, 256), crop="whole"),
     crops=("whole", "fixed"),
+    uses=("size", "crop", "margin", "joints", "smpl"),
     find=find,
     streams=streams,
     views=views,

@@ -277,6 +277,7 @@ SET = raw.RawSet(
     # GTNet, from which PSR-Net's numbers come: 128 x 128, the shape of the picture not kept.
     defaults=raw.Options(size=(128, 128), crop="squeeze"),
     crops=("squeeze", "fixed"),
+    uses=("size", "crop", "margin", "smpl", "smpl_parameters"),
     find=find,
     streams=streams,
     views=views,

@@ -73,6 +73,7 @@ SET = raw.RawSet(
     # HPT: the largest square in the middle, 256 x 256.
     defaults=raw.Options(size=(256, 256), crop="whole"),
     crops=("whole", "fixed"),
+    uses=("size", "crop", "margin", "joints", "fps"),
     find=find,
     streams=streams,
     views=views,

@@ -6,6 +6,7 @@ find their own key points. Masks, clean plates and IUV that lie beside the frame
 
 import dataclasses
 import functools
+import glob
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -64,6 +65,20 @@ def joints_beside(video: Path) -> dict[str, str]:
     if (video.parent / f"{video.stem}_{0:012d}_keypoints.json").is_file():
         return {"joints_among": str(video.parent)}
     return {}
+
+
+def check_crop(options: raw.Options) -> None:
+    """Raises UserError for a crop that needs joints where there are none, or has none for them."""
+    if options.joints == NO_JOINTS and options.crop not in ("squeeze", "whole"):
+        raise UserError(
+            f"--crop {options.crop} needs joints, which --joints none leaves out: --crop squeeze or "
+            "whole"
+        )
+    if options.joints != NO_JOINTS and options.crop == "squeeze":
+        raise UserError(
+            "--crop squeeze is for frames without joints (--joints none): with joints --crop whole, "
+            "fixed or follow"
+        )
 
 
 def plain(task: raw.Task, options: raw.Options) -> Views:
@@ -129,7 +144,7 @@ def _whole(picture: tuple[int, int], options: raw.Options) -> tuple[int, int, in
 def _how(task: raw.Task, options: raw.Options) -> preparation.Options:
     return preparation.Options(
         size=options.size,
-        crop=options.crop if options.crop in preparation.CROPS else "whole",
+        crop="whole" if options.crop == "squeeze" else options.crop,
         margin=options.margin,
         fps=options.fps,
         seconds=options.seconds,
@@ -184,7 +199,7 @@ def _chosen(folder: Path, video: Path, scratch: str) -> str:
     chosen = Path(scratch) / f"{video.stem}_json"
     chosen.mkdir()
     digits = "[0-9]" * 12
-    for path in folder.glob(f"{video.stem.replace('[', '[[]')}_{digits}_keypoints.json"):
+    for path in folder.glob(f"{glob.escape(video.stem)}_{digits}_keypoints.json"):
         (chosen / path.name).symlink_to(path.resolve())
     return str(chosen)
 

@@ -127,6 +127,14 @@ def test_unknown_sets_crops_and_folders_are_refused(folder, tmp_path):
         raw.get("kinetics")
     with pytest.raises(UserError, match="--crop follow: ntu_rgbd knows squeeze, fixed"):
         raw.complete(raw.get("ntu_rgbd"), raw.Options(crop="follow"))
+    with pytest.raises(UserError, match="--seconds means nothing to ntu_rgbd"):
+        raw.complete(raw.get("ntu_rgbd"), raw.Options(seconds=10.0))
+    for name, options in (
+        ("dance_fashion", raw.Options(joints="mediapipe")),
+        ("video_folder", raw.Options(joints="none")),
+    ):
+        with pytest.raises(UserError, match="--crop .* joints"):
+            raw_build.build(name, folder, tmp_path / "set", options)
     with pytest.raises(UserError, match="no such folder of iper"):
         raw_build.build("iper", tmp_path / "none", tmp_path / "set")
     with pytest.raises(UserError, match="no clip of ntu_rgbd.*datasets/ntu_rgbd/README.md"):
