@@ -153,7 +153,7 @@ def prepare(config: Any, options: Options) -> Subject:
     weights = {name: jax.device_put(_pretrained(name)) for name in method.pretrained}
     sizes, window_sizes = options.training_sizes(config), options.window_sizes(config)
     batch = jax.device_put(random_batch(method.reads, sizes))
-    window = jax.device_put(random_batch(method.reads, window_sizes))
+    window = jax.device_put(random_batch(method.synthesis_reads, window_sizes))
     init = jax.jit(
         lambda seed: states.init_state(method, optimizers, sizes, seed, ema=config.ema > 0)
     )
@@ -196,7 +196,7 @@ def prepare(config: Any, options: Options) -> Subject:
         programs=programs,
         carry=carry,
         forward_flops=flops.count_forward(forward, variables, window),
-        flops={**totals, "step": flops.count_step(step, method.turns, *training)},
+        flops={**totals, "step": flops.count_step(step, *training)},
     )
 
 

@@ -4,11 +4,15 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
+from unittest import mock
 
 import flax.linen as nn
 import jax
 
 from psrjax.nn import layers
+from psrjax.ops import conv as conv_ops
+
+_LAYERS = (layers.Conv, layers.ConvTranspose, layers.SpectralConv)
 
 
 def convolution_flops(
@@ -30,67 +34,67 @@ def convolution_flops(
 
 def count_forward(forward: Callable, *arguments: Any) -> dict[str, int]:
     """{path of the layer: FLOPs} of the convolutions of one call; nothing is computed."""
-    return _count({}, forward, arguments).forward
+    found: dict[str, int] = {}
+
+    def note(call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
+        made, module = call(*args, **kwargs), context.module
+        if isinstance(module, _LAYERS) and context.method_name == "__call__":
+            path = "/".join(module.path)
+            elements = math.prod(module.taps) * args[0].shape[-1] * module.features
+            found[path] = found.get(path, 0) + _flops(elements, args[0], made)
+        return made
+
+    with nn.intercept_methods(note):
+        _trace(forward, arguments)
+    return found
 
 
-def count_step(step: Callable, turns: dict[str, tuple[str, ...]], *arguments: Any) -> int:
-    """FLOPs of the convolutions of one training step, gradients included; nothing is computed.
+def count_step(step: Callable, *arguments: Any) -> int:
+    """FLOPs of all convolutions of a training step, gradients included; nothing is computed.
 
-    The gradient of a kernel is counted where the turn trains its net, and the gradient of an input
-    where it is asked for: not into data, and not through frozen nets. Norms, losses and the
-    optimizer are left out (around 1 % here).
+    Those of frozen networks that are no layers (VGG, I3D) are among them. The gradients of an input
+    and of a kernel are counted where they are asked for: not into data, nor for frozen nets. Norms,
+    losses, resampling and the optimizer are left out (around 1 % here); products of attention too.
 
     Args:
       step: see `psrjax.training.step.make_step`.
-      turns: the method's.
       *arguments: the step's.
     """
-    counter = _count(turns, step, arguments)
-    return sum(counter.forward.values()) + counter.kernel_gradients + counter.input_gradients
+    total = 0
+
+    def counted(convolve: Callable) -> Callable:
+        def note(x: jax.Array, kernel: jax.Array, **options: Any) -> jax.Array:
+            flops: list[int] = []
+
+            def add() -> None:
+                nonlocal total
+                total += flops[0]
+
+            y = convolve(_noted(add, x), _noted(add, kernel), **options)
+            flops.append(_flops(kernel.size, x, y))
+            add()
+            return y
+
+        return note
+
+    # Every convolution goes through these two; nothing else sees them all with their gradients.
+    with (
+        mock.patch.object(conv_ops, "conv", counted(conv_ops.conv)),
+        mock.patch.object(conv_ops, "conv_transpose", counted(conv_ops.conv_transpose)),
+    ):
+        _trace(step, arguments)
+    return total
 
 
-def _count(turns: dict[str, tuple[str, ...]], function: Callable, arguments: tuple) -> "_Counter":
-    counter = _Counter(turns)
-    with nn.intercept_methods(counter):  # a new function, because JAX remembers traces of old ones
-        jax.eval_shape(lambda *arguments: function(*arguments), *arguments)
-    return counter
+def _trace(function: Callable, arguments: tuple) -> None:
+    # A new function, because JAX remembers traces of old ones.
+    jax.eval_shape(lambda *arguments: function(*arguments), *arguments)
 
 
-class _Counter:
-    """An interceptor of linen's method calls."""
-
-    def __init__(self, turns: dict[str, tuple[str, ...]]):
-        self.turns = turns
-        self.trained: tuple[str, ...] = ()
-        self.forward: dict[str, int] = {}
-        self.kernel_gradients = 0
-        self.input_gradients = 0
-
-    def __call__(self, call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
-        module = context.module
-        if context.method_name == "loss":
-            self.trained = self.turns[args[0]]
-        is_convolution = isinstance(module, layers.Conv | layers.ConvTranspose)
-        if not is_convolution or context.method_name != "__call__":
-            return call(*args, **kwargs)
-        x = args[0]
-        marker: list[int] = []
-        y = call(_noted(functools.partial(self._input_gradient, marker), x), **kwargs)
-        flops = convolution_flops(
-            math.prod(module.taps) * x.shape[-1] * module.features,
-            samples=x.shape[0],
-            inputs=x.shape[1:-1],
-            outputs=y.shape[1:-1],
-        )
-        marker.append(flops)
-        path = "/".join(module.path)
-        self.forward[path] = self.forward.get(path, 0) + flops
-        if module.path[0] in self.trained:
-            self.kernel_gradients += flops
-        return y
-
-    def _input_gradient(self, marker: list[int]) -> None:
-        self.input_gradients += marker[0]
+def _flops(kernel_elements: int, x: jax.Array, y: jax.Array) -> int:
+    return convolution_flops(
+        kernel_elements, samples=x.shape[0], inputs=x.shape[1:-1], outputs=y.shape[1:-1]
+    )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

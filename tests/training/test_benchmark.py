@@ -17,7 +17,7 @@ import pytest
 
 from psrjax import config as config_lib
 from psrjax.data import spec
-from psrjax.nn import layers
+from psrjax.nn import layers, vgg
 from psrjax.training import benchmark, benchmark_flops, benchmark_table, benchmark_timing
 
 BARE = ("jax", "flax", "optax", "numpy", "ml_collections", "jaxtyping")
@@ -51,6 +51,22 @@ class Maker(nn.Module):
         return x
 
 
+def test_a_network_of_plain_functions_is_counted_too():
+    weights = {
+        name: {part: jnp.zeros(shape) for part, shape in parts.items()}
+        for name, parts in vgg.shapes().items()
+    }
+
+    def step(weights, image):
+        return jax.grad(lambda image: vgg.features(weights, image, ["relu1_2"])["relu1_2"].sum())(
+            image
+        )
+
+    products = 16 * 16 * (9 * 3 * 64 + 9 * 64 * 64)
+    # Forward and the gradient of each input, the image's included; its weights are constants.
+    assert benchmark_flops.count_step(step, weights, jnp.zeros((1, 16, 16, 3))) == 4 * products
+
+
 class Game(nn.Module):
     """Two nets of pointwise convolutions: `maker` is trained, and `judge` only asked."""
 
@@ -81,7 +97,7 @@ def test_a_step_counts_the_gradients_that_are_asked_for_and_no_others():
     forward = first + second + judge
     kernel_gradients = first + second  # the judge is not trained
     input_gradients = second + judge  # the first layer reads data
-    count = benchmark_flops.count_step(step, {"only": ("maker",)}, params, x)
+    count = benchmark_flops.count_step(step, params, x)
     assert count == 2 * 36 * (forward + kernel_gradients + input_gradients)
     calls = benchmark_flops.count_forward(lambda p, x: game.apply({"params": p}, x), params, x)
     assert sum(calls.values()) == 2 * 36 * forward
