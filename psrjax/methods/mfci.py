@@ -141,7 +141,10 @@ class Method(Base):
         return {"vgg19": ("vgg19",), "random": ("vgg19:random",)}.get(self.perceptual, ())
 
     def __call__(self, batch: Batch) -> None:
-        """Runs every net once, for initialisation."""
+        """Runs every net once, for initialisation: the single-frame model's last layers too."""
+        if self.stage == "joint":
+            joints = batch["source_joints"][:, 0]
+            self.single(batch["source"][:, 0], joints, batch["target_joints"])
         self._judge(self._made(batch, train=True)["video"], batch)
 
     def inherit(self, variables: Mapping) -> Mapping:
