@@ -5,7 +5,13 @@ from collections.abc import Sequence
 from absl import flags
 
 from psrjax.errors import UserError
-from psrjax.training import checkpoint, evaluation, evaluation_folders, scores
+from psrjax.training import (
+    checkpoint,
+    evaluation,
+    evaluation_folders,
+    evaluation_measures,
+    scores,
+)
 
 _WORKDIR = flags.DEFINE_string("workdir", "", "the run's directory")
 _STAGE = flags.DEFINE_string("stage", "", "a stage of the run; by default the last finished one")
@@ -18,7 +24,7 @@ _WINDOWS = flags.DEFINE_enum(
     "of each clip and pair of views: the central one, all of them, or all in a row",
 )
 _METRICS = flags.DEFINE_list(
-    "metrics", [], "further ones: e_temp, warping_error (both need stored flow), flicker"
+    "metrics", [], f"further ones, of whole clips: {', '.join(evaluation_measures.MEASURES)}"
 )
 _LIMIT = flags.DEFINE_integer("limit", 0, "windows to score; 0 is all", lower_bound=0)
 _REAL = flags.DEFINE_string("real", "", "instead of a run: a folder of true videos")
@@ -61,6 +67,10 @@ def _run() -> tuple[evaluation.Evaluation, str]:
 
 def _videos() -> tuple[evaluation.Evaluation, str]:
     found = evaluation_folders.evaluate(
-        _REAL.value, _FAKE.value, masks=_MASKS.value, show_progress=True
+        _REAL.value,
+        _FAKE.value,
+        masks=_MASKS.value,
+        metrics=_METRICS.value,
+        show_progress=True,
     )
     return found, f"{found.rows[0]['about']['clips']} clips"

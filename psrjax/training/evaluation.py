@@ -282,7 +282,7 @@ class _Ledger:
         if self._clips:
             kinds = {name: kind for kind, names in found.items() for name in names}
             skip = first if joins else 0
-            fresh = {name: videos[name][skip:] for name in kinds}
+            fresh = {name: videos[name][skip:] for name in kinds} | {"": videos[TRUTH][skip:]}
             self._clips.add(window, pair, kinds, fresh, mask[skip:], joins=joins)
 
     def finish(self) -> list[score_statistics.Scored]:

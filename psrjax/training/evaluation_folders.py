@@ -16,7 +16,13 @@ import psrjax
 from psrjax.data import video
 from psrjax.errors import UserError
 from psrjax.metrics import image
-from psrjax.training import evaluation, evaluation_pictures, score_statistics, scores
+from psrjax.training import (
+    evaluation,
+    evaluation_measures,
+    evaluation_pictures,
+    score_statistics,
+    scores,
+)
 
 VIDEOS = (".mp4", ".mov", ".m4v", ".mkv", ".avi", ".webm")
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
@@ -29,6 +35,7 @@ def evaluate(
     fakes: Sequence[str | os.PathLike],
     *,
     masks: str | os.PathLike = "",
+    metrics: Sequence[str] = (),
     show_progress: bool = False,
 ) -> evaluation.Evaluation:
     """Scores each folder of `fakes` against `real`, clip by clip and frame by frame.
@@ -41,6 +48,8 @@ def evaluate(
       fakes: folders of made ones; a row of the results is named after each.
       masks: a folder of the people's masks (half of white or more is the person), for the masked
         metrics; without it there are none.
+      metrics: further ones, of whole clips: of `evaluation_measures.MEASURES` those that need
+        nothing but frames (and masks). With them a clip is held in memory.
       show_progress: whether to show a progress bar.
 
     Returns:
@@ -48,8 +57,9 @@ def evaluate(
 
     Raises:
       UserError: naming the files, if a clip is missing on either side, or is of another length or
-        size; if a file cannot be read.
+        size; if a file cannot be read; for a metric that these videos cannot have.
     """
+    _check_metrics(metrics, masked=bool(masks))
     wanted = find(real)
     names = [Path(os.path.abspath(fake)).name for fake in fakes]
     taken = [*names, evaluation.TRUTH]
@@ -67,10 +77,14 @@ def evaluate(
         streams |= {"mask": person[clip]} if masks else {}
         if name != gallery.result:
             gallery = evaluation_pictures.Gallery()
+        pieces = []
         for start, frames in _chunks(streams):
             entry = _score(name, clip, start, frames, masked=bool(masks))
             scored.append(entry)
             _show(gallery, entry, frames)
+            pieces += [frames] if metrics else []
+        if metrics:
+            scored.append(_score_whole(name, clip, pieces, metrics))
     about |= {"psrjax": psrjax.__version__, "masks": os.fspath(masks), "split": ""}
     return evaluation.Evaluation(score_statistics.rows(scored, about), [], scored, gallery)
 
@@ -173,6 +187,33 @@ def _score(
         found = _unmasked(*full)
     metrics = {m: np.asarray(found[m])[:count] for m in evaluation.METRICS if m in found}
     return score_statistics.Scored(scores.STEP, name, score_statistics.ALL, clip, start, metrics)
+
+
+def _check_metrics(metrics: Sequence[str], *, masked: bool) -> None:
+    for metric in metrics:
+        if reason := evaluation_measures.obstacle(metric, 0, 0):
+            raise UserError(f"--metrics: {reason}")
+        if evaluation_measures.MEASURES[metric].reads:
+            raise UserError(f"--metrics: {metric} needs stored flow: evaluate a run (--workdir)")
+        if metric == "flicker" and not masked:
+            raise UserError("--metrics: flicker is of what is not the person: give --masks")
+
+
+def _score_whole(
+    name: str, clip: str, pieces: Sequence[Mapping[str, np.ndarray]], metrics: Sequence[str]
+) -> score_statistics.Scored:
+    """The metrics of a whole clip, from its chunks."""
+    labels = (name, evaluation.TRUTH)
+    made, truth = (np.concatenate([frames[label] for frames in pieces]) for label in labels)
+    mask = np.concatenate([_mask(frames) for frames in pieces])
+    values = {}
+    for metric in metrics:
+        if reason := evaluation_measures.obstacle(metric, min(made.shape[1:3]), len(made)):
+            raise UserError(f"--metrics: {reason}: clip {clip!r}")
+        score = evaluation_measures.MEASURES[metric].score
+        values[metric] = np.array([float(score(made, truth, mask, {}))])
+    place = (scores.STEP, name, score_statistics.ALL, clip, 0)
+    return score_statistics.Scored(*place, values, whole=True)
 
 
 def _mask(frames: Mapping[str, np.ndarray]) -> UInt8[np.ndarray, "t h w 1"]:

@@ -10,7 +10,7 @@ JUDGED_BY = ("ssim", "psnr")  # by these a step is compared with the baselines a
 
 _DECIBEL = ("psnr", "m_psnr", "r_psnr", "interp_psnr", "sd_")
 _LOWER = ("lpips", "fid", "clip_fid", "kid", "fvd", "vfid", "act_l1", "e_temp", "temporal_error")
-_LOWER += ("warping_error", "flicker", "l2", "akd", "mkr")
+_LOWER += ("warping_error", "flicker", "kp_l2", "akd", "mkr")
 
 
 def overall(rows: Sequence[Mapping[str, Any]], kind: str = "") -> list[Mapping[str, Any]]:

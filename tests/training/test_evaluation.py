@@ -11,7 +11,7 @@ from psrjax import files
 from psrjax.data import loader, spec
 from psrjax.errors import UserError
 from psrjax.methods.base import Method as Base
-from psrjax.metrics import temporal
+from psrjax.metrics import detail, interpolation, temporal
 from psrjax.training import (
     clips,
     evaluation,
@@ -383,5 +383,25 @@ def test_metrics_of_motion_are_of_whole_clips_or_of_each_window(windows, world):
 
 
 def test_an_unknown_metric_is_refused_with_the_list(world):
-    with pytest.raises(UserError, match="no metric 'fidd'; there are e_temp"):
+    with pytest.raises(UserError, match="no metric 'fidd'; there are ms_ssim.*e_temp"):
         evaluation.evaluate(Same(), {"params": {}}, world, metrics=("fidd",))
+    with pytest.raises(UserError, match="ms_ssim needs frames of at least 161 .*, these have 32"):
+        evaluation.evaluate(Same(), {"params": {}}, world, metrics=("ms_ssim",))
+
+
+def test_metrics_of_clips_that_single_frames_do_not_have(world):
+    metrics = ("sd_lua", "sd_eq", "interp_psnr[dis]")
+    found = evaluation.evaluate(Same(), {"params": {}}, world, metrics=metrics)
+    source = loader.open_split(world.data, "test")
+    (clip,) = source.clips
+    expected = {metric: [] for metric in metrics}
+    for view in clip.views:
+        truth = source.load(clip.name, view, range(2, 10)).read("frames")
+        still = np.broadcast_to(truth[:1], truth.shape)
+        frames = [jnp.asarray(video, jnp.float32) / 255 for video in (still, truth)]
+        expected["sd_lua"].append(detail.sd_lua(*frames).mean())
+        expected["sd_eq"].append(detail.sd_eq(*frames).mean())
+        expected["interp_psnr[dis]"].append(interpolation.interp_psnr(still, truth).mean())
+    for metric, values in expected.items():
+        value = row(found.rows, "still")[metric]
+        np.testing.assert_allclose(value, np.mean(values), rtol=1e-4)

@@ -1,5 +1,6 @@
 """Videos made by any tool are scored frame by frame, and what does not fit is told by name."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -7,6 +8,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from psrjax.data import video
 from psrjax.errors import UserError
+from psrjax.metrics import detail, interpolation
 from psrjax.training import evaluation_folders
 
 SIZE = 24
@@ -145,3 +147,33 @@ def test_folders_that_do_not_fit_are_told_by_name(mischief, message, folders):
 def test_two_folders_of_one_name_are_refused(folders):
     with pytest.raises(UserError, match="a second 'copy'"):
         evaluate(folders[0], "copy", "../" + folders[0].name + "/copy")
+
+
+def test_metrics_of_whole_clips_are_of_all_their_frames(folders):
+    folder, clips = folders
+    found = evaluate(folder, "made", "copy", metrics=("sd_eq", "interp_psnr[dis]"))
+    expected = {"sd_eq": [], "interp_psnr[dis]": []}
+    for frames in clips.values():
+        made = np.clip(frames.astype(int) + 20, 0, 255).astype(np.uint8)
+        unit = [jnp.asarray(video, jnp.float32) / 255 for video in (made, frames)]
+        expected["sd_eq"].append(detail.sd_eq(*unit).mean())
+        expected["interp_psnr[dis]"].append(interpolation.interp_psnr(made, frames).mean())
+    first, second = found.rows
+    for metric, values in expected.items():
+        np.testing.assert_allclose(first["metrics"][metric], np.mean(values), rtol=1e-4)
+    assert second["metrics"]["sd_eq"] == pytest.approx(100.0)
+    assert first["about"]["frames_scored"] == 22
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        ("e_temp", "e_temp needs stored flow"),
+        ("flicker", "give --masks"),
+        ("ms_ssim", "at least 161 pixels a side, these have 24: clip 'walk'"),
+        ("fvdd", "no metric 'fvdd'"),
+    ],
+)
+def test_metrics_that_videos_cannot_have_are_refused(metric, message, folders):
+    with pytest.raises(UserError, match=message):
+        evaluate(folders[0], "made", metrics=(metric,))

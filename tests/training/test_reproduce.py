@@ -84,7 +84,7 @@ def test_rows_that_begin_with_another_run_start_from_its_last_stage(tmp_path):
 def test_a_table_that_cannot_be_filled_says_why(tmp_path):
     with pytest.raises(UserError, match="mfci-table2: people judged"):
         reproduce.plan(TABLES["mfci-table2"], "tiny", tmp_path)
-    with pytest.raises(UserError, match="psrnet-table4: no evaluation .* l2, pck_20"):
+    with pytest.raises(UserError, match="psrnet-table4: no evaluation .* kp_l2, pck@0.2"):
         reproduce.plan(TABLES["psrnet-table4"], "tiny", tmp_path)
     with pytest.raises(UserError, match="no scale 'huge'; there are tiny, demo, paper"):
         reproduce.plan(TABLES["psrnet-table1"], "huge", tmp_path)
