@@ -71,13 +71,13 @@ def check_crop(options: raw.Options) -> None:
     """Raises UserError for a crop that needs joints where there are none, or has none for them."""
     if options.joints == NO_JOINTS and options.crop not in ("squeeze", "whole"):
         raise UserError(
-            f"--crop {options.crop} needs joints, which --joints none leaves out: --crop squeeze or "
-            "whole"
+            f"--crop {options.crop} needs joints, which --joints none leaves out: take --crop "
+            "squeeze or whole"
         )
     if options.joints != NO_JOINTS and options.crop == "squeeze":
         raise UserError(
-            "--crop squeeze is for frames without joints (--joints none): with joints --crop whole, "
-            "fixed or follow"
+            "--crop squeeze is for frames without joints (--joints none): with joints take --crop "
+            "whole, fixed or follow"
         )
 
 
