@@ -142,8 +142,9 @@ def _scores(table: Table, scale: str, run: Run) -> tuple[list[dict], list[dict]]
     done = all((run.folder / name).exists() for name in (RECORD, score_files.RESULTS))
     if not done or files.read_json(run.folder / RECORD) != record:
         method, variables, config, _ = checkpoint.restore_for_inference(run.folder)
-        frames = 0 if table.windows == evaluation.IN_A_ROW else config.data.sampling.t
-        size = min(config.data.crop), frames
+        data = run.config.data
+        frames = 0 if table.windows == evaluation.IN_A_ROW else data.sampling.t
+        size = min(data.crop), frames
         wanted = [m for m in table.columns.values() if m not in evaluation.METRICS]
         further = [m for m in wanted if not evaluation_measures.obstacle(m, *size)]
         found = evaluation.evaluate(
