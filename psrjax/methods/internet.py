@@ -63,7 +63,8 @@ class Method(Base):
       critic_spectral: of the valid critic.
       critic_sees_points: whether the valid critic is given maps of the driving key points.
       perceptual: weights of VGG-19: "vgg19", "random" (tests) or "off".
-      perceptual_factors: the pictures are compared at their size divided by each of these.
+      perceptual_factors: the pictures are compared at their size divided by each of these, by the
+        perceptual term and by the plain one.
       style: see `psrjax.losses.style.style_distance`.
       norm: of all nets but the critic: "batch" or "instance".
     """
@@ -237,7 +238,10 @@ class Method(Base):
                 for r, f in zip(real, fake, strict=True)
                 for ours, theirs in zip(f["features"], r["features"], strict=True)
             ),
-            "reconstruction": jnp.abs(picture - driving).mean(),
+            "reconstruction": sum(
+                jnp.abs(local_affine.downsample(picture - driving, factor)).mean()
+                for factor in self.perceptual_factors
+            ),
         }
         terms |= self._feature_terms(picture, driving, pretrained)
         terms |= self._equivariance_terms(driving, points)
