@@ -27,6 +27,8 @@ CONVOLUTIONS = {
     "flat_smaller_than_its_kernel": ((4, 6), (4, 4), (3, 5), 1, 1),
     "flat_strided_and_smaller": ((5, 4), (4, 4), (3, 5), 2, 1),
     "anisotropic": ((6, 8, 5), (3, 5, 1), (4, 3), (3, 2, 1), (1, 2, 0)),
+    "flat_wide": ((4, 3), (3, 3), (128, 130), 1, 1),
+    "flat_wide_strided": ((5, 4), (4, 4), (129, 128), 2, 1),
 }
 TRANSPOSED = {
     "up": ((2, 3, 4), (3, 3, 3), (4, 3), 2, 1, 1),
