@@ -11,9 +11,9 @@ Words, comma-separated, in their order:
               74.4 / .079, SS4x-c .919 / 73.9 / .075, MS-b .951 / 41.8 / .041, MS-c .960 / 36.5 /
               .035.
   demo        the embedded world at 64x64 on 2 CPU cores: narrow nets, no VGG-19. Not run yet.
-  tiny        as demo, smaller and shorter: minutes, for tests. After 400 steps the key points follow
-              people and the confidence (mean 0.64) fits them, but the background has 0.99 of the
-              motion's weights: the person of the source does not move yet.
+  tiny        as demo, smaller and shorter: minutes, for tests. After 400 steps the key points move
+              with people and the confidence (mean 0.64) fits them, but the background has 0.99 of
+              the motion's weights: the person of the source does not move yet.
   bf16        bfloat16 products.
 
 Rows of Table 2, by their labels (generator, and scheme a, b or c of the temporal loss):
@@ -40,7 +40,7 @@ _WORLD = {"kind": "many", "people_train": 16, "people_test": 4, "frames": 100}
 _ANY_TWO = {"data.sampling.source": "disjoint", "data.sampling.gap_seconds": 0.4}
 
 # Departs from: Eq. 4 alone. It is least where the confidence is 0 everywhere, and Eq. 6 does not
-# stand against that: the norms behind the gates undo a common factor (mean 0.13 after 600 steps).
+# stand firm against that: norms behind the gates undo common factors (mean 0.13 after 600 steps).
 # -log M is in balance with the temporal term at M = 0.3 / (10 error): 1 where frames fit to 0.03.
 _OPEN_GATES = {"weights.generator.confidence_prior": 0.3}
 
