@@ -32,8 +32,8 @@ class Fusion(nn.Module):
 
     Attention over positions is on maps `attention_stride` times smaller, and what it adds is
     enlarged: for 256x256 and stride 8 the scores of K frames are (1024 K) x (256 K), of which
-    `chunk` rows exist at a time (K = 4, 512 rows: 2 MiB a sample; the dense square of the full size
-    would have 16 GiB times K²).
+    `chunk` rows exist at a time. Peak memory of a sample for K = 4, forward and backward, by XLA's
+    count: 6.8 MiB with 512 rows, 48.5 MiB with all; the full size's dense square has 256 GiB.
 
     Attributes:
       kind: which of `FUSIONS`.
