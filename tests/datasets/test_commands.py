@@ -1,5 +1,6 @@
 """`psrjax prepare --dataset` as people type it, and the trainings that what it makes is for."""
 
+import os
 import re
 import subprocess
 import sys
@@ -21,7 +22,8 @@ def psrjax(*arguments):
     """Runs the command in a process of its own, on one CPU device."""
     start = "from psrjax.cli.main import main; main()"
     command = [sys.executable, "-c", start, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True)
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
 def test_a_folder_becomes_a_data_set_and_what_is_left_out_is_told(tmp_path):
