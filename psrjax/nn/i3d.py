@@ -1,4 +1,4 @@
-"""The I3D trunk up to Mixed_4b, as a pure function of a dict of weights; nothing here is trained.
+"""I3D, whole and up to Mixed_4b, as a pure function of a dict of weights; nothing here is trained.
 
 Carreira and Zisserman's two-stream inflated 3-D Inception (RGB). Weights are
 {unit: {"kernel": (t h w i o), "scale", "bias", "mean", "var": (o,)}}, a unit being a convolution
@@ -6,21 +6,22 @@ without bias, a batch norm (epsilon 1e-3) and a ReLU. All padding is TensorFlow'
 """
 
 import functools
-import zlib
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from psrjax.errors import UserError
+from psrjax.nn import frozen
 from psrjax.ops import conv as conv_ops
 
 TAPS = ("Conv3d_1a_7x7", "Conv3d_2b_1x1", "Mixed_3c", "Mixed_4b")
-Weights = Mapping[str, Mapping[str, Any]]  # {unit: {array: values}}
-_EPSILON = 1e-3
+Weights = frozen.Weights
+FEATURES, CLASSES = 1024, 400
+SHORTEST, SMALLEST = 9, 193  # frames, and pixels a side, that fill the pooling window of 2x7x7
 
 
 class Unit(NamedTuple):
@@ -52,11 +53,49 @@ UNITS: dict[str, Unit] = {
     **_inception("Mixed_3c", 256, (128, 128, 192, 32, 96, 64)),
     **_inception("Mixed_4b", 480, (192, 96, 208, 16, 48, 64)),
 }
+TOP_UNITS: dict[str, Unit] = {
+    **_inception("Mixed_4c", 512, (160, 112, 224, 24, 64, 64)),
+    **_inception("Mixed_4d", 512, (128, 128, 256, 24, 64, 64)),
+    **_inception("Mixed_4e", 512, (112, 144, 288, 32, 64, 64)),
+    **_inception("Mixed_4f", 528, (256, 160, 320, 32, 128, 128)),
+    **_inception("Mixed_5b", 832, (256, 160, 320, 32, 128, 128)),
+    **_inception("Mixed_5c", 832, (384, 192, 384, 48, 128, 128)),
+}
 
 
 def features(weights: Weights, video: Float[Array, "b t h w 3"]) -> dict[str, Array]:
     """The features at `TAPS` of a video in [-1, 1], in float32."""
     return _walk(functools.partial(_unit, weights), video.astype(jnp.float32))
+
+
+def classify(weights: Weights, video: Float[Array, "b t h w 3"]) -> dict[str, Float[Array, "b _"]]:
+    """{"features": (b 1024) before the classifier, "logits": (b 400)} of a video in [-1, 1].
+
+    Both are means over time; the logits of Kinetics-400 are before the softmax. The whole network
+    is needed: weights of `shapes(whole=True)`. The reference sees 16 frames of 224x224.
+
+    Raises:
+      UserError: for fewer than 9 frames, or a side of fewer than 193 pixels.
+    """
+    if video.shape[1] < SHORTEST or min(video.shape[2:4]) < SMALLEST:
+        raise UserError(
+            f"I3D needs clips of at least {SHORTEST} frames of {SMALLEST}x{SMALLEST}, these have "
+            f"shape {video.shape[1:4]}: join windows into longer clips"
+        )
+    return classify_features(weights, features(weights, video)["Mixed_4b"])
+
+
+def classify_features(
+    weights: Weights, x: Float[Array, "b t y x 512"]
+) -> dict[str, Float[Array, "b _"]]:
+    """What `classify` makes of the features at Mixed_4b."""
+    x = _walk_top(functools.partial(_unit, weights), x)
+    window = (1, 2, 7, 7, 1)
+    x = lax.reduce_window(x, 0.0, lax.add, window, (1,) * 5, "VALID") / np.prod(window)
+    pooled = x.mean((1, 2, 3))
+    kernel = jnp.asarray(weights["logits"]["kernel"])
+    logits = jnp.matmul(pooled, kernel, precision=lax.Precision.HIGHEST)
+    return {"features": pooled, "logits": logits + weights["logits"]["bias"]}
 
 
 def _walk(apply: Callable, video: Array) -> dict[str, Array]:
@@ -72,50 +111,47 @@ def _walk(apply: Callable, video: Array) -> dict[str, Array]:
     return taps
 
 
-def random_weights(seed: int = 0) -> dict[str, dict[str, np.ndarray]]:
+def _walk_top(apply: Callable, x: Array) -> Array:
+    """Runs what follows Mixed_4b, up to Mixed_5c."""
+    for name in ("Mixed_4c", "Mixed_4d", "Mixed_4e", "Mixed_4f"):
+        x = _mixed(apply, name, x)
+    x = _max_pool(x, (2, 2, 2), (2, 2, 2))
+    return _mixed(apply, "Mixed_5c", _mixed(apply, "Mixed_5b", x))
+
+
+def random_weights(seed: int = 0, *, whole: bool = False) -> dict[str, dict[str, np.ndarray]]:
     """Untrained weights for tests: each unit's outputs have unit deviation on a noise clip.
 
     Features of these weights say little about appearance: no score with them compares with a paper.
     """
     noise = np.random.default_rng(seed).uniform(-1, 1, (1, 8, 32, 32, 3)).astype(np.float32)
     kernels = {
-        name: _random_kernel(parts["kernel"], name, seed) for name, parts in shapes().items()
+        name: frozen.random_kernel(parts["kernel"], name, seed)
+        for name, parts in shapes(whole=whole).items()
     }
-    return jax.tree.map(np.asarray, jax.jit(_calibrated)(kernels, noise))
+    logits = kernels.pop("logits", None)
+
+    def walk(apply: Callable, video: Array) -> None:
+        found = _walk(apply, video)["Mixed_4b"]
+        if whole:
+            _walk_top(apply, found)
+
+    weights = frozen.random_units(walk, _convolve, kernels, noise)
+    if whole:
+        weights["logits"] = {"kernel": logits, "bias": np.zeros(CLASSES, np.float32)}
+    return weights
 
 
-def _random_kernel(shape: tuple[int, ...], name: str, seed: int) -> np.ndarray:
-    rng = np.random.default_rng((seed, zlib.crc32(name.encode())))
-    deviation = np.sqrt(2.0 / np.prod(shape[:-1]))
-    return rng.normal(0.0, deviation, shape).astype(np.float32)
-
-
-def _calibrated(kernels: dict[str, Array], noise: Array) -> dict[str, dict[str, Array]]:
-    """Weights whose statistics and scale give each unit's output unit deviation on `noise`."""
-    done = {}
-
-    def calibrate(name: str, x: Array) -> Array:
-        y = _same_conv(x, kernels[name], UNITS[name].stride)
-        ones = jnp.ones(UNITS[name].outputs)  # one mean and variance for the layer: few positions
-        unit = {"kernel": kernels[name], "scale": ones, "bias": 0.0 * ones}
-        done[name] = {**unit, "mean": y.mean() * ones, "var": y.var() * ones}
-        done[name]["scale"] = ones / _unit(done, name, x).std()
-        return _unit(done, name, x)
-
-    _walk(calibrate, noise)
-    return done
-
-
-def shapes() -> dict[str, dict[str, tuple[int, ...]]]:
-    """{unit: {array: shape}} of the weights."""
-    vectors = ("scale", "bias", "mean", "var")
-    return {
-        name: {
-            "kernel": (unit.taps, unit.taps, unit.taps, unit.inputs, unit.outputs),
-            **dict.fromkeys(vectors, (unit.outputs,)),
-        }
-        for name, unit in UNITS.items()
+def shapes(*, whole: bool = False) -> dict[str, dict[str, tuple[int, ...]]]:
+    """{unit: {array: shape}} of the weights: up to Mixed_4b, or of the whole network."""
+    units = UNITS | TOP_UNITS if whole else UNITS
+    found = {
+        name: frozen.unit_shapes((unit.taps, unit.taps, unit.taps, unit.inputs, unit.outputs))
+        for name, unit in units.items()
     }
+    if whole:
+        found["logits"] = {"kernel": (FEATURES, CLASSES), "bias": (CLASSES,)}
+    return found
 
 
 def _mixed(apply: Callable, name: str, x: Array) -> Array:
@@ -129,13 +165,11 @@ def _mixed(apply: Callable, name: str, x: Array) -> Array:
 
 
 def _unit(weights: Weights, name: str, x: Array) -> Array:
-    mine = weights[name]
-    factor = mine["scale"] * lax.rsqrt(jnp.asarray(mine["var"]) + _EPSILON)
-    y = _same_conv(x, jnp.asarray(mine["kernel"]), UNITS[name].stride)
-    return jax.nn.relu(y * factor + (mine["bias"] - mine["mean"] * factor))
+    return frozen.normalized(weights[name], _convolve(name, weights[name]["kernel"], x))
 
 
-def _same_conv(x: Array, kernel: Array, stride: int) -> Array:
+def _convolve(name: str, kernel: Array, x: Array) -> Array:
+    kernel, stride = jnp.asarray(kernel), UNITS[name].stride if name in UNITS else 1
     pads = [_same(size, kernel.shape[0], stride) for size in x.shape[1:4]]
     return conv_ops.conv(jnp.pad(x, ((0, 0), *pads, (0, 0))), kernel, stride=stride)
 

@@ -1,0 +1,86 @@
+"""The frozen networks, converted from their published names, equal PyTorch's on recorded values."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from psrjax import pretrained
+from psrjax.nn import alexnet, i3d, inception, lpips, vgg
+from psrjax.training import convert_networks
+
+SCRIPT = Path(__file__).parents[1] / "golden" / "features.py"
+
+
+def load():
+    spec = importlib.util.spec_from_file_location("golden_features", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+golden = load()
+NAMES = json.loads(golden.NAMES.read_text())
+VALUES = np.load(golden.FILE)
+KINDS = {"alexnet": "torchvision", "vgg16": "torchvision", "vgg19": "torchvision"}
+KINDS |= {"lpips_alex": "lpips", "lpips_vgg": "lpips", "inception": "fid-inception", "i3d": "i3d"}
+
+
+def weights(name):
+    saved = {key: golden.seeded(key, tuple(shape)) for key, shape in NAMES[name].items()}
+    found, made = convert_networks.convert_arrays(KINDS[name], saved, where=name)
+    assert found == {"i3d": "i3d_whole"}.get(name, name)
+    return made
+
+
+def picture(name):
+    return jnp.asarray(golden.picture(name, golden.INPUTS[name]))
+
+
+@pytest.mark.parametrize("name", ["alexnet", "vgg16", "vgg19"])
+def test_torchvisions_networks_equal_pytorch(name):
+    if name == "alexnet":
+        found = list(alexnet.features(weights(name), picture("frames")).values())
+    else:
+        taps = vgg.LPIPS_TAPS if name == "vgg16" else vgg.FIRSTS
+        features = vgg.features(weights(name), picture("frames"), taps)
+        found = [features[tap] for tap in taps]
+    for index, tap in enumerate(found):
+        expected = VALUES[f"{name}_{index + 1}"]
+        np.testing.assert_allclose(tap[:1, ..., ::14], expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("net", ["alex", "vgg"])
+def test_lpips_equals_the_lpips_package(net):
+    backbone, heads = weights(lpips.BACKBONES[net]), weights(f"lpips_{net}")
+    found = lpips.distance(backbone, heads, picture("frames"), picture("other"), net=net)
+    np.testing.assert_allclose(found, VALUES[f"lpips_{net}"], rtol=1e-4)
+    same = lpips.distance(backbone, heads, picture("frames"), picture("frames"), net=net)
+    assert (np.asarray(same) == 0).all()
+
+
+def test_inception_equals_pytorch_fid():
+    given = 2 * picture("inception") - 1
+    found = jax.jit(inception.features)(weights("inception"), given)
+    for part, value in found.items():
+        np.testing.assert_allclose(
+            value, VALUES[f"inception_{part}"], rtol=1e-3, atol=1e-3, err_msg=part
+        )
+
+
+def test_the_top_of_i3d_equals_pytorch():
+    tap = jnp.asarray(np.abs(golden.seeded("Mixed_4b", golden.TAP)) * 40)
+    found = jax.jit(i3d.classify_features)(weights("i3d"), tap)
+    for part, value in found.items():
+        np.testing.assert_allclose(value, VALUES[f"i3d_{part}"], rtol=1e-3, atol=1e-3, err_msg=part)
+
+
+@pytest.mark.parametrize("name", pretrained.NETWORKS)
+def test_every_network_has_seeded_random_weights_of_its_shapes(name):
+    found = pretrained.load(f"{name}:random")
+    shapes = {unit: {k: v.shape for k, v in parts.items()} for unit, parts in found.items()}
+    assert shapes == pretrained.shapes(name)
