@@ -118,7 +118,9 @@ def _compare(row: Mapping, against: Mapping[str, float], name: str) -> dict[str,
 
 
 def format_metric(name: str, value: float) -> str:
-    """Decibels and large values with two places, similarities and small errors with four."""
+    """Decibels and large values with two places, similarities with four, tiny errors as powers."""
+    if lower_is_better(name) and 0 < abs(value) < 0.01:
+        return f"{value:.1e}"
     return f"{value:.2f}" if is_decibel(name) or abs(value) >= 10 else f"{value:.4f}"
 
 

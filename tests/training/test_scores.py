@@ -155,3 +155,15 @@ def test_latex_rows_are_escaped_and_name_their_columns():
 def test_distances_are_better_when_they_are_smaller(metric, lower):
     assert scores.lower_is_better(metric) == lower
     assert scores.best(metric, [1.0, 2.0]) == (1.0 if lower else 2.0)
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "text"),
+    [
+        *(("psnr", 21.456, "21.46"), ("ssim", 0.84123, "0.8412"), ("fid", 27.682, "27.68")),
+        *(("warping_error", 0.00042, "4.2e-04"), ("lpips_alex", 0.035, "0.0350")),
+        *(("e_temp", 0.0, "0.0000"), ("ssim", 0.0042, "0.0042")),
+    ],
+)
+def test_numbers_have_the_places_that_tell_them_apart(metric, value, text):
+    assert scores.format_metric(metric, value) == text
