@@ -90,7 +90,7 @@ def synthesized(lengths, joints=None):
 
 def test_windows_of_any_length_give_what_the_whole_clip_gives():
     whole, cut = synthesized([4]), synthesized([1, 3])
-    assert list(whole) == ["transfer", "temporal", "face"]
+    assert set(whole) == {"transfer", "temporal", "face"}
     for name in whole:
         np.testing.assert_allclose(cut[name], whole[name], atol=1e-4)
 

@@ -53,13 +53,16 @@ def test_spade_is_its_formula():
 def test_a_spectral_convolution_has_norm_one_after_some_iterations():
     x = maps()
     net = layers.SpectralConv(5, (3, 3), padding=1, use_bias=False)
-    variables = net.init(jax.random.key(0), x, True)
-    params = variables["params"]
-    for _ in range(200):
-        _, variables = net.apply({"params": params, **variables}, x, True, mutable=["spectral"])
+    made = net.init_with_output(jax.random.key(0), x, True)[1]
+    params, kept = made["params"], made["spectral"]
+    iterate = jax.jit(
+        lambda kept: net.apply({"params": params, "spectral": kept}, x, True, mutable=["spectral"])
+    )
+    for _ in range(100):
+        kept = iterate(kept)[1]["spectral"]
     kernel = np.asarray(params["kernel"]).reshape(-1, 5)
-    u, v = (np.asarray(variables["spectral"][k]) for k in ("left", "right"))
-    np.testing.assert_allclose(u @ kernel.T @ v, np.linalg.norm(kernel, 2), rtol=1e-3)
+    largest = kept["left"] @ kernel.T @ kept["right"]
+    np.testing.assert_allclose(largest, np.linalg.norm(kernel, 2), rtol=1e-2)
 
 
 def test_attention_begins_as_the_identity_and_is_then_its_formula():
