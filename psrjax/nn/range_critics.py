@@ -67,7 +67,6 @@ class ResidualCritic(nn.Module):
             padding=taps // 2,
             dtype=self.dtype,
             impl=self.impl,
-            init=layers.kaiming_fan_out,
             name=name,
         )
         return conv(x)
