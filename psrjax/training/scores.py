@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from psrjax import metrics
+from psrjax.metrics.registry import RANDOM
 from psrjax.training.score_statistics import ALL
 
 BASELINE, STEP = "baseline", "step"  # a row's kind: needs no training, or is made by the method
 JUDGED_BY = ("ssim", "psnr")  # by these a step is compared with the baselines and the step before
 
 _DECIBEL = ("psnr", "m_psnr", "r_psnr", "interp_psnr", "sd_")
-_LOWER = ("lpips", "fid", "clip_fid", "kid", "fvd", "vfid", "act_l1", "e_temp", "temporal_error")
-_LOWER += ("warping_error", "flicker", "kp_l2", "akd", "mkr")
 
 
 def overall(rows: Sequence[Mapping[str, Any]], kind: str = "") -> list[Mapping[str, Any]]:
@@ -19,8 +19,9 @@ def overall(rows: Sequence[Mapping[str, Any]], kind: str = "") -> list[Mapping[s
 
 
 def lower_is_better(metric: str) -> bool:
-    """Whether a metric is a distance or an error: the less the better."""
-    return _starts(metric, _LOWER)
+    """Whether a metric of `psrjax.metrics` is a distance or an error: the less the better."""
+    known = metrics.available().get(metric.removeprefix(RANDOM))
+    return known is not None and known.lower
 
 
 def with_arrow(metric: str) -> str:
@@ -131,8 +132,4 @@ def format_interval(name: str, bounds: Sequence[float] | None) -> str:
 
 def is_decibel(metric: str) -> bool:
     """Whether a metric is measured in decibels."""
-    return _starts(metric, _DECIBEL)
-
-
-def _starts(metric: str, prefixes: tuple[str, ...]) -> bool:
-    return metric.removeprefix("rand_").startswith(prefixes)
+    return metric.startswith(_DECIBEL)

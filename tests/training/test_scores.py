@@ -128,22 +128,22 @@ def two_rows():
     return [
         {"name": name, "kind": kind, "pair": "all", "metrics": metrics, "interval": interval}
         for name, kind, metrics, interval in (
-            ("copy_source", "baseline", {"ssim": 0.9, "lpips": 0.3}, {"ssim": [0.8, 0.95]}),
-            ("layer1", "step", {"ssim": 0.85, "lpips": 0.1}, {}),
+            ("copy_source", "baseline", {"ssim": 0.9, "lpips_alex": 0.3}, {"ssim": [0.8, 0.95]}),
+            ("layer1", "step", {"ssim": 0.85, "lpips_alex": 0.1}, {}),
         )
     ]
 
 
 def test_markdown_has_arrows_intervals_and_the_best_in_bold():
     header, _, first, second = score_files.markdown(two_rows()).splitlines()
-    assert header == "| | ssim ↑ | lpips ↓ |"
+    assert header == "| | ssim ↑ | lpips_alex ↓ |"
     assert first == "| *copy_source* | **0.9000** [0.8000, 0.9500] | 0.3000 |"
     assert second == "| layer1 | 0.8500 | **0.1000** |"  # the smaller distance is the better
 
 
 def test_latex_rows_are_escaped_and_name_their_columns():
     header, first, second = score_files.latex(two_rows()).splitlines()
-    assert header == "% name & ssim & lpips \\\\"
+    assert header == "% name & ssim & lpips_alex \\\\"
     assert first == r"copy\_source & \textbf{0.9000} & 0.3000 \\"
     assert second == r"layer1 & 0.8500 & \textbf{0.1000} \\"
 
