@@ -272,6 +272,7 @@ def test_the_table_shows_the_ratio_of_every_pair_and_that_both_sides_are_the_sam
 PEERS = {
     "psrnet layer1": ("psrnet:w/o L_p", "layer1", 64, {"method.width": 4}),
     "psrnet layer2": ("psrnet:w/o L_p", "layer2", 64, {"method.width": 4}),
+    "mfci joint": ("mfci:tiny", "joint", 32, {"method.fusion": "rb6_sa2d", "method.width": 8}),
 }
 
 
