@@ -1,6 +1,7 @@
 """Metrics of whole clips in an evaluation: how a video moves, and what single frames do not say."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -8,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from psrjax import pretrained
 from psrjax.data import sampling
 from psrjax.data.source import Source
 from psrjax.errors import UserError
-from psrjax.metrics import detail, image, interpolation, temporal
+from psrjax.metrics import detail, features, image, interpolation, registry, temporal
 from psrjax.training.score_statistics import Scored
 
 _FLOWS = ("target_flow", "target_flow_forward")
@@ -26,12 +28,14 @@ class Measure:
       reads: the keys of the data set that it needs beside the frames.
       side: the smallest side of a frame, in pixels.
       frames: the fewest frames of a clip.
+      networks: names in `psrjax.pretrained`, whose weights it needs.
     """
 
     score: Callable
     reads: tuple[str, ...] = ()
     side: int = 1
     frames: int = 1
+    networks: tuple[str, ...] = ()
 
 
 def _of_frames(function: Callable) -> Callable:
@@ -65,6 +69,17 @@ def _interp_psnr(made: np.ndarray, truth: np.ndarray, mask: np.ndarray, maps: Ma
     return interpolation.interp_psnr(made, truth).mean()
 
 
+def _lpips(
+    name: str, made: np.ndarray, truth: np.ndarray, mask: np.ndarray, maps: Mapping
+) -> float:
+    del mask, maps
+    weights = (_weights(network) for network in registry.get(name).networks)
+    return features.lpips_distance(*weights, made, truth, net=name.rpartition("_")[2]).mean()
+
+
+_weights = functools.cache(pretrained.load)
+
+
 def _unit(frames: jax.Array) -> jax.Array:
     return jnp.asarray(frames, jnp.float32) / 255.0
 
@@ -79,6 +94,15 @@ MEASURES = {
     "e_temp": Measure(_temporal_error, _FLOWS, frames=2),
     "warping_error": Measure(_warping_error, _FLOWS, frames=2),
     "flicker": Measure(_flicker, frames=2),
+    **{
+        f"{prefix}lpips_{net}": Measure(
+            functools.partial(_lpips, f"{prefix}lpips_{net}"),
+            side=registry.get(f"lpips_{net}").side,
+            networks=registry.get(f"{prefix}lpips_{net}").networks,
+        )
+        for prefix in ("", registry.RANDOM)
+        for net in ("alex", "vgg")
+    },
 }
 
 
@@ -94,6 +118,11 @@ def obstacle(name: str, side: int, frames: int) -> str:
         return f"{name} needs frames of at least {measure.side} pixels a side, these have {side}"
     if frames and frames < measure.frames:
         return f"{name} needs clips of at least {measure.frames} frames, these have {frames}"
+    try:
+        for network in measure.networks:
+            _weights(network)
+    except UserError as error:
+        return f"{name}: {error}"
     return ""
 
 

@@ -7,7 +7,7 @@ import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from psrjax import config as config_lib
-from psrjax import files
+from psrjax import files, pretrained
 from psrjax.data import loader, spec
 from psrjax.errors import UserError
 from psrjax.methods.base import Method as Base
@@ -15,6 +15,7 @@ from psrjax.metrics import detail, interpolation, temporal
 from psrjax.training import (
     clips,
     evaluation,
+    evaluation_measures,
     evaluation_pictures,
     score_statistics,
     scores,
@@ -405,3 +406,13 @@ def test_metrics_of_clips_that_single_frames_do_not_have(world):
     for metric, values in expected.items():
         value = row(found.rows, "still")[metric]
         np.testing.assert_allclose(value, np.mean(values), rtol=1e-4)
+
+
+def test_lpips_is_refused_without_its_weights_and_random_when_asked_for(world, monkeypatch):
+    monkeypatch.setattr(pretrained, "search_path", lambda: ())
+    evaluation_measures._weights.cache_clear()
+    with pytest.raises(UserError, match="lpips_alex: .*alexnet"):
+        evaluation.evaluate(Same(), {"params": {}}, world, metrics=("lpips_alex",))
+    found = evaluation.evaluate(Same(), {"params": {}}, world, metrics=("rand_lpips_alex",))
+    assert row(found.rows, "second")["rand_lpips_alex"] == pytest.approx(0.0, abs=1e-6)
+    assert row(found.rows, "still")["rand_lpips_alex"] > 1e-3
