@@ -79,7 +79,13 @@ def test_the_top_of_i3d_equals_pytorch():
         np.testing.assert_allclose(value, VALUES[f"i3d_{part}"], rtol=1e-3, atol=1e-3, err_msg=part)
 
 
-@pytest.mark.parametrize("name", pretrained.NETWORKS)
+LARGE = ("i3d", "i3d_whole", "inception")  # their random weights take long to compile
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow) if n in LARGE else n for n in pretrained.NETWORKS],
+)
 def test_every_network_has_seeded_random_weights_of_its_shapes(name):
     found = pretrained.load(f"{name}:random")
     shapes = {unit: {k: v.shape for k, v in parts.items()} for unit, parts in found.items()}
