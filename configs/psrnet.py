@@ -9,9 +9,9 @@ Words, comma-separated, in their order:
               Cost: days on an accelerator, not run. The paper's Table 3 (SSIM / M-SSIM / PSNR /
               M-PSNR): layer1 .801 / .981 / 23.13 / 32.38, layer2 .835 / .979 / 23.89 / 31.81,
               layer3 .841 / .979 / 24.01 / 31.81.
-  demo        the embedded world at 48x48 on 2 CPU cores, in minutes: narrow nets, no I3D, an encoder
-              for each input, later layers that begin as the one before. Measured (SSIM, dB): layer1
-              .445, 18.49; layer2 .481, 18.78; layer3 .498, 18.91.
+  demo        the embedded world at 48x48 on 2 CPU cores, in minutes: narrow nets, no I3D, one
+              encoder for each input, later layers that begin as the one before. Measured (SSIM,
+              dB): layer1 .445, 18.49; layer2 .481, 18.78; layer3 .498, 18.91.
   real        as demo at 64x64, for the calibrated recording (`psrjax prepare`), with the camera's
               mean frame behind the texture: give config.data.path. Measured on the balancing man:
               layer1 .808, 23.48; layer2 .819, 23.82; layer3 .817, 23.74.
