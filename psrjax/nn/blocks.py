@@ -14,9 +14,9 @@ REMATS = ("none", "blocks")
 class Residual3D(nn.Module):
     """conv - norm - ReLU - conv - norm, added to the input; no activation after the sum.
 
-    Departs from: GTNet, where the last norm's scale begins at 1. At 0.1 a new stack of blocks passes
-    its input almost as it is, and short trainings get further (500 steps of the demo's layer 1:
-    +0.4 dB inside the person).
+    Departs from: GTNet, where the last norm's scale begins at 1. At 0.1 a new stack of blocks
+    passes its input almost as it is, and short trainings get further (500 steps of the demo's
+    layer 1, begun at 0: +0.4 dB inside the person).
 
     Attributes:
       norm: see `psrjax.nn.layers.make_norm`.
