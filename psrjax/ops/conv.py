@@ -162,7 +162,7 @@ def _spread(window: Window, y: Array, kernel: Array) -> Array:
 def _kernel_gradient(window: Window, x: Array, y: Array) -> Array:
     kernel = jax.ShapeDtypeStruct((*window.kernel, x.shape[-1], y.shape[-1]), x.dtype)
     if not _in_time(window):
-        if window.fold and min(x.shape[-1], y.shape[-1]) >= _COLUMNS:
+        if window.fold and min(x.shape[-1], y.shape[-1]) >= _COLUMNS // 2:
             return _by_taps(window, x, y)
         return _adjoint(lambda kernel: _lax_conv(window, x, kernel), kernel, y)
     if _few_outputs(window, kernel.shape):
