@@ -200,7 +200,7 @@ def test_bench_runs_where_only_jax_and_its_few_companions_are_installed(tmp_path
         ),
         (
             ("--method", "internet", "--config.method.widdth=3"),
-            'psrjax: "Did you mean',
+            "psrjax: config.method.widdth: no such key; did you mean config.method.width?",
         ),
     ],
 )
@@ -272,6 +272,7 @@ def test_the_table_shows_the_ratio_of_every_pair_and_that_both_sides_are_the_sam
 PEERS = {
     "psrnet layer1": ("psrnet:w/o L_p", "layer1", 64, {"method.width": 4}),
     "psrnet layer2": ("psrnet:w/o L_p", "layer2", 64, {"method.width": 4}),
+    "internet": ("internet:tiny", "joint", 64, {}),
     "mfci joint": ("mfci:tiny", "joint", 32, {"method.fusion": "rb6_sa2d", "method.width": 8}),
 }
 
