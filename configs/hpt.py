@@ -126,7 +126,6 @@ PRESETS = {
         "method.smooth_width": 4,
         "method.smooth_halvings": 1,
         "method.smooth_blocks": 1,
-        "method.face_size": 12,
         "method.face_width": 4,
         "method.face_blocks": 1,
         "data.world": {"kind": "long", "size": (32, 32), "frames": 96},
@@ -150,7 +149,12 @@ ABLATIONS = {
     "ccn20": {"method.pose_label": "ccn20"},
     "warp_patch": {"method.warp": "patch"},
     "align_real": {"method.align_to": "real"},
-    "random_perceptual": {"method.perceptual": "random"},
+    "random_perceptual": {  # with the weights that presets without VGG-19 have set to 0
+        "method.perceptual": "random",
+        **_weight("transfer", perceptual=10.0, context=1.0),
+        **_weight("temporal", perceptual=10.0),
+        **_weight("face", perceptual=10.0),
+    },
     "w/o perceptual": _NO_VGG,
 }
 
