@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from psrjax.errors import UserError
@@ -168,7 +169,7 @@ def _unit(weights: Weights, name: str, x: Array) -> Array:
     return frozen.normalized(weights[name], _convolve(name, weights[name]["kernel"], x))
 
 
-def _convolve(name: str, kernel: Array, x: Array) -> Array:
+def _convolve(name: str, kernel: ArrayLike, x: Array) -> Array:
     kernel, stride = jnp.asarray(kernel), UNITS[name].stride if name in UNITS else 1
     pads = [_same(size, kernel.shape[0], stride) for size in x.shape[1:4]]
     return conv_ops.conv(jnp.pad(x, ((0, 0), *pads, (0, 0))), kernel, stride=stride)

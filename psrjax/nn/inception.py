@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from psrjax.nn import frozen
@@ -202,7 +203,7 @@ def _unit(weights: frozen.Weights, name: str, x: Array) -> Array:
     return frozen.normalized(weights[name], _convolve(name, weights[name]["kernel"], x))
 
 
-def _convolve(name: str, kernel: Array, x: Array) -> Array:
+def _convolve(name: str, kernel: ArrayLike, x: Array) -> Array:
     unit = UNITS[name]
     padding = 0 if name in _UNPADDED else unit.padding
     return conv_ops.conv(x, jnp.asarray(kernel), stride=unit.stride, padding=padding)
