@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -45,9 +46,12 @@ def psrjax(folder, *arguments):
     request = {"arguments": [str(a) for a in arguments], "cwd": str(folder), "seconds": 300}
     request |= {name: str(folder / f"{name}.txt") for name in ("out", "err")}
     process = psrjax.server
-    process.stdin.write(json.dumps(request) + "\n")
-    process.stdin.flush()
-    code = int(process.stdout.readline())
+    for _ in range(2):  # a fork of a process with threads may, rarely, wait for a lock for ever
+        process.stdin.write(json.dumps(request) + "\n")
+        process.stdin.flush()
+        code = int(process.stdout.readline())
+        if code != -signal.SIGALRM:
+            break
     out, err = ((folder / f"{name}.txt").read_text() for name in ("out", "err"))
     return subprocess.CompletedProcess(request["arguments"], code, out, err)
 
