@@ -1,17 +1,18 @@
 """One view of one clip: its streams in memory, their coding on disk, and the TFDS features.
 
-Frames and every other 8-bit stream are PNG per frame, float streams a compressed array per frame,
-so that a reader decodes the frames that it wants and no others. Colours are RGB everywhere.
+Every frame of a stream is compressed alone (Zstandard), so that a reader decodes the frames that it
+wants and no others; of 8-bit streams the differences of rows are, which is as small as PNG and is
+read four times as fast. Colours are RGB everywhere.
 """
 
 import json
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
 import numpy as np
+import zstandard
 from jaxtyping import Shaped
 
 from psrjax.errors import UserError
@@ -20,13 +21,15 @@ from psrjax.ops.camera import Camera
 # Frames of one stored example. A window costs its records whole, all streams of them, so few: 2 are
 # read three times as fast as 8 where source frames lie scattered.
 SEGMENT = 2
-PNG = "png"  # uint8 frames, one PNG each
-ARRAY = "array"  # any frames, one compressed array each
+IMAGE = "image"  # uint8 frames, the differences of rows compressed, frame by frame
+ARRAY = "array"  # any frames, compressed, frame by frame
 TENSOR = "tensor"  # float32, stored plainly: short rows
 PLATE = "plate"  # one uint8 image for the whole clip
 
 _PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 1)  # 4 % larger than 6, a third of its time
-_ARRAY_HEADER = 8  # bytes: type code (2), rank (2), reserved (4); then rank sizes of 4 bytes
+# Bytes: type code (2), rank (2), rows are differences (2), reserved (2); then rank sizes (4 each).
+_ARRAY_HEADER = 8
+_COMPRESSION = 1  # higher levels are slower to read and no smaller: what is left is noise
 
 
 @dataclass(frozen=True)
@@ -41,21 +44,21 @@ class Stream:
 
 
 STREAMS: dict[str, Stream] = {
-    "frames": Stream(PNG, "h w 3", "uint8", "RGB frames"),
-    "mask": Stream(PNG, "h w", "uint8", "person, 0..255"),
-    "iuv": Stream(PNG, "h w 3", "uint8", "body part 0..24, u*255, v*255"),
+    "frames": Stream(IMAGE, "h w 3", "uint8", "RGB frames"),
+    "mask": Stream(IMAGE, "h w", "uint8", "person, 0..255"),
+    "iuv": Stream(IMAGE, "h w 3", "uint8", "body part 0..24, u*255, v*255"),
     "depth": Stream(ARRAY, "h w", "float16", "(far - z)/(far - near); 0 off the person"),
     "flow": Stream(ARRAY, "h w 2", "float16", "pixels, t to t-1; 0 at t = 0"),
     "flow_forward": Stream(ARRAY, "h w 2", "float16", "pixels, t-1 to t, stored at t; 0 at t = 0"),
-    "flow_confidence": Stream(PNG, "h w", "uint8", "forward-backward agreement, 0..255"),
+    "flow_confidence": Stream(IMAGE, "h w", "uint8", "forward-backward agreement, 0..255"),
     "mesh_flow": Stream(ARRAY, "h w 2", "float16", "pixels, mesh, t to t-1; 0 off it and at t = 0"),
-    "mesh_label": Stream(PNG, "h w 3", "uint8", "rendered Laplacian features"),
+    "mesh_label": Stream(IMAGE, "h w 3", "uint8", "rendered Laplacian features"),
     "joints": Stream(TENSOR, "26 3", "float32", "x, y in [-1, 1] and confidence; 0 = missing"),
     "joints_3d": Stream(TENSOR, "26 3", "float32", "metres, world axes"),
     "face": Stream(ARRAY, "h w", "int32", "face index of the body mesh, -1 off it"),
     "background": Stream(PLATE, "h w 3", "uint8", "clean plate of this view"),
-    "prior": Stream(PNG, "h w 3", "uint8", "texture transfer from a source view", by_source=True),
-    "visibility": Stream(PNG, "h w", "uint8", "0 background, 1 seen, 2 occluded", by_source=True),
+    "prior": Stream(IMAGE, "h w 3", "uint8", "texture transfer from a source view", by_source=True),
+    "visibility": Stream(IMAGE, "h w", "uint8", "0 background, 1 seen, 2 occluded", by_source=True),
 }
 
 
@@ -136,7 +139,7 @@ def restored(
     meta: Mapping[str, Any] | None = None,
 ) -> EncodedView:
     """One stored example as what was stored, to be written to another data set."""
-    pictures = [decode_png(data) for data in example["frames"]]
+    pictures = [decode_array(data) for data in example["frames"]]
     return EncodedView(
         clip=clip,
         view=view,
@@ -165,7 +168,7 @@ def features(streams: Any) -> Any:
     import tensorflow_datasets as tfds  # 0.7 s: only who writes or reads a data set pays
 
     kinds = {
-        PNG: lambda: tfds.features.Sequence(tfds.features.Text()),
+        IMAGE: lambda: tfds.features.Sequence(tfds.features.Text()),
         ARRAY: lambda: tfds.features.Sequence(tfds.features.Text()),
         PLATE: tfds.features.Text,
         TENSOR: lambda: tfds.features.Tensor(shape=(None, 26, 3), dtype=np.float32),
@@ -197,13 +200,16 @@ def _example(view: ClipView, start: int, stop: int) -> dict[str, Any]:
     for name, values in view.streams.items():
         coding = STREAMS[name].coding
         if coding == PLATE:
-            example[name] = b"" if example["start"] else encode_png(values)
+            example[name] = b"" if example["start"] else encode_array(values, differences=True)
         elif coding == TENSOR:
             example[name] = np.asarray(values[start:stop], np.float32)
         else:
-            one = encode_png if coding == PNG else encode_array
             runs = [values[source] for source in sources] if name in by_source else [values]
-            example[name] = [one(frame) for run in runs for frame in run[start:stop]]
+            example[name] = [
+                encode_array(frame, differences=coding == IMAGE)
+                for run in runs
+                for frame in run[start:stop]
+            ]
     return example
 
 
@@ -255,24 +261,46 @@ def decode_png(data: bytes) -> Shaped[np.ndarray, "..."]:
     return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def encode_array(array: Shaped[np.ndarray, "..."]) -> bytes:
-    """An array of any numeric type to compressed bytes with its type and shape in front."""
+def encode_array(array: Shaped[np.ndarray, "..."], *, differences: bool = False) -> bytes:
+    """An array of any numeric type to compressed bytes with its type and shape in front.
+
+    Args:
+      array: of any shape.
+      differences: keep each row but the first as its difference from the row above (modulo 256 for
+        uint8): natural pictures compress a third better so; integers only.
+    """
     array = np.ascontiguousarray(array)
-    header = array.dtype.str[1:].encode().ljust(2) + np.array([array.ndim, 0, 0], "<u2").tobytes()
-    sizes = np.array(array.shape, "<u4").tobytes()
-    return header + sizes + zlib.compress(array.astype(array.dtype.newbyteorder("<")).tobytes(), 1)
+    layout = np.array([array.ndim, differences, 0], "<u2").tobytes()
+    header = array.dtype.str[1:].encode().ljust(2) + layout + np.array(array.shape, "<u4").tobytes()
+    if differences:
+        array = np.concatenate([array[:1], array[1:] - array[:-1]])
+    payload = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+    return header + zstandard.ZstdCompressor(_COMPRESSION, write_checksum=True).compress(payload)
 
 
 def decode_array(data: bytes) -> Shaped[np.ndarray, "..."]:
     """The inverse of `encode_array`.
 
     Raises:
-      ValueError or zlib.error: if the bytes are damaged.
+      ValueError: if the bytes are damaged.
     """
-    rank = int(np.frombuffer(data, "<u2", count=1, offset=2)[0])
+    rank, differences = (int(value) for value in np.frombuffer(data, "<u2", count=2, offset=2))
     shape = np.frombuffer(data, "<u4", count=rank, offset=_ARRAY_HEADER)
-    payload = zlib.decompress(data[_ARRAY_HEADER + 4 * rank :])
-    return np.frombuffer(payload, "<" + data[:2].decode().strip()).reshape(shape)
+    try:
+        payload = zstandard.decompress(memoryview(data)[_ARRAY_HEADER + 4 * rank :])
+    except zstandard.ZstdError as error:
+        raise ValueError(str(error)) from error
+    array = np.frombuffer(payload, "<" + data[:2].decode().strip()).reshape(shape)
+    return _summed(array) if differences else array
+
+
+def _summed(rows: Shaped[np.ndarray, "h ..."]) -> Shaped[np.ndarray, "h ..."]:
+    """Sums over the rows above; row by row is twice as fast as numpy's own cumulative sum."""
+    array = np.empty_like(rows)
+    array[:1] = rows[:1]
+    for row in range(1, len(rows)):
+        np.add(array[row - 1], rows[row], out=array[row])
+    return array
 
 
 def encode_camera(camera: Camera | None) -> str:

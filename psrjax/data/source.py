@@ -8,7 +8,6 @@ workers.
 import functools
 import os
 import threading
-import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -239,10 +238,6 @@ class Loaded:
         place = frame - start
         if codec.STREAMS[stream].coding == codec.TENSOR:
             return np.array(example[stream], np.float32).reshape(-1, spec.JOINTS, 3)[place]
-        if codec.STREAMS[stream].coding == codec.TENSOR:
-            return np.array(example[stream], np.float32).reshape(-1, spec.JOINTS, 3)[place]
-        if codec.STREAMS[stream].coding == codec.TENSOR:
-            return np.array(example[stream], np.float32).reshape(-1, spec.JOINTS, 3)[place]
         if codec.STREAMS[stream].by_source:
             sources = [_text(name) for name in example["sources"]]
             if source not in sources:
@@ -256,10 +251,9 @@ class Loaded:
     def _decode(self, coding: str, value: Any) -> np.ndarray:
         if coding == codec.TENSOR:
             return value
-        decode = codec.decode_array if coding == codec.ARRAY else codec.decode_png
         try:
-            return decode(value)
-        except (ValueError, zlib.error, TypeError) as error:
+            return codec.decode_array(value)
+        except (ValueError, TypeError) as error:
             raise UserError(
                 f"{self._source.directory}, clip {self._clip!r}, view {self._view!r}: a stored "
                 f"frame is damaged ({error}); prepare the data set again"

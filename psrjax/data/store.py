@@ -20,14 +20,14 @@ from psrjax import files
 from psrjax.data import codec
 from psrjax.errors import UserError
 
-FORMAT = 1  # of the manifest, the features and their coding
+FORMAT = 2  # of the manifest, the features and their coding
 MANIFEST = "manifest.json"
 STATISTICS = "statistics.npz"
 TRAIN_SPLIT = "train"  # the split whose frames make the mean frame of a view
 NAME = "clips"  # the TFDS name of every data set
 
 _SHARD_BYTES = 256 << 20
-_WRITER_OPTIONS = "group_size:1,uncompressed"  # PNG and zlib streams do not shrink further
+_WRITER_OPTIONS = "group_size:1,uncompressed"  # compressed streams do not shrink further
 
 
 def write(

@@ -326,7 +326,8 @@ def ensure_world(settings: Mapping[str, Any] | World, *, processes: int = 0) -> 
       UserError: as `options`, and when the cache cannot be written.
     """
     world = settings if isinstance(settings, World) else options(settings)
-    described = json.dumps({"version": VERSION, **dataclasses.asdict(world)}, sort_keys=True)
+    versions = {"version": VERSION, "format": store.FORMAT}
+    described = json.dumps({**versions, **dataclasses.asdict(world)}, sort_keys=True)
     key = hashlib.sha256(described.encode()).hexdigest()[:16]
     directory = files.cache_folder() / f"world-{world.kind}-{key}"
     if (directory / store.MANIFEST).is_file():

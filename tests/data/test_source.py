@@ -101,7 +101,7 @@ def test_a_cut_off_file_is_named_even_if_its_size_is_as_it_was(copy):
 def test_a_flipped_byte_is_an_error_that_names_file_and_clip(copy):
     path = record_file(copy)
     data = bytearray(path.read_bytes())
-    place = data.find(b"\x89PNG") + 40  # inside the first stored frame, of clip a
+    place = data.find(b"\x28\xb5\x2f\xfd") + 40  # inside clip a's first compressed stream
     data[place] ^= 0xFF
     path.write_bytes(data)
     with pytest.raises(UserError, match=f"{path.name}: record 0 .clip 'a'. is damaged"):

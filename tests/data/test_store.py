@@ -53,7 +53,9 @@ def test_tfds_reads_it_without_tensorflow(data_set):
         "import sys, tensorflow_datasets as tfds\n"
         f"data = tfds.builder_from_directory({str(data_set)!r}).as_data_source('train')\n"
         f"assert len(data) == {examples}, len(data)\n"
-        "assert data[0]['clip'] == b'a' and data[0]['frames'][0][1:4] == b'PNG'\n"
+        "assert data[0]['clip'] == b'a'\n"
+        "from psrjax.data import codec\n"
+        "assert codec.decode_array(data[0]['frames'][0]).ndim == 3\n"
         "assert 'tensorflow' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
