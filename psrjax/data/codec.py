@@ -6,7 +6,7 @@ read four times as fast. Colours are RGB everywhere.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -284,23 +284,44 @@ def decode_array(data: bytes) -> Shaped[np.ndarray, "..."]:
     Raises:
       ValueError: if the bytes are damaged.
     """
+    return decode_arrays([data])[0]
+
+
+def decode_arrays(several: Sequence[bytes]) -> Shaped[np.ndarray, "t ..."]:
+    """Frames of one stream, each the inverse of `encode_array`, along a new first axis.
+
+    Raises:
+      ValueError: if bytes are damaged, or the frames differ in type or shape.
+    """
+    rows = [_stored(data) for data in several]
+    first, differences = rows[0]
+    frames = np.empty((len(rows), *first.shape), first.dtype)
+    for frame, (values, _) in zip(frames, rows, strict=True):
+        if values.shape != first.shape or values.dtype != first.dtype:
+            raise ValueError(f"a frame is {values.dtype} {values.shape}, the first {first.shape}")
+        if differences:
+            _sum_rows(values, frame)
+        else:
+            frame[...] = values
+    return frames
+
+
+def _stored(data: bytes) -> tuple[Shaped[np.ndarray, "..."], bool]:
+    """What was compressed, and whether its rows are differences."""
     rank, differences = (int(value) for value in np.frombuffer(data, "<u2", count=2, offset=2))
     shape = np.frombuffer(data, "<u4", count=rank, offset=_ARRAY_HEADER)
     try:
         payload = zstandard.decompress(memoryview(data)[_ARRAY_HEADER + 4 * rank :])
     except zstandard.ZstdError as error:
         raise ValueError(str(error)) from error
-    array = np.frombuffer(payload, "<" + data[:2].decode().strip()).reshape(shape)
-    return _summed(array) if differences else array
+    return np.frombuffer(payload, "<" + data[:2].decode().strip()).reshape(shape), bool(differences)
 
 
-def _summed(rows: Shaped[np.ndarray, "h ..."]) -> Shaped[np.ndarray, "h ..."]:
+def _sum_rows(rows: Shaped[np.ndarray, "h ..."], to: Shaped[np.ndarray, "h ..."]) -> None:
     """Sums over the rows above; row by row is twice as fast as numpy's own cumulative sum."""
-    array = np.empty_like(rows)
-    array[:1] = rows[:1]
+    to[:1] = rows[:1]
     for row in range(1, len(rows)):
-        np.add(array[row - 1], rows[row], out=array[row])
-    return array
+        np.add(to[row - 1], rows[row], out=to[row])
 
 
 def encode_camera(camera: Camera | None) -> str:

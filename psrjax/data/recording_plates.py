@@ -4,12 +4,13 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Float, UInt8
 
 from psrjax.errors import UserError
 
 RIM = 2  # pixels over which a person's edge may be smeared
 LEAST = 3  # frames that must show a pixel uncovered for its median to be trusted
+_FLOW_STEPS = 64  # of a pixel that a flow is rounded to
 
 
 def clean_plate(
@@ -157,7 +158,7 @@ def optical_flow(frames: UInt8[np.ndarray, "t h w 3"]) -> dict[str, np.ndarray]:
       `flow` (t, h, w, 2) float16: pixels (x, y) from frame t to t-1 on t's grid; `flow_forward`:
       from t-1 to t on (t-1)'s grid, stored at t; `flow_confidence` (t, h, w) uint8: 255 times
       exp(-e²/2), e pixels being how far a pixel lands from itself when carried back and forth. All
-      are zero at the first frame.
+      are zero at the first frame. Flows are multiples of 1/64 pixel.
     """
     count, height, width = frames.shape[:3]
     engine = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
@@ -176,9 +177,14 @@ def optical_flow(frames: UInt8[np.ndarray, "t h w 3"]) -> dict[str, np.ndarray]:
             borderMode=cv2.BORDER_REPLICATE,
         )  # fmt: skip
         error = np.sum((back + there) ** 2, axis=-1)
-        flow[time], forward[time] = back, ahead
+        flow[time], forward[time] = _rounded(back), _rounded(ahead)
         confidence[time] = np.round(255 * np.exp(-error / 2))
     return {"flow": flow, "flow_forward": forward, "flow_confidence": confidence}
+
+
+def _rounded(flow: Float[np.ndarray, "h w 2"]) -> Float[np.ndarray, "h w 2"]:
+    """To 1/64 pixel: finer than the method is right, and a seventh of the bytes once compressed."""
+    return np.round(flow * _FLOW_STEPS) / _FLOW_STEPS + 0.0  # no -0.0
 
 
 def overlap(one: Bool[np.ndarray, "..."], other: Bool[np.ndarray, "..."]) -> float:

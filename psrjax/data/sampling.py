@@ -12,7 +12,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped, UInt8
 
 from psrjax.data import spec
 from psrjax.data.source import Clip, Loaded, Source
@@ -397,10 +397,17 @@ def flip(sample: Sample) -> Sample:
 def _flipped(key: str, value: np.ndarray) -> np.ndarray:
     if not _is_image(key):
         return pose.flip(value).astype(value.dtype)
-    value = np.ascontiguousarray(value[..., ::-1, :])
+    value = _mirrored(value)
     if key in _MIRRORED_X:
         value[..., 0] *= -1
     return value
+
+
+def _mirrored(image: Shaped[np.ndarray, "*t h w c"]) -> Shaped[np.ndarray, "*t h w c"]:
+    """The columns in reverse, by OpenCV: numpy takes ten times as long over pixels of 3 bytes."""
+    rows = np.ascontiguousarray(image).reshape(-1, *image.shape[-2:])
+    same_width = rows.view(np.uint16) if rows.dtype == np.float16 else rows
+    return cv2.flip(same_width, 1).view(rows.dtype).reshape(image.shape)
 
 
 def recolor(sample: Sample, factors: Float[np.ndarray, "3"]) -> Sample:

@@ -228,9 +228,11 @@ class Loaded:
             plate = self._examples[self._starts[0]][stream][0]
             if not plate:  # it stands in the view's first record
                 return self._source.load(self._clip, self._view, (0,)).read(stream)
-            return self._decode(coding, plate)
+            return self._decode_all([plate])[0]
         picked = [self._at(stream, frame, source) for frame in frames or self._frames]
-        return np.stack([self._decode(coding, value) for value in picked])
+        if coding == codec.TENSOR:
+            return np.stack(picked)
+        return self._decode_all(picked)
 
     def _at(self, stream: str, frame: int, source: str) -> Any:
         start = self._starts[int(np.searchsorted(self._starts, frame, side="right")) - 1]
@@ -248,11 +250,9 @@ class Loaded:
             place += sources.index(source) * (len(example[stream]) // len(sources))
         return example[stream][place]
 
-    def _decode(self, coding: str, value: Any) -> np.ndarray:
-        if coding == codec.TENSOR:
-            return value
+    def _decode_all(self, values: Sequence[bytes]) -> np.ndarray:
         try:
-            return codec.decode_array(value)
+            return codec.decode_arrays(values)
         except (ValueError, TypeError) as error:
             raise UserError(
                 f"{self._source.directory}, clip {self._clip!r}, view {self._view!r}: a stored "
