@@ -47,6 +47,48 @@ def splits(data_config: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(store.read_manifest(directory(data_config))["splits"])
 
 
+class Footage:
+    """The frames that a run is trained on, each by itself, for methods that begin from them.
+
+    Attributes:
+      steady: whether all frames show the same place: none is cropped at random.
+    """
+
+    def __init__(self, data_config: Mapping[str, Any]):
+        self._source = open_split(data_config, data_config.get("train_split", "train"))
+        self._policy = sampling.policy(data_config["sampling"])
+        self._crop = sampling.Augmentation(crop=tuple(data_config.get("crop", (0, 0))))
+        self._views = [(clip, view) for clip in self._source.clips for view in clip.views.values()]
+        self.steady = all(
+            want in (0, have)
+            for _, view in self._views
+            for want, have in zip(self._crop.crop, view.size)
+        )
+
+    def frames(self, reads: Iterable[str], *, count: int) -> Iterator[sampling.Sample]:
+        """At least `count` frames, or all there are, spread evenly over all clips, view by view.
+
+        Args:
+          reads: keys of the target.
+          count: how many.
+
+        Yields:
+          {key: (t …)} in wire types, cropped as in evaluation.
+
+        Raises:
+          UserError: if the data set cannot give what is read.
+        """
+        reads = tuple(reads)
+        sampling.require(self._source, reads)
+        share = -(-count // len(self._views))
+        for clip, view in self._views:
+            trained = sampling.trained_frames(clip, self._policy)
+            chosen = np.unique(np.linspace(0, trained - 1, share).round().astype(int))
+            places = tuple(chosen.tolist())
+            window = sampling.Window(clip.name, view.name, view.name, 0, places[:1], places)
+            yield sampling.augment(sampling.assemble(self._source, window, reads), self._crop)
+
+
 class TrainBatches:
     """An endless iterator of training batches; see `train_batches`."""
 

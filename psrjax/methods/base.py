@@ -116,7 +116,12 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def warm_start(self, params: Mapping, clips: Any) -> Mapping:
-        """Host-side change of fresh parameters from the training clips; by default none."""
+        """Host-side change of fresh parameters from the training clips; by default none.
+
+        Args:
+          params: {net: parameters} on the host.
+          clips: the `psrjax.data.loader.Footage` of the stage.
+        """
         del clips
         return params
 

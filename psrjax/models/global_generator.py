@@ -1,7 +1,9 @@
 """pix2pixHD's global generator: down, residual blocks, up (Wang et al. 2018).
 
-Two of the pose transfer's nets are such: the smoother of sequences and the face's residual.
+HPT's smoother of sequences and its face's residual are such; D2G-Net's nets are built of its parts.
 """
+
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -63,38 +65,81 @@ class GlobalGenerator(nn.Module):
         Raises:
           UserError: if the size cannot be halved so often, or is too small to be mirrored.
         """
-        if any(n % 2**self.halvings or n < 2 ** (self.halvings + 1) for n in x.shape[1:3]):
-            raise UserError(
-                f"pictures of {x.shape[1]}x{x.shape[2]} cannot be halved {self.halvings} times to "
-                "at least 2x2: change config.data.crop or the halvings of the config's nets"
-            )
-        options = {"dtype": self.dtype, "impl": self.impl, "init": layers.normal_small}
-        block = blocks.maybe_remat(_Residual, self.remat)
-        x = layers.Conv(self.width, (7, 7), name="first", **options)(
-            spade.mirrored(x.astype(self.dtype), 3)
+        check_size(x.shape[1:3], self.halvings)
+        compute = {"dtype": self.dtype, "impl": self.impl}
+        widths = [self.width * 2**i for i in range(self.halvings + 1)]
+        x = entered(x, train, widths[0], **compute)
+        for i, width in enumerate(widths[1:]):
+            x = halved(x, train, i, width, **compute)
+        x = refined(x, train, self.blocks, remat=self.remat, **compute)
+        for i, width in enumerate(widths[-2::-1]):
+            x = doubled(x, train, i, width, **compute)
+        init = nn.initializers.normal(1e-3) if self.quiet else layers.normal_small
+        return jnp.tanh(left(x, 3, init=init, **compute))
+
+
+# The parts, for other nets that are built of them: each is to be called inside a compact method and
+# adds its layers to that module.
+
+
+def check_size(size: tuple[int, int], halvings: int) -> None:
+    """Raises UserError if pictures of (height, width) cannot be halved so often and mirrored."""
+    if any(n % 2**halvings or n < 2 ** (halvings + 1) for n in size):
+        raise UserError(
+            f"pictures of {size[0]}x{size[1]} cannot be halved {halvings} times to "
+            "at least 2x2: change config.data.crop or the halvings of the config's nets"
         )
-        x = nn.relu(_norm(x, train, self.dtype, "first_norm"))
-        for i in range(self.halvings):
-            width = self.width * 2 ** (i + 1)
-            down = layers.Conv(width, (3, 3), stride=2, padding=1, name=f"down{i}", **options)
-            x = nn.relu(_norm(down(x), train, self.dtype, f"down{i}_norm"))
-        for i in range(self.blocks):
-            x = block(dtype=self.dtype, impl=self.impl, name=f"block{i}")(x, train)
-        for i in range(self.halvings):
-            up = layers.ConvTranspose(
-                self.width * 2 ** (self.halvings - 1 - i),
-                (3, 3),
-                stride=2,
-                padding=1,
-                output_padding=1,
-                name=f"up{i}",
-                **options,
-            )
-            x = nn.relu(_norm(up(x), train, self.dtype, f"up{i}_norm"))
-        if self.quiet:
-            options["init"] = nn.initializers.normal(1e-3)
-        last = layers.Conv(3, (7, 7), name="last", **options)
-        return jnp.tanh(last(spade.mirrored(x, 3)).astype(jnp.float32))
+
+
+def entered(
+    x: Float[Array, "b h w c"], train: bool, width: int, *, dtype: DTypeLike, impl: str
+) -> Float[Array, "b h w d"]:
+    """The first layer: 7x7, norm, ReLU."""
+    options = {"dtype": dtype, "impl": impl, "init": layers.normal_small}
+    x = layers.Conv(width, (7, 7), name="first", **options)(spade.mirrored(x.astype(dtype), 3))
+    return nn.relu(_norm(x, train, dtype, "first_norm"))
+
+
+def halved(
+    x: Float[Array, "b h w c"], train: bool, i: int, width: int, *, dtype: DTypeLike, impl: str
+) -> Float[Array, "b y x d"]:
+    """Halving number `i`: 3x3 with stride 2, norm, ReLU."""
+    options = {"dtype": dtype, "impl": impl, "init": layers.normal_small}
+    down = layers.Conv(width, (3, 3), stride=2, padding=1, name=f"down{i}", **options)
+    return nn.relu(_norm(down(x), train, dtype, f"down{i}_norm"))
+
+
+def refined(
+    x: Float[Array, "b h w c"], train: bool, count: int, *, remat: str, dtype: DTypeLike, impl: str
+) -> Float[Array, "b h w c"]:
+    """So many residual blocks."""
+    block = blocks.maybe_remat(_Residual, remat)
+    for i in range(count):
+        x = block(dtype=dtype, impl=impl, name=f"block{i}")(x, train)
+    return x
+
+
+def doubled(
+    x: Float[Array, "b h w c"], train: bool, i: int, width: int, *, dtype: DTypeLike, impl: str
+) -> Float[Array, "b y x d"]:
+    """Doubling number `i`: transposed 3x3 with stride 2, norm, ReLU."""
+    options = {"dtype": dtype, "impl": impl, "init": layers.normal_small}
+    stride = {"stride": 2, "padding": 1, "output_padding": 1}
+    up = layers.ConvTranspose(width, (3, 3), name=f"up{i}", **stride, **options)
+    return nn.relu(_norm(up(x), train, dtype, f"up{i}_norm"))
+
+
+def left(
+    x: Float[Array, "b h w c"],
+    channels: int,
+    *,
+    dtype: DTypeLike,
+    impl: str,
+    init: Callable = layers.normal_small,
+) -> Float[Array, "b h w d"]:
+    """The last layer, 7x7, without what follows it; float32."""
+    last = layers.Conv(channels, (7, 7), dtype=dtype, impl=impl, init=init, name="last")
+    return last(spade.mirrored(x, 3)).astype(jnp.float32)
 
 
 def _norm(x: Array, train: bool, dtype: DTypeLike, name: str) -> Array:

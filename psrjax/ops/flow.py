@@ -38,3 +38,16 @@ def _slope(flow: Array, axis: int, one_sided: bool) -> Array:
         return jnp.gradient(flow, axis=axis)
     margin = [(0, int(axis == place)) for place in range(flow.ndim)]
     return jnp.pad(jnp.diff(flow, axis=axis), margin)
+
+
+def agreement(
+    flow: Float[Array, "b h w 2"], opposite: Float[Array, "b h w 2"]
+) -> Float[Array, "b h w 1"]:
+    """1 where the way there and back ends within a pixel of where it began, else 0.
+
+    Args:
+      flow: from one frame to another on the first's grid, pixels.
+      opposite: from the other frame to this one, on the other's grid.
+    """
+    apart = flow + geometry.warp(opposite, flow, padding="border")
+    return (jnp.square(apart).sum(-1, keepdims=True) < 1.0).astype(jnp.float32)

@@ -119,7 +119,7 @@ def _begin(
     """The fresh state, warmed up by the method, then with the nets of the run it starts from and
     what the method's new nets inherit from them."""
     if type(method).warm_start is not base.Method.warm_start:
-        clips = loader.open_split(config.data, config.data.train_split)
+        clips = loader.Footage(config.data)
         fresh = state.with_params(fresh, method.warm_start(jax.device_get(fresh.params), clips))
     if not config.init.path:
         return fresh
