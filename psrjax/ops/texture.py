@@ -28,19 +28,20 @@ def sample_texture(
     exist, and the way back keeps nothing but the arguments.
 
     Args:
-      texture: one square picture for each part, at least 2 texels wide.
+      texture: one picture for each part, at least 2 texels wide.
       coordinates: (u, v) of each pixel in each part; the texture lies in [-1, 1].
       parts: the weight of each part.
 
     Raises:
-      UserError: if the texture is not square, or the parts are not as many everywhere.
+      UserError: if the texture is a single texel wide.
     """
     return _forward(texture, coordinates, parts)
 
 
 def _forward(texture: Array, coordinates: Array, parts: Array) -> Array:
-    _check(texture, coordinates, parts)
     size, channels = texture.shape[1], texture.shape[-1]
+    if size < 2:
+        raise UserError(f"texture of {size} texels on a side: two are the fewest")
 
     def add(total: Array, part: tuple[Array, Array, Array]) -> tuple[Array, None]:
         texels, places, weight = part
@@ -81,17 +82,6 @@ def _backward(saved: tuple[Array, Array, Array], gradient: Array) -> tuple[Array
 
 
 sample_texture.defvjp(lambda *inputs: (_forward(*inputs), inputs), _backward)
-
-
-def _check(texture: Array, coordinates: Array, parts: Array) -> None:
-    count, height, width = texture.shape[:3]
-    if height != width or width < 2:
-        raise UserError(f"texture of {height}x{width} texels: parts are square, 2x2 at least")
-    if (coordinates.shape[-2], parts.shape[-1]) != (count, count):
-        raise UserError(
-            f"texture of {count} parts, coordinates of {coordinates.shape[-2]} and weights of "
-            f"{parts.shape[-1]}: as many of each"
-        )
 
 
 def _by_part(coordinates: Array, parts: Array) -> tuple[Array, Array]:

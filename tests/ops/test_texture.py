@@ -151,9 +151,7 @@ def test_unwrapping_averages_over_frames_and_leaves_unseen_texels_empty():
 
 def test_wrong_textures_are_refused():
     atlas, places, weights = inputs()
-    with pytest.raises(UserError, match="square"):
-        texture.sample_texture(atlas[:, :-1], places, weights)
-    with pytest.raises(UserError, match="of 3 parts, coordinates of 3 and weights of 2"):
-        texture.sample_texture(atlas, places, weights[..., :2])
+    with pytest.raises(UserError, match="two are the fewest"):
+        texture.sample_texture(atlas[:, :1, :1], places, weights)
     with pytest.raises(UserError, match="part 25"):
         texture.unwrap([(np.zeros((1, 1, 1, 3)), np.full((1, 1, 1, 3), 25, np.uint8))], size=4)
