@@ -25,7 +25,8 @@ Rows of the paper's Table 1 by their labels (VFID / PSNR):
 and further choices:
 
   avg, max, rb6, sa3d_rb6, rb6_sa2d (the fusion alone), w/o D_V, D_V^3, w/o D_I, patch_critics,
-  begin_single (last layers begin as the single model's), random_perceptual, w/o perceptual
+  begin_single (last layers begin as the single model's), random_perceptual, w/o perceptual,
+  matte (the data set's outlines and clean plates teach mask and background: against ghosts)
 """
 
 from ml_collections import ConfigDict
@@ -135,6 +136,7 @@ ABLATIONS = {
     "w/o D_I": {"method.frame_critic": False, **_no_critic("adversarial_image")},
     "patch_critics": {"method.critic_kind": "patch"},
     "begin_single": {"method.beginning": "single"},
+    "matte": {"method.matte": True, **_weight("matte", 0.02), **_weight("plate", 1.0)},
     "random_perceptual": {"method.perceptual": "random"},
     "w/o perceptual": _NO_VGG,
 }
@@ -162,6 +164,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "chunk": 512,
             "perceptual": "vgg19",
             "beginning": "fresh",
+            "matte": False,
             "align": "torso",
         }
     )

@@ -49,6 +49,9 @@ class Method(Base):
       beginning: the last layers of `joint` begin "fresh" or as those of the "single" model.
         `Departs from:` the paper, which is silent, where it is "single": the first steps then
         improve on the single-frame model instead of learning it anew.
+      matte: whether the footage's outlines and clean plates teach M and O_bg too. `Departs from:`
+        the paper, which sees their composition only: where a person hardly moves from his place,
+        the background branch may then paint him as well, and in transfer he stays as a ghost.
       align: in transfer, driving poses are brought to the source person's size and place by "torso"
         (see `limb.aligned`), or left as they are ("none").
     """
@@ -68,6 +71,7 @@ class Method(Base):
     chunk: int = 512
     perceptual: str = "vgg19"
     beginning: str = "fresh"
+    matte: bool = False
     align: str = "torso"
 
     def setup(self):
@@ -126,9 +130,10 @@ class Method(Base):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Frames, joints, and the flow that the temporal critics see."""
+        """Frames, joints, the flow that the temporal critics see, and what `matte` needs."""
         flow = ("target_flow",) if "video_critic" in self._critics else ()
-        return ("source", "target", "source_joints", "target_joints", *flow)
+        matte = ("target_mask", "background") if self.matte else ()
+        return ("source", "target", "source_joints", "target_joints", *flow, *matte)
 
     @property
     def synthesis_reads(self) -> tuple[str, ...]:
@@ -191,6 +196,8 @@ class Method(Base):
                 for x in (video, target)
             )
             terms["perceptual"] = style.feature_distance(ours, theirs)
+        if self.matte:
+            terms |= matte_terms(made, batch)
         for name, judged in self._judge(video, batch).items():
             terms[f"adversarial_{name}"] = adversarial.generator_total(judged, mode=self._gan)
         log = {"absolute_error": jnp.abs(video - target).mean(), "mask": made["mask"].mean()}
@@ -296,6 +303,23 @@ class Method(Base):
             "copy_source": jnp.broadcast_to(batch["source"][:, :1], nearest.shape),
             "nearest_pose": nearest,
         }
+
+
+def matte_terms(made: Mapping, batch: Batch) -> dict[str, Array]:
+    """The terms of `Method.matte`, see there.
+
+    Args:
+      made: "mask" (b t h w 1) in [0, 1] and "background" (b t h w 3) in [-1, 1].
+      batch: "target_mask" (b t h w 1) and the clean plate "background" (b h w 3).
+
+    Returns:
+      {"matte": binary cross-entropy of M, least at the outline, soft as it is; "plate": squared
+      error of O_bg, behind the person too}.
+    """
+    mask, outline = jnp.clip(made["mask"], 1e-4, 1.0 - 1e-4), batch["target_mask"]
+    entropy = -(outline * jnp.log(mask) + (1.0 - outline) * jnp.log(1.0 - mask))
+    plate = batch["background"][:, None]
+    return {"matte": entropy.mean(), "plate": jnp.square(made["background"] - plate).mean()}
 
 
 def _flat(video: Array) -> Array:
