@@ -2,11 +2,12 @@
 
 import dataclasses
 import json
+import pickle
 
 import cv2
 import numpy as np
 
-from psrjax.data import recording_views, synthetic, video, world_film
+from psrjax.data import raw_lift, recording_views, synthetic, video, world_film
 from psrjax.ops import body, raster
 
 RATE = 25.0
@@ -65,3 +66,48 @@ def write_mp4(path, frames, fps=RATE):
     """A small H.264 video."""
     path.parent.mkdir(parents=True, exist_ok=True)
     video.write(path, frames, fps=fps)
+
+
+def write_person(root, frames=20):
+    """A folder of one person with DensePose's own PNG, and a source clip beside it: both clips."""
+    made = clip(frames=frames)
+    write_pictures(root / "anna" / "anna", made["frames"], "frame{:05d}.png")
+    write_openpose(
+        root / "anna" / "openpose_json", "", made["joints"], name="frame{number:05d}_keypoints.json"
+    )
+    # The authors' files hold I, U, V as blue, green, red: write_pictures turns RGB about.
+    write_pictures(root / "anna" / "densepose", made["iuv"][..., ::-1], "frame{:05d}_IUV.png")
+    write_pictures(root / "anna" / "mask", np.uint8(255) * made["mask"])
+    cv2.imwrite(str(root / "anna" / "bg.jpg"), wall((64, 64))[..., ::-1])
+    (root / "anna" / "texture.jpg").write_bytes(b"made anew")
+    other = clip(person=1)
+    write_mp4(root / "sources" / "bert.mp4", other["frames"])
+    write_openpose(root / "sources" / "bert_json", "bert", other["joints"])
+    return made, other
+
+
+def write_iper(root, frames=8):
+    """Two clips in impersonator's layout; jpg names that hold PNG, pickles of Python 2's kind."""
+    made = {}
+    for name, swing in (("001/9/1", 0.3), ("002/1/2", 0.6)):
+        pose = np.zeros((frames, 72))
+        pose[:, 0] = np.pi  # upright in a picture whose y goes down
+        pose[:, 3 * 16 + 2] = -1.1 + swing * np.linspace(0, 1, frames)  # left shoulder
+        pose[:, 3 * 17 + 2] = 1.1
+        cams = np.tile([0.85, 0.02, 0.1], (frames, 1))
+        joints = raw_lift.smpl_joints(pose)
+        far = np.array([0.02, 0.1, 60.0])
+        focal = 60.0 * 0.85 / 2 * 64
+        camera = raw_lift.telephoto(1.0, (64, 64))
+        matrix = np.array([[focal, 0, 31.5], [0, focal, 31.5], [0, 0, 1]])
+        camera = dataclasses.replace(camera, matrix=matrix)
+        made[name] = painted(body.pose(body.template(), joints + far), camera)
+        write_pictures(root / "images" / name, made[name]["frames"], "{:03d}.jpg")
+        folder = root / "smpls" / name
+        folder.mkdir(parents=True)
+        shape = np.zeros((frames, 10), np.float32)
+        content = {"cams": cams.astype(np.float32), "pose": pose, "shape": shape}
+        (folder / "pose_shape.pkl").write_bytes(pickle.dumps(content, protocol=2))
+    (root / "train.txt").write_text("001/9/1\n")
+    (root / "val.txt").write_text("002/1/2\n")
+    return made

@@ -45,6 +45,15 @@ def test_a_folder_becomes_a_data_set_and_what_is_left_out_is_told(tmp_path):
     assert "--holdout is not a flag for a published data set" in refused.stderr
 
 
+SHORT = ("--config.steps=4", "--config.checkpoint_steps=4", "--config.log_steps=2")
+
+
+def prepared(name, folder):
+    """The data set `s` of the folder's `raw`, at 64x64."""
+    done = psrjax("prepare", f"--dataset={name}", folder / "raw", "--to", folder / "s", "--size=64")
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 def trained(config, data, workdir, *more):
     done = psrjax(
         "train", f"--config={CONFIGS / config}", f"--config.data.path={data}",
@@ -74,10 +83,20 @@ def test_internet_trains_on_fashion_and_on_a_folder(tmp_path, name):
         else:
             acted.write_mp4(tmp_path / "raw" / f"p{person}.mp4", made["frames"])
             acted.write_openpose(tmp_path / "raw", f"p{person}", made["joints"])
-    done = psrjax(
-        "prepare", f"--dataset={name}", tmp_path / "raw", "--to", tmp_path / "s", "--size=64"
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    short = ("--config.steps=4", "--config.checkpoint_steps=4", "--config.log_steps=2")
+    prepared(name, tmp_path)
     gap = "--config.data.sampling.gap_seconds=0.2"
-    trained("internet.py:tiny", tmp_path / "s", tmp_path / "run", gap, *short)
+    trained("internet.py:tiny", tmp_path / "s", tmp_path / "run", gap, *SHORT)
+
+
+@pytest.mark.slow
+def test_mfci_trains_on_iper(tmp_path):
+    acted.write_iper(tmp_path / "raw", frames=20)
+    prepared("iper", tmp_path)
+    trained("mfci.py:tiny", tmp_path / "s", tmp_path / "run", *SHORT)
+
+
+@pytest.mark.slow
+def test_hpt_trains_on_a_single_person(tmp_path):
+    acted.write_person(tmp_path / "raw", frames=40)
+    prepared("single_person", tmp_path)
+    trained("hpt.py:tiny", tmp_path / "s", tmp_path / "run", *SHORT)

@@ -1,11 +1,9 @@
 """Data sets of videos: read in their true layouts, split as they say, with what methods read."""
 
-import pickle
 import shutil
 import sys
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -15,7 +13,6 @@ from psrjax.data.recording_plates import overlap
 from psrjax.data.source import Source
 from psrjax.errors import UserError
 from psrjax.methods import internet
-from psrjax.ops import body
 
 sys.path.insert(0, str(Path(__file__).parent))
 import acted  # noqa: E402
@@ -168,21 +165,9 @@ def test_lists_decide_and_one_video_in_two_is_refused(tmp_path):
 
 @pytest.fixture(scope="module")
 def person(tmp_path_factory):
-    """D2G-Net's folder of one person, with DensePose's own PNG, and a source clip beside it."""
+    """One person's folder, what is filmed there, and the source clip beside it."""
     root = tmp_path_factory.mktemp("person")
-    made = acted.clip(frames=20)
-    acted.write_pictures(root / "anna" / "anna", made["frames"], "frame{:05d}.png")
-    acted.write_openpose(
-        root / "anna" / "openpose_json", "", made["joints"], name="frame{number:05d}_keypoints.json"
-    )
-    # The authors' files hold I, U, V as blue, green, red: write_pictures turns RGB about.
-    acted.write_pictures(root / "anna" / "densepose", made["iuv"][..., ::-1], "frame{:05d}_IUV.png")
-    acted.write_pictures(root / "anna" / "mask", np.uint8(255) * made["mask"])
-    cv2.imwrite(str(root / "anna" / "bg.jpg"), acted.wall((64, 64))[..., ::-1])
-    (root / "anna" / "texture.jpg").write_bytes(b"made anew")
-    other = acted.clip(person=1)
-    acted.write_mp4(root / "sources" / "bert.mp4", other["frames"])
-    acted.write_openpose(root / "sources" / "bert_json", "bert", other["joints"])
+    made, other = acted.write_person(root)
     return root, made, other
 
 
@@ -223,30 +208,9 @@ def test_too_few_pictures_of_iuv_are_told(person, tmp_path):
 
 @pytest.fixture(scope="module")
 def iper(tmp_path_factory):
-    """Two clips in impersonator's layout; jpg names that hold PNG, pickles of Python 2's kind."""
+    """A folder of two clips, and what is filmed there."""
     root = tmp_path_factory.mktemp("iper")
-    made = {}
-    for name, swing in (("001/9/1", 0.3), ("002/1/2", 0.6)):
-        pose = np.zeros((8, 72))
-        pose[:, 0] = np.pi  # upright in a picture whose y goes down
-        pose[:, 3 * 16 + 2] = -1.1 + swing * np.linspace(0, 1, 8)  # left shoulder
-        pose[:, 3 * 17 + 2] = 1.1
-        cams = np.tile([0.85, 0.02, 0.1], (8, 1))
-        joints = raw_lift.smpl_joints(pose)
-        far = np.array([0.02, 0.1, 60.0])
-        focal = 60.0 * 0.85 / 2 * 64
-        camera = raw_lift.telephoto(1.0, (64, 64))
-        matrix = np.array([[focal, 0, 31.5], [0, focal, 31.5], [0, 0, 1]])
-        camera = acted.dataclasses.replace(camera, matrix=matrix)
-        made[name] = acted.painted(body.pose(body.template(), joints + far), camera)
-        acted.write_pictures(root / "images" / name, made[name]["frames"], "{:03d}.jpg")
-        folder = root / "smpls" / name
-        folder.mkdir(parents=True)
-        shape = np.zeros((8, 10), np.float32)
-        content = {"cams": cams.astype(np.float32), "pose": pose, "shape": shape}
-        (folder / "pose_shape.pkl").write_bytes(pickle.dumps(content, protocol=2))
-    (root / "train.txt").write_text("001/9/1\n")
-    (root / "val.txt").write_text("002/1/2\n")
+    made = acted.write_iper(root)
     return root, made
 
 
