@@ -1,0 +1,236 @@
+"""D2G-Net: a person from one short video, by a learned texture and a net of dynamic details.
+
+    psrjax train --config=configs/d2gnet.py:WORDS --workdir=DIR --config.data.path=PREPARED
+
+One model belongs to one person's clip, filmed by a camera that stands still. Three stages, trained
+in order: uv (the UV generator, on many people: give theirs as
+--config.overrides.uv.data.path=OTHERS, else the person's own clip serves), warmup (UV generator,
+texture and background, without dynamic details), joint (all nets). Words, comma-separated:
+
+  (none)      the published numbers at 512x512, and ours where there are none: of the loss weights
+              and rates the paper's supplement is not available. Needs VGG-19's weights and a
+              prepared clip with joints, body parts (iuv), flow and mesh labels. Cost: 60 000 steps
+              of 4 frames at 512x512, not run. The paper's Table 1: SSIM .933, PSNR 37.44, R-SSIM
+              .930, R-PSNR 36.99, temporal .41, FID 53.49, on data of its own.
+  script      the temporal weight of the repository's training script (500), and the five residual
+              blocks of its pre-training script.
+  light       narrower nets: two residual blocks and 512 channels in D2G, for small data and CPUs.
+  demo        one person of the embedded world at 48x48 on 2 CPU cores: narrow nets, no VGG-19.
+  tiny        as demo at 32x32, as small as it goes: all stages in less than three minutes.
+  bf16        bfloat16 products.
+  uv …        only these stages.
+
+Rows of the paper's Table 2 (SSIM / PSNR), by their labels:
+
+  w/o D2G (.913 / 36.35), w/o HybridTex (.921 / 36.87), w/o Pose cond (.918 / 36.62), MaskTex (a
+  figure only; at synthesis, on the full model's run)
+
+of the supplement: w/o regular, w/o temporal, w/o history; and further choices:
+
+  w/o label3d (no mesh features), w/o uv (no pre-training), w/o warmup, paper_strict (Eq. 6 alone:
+  no UV terms in the later stages), residual (D2G adds to the texture's colours), random_perceptual,
+  w/o perceptual
+"""
+
+from ml_collections import ConfigDict
+
+from psrjax.config import apply_words, base, update
+
+STAGES = ("uv", "warmup", "joint")
+_STEPS = {"uv": 20_000, "warmup": 4_000, "joint": 36_000}
+
+
+def _weight(stage: str, **terms: float) -> dict:
+    return {f"overrides.{stage}.weights.generator.{name}": value for name, value in terms.items()}
+
+
+def _steps(**steps: int) -> dict:
+    """So many steps of each stage; rates are constant for half of them, then fall to 0."""
+    found = {}
+    for stage, count in steps.items():
+        found[f"overrides.{stage}.steps"] = count
+        for turn in ("generator", "discriminator") if stage == "joint" else ("generator",):
+            prefix = f"overrides.{stage}.optimizer.{turn}"
+            found[f"{prefix}.schedule"] = "linear"
+            found[f"{prefix}.decay_start_step"] = count // 2
+            found[f"{prefix}.decay_end_step"] = count
+    return found
+
+
+def _rate(rate: float, **stages: float) -> dict:
+    return {
+        f"overrides.{stage}.optimizer.generator.learning_rate": stages.get(stage, rate)
+        for stage in STAGES
+    }
+
+
+_NO_VGG = {
+    "method.perceptual": "off",
+    **_weight("warmup", perceptual_regular=0.0),
+    **_weight("joint", perceptual_regular=0.0, perceptual=0.0),
+}
+_LIGHT = {"method.d2g_blocks": 2, "method.d2g_max_ch": 512}
+_DEMO = {
+    **_NO_VGG,
+    **_weight("joint", adversarial=0.1),
+    "method.d2g": "residual",
+    "method.label3d": False,
+    "method.uv_width": 16,
+    "method.uv_halvings": 2,
+    "method.uv_blocks": 3,
+    "method.tex_size": 32,
+    "method.d2g_width": 16,
+    "method.d2g_halvings": 2,
+    "method.d2g_blocks": 2,
+    "method.pose_level": 4,
+    "method.pose_width": 8,
+    "method.critic_width": 12,
+    "method.critic_layers": 2,
+    "data.world": {"kind": "long", "size": (48, 48)},
+    "data.crop": (48, 48),
+    "overrides.uv.data.world": {
+        "kind": "many",
+        "size": (48, 48),
+        "people_train": 12,
+        "people_test": 0,
+    },
+    "batch": 2,
+    "checkpoint_steps": 250,
+    "log_steps": 25,
+    **_rate(1e-3),
+    **_steps(uv=600, warmup=300, joint=1000),
+}
+
+PRESETS = {
+    "paper": {},
+    "script": {
+        "method.uv_blocks": 5,
+        **_weight("joint", temporal=500.0),
+    },
+    "light": _LIGHT,
+    "demo": _DEMO,
+    "tiny": {
+        **_DEMO,
+        "method.uv_width": 8,
+        "method.uv_blocks": 1,
+        "method.tex_size": 16,
+        "method.d2g_width": 8,
+        "method.d2g_blocks": 1,
+        "method.pose_width": 4,
+        "method.critic_width": 4,
+        "data.world": {"kind": "long", "size": (32, 32), "frames": 96},
+        "data.crop": (32, 32),
+        "overrides.uv.data.world": {
+            "kind": "many",
+            "size": (32, 32),
+            "people_train": 3,
+            "people_test": 0,
+            "frames": 48,
+        },
+        "checkpoint_steps": 40,
+        "log_steps": 10,
+        **_steps(uv=80, warmup=40, joint=80),
+    },
+}
+
+ABLATIONS = {
+    "w/o D2G": {
+        "method.d2g": "off",
+        # The frame is then the raw branch's, which the regular terms compare already.
+        **_weight("joint", reconstruction=0.0, perceptual=0.0),
+    },
+    "w/o HybridTex": {"method.tex_channels": 3},
+    "w/o Pose cond": {"method.pose_cond": "none"},
+    "MaskTex": {"method.mask_tex": True},
+    "w/o regular": _weight("joint", regular=0.0, perceptual_regular=0.0),
+    "w/o temporal": _weight("joint", temporal=0.0),
+    "w/o history": {"method.history": 1},
+    "w/o label3d": {"method.label3d": False},
+    "w/o uv": {"stages": ("warmup", "joint")},
+    "w/o warmup": {"stages": ("uv", "joint")},
+    "paper_strict": {
+        **_weight("warmup", parts=0.0, coordinates=0.0),
+        **_weight("joint", parts=0.0, coordinates=0.0),
+    },
+    "residual": {"method.d2g": "residual"},
+    "random_perceptual": {  # with the weights that presets without VGG-19 have set to 0
+        "method.perceptual": "random",
+        **_weight("warmup", perceptual_regular=10.0),
+        **_weight("joint", perceptual_regular=10.0, perceptual=10.0),
+    },
+    "w/o perceptual": _NO_VGG,
+}
+
+_ADAM = {"name": "adam", "learning_rate": 2e-4, "b1": 0.5, "b2": 0.999}
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The config of `variant`: see the words above."""
+    config = base()
+    config.method = ConfigDict(
+        {
+            **config.method,
+            "name": "d2gnet",
+            "stage": "uv",
+            "history": 3,
+            "label3d": True,
+            "uv_width": 64,
+            "uv_halvings": 4,
+            "uv_blocks": 9,
+            "tex_size": 200,
+            "tex_channels": 18,
+            "mask_tex": False,
+            "d2g": "picture",
+            "d2g_width": 64,
+            "d2g_max_ch": 1024,
+            "d2g_halvings": 4,
+            "d2g_blocks": 9,
+            "pose_cond": "mid",
+            "pose_level": 8,
+            "pose_width": 32,
+            "critic_width": 64,
+            "critic_layers": 3,
+            "critic_scales": 2,
+            "perceptual": "vgg19",
+            "retarget": "head",
+        }
+    )
+    # The weights of Eq. 5 are those of the later stages.
+    config.weights = ConfigDict({"generator": {"parts": 10.0, "coordinates": 1000.0}})
+    config.optimizer = ConfigDict({"generator": dict(_ADAM)})
+    regular = {"regular": 500.0, "perceptual_regular": 10.0}
+    update(
+        config,
+        {
+            "stages": STAGES,
+            "data.train_split": "train",
+            "data.eval_split": "train",  # its frames held back
+            "data.crop": (512, 512),
+            "data.sampling": {
+                "source": "random",
+                "k": 1,
+                "t": 4,
+                "gap_seconds": 0.0,
+                "history": 0,
+                "held_back": 0.1,
+                "k_evaluation": 64,
+            },
+            "batch": 2,  # pairs of frames
+            "overrides.uv.batch": 6,
+            "checkpoint_steps": 1000,
+            "log_steps": 100,
+            **_weight("warmup", **regular),
+            **_weight(
+                "joint",
+                **regular,
+                reconstruction=500.0,
+                perceptual=10.0,
+                temporal=10.0,
+                adversarial=1.0,
+            ),
+            "overrides.joint.weights.discriminator.adversarial": 1.0,
+            **{f"overrides.joint.optimizer.discriminator.{k}": v for k, v in _ADAM.items()},
+            **_steps(**_STEPS),
+        },
+    )
+    return apply_words(config, variant, presets=PRESETS, ablations=ABLATIONS)

@@ -1,0 +1,461 @@
+"""D2G-Net: a person from one short video, by a learned texture and a net of dynamic details.
+
+"Robust Pose Transfer with Dynamic Details using Neural Video Rendering" (Sun et al.). Equation
+numbers are the paper's. One model belongs to one person, before a camera that stands still. Stages:
+`uv` teaches the UV generator on many people (Eq. 5); `warmup` trains it, the texture and the
+background on the person's clip, without dynamic details; `joint` trains all nets (Eq. 6).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from jaxtyping import Array, Float
+
+from psrjax.data import recording_plates
+from psrjax.errors import UserError
+from psrjax.losses import adversarial, style, temporal
+from psrjax.methods.base import Batch
+from psrjax.methods.base import Method as Base
+from psrjax.models import dynamic_details, uv_generator
+from psrjax.nn import picture_critics, vgg
+from psrjax.ops import flow, limb, pose_label, pose_normalization, texture
+
+STAGES = ("uv", "warmup", "joint")
+PERCEPTUALS = ("vgg19", "random", "off")
+DETAILS = ("picture", "residual", "off")
+POSE_CONDITIONS = ("mid", "none")
+RETARGETINGS = ("head", "limbs", "none")
+HISTORIES = (1, 3)
+TAPS = {f"relu{block}_1": 2.0 ** (block - 6 + (block == 5)) for block in range(1, 6)}
+_PAIR = 2  # frames t - 1 and t are trained together
+_LOOKED_AT = 96  # frames that the texture and the background begin from
+_RIM = 0.02  # of the height, by which the person is widened where the background is wanted
+_MOVING = 12.0  # of 255: mean change of the background by which a camera counts as moving
+
+
+class Method(Base):
+    """D2G-Net as a method: `uv`, `texture`, `background` and `details`, against `critic`.
+
+    Attributes:
+      history: frames whose poses are in the label: 3 is this one and the last two, or 1.
+      label3d: whether the label has the rendered features of the body's mesh too.
+      uv_width: channels of the UV generator's first layer.
+      uv_halvings: how often it halves the size.
+      uv_blocks: its residual blocks.
+      tex_size: texels on the side of a part of the texture.
+      tex_channels: of each texel; 3 is a texture of colours only ("w/o HybridTex").
+      mask_tex: at synthesis the learned channels count as 0 ("MaskTex").
+      d2g: D2G makes the person's "picture", a "residual" to the texture's colours, or is "off"
+        ("w/o D2G"). `Departs from:` the paper where it is "residual": short trainings then keep
+        what the texture has already.
+      d2g_width: channels of D2G's first layer.
+      d2g_max_ch: no layer of it has more.
+      d2g_halvings: how often it halves the size.
+      d2g_blocks: its residual blocks.
+      pose_cond: the pose label joins D2G in its middle ("mid"), or not ("none").
+      pose_level: by what the size is divided there.
+      pose_width: channels of the pose encoder's first layer.
+      critic_width: channels of the critics' first layers.
+      critic_layers: their strided layers.
+      critic_scales: sizes at which frames are judged.
+      perceptual: weights of VGG-19: "vgg19", "random" (tests) or "off".
+      retarget: what happens to driving poses: moved by the "head" (see
+        `psrjax.ops.pose_normalization`), brought to the size and place of the person's "limbs" (see
+        `psrjax.ops.limb.aligned`), or "none".
+    """
+
+    history: int = 3
+    label3d: bool = True
+    uv_width: int = 64
+    uv_halvings: int = 4
+    uv_blocks: int = 9
+    tex_size: int = 200
+    tex_channels: int = 18
+    mask_tex: bool = False
+    d2g: str = "picture"
+    d2g_width: int = 64
+    d2g_max_ch: int = 1024
+    d2g_halvings: int = 4
+    d2g_blocks: int = 9
+    pose_cond: str = "mid"
+    pose_level: int = 8
+    pose_width: int = 32
+    critic_width: int = 64
+    critic_layers: int = 3
+    critic_scales: int = 2
+    perceptual: str = "vgg19"
+    retarget: str = "head"
+
+    def setup(self):
+        """Builds the nets of this stage."""
+        for field, choices in (
+            ("stage", STAGES),
+            ("d2g", DETAILS),
+            ("pose_cond", POSE_CONDITIONS),
+            ("perceptual", PERCEPTUALS),
+            ("retarget", RETARGETINGS),
+            ("history", HISTORIES),
+        ):
+            if getattr(self, field) not in choices:
+                raise UserError(
+                    f"config.method.{field}: no {getattr(self, field)!r}; there are "
+                    f"{', '.join(map(str, choices))}"
+                )
+        if self.tex_channels < 3:
+            raise UserError(f"config.method.tex_channels={self.tex_channels}: three are colours")
+        compute = {"dtype": self.dtype, "impl": self.conv}
+        common = {**compute, "remat": self.remat}
+        self.uv = uv_generator.UVGenerator(
+            self.uv_width, self.uv_halvings, self.uv_blocks, **common
+        )
+        if self.stage == "uv":
+            return
+        self.texture = dynamic_details.HybridTexture(self.tex_size, self.tex_channels)
+        self.background = dynamic_details.Background()
+        if self.stage != "joint":
+            return
+        if self.d2g != "off":
+            self.details = dynamic_details.DynamicDetails(
+                width=self.d2g_width,
+                widest=self.d2g_max_ch,
+                halvings=self.d2g_halvings,
+                blocks=self.d2g_blocks,
+                pose_width=self.pose_width,
+                pose_level=self.pose_level if self.pose_cond == "mid" else 0,
+                quiet=self.d2g == "residual",
+                **common,
+            )
+        self.critic = picture_critics.MultiScaleCritic(
+            self.critic_scales, self.critic_width, self.critic_layers, **compute
+        )
+
+    @property
+    def turns(self) -> dict[str, tuple[str, ...]]:
+        """The generator's turn, then in `joint` the critic's on the fakes of the same pass."""
+        if self.stage == "uv":
+            return {"generator": ("uv",)}
+        drawn = ("uv", "texture", "background")
+        if self.stage == "warmup":
+            return {"generator": drawn}
+        details = ("details",) * (self.d2g != "off")
+        return {"generator": (*drawn, *details), "discriminator": ("critic",)}
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Frames with poses and body parts; in `joint` the flow between them."""
+        flows = ("target_flow", "target_flow_forward") if self.stage == "joint" else ()
+        return (*self.synthesis_reads, "target", "target_iuv", *flows)
+
+    @property
+    def synthesis_reads(self) -> tuple[str, ...]:
+        """Of the driving clip only its poses; the person's looks are in the parameters."""
+        mesh = ("target_mesh_label",) if self.label3d else ()
+        return ("source", "target_joints", *mesh)
+
+    @property
+    def baseline_reads(self) -> tuple[str, ...]:
+        """The source frames' poses, of which the nearest is copied."""
+        return ("source_joints",)
+
+    @property
+    def pretrained(self) -> tuple[str, ...]:
+        """VGG-19's weights, for the perceptual terms."""
+        if self.stage == "uv":
+            return ()
+        return {"vgg19": ("vgg19",), "random": ("vgg19:random",)}.get(self.perceptual, ())
+
+    def __call__(self, batch: Batch) -> None:
+        """Runs every net once, for initialisation."""
+        label = _flat(self._window_labels(batch))
+        if self.stage == "uv":
+            self.uv(label, True)
+            return
+        made = self._render(label, True)
+        if self.stage == "joint":
+            self._judge(label, made["frame"])
+
+    # ------------------------------------------------------------------------------- beginning
+
+    def warm_start(self, params: Mapping, clips: Any) -> Mapping:
+        """The texture of unwrapped frames and the background behind the person (Sec. 3.2, 3.3).
+
+        `Departs from:` the paper, which inpaints the background of each frame and takes the mean:
+        here the median over the frames in which a pixel is not the person's, as `prepare` does it.
+
+        Raises:
+          UserError: if frames are cropped at random places, where no background stands still.
+        """
+        if self.stage == "uv":
+            return params
+        if not clips.steady:
+            raise UserError(
+                "config.data.crop: d2gnet learns one background for all frames, so they cannot be "
+                "cropped at random: set it to the stored size, or to (0, 0)"
+            )
+        found = list(clips.frames(("target", "target_iuv", "target_mask"), count=_LOOKED_AT))
+        frames, iuv, mask = (
+            np.concatenate([sample[key] for sample in found])
+            for key in ("target", "target_iuv", "target_mask")
+        )
+        atlas = np.zeros(params["texture"]["atlas"].shape, np.float32)
+        atlas[..., :3] = texture.unwrap([(frames, iuv)], size=self.tex_size) / 255.0
+        picture = _plate(frames, (mask[..., 0] > 32) | (iuv[..., 0] > 0)) / 127.5 - 1.0
+        return {
+            **params,
+            "texture": {"atlas": atlas},
+            "background": {"picture": picture[None].astype(np.float32)},
+        }
+
+    # -------------------------------------------------------------------------------- training
+
+    def loss(self, turn: str, batch: Batch, shared: Batch, pretrained: Batch) -> dict[str, Any]:
+        """This stage's share of Eq. 5 and 6, and the critic's side of Eq. 7."""
+        if turn == "discriminator":
+            return self._critic_loss(shared)
+        label = _flat(self._window_labels(batch))
+        iuv = _flat(batch["target_iuv"][:, -_PAIR:])
+        if self.stage == "uv":
+            return {"terms": uv_terms(self.uv(label, True), iuv), "shared": {}, "log": {}}
+        made, truth = self._render(label, True), _flat(batch["target"][:, -_PAIR:])
+        terms = {**uv_terms(made["uv"], iuv), "regular": jnp.square(made["raw"] - truth).mean()}
+        for name in self.pretrained:
+            terms["perceptual_regular"] = _perceptual(pretrained[name], made["raw"], truth)
+        log = {"matte": made["matte"].mean()}
+        if self.stage == "warmup":
+            return {"terms": terms, "shared": {}, "log": log}
+        frame = made["frame"]
+        judged = self._judge(label, frame)
+        terms |= {
+            "reconstruction": jnp.square(frame - truth).mean(),
+            "adversarial": adversarial.generator_total(judged, mode="least_squares"),
+            "temporal": _temporal(frame, batch),
+        }
+        for name in self.pretrained:
+            terms["perceptual"] = _perceptual(pretrained[name], frame, truth)
+        log["absolute_error"] = jnp.abs(frame - truth).mean()
+        shared = {"label": label, "frame": frame, "truth": truth}
+        return {"terms": terms, "shared": shared, "log": log}
+
+    def _critic_loss(self, shared: Batch) -> dict[str, Any]:
+        real = self._judge(shared["label"], shared["truth"])
+        fake = self._judge(shared["label"], shared["frame"])
+        total = adversarial.discriminator_total(real, fake, mode="least_squares")
+        log = {"real": adversarial.mean_logit(real), "fake": adversarial.mean_logit(fake)}
+        return {"terms": {"adversarial": total}, "shared": {}, "log": log}
+
+    def _judge(self, label: Float[Array, "n h w c"], frame: Float[Array, "n h w 3"]) -> tuple:
+        return self.critic(jnp.concatenate([label, frame], -1), True)
+
+    def _window_labels(self, batch: Batch) -> Float[Array, "b 2 h w c"]:
+        """The labels of a training window's last two frames, history included.
+
+        Raises:
+          UserError: if the window is too short.
+        """
+        need = _PAIR + self.history - 1
+        labels = self._labels(batch)
+        if labels.shape[1] < need:
+            raise UserError(
+                f"d2gnet trains on two frames, with poses of {need} in a row: set "
+                f"config.data.sampling.t to at least {need}"
+            )
+        before = labels[:, labels.shape[1] - need : -_PAIR]
+        return _with_history(labels[:, -_PAIR:], before)
+
+    def _labels(self, batch: Batch) -> Float[Array, "b t h w c"]:
+        """Each frame's own pose: the stick figure, and the mesh's features; in [-1, 1]."""
+        joints = batch["target_joints"]
+        height, width = batch["source"].shape[2:4]
+        sticks = pose_label.stick_figure(_flat(joints), height=height, width=width)
+        sticks = sticks.reshape(*joints.shape[:2], height, width, 3) * 2.0 - 1.0
+        if not self.label3d:
+            return sticks
+        return jnp.concatenate([sticks, batch["target_mesh_label"]], -1)
+
+    def _render(self, label: Float[Array, "n h w c"], train: bool) -> dict[str, Any]:
+        """Eq. 1 to 4.
+
+        Returns:
+          "uv": what the UV generator says; "raw": the frame of colours alone; "matte": 1 - P_0;
+          "background"; and, from `joint` on, "person" and "frame". All (n h w …).
+        """
+        uv = self.uv(label, train)
+        parts = jax.nn.softmax(uv["logits"])
+        mapped = self.texture(uv["coordinates"], parts[..., 1:], colors_only=self._masks(train))
+        # By Eq. 1 the sum has the factor 1 - P_0 already, and Eq. 3 has it again: as published.
+        colors, matte = 2.0 * mapped[..., :3] - 1.0, 1.0 - parts[..., :1]
+        background = self.background(*label.shape[1:3])
+        behind = background * parts[..., :1]
+        found = {"uv": uv, "raw": colors * matte + behind, "matte": matte, "person": colors}
+        if self.stage == "joint" and self.d2g != "off":
+            person = self.details(mapped, label, train)
+            found["person"] = colors + person if self.d2g == "residual" else person
+        found["frame"] = found["person"] * matte + behind
+        return {**found, "background": jnp.broadcast_to(background, colors.shape)}
+
+    def _masks(self, train: bool) -> bool:
+        return self.mask_tex and not train
+
+    # ------------------------------------------------------------------------------- synthesis
+
+    def start(self, batch: Batch) -> dict[str, Array]:
+        """The poses before the first frame: that of the first frame."""
+        labels = self._labels(batch)
+        return {"labels": jnp.repeat(labels[:, :1], self.history - 1, 1)}
+
+    def synthesize(self, batch: Batch, carry: Any, explain: bool = False) -> tuple[dict, Any]:
+        """Frame by frame; only poses are passed on. See the base class.
+
+        Before `joint` the video is the raw branch's, and in `uv` a picture of parts and
+        coordinates. "explain" holds "pose", "part map", "uv map", "colours", "background" and, of
+        the texture, "atlas".
+        """
+        labels = self._labels(batch)
+        b, t = labels.shape[:2]
+        label = _flat(_with_history(labels, carry["labels"]))
+        seen = jnp.concatenate([carry["labels"], labels], 1)
+        carry = {"labels": seen[:, seen.shape[1] - (self.history - 1) :]}
+        if self.stage == "uv":
+            made = {"uv": self.uv(label, False)}
+            shown = {"video": uv_picture(made["uv"])}
+        else:
+            made = self._render(label, False)
+            shown = {
+                "video": jnp.clip(made["frame"], -1.0, 1.0),
+                "mask": made["matte"],
+                "foreground": jnp.clip(made["person"], -1.0, 1.0),
+            }
+        explained = self._explained(label, made) if explain else {}
+        shown, explained = jax.tree.map(lambda x: x.reshape(b, t, *x.shape[1:]), (shown, explained))
+        if not explain:
+            return shown, carry
+        if self.stage != "uv":
+            explained["atlas"] = self._atlas(b)
+        return {**shown, "explain": explained}, carry
+
+    def _explained(self, label: Array, made: Mapping) -> dict[str, Array]:
+        """What to look at, (n h w 3) in [-1, 1]."""
+        found = {
+            "pose": label[..., :3],
+            "part map": part_picture(made["uv"]),
+            "uv map": uv_picture(made["uv"]),
+        }
+        if self.stage != "uv":
+            found |= {name: jnp.clip(made[name], -1.0, 1.0) for name in ("raw", "background")}
+        return found
+
+    def _atlas(self, count: int) -> Float[Array, "b h w 3"]:
+        """The texture's colours, 4 rows of 6 parts."""
+        colors = self.variables["params"]["texture"]["atlas"][..., :3]
+        size = colors.shape[1]
+        rows = colors.reshape(4, 6, size, size, 3).swapaxes(1, 2)
+        picture = jnp.clip(rows.reshape(4 * size, 6 * size, 3), 0.0, 1.0) * 2.0 - 1.0
+        return jnp.broadcast_to(picture, (count, *picture.shape))
+
+    def fit_joints(
+        self, driving: Float[np.ndarray, "t 26 3"], own: Float[np.ndarray, "s 26 3"]
+    ) -> Float[np.ndarray, "t 26 3"]:
+        """See `retarget`.
+
+        Raises:
+          UserError: if the two clips show different joints, or the driving one never shows a head.
+        """
+        pose_normalization.check_same_joints(driving, own)
+        if self.retarget == "limbs":
+            return limb.aligned(driving, own)
+        return pose_normalization.normalize(driving, own, rule=self.retarget)
+
+    def baselines(self, batch: Batch) -> dict[str, Array]:
+        """The source frame whose pose is nearest, for each frame."""
+        source, target = batch["source_joints"], batch["target_joints"]
+        chosen = pose_label.distance(source[:, None], target[:, :, None]).argmin(-1)
+        nearest = jax.vmap(lambda frames, places: frames[places])(batch["source"], chosen)
+        return {"nearest_pose": nearest}
+
+
+def uv_terms(
+    found: Mapping[str, Array], iuv: Float[Array, "n h w 3"]
+) -> dict[str, Float[Array, ""]]:
+    """Eq. 5: cross entropy of the parts, and the coordinates' absolute error on the true part.
+
+    The error is divided by all pixels and all parts' coordinates: the divisor is not stated, and
+    this one keeps the published weight of 1000 from drowning the other terms.
+
+    Args:
+      found: see `uv_generator.UVGenerator`.
+      iuv: the part 0..24 and its u, v in [0, 1].
+    """
+    part = iuv[..., 0].astype(jnp.int32)
+    likely = jnp.take_along_axis(jax.nn.log_softmax(found["logits"]), part[..., None], -1)
+    place = jnp.maximum(part - 1, 0)[..., None, None]
+    mine = jnp.take_along_axis(found["coordinates"], place, -2)[..., 0, :]
+    error = jnp.abs(mine - (2.0 * iuv[..., 1:] - 1.0)) * (part > 0)[..., None]
+    return {"parts": -likely.mean(), "coordinates": error.sum() / found["coordinates"].size}
+
+
+def part_picture(found: Mapping[str, Array]) -> Float[Array, "n h w 3"]:
+    """The most likely part of each pixel, each in a grey and a colour of its own; black is none."""
+    part = found["logits"].argmax(-1)
+    hue = 2.0 * np.pi * 0.618 * np.arange(uv_generator.PARTS + 1)[:, None]
+    colors = 0.3 + 0.7 * np.cos(hue + np.array([0.0, 2.1, 4.2]))
+    colors[0] = -1.0
+    return jnp.asarray(colors, jnp.float32).clip(-1.0, 1.0)[part]
+
+
+def uv_picture(found: Mapping[str, Array]) -> Float[Array, "n h w 3"]:
+    """I, U, V of the most likely part of each pixel as red, green and blue in [-1, 1]."""
+    part = found["logits"].argmax(-1)
+    place = jnp.maximum(part - 1, 0)[..., None, None]
+    mine = jnp.take_along_axis(found["coordinates"], place, -2)[..., 0, :]
+    red = part[..., None] * (2.0 / uv_generator.PARTS) - 1.0
+    return jnp.concatenate([red, jnp.where(part[..., None] > 0, mine, -1.0)], -1)
+
+
+def _perceptual(weights: Mapping, picture: Array, truth: Array) -> Float[Array, ""]:
+    """pix2pixHD's perceptual distance.
+
+    `Departs from:` pix2pixHD, which gives VGG-19 pictures in [-1, 1], for which it was not made.
+    """
+    ours, theirs = (vgg.features(weights, (x + 1.0) / 2.0, TAPS) for x in (picture, truth))
+    return style.feature_distance(ours, theirs, TAPS)
+
+
+def _temporal(frames: Float[Array, "n h w 3"], batch: Batch) -> Float[Array, ""]:
+    """Frame t - 1, brought onto frame t, is frame t, where the optical flow can be trusted."""
+    pairs = frames.reshape(-1, _PAIR, *frames.shape[1:])
+    backward, forward = (batch[key][:, -1] for key in ("target_flow", "target_flow_forward"))
+    trusted = flow.agreement(backward, forward)
+    return temporal.flow_warp(pairs[:, 0], pairs[:, 1], backward, trusted)
+
+
+def _plate(frames: np.ndarray, person: np.ndarray) -> np.ndarray:
+    """(h w 3) behind the person, 0..255; says so where it does not stand still."""
+    covered = recording_plates.grow(person, max(1.0, _RIM * frames.shape[1]))
+    plate = recording_plates.clean_plate(frames, covered)["plate"]
+    change = np.abs(frames.astype(np.float32) - plate)[~covered].mean()
+    if change > _MOVING:
+        logging.warning(
+            "the background changes by %.0f of 255 from frame to frame: the camera moves, or the "
+            "light does. d2gnet learns one still picture of it, which will be blurred; the person "
+            "is learned all the same: film from a tripod, or give another --background",
+            change,
+        )
+    return plate.astype(np.float32)
+
+
+def _with_history(
+    labels: Float[Array, "b t h w c"], before: Float[Array, "b n h w c"]
+) -> Float[Array, "b t h w d"]:
+    """Each frame's label beside those of the n frames before it, the nearest first."""
+    n, t = before.shape[1], labels.shape[1]
+    whole = jnp.concatenate([before, labels], 1)
+    return jnp.concatenate([whole[:, n - back : n - back + t] for back in range(n + 1)], -1)
+
+
+def _flat(video: Array) -> Array:
+    """(b t …) to (b*t …)."""
+    return video.reshape(-1, *video.shape[2:])

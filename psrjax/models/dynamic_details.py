@@ -1,0 +1,163 @@
+"""D2G-Net's learned pictures: hybrid texture, background, and the net of dynamic details."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from psrjax.errors import UserError
+from psrjax.models import global_generator
+from psrjax.models.uv_generator import PARTS
+from psrjax.nn import layers
+from psrjax.ops import texture
+
+
+class HybridTexture(nn.Module):
+    """An atlas of the body's parts: three channels of colour in [0, 1], and learned ones.
+
+    It begins empty; the method fills in the colours (`Method.warm_start`).
+
+    Attributes:
+      size: texels on a part's side.
+      channels: of each texel.
+    """
+
+    size: int = 200
+    channels: int = 18
+
+    @nn.compact
+    def __call__(
+        self,
+        coordinates: Float[Array, "b h w p 2"],
+        parts: Float[Array, "b h w p"],
+        *,
+        colors_only: bool = False,
+    ) -> Float[Array, "b h w c"]:
+        """Eq. 1: the sum over parts of probability times texture at the coordinates.
+
+        Args:
+          coordinates: (u, v) in [-1, 1].
+          parts: probabilities of the parts; those of a pixel and the background's sum to 1.
+          colors_only: all other channels are taken as 0 ("MaskTex" of Sec. 4.3).
+        """
+        atlas = self.param("atlas", nn.initializers.zeros, self._shape)
+        if colors_only:
+            atlas = atlas * (jnp.arange(self.channels) < 3)
+        return texture.sample_texture(atlas, coordinates, parts)
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        return PARTS, self.size, self.size, self.channels
+
+
+class Background(nn.Module):
+    """One picture that stands behind the person in every frame (D2G-Net, Sec. 3.3)."""
+
+    @nn.compact
+    def __call__(self, height: int, width: int) -> Float[Array, "1 h w 3"]:
+        """The picture, [-1, 1] at first.
+
+        Raises:
+          UserError: if it was learned at another size.
+        """
+        if self.has_variable("params", "picture"):
+            have = self.get_variable("params", "picture").shape[1:3]
+            if have != (height, width):
+                raise UserError(
+                    f"frames of {height}x{width}: the background was learned at "
+                    f"{have[0]}x{have[1]}, and fits no other size: set config.data.crop to that, "
+                    "or train again"
+                )
+        return self.param("picture", nn.initializers.zeros, (1, height, width, 3))
+
+
+class _PoseEncoder(nn.Module):
+    """The pose label at the size at which it joins the texture: 7x7, then halvings."""
+
+    width: int
+    halvings: int
+    dtype: DTypeLike
+    impl: str
+
+    @nn.compact
+    def __call__(self, label: Float[Array, "b h w c"], train: bool) -> Float[Array, "b y x d"]:
+        compute = {"dtype": self.dtype, "impl": self.impl}
+        x = global_generator.entered(label, train, self.width, **compute)
+        for i in range(self.halvings):
+            x = global_generator.halved(x, train, i, self.width * 2 ** (i + 1), **compute)
+        return x
+
+
+class _Joining(nn.Module):
+    """A 3x3 layer over two maps, with as many channels as the first has."""
+
+    dtype: DTypeLike
+    impl: str
+
+    @nn.compact
+    def __call__(self, x: Array, other: Array, train: bool) -> Array:
+        options = {"dtype": self.dtype, "impl": self.impl, "init": layers.normal_small}
+        both = jnp.concatenate([x, other], -1)
+        y = layers.Conv(x.shape[-1], (3, 3), padding=1, name="conv", **options)(both)
+        return nn.relu(layers.make_norm("instance_fixed", dtype=self.dtype, name="norm")(y, train))
+
+
+class DynamicDetails(nn.Module):
+    """D2G (Eq. 2, Fig. 3): from the texture on the screen, under the pose, to the person's picture.
+
+    pix2pixHD's generator. At which level the pose joins is not in the paper's text ("the
+    intermediate level"): here at 1/8 of the size.
+
+    Attributes:
+      width: channels of the first layer, doubled with each halving.
+      widest: no layer has more channels.
+      halvings: how often the size is halved.
+      blocks: residual blocks at the smallest size.
+      pose_width: channels of the pose encoder's first layer.
+      pose_level: by what the size is divided where the pose joins; 0: it does not.
+      quiet: whether the last layer begins near 0, for a net whose result is a residual.
+      dtype: compute type; the result is float32.
+      remat: see `psrjax.nn.blocks.maybe_remat`.
+      impl: see `psrjax.ops.conv`.
+    """
+
+    width: int = 64
+    widest: int = 1024
+    halvings: int = 4
+    blocks: int = 9
+    pose_width: int = 32
+    pose_level: int = 8
+    quiet: bool = False
+    dtype: DTypeLike = jnp.float32
+    remat: str = "none"
+    impl: str = "auto"
+
+    @nn.compact
+    def __call__(
+        self, mapped: Float[Array, "b h w c"], label: Float[Array, "b h w d"], train: bool
+    ) -> Float[Array, "b h w 3"]:
+        """A picture in [-1, 1].
+
+        Raises:
+          UserError: if the size cannot be halved so often, or no level has `pose_level`.
+        """
+        global_generator.check_size(mapped.shape[1:3], self.halvings)
+        levels = [2**i for i in range(1, self.halvings + 1)]
+        if self.pose_level not in (0, *levels):
+            raise UserError(
+                f"config.method.pose_level={self.pose_level}: with {self.halvings} halvings one of "
+                f"{', '.join(map(str, levels))}, or 0 for none"
+            )
+        compute = {"dtype": self.dtype, "impl": self.impl}
+        widths = [min(self.widest, self.width * 2**i) for i in range(self.halvings + 1)]
+        x = global_generator.entered(mapped, train, widths[0], **compute)
+        for i, width in enumerate(widths[1:]):
+            x = global_generator.halved(x, train, i, width, **compute)
+            if self.pose_level == 2 ** (i + 1):
+                encoder = _PoseEncoder(self.pose_width, i + 1, name="pose", **compute)
+                x = _Joining(name="joining", **compute)(x, encoder(label, train), train)
+        x = global_generator.refined(x, train, self.blocks, remat=self.remat, **compute)
+        for i, width in enumerate(widths[-2::-1]):
+            x = global_generator.doubled(x, train, i, width, **compute)
+        init = nn.initializers.normal(1e-3) if self.quiet else layers.normal_small
+        return jnp.tanh(global_generator.left(x, 3, init=init, **compute))
