@@ -35,13 +35,14 @@ from psrjax.data import (
 )
 from psrjax.data.codec import ClipView
 from psrjax.errors import UserError
-from psrjax.ops import body, raster
+from psrjax.ops import body, mesh_features, raster
 
 VERSION = 1  # of what is rendered: raise it and every cached world is rendered anew
 STREAMS = (
     *("frames", "mask", "iuv", "depth", "flow", "flow_forward", "flow_confidence", "mesh_flow"),
-    *("joints", "joints_3d", "face", "background", "prior", "visibility"),
+    *("joints", "joints_3d", "face", "background", "prior", "visibility", "mesh_label"),
 )
+_OF_ONE_VIEW = tuple(s for s in STREAMS if s not in ("prior", "visibility", "mesh_label"))
 _PSRNET = (
     *("frames", "mask", "depth", "flow", "flow_forward", "flow_confidence", "mesh_flow"),
     *("joints", "joints_3d", "face", "prior", "visibility"),
@@ -56,7 +57,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "frames": 550,
         "cameras": 1,
         "rooms": 1,
-        "streams": tuple(s for s in STREAMS if s not in ("prior", "visibility")),
+        "streams": _OF_ONE_VIEW,
     },
     "many": {
         "people_train": 24,
@@ -64,7 +65,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "clips_per_person": 1,
         "frames": 160,
         "cameras": 1,
-        "streams": tuple(s for s in STREAMS if s not in ("prior", "visibility")),
+        "streams": _OF_ONE_VIEW,
     },
 }
 
@@ -84,7 +85,7 @@ class World:
       frames: of a clip.
       fps: frames per second.
       cameras: filming at once; from -45 to +45 degrees.
-      streams: what is rendered and stored (of `codec.STREAMS`).
+      streams: what is rendered and stored (of `STREAMS`); "mesh_label" only where it is named.
       seed: of everything.
     """
 
@@ -280,6 +281,10 @@ def _streams(
         )
     if "iuv" in wanted:
         streams["iuv"] = np.stack([recording_views.iuv(model, seen) for seen in shot.rasters])
+    if "mesh_label" in wanted:
+        seen = zip(shot.rasters, vertices)
+        labels = [mesh_features.label(one, now, model.faces, camera) for one, now in seen]
+        streams["mesh_label"] = np.stack(labels)
     if "joints" in wanted:
         seen = camera.project(joints)
         confidence = world_film.joint_confidence(metres, seen["pixels"], seen["depth"])

@@ -303,3 +303,11 @@ def test_an_interrupted_rendering_leaves_nothing_that_is_taken_for_whole(tmp_pat
 def test_settings_that_make_no_world_are_named(settings, message):
     with pytest.raises(UserError, match=message):
         synthetic.options(settings)
+
+
+def test_mesh_labels_come_where_they_are_named(views):
+    view = views["cam1"].streams
+    off = view["face"] < 0
+    assert (view["mesh_label"][off] == 128).all()
+    assert (view["mesh_label"][~off] != 128).any(-1).mean() > 0.95
+    assert "mesh_label" not in synthetic.options({"kind": "long"}).streams
