@@ -71,6 +71,10 @@ _JOINTS_SIZE = flags.DEFINE_list(
     "joints_size", [], "videos: height,width of the picture that --joints were found in, where it "
     "is not the video's"
 )  # fmt: skip
+_BODY = flags.DEFINE_bool(
+    "body", False, "videos: also body parts (iuv) and the mesh's label, of the built-in body on "
+    "the joints: what d2gnet reads"
+)  # fmt: skip
 _PROCESSES = flags.DEFINE_integer(
     "processes", 0, "videos: how many at once; 0: one for every two cores", 0
 )
@@ -105,7 +109,7 @@ _BEAM_OPTION = flags.DEFINE_multi_string(
 )
 
 _OF_DATASETS = (_SMPL, _SMPL_PARAMETERS, _BEAM_RUNNER, _BEAM_OPTION)
-_OF_VIDEOS = (_CROP, _HOLDOUT_BY, _FPS, _SECONDS, _ORDER, _JOINTS_SIZE, _PROCESSES)
+_OF_VIDEOS = (_CROP, _HOLDOUT_BY, _FPS, _SECONDS, _ORDER, _JOINTS_SIZE, _BODY, _PROCESSES)
 _OF_RECORDINGS = (_CAMERAS, _CALIBRATION, _MAX_ERROR, _LAG)
 
 
@@ -114,7 +118,7 @@ def main(arguments: Sequence[str]) -> None:
     if not arguments:
         raise UserError("name the input: psrjax prepare VIDEO... --to DIR")
     if _DATASET.value:
-        not_ours = (_HOLDOUT, _HOLDOUT_BY, _ORDER, _JOINTS_SIZE, *_OF_RECORDINGS)
+        not_ours = (_HOLDOUT, _HOLDOUT_BY, _ORDER, _JOINTS_SIZE, _BODY, *_OF_RECORDINGS)
         _only("a published data set", not_ours)
         if len(arguments) != 1:
             raise UserError(f"--dataset {_DATASET.value} takes one folder, not {len(arguments)}")
@@ -151,6 +155,7 @@ def _prepare_videos(arguments: Sequence[str]) -> None:
         seconds=_SECONDS.value,
         order=_ORDER.value,
         joints_size=_size(_JOINTS_SIZE) if _JOINTS_SIZE.value else (),
+        body=_BODY.value,
     )
     summary = preparation_set.prepare(plan.clips, _TO.value, options, processes=_PROCESSES.value)
     page = preparation_report.write(_TO.value)

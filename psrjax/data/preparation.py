@@ -55,6 +55,8 @@ class Options:
       seconds: clips are cut to pieces of this length; 0 keeps them whole.
       order: the layout of joints out of files, of `preparation_joints.ORDERS`, or "auto".
       joints_size: (height, width) of the picture that joints out of files are of; () is the video.
+      body: whether the built-in body is put on the joints, for its parts and the mesh's label (see
+        `preparation_body`).
     """
 
     size: tuple[int, int] = (128, 128)
@@ -65,6 +67,7 @@ class Options:
     seconds: float = 0.0
     order: str = "auto"
     joints_size: tuple[int, int] | tuple[()] = ()
+    body: bool = False
 
     def __post_init__(self):
         if self.crop not in CROPS:

@@ -27,7 +27,14 @@ import cv2
 from tqdm import tqdm
 
 from psrjax import files
-from psrjax.data import codec, preparation, preparation_joints, preparation_preview, store
+from psrjax.data import (
+    codec,
+    preparation,
+    preparation_body,
+    preparation_joints,
+    preparation_preview,
+    store,
+)
 from psrjax.data.preparation import MEDIAPIPE, Clip, Options
 from psrjax.data.source import Source
 from psrjax.errors import UserError
@@ -154,9 +161,10 @@ def _existing(directory: Path, options: Options) -> dict[str, Done]:
             f"{directory}: a data set of another kind; remove it or name another folder"
         )
     for name, value in _described(options).items():
-        if meta["options"].get(name) != value:
+        before = meta["options"].get(name, _described(Options())[name])
+        if before != value:
             raise UserError(
-                f"{directory}: prepared with {name}={meta['options'].get(name)}, now {value}: one "
+                f"{directory}: prepared with {name}={before}, now {value}: one "
                 "data set has one set of options; name another folder"
             )
     reports = files.read_json(directory / SUMMARY)["clips"]
@@ -323,15 +331,19 @@ def prepare_one(
     """
     shutil.rmtree(folder, ignore_errors=True)
     with store.disk_errors(folder):
-        _write_one(preparation.prepare_clip(clip, options, progress=progress), folder)
+        prepared = preparation.prepare_clip(clip, options, progress=progress)
+        acted = preparation_body.lifted(prepared) if options.body else None
+        _write_one(prepared, acted, folder)
 
 
-def _write_one(prepared: preparation.Prepared, folder: Path) -> None:
+def _write_one(
+    prepared: preparation.Prepared, acted: preparation_body.Acted | None, folder: Path
+) -> None:
     by_split: dict[str, list[preparation.Piece]] = {}
     for piece in prepared.pieces:
         by_split.setdefault(piece.split, []).append(piece)
     splits = {
-        split: (view for piece in pieces for view in prepared.views(piece))
+        split: (view for piece in pieces for view in _views(prepared, piece, acted))
         for split, pieces in by_split.items()
     }
     store.write(folder, splits, meta={"kind": KIND})
@@ -339,6 +351,15 @@ def _write_one(prepared: preparation.Prepared, folder: Path) -> None:
     preparation_preview.write_strip(folder / "strip.jpg", prepared)
     pieces = [(piece.split, piece.name) for piece in prepared.pieces]
     files.write_json(folder / SUMMARY, {"pieces": pieces, "report": prepared.report})
+
+
+def _views(
+    prepared: preparation.Prepared, piece: preparation.Piece, acted: preparation_body.Acted | None
+) -> Iterator[codec.ClipView]:
+    views = prepared.views(piece)
+    if acted is None:
+        return views
+    return preparation_body.with_body(views, piece.start, acted, prepared.masks)
 
 
 def _assemble(

@@ -13,7 +13,15 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from psrjax.data import preparation, preparation_footage, raw, raw_lift, raw_smpl, raw_videos
+from psrjax.data import (
+    preparation,
+    preparation_body,
+    preparation_footage,
+    raw,
+    raw_lift,
+    raw_smpl,
+    raw_videos,
+)
 from psrjax.errors import UserError
 from psrjax.ops import geometry, pose, smpl
 from psrjax.ops.camera import Camera
@@ -70,7 +78,7 @@ def _splits(root: Path) -> dict[str, str]:
 
 def streams(options: raw.Options) -> tuple[str, ...]:
     """What every clip holds."""
-    return raw_videos.streams(dataclasses.replace(options, joints="files"), iuv=True)
+    return raw_videos.streams(dataclasses.replace(options, joints="files"), body=True)
 
 
 def views(task: raw.Task, options: raw.Options) -> raw_videos.Views:
@@ -83,7 +91,7 @@ def views(task: raw.Task, options: raw.Options) -> raw_videos.Views:
         options = dataclasses.replace(options, fps=_RATE)
     if "smpl" not in task.files or options.joints:
         given = options if options.joints else dataclasses.replace(options, joints="mediapipe")
-        yield from raw_videos.with_joints(task, given, iuv=raw_videos.iuv_of_joints)
+        yield from raw_videos.with_joints(task, given, acted=preparation_body.lifted)
         return
     picture, frames = _measure(task.files["video"])
     parameters = raw_smpl.read(task.files["smpl"], frames)
@@ -102,12 +110,11 @@ def views(task: raw.Task, options: raw.Options) -> raw_videos.Views:
             task, files={**task.files, "joints": file.name}, facts={**task.facts, "order": "body26"}
         )
 
-        def iuv(prepared: preparation.Prepared) -> np.ndarray:
-            return raw_lift.iuv(
-                placed, camera.windowed(tuple(prepared.report["box"]), options.size)
-            )
+        def acted(prepared: preparation.Prepared) -> preparation_body.Acted:
+            box = tuple(prepared.report["box"])
+            return preparation_body.Acted(placed, camera.windowed(box, options.size))
 
-        yield from raw_videos.with_joints(of_file, options, iuv=iuv)
+        yield from raw_videos.with_joints(of_file, options, acted=acted)
 
 
 def _measure(video: str) -> tuple[tuple[int, int], int]:

@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from psrjax.data import preparation_masks, raw_kinect, recording_views
 from psrjax.errors import UserError
-from psrjax.ops import body, raster
+from psrjax.ops import body, mesh_features, raster
 from psrjax.ops.camera import Camera
 
 AWAY = 40.0  # metres: from so far, perspective is weak
@@ -135,23 +135,33 @@ def _without_gaps(joints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return flat, known
 
 
-def iuv(joints: Float[np.ndarray, "t 26 3"], camera: Camera) -> UInt8[np.ndarray, "t h w 3"]:
-    """DensePose's parts and u, v of the built-in body on joints in space, as a camera sees it."""
+def rendered(
+    joints: Float[np.ndarray, "t 26 3"], camera: Camera
+) -> dict[str, UInt8[np.ndarray, "t h w 3"]]:
+    """`iuv`, DensePose's parts and u, v, and `mesh_label` (see `psrjax.ops.mesh_features`) of the
+    built-in body on joints in space, as a camera sees it."""
     model = body.template()
-    vertices = body.pose(model, joints)
-    pictures = (raster.render(now, model.faces, camera) for now in vertices)
-    return np.stack([recording_views.iuv(model, picture) for picture in pictures])
+    found: dict[str, list[np.ndarray]] = {"iuv": [], "mesh_label": []}
+    for vertices in body.pose(model, joints):
+        picture = raster.render(vertices, model.faces, camera)
+        found["iuv"].append(recording_views.iuv(model, picture))
+        found["mesh_label"].append(mesh_features.label(picture, vertices, model.faces, camera))
+    return {name: np.stack(pictures) for name, pictures in found.items()}
 
 
-def iuv_of_joints(
+def in_space(
     joints: Float[np.ndarray, "t 26 3"], size: tuple[int, int]
-) -> UInt8[np.ndarray, "t h w 3"]:
-    """`iuv` from joints in a picture of `size`, pixels, by `lift`."""
+) -> tuple[Float[np.ndarray, "t 26 3"], Camera]:
+    """Joints in a picture of `size`, pixels, by `lift`, and the camera that sees them there.
+
+    Raises:
+      UserError: if shoulders, hips, or no limb at its whole length are seen.
+    """
     tall = preparation_masks.stature(joints)
     if not tall:
         raise UserError("no limb is seen at its whole length: how tall the person is stays unknown")
     metres_a_pixel = TALL / tall
-    return iuv(lift(joints, metres_a_pixel), telephoto(metres_a_pixel, size))
+    return lift(joints, metres_a_pixel), telephoto(metres_a_pixel, size)
 
 
 def smpl_joints(pose: Float[np.ndarray, "t 72"]) -> Float[np.ndarray, "t 26 3"]:

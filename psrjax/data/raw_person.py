@@ -6,7 +6,7 @@ bg.jpg}`; `ROOT/sources/` holds the clips to imitate, in either form.
 
 from pathlib import Path
 
-from psrjax.data import raw, raw_folder, raw_videos
+from psrjax.data import preparation_body, raw, raw_folder, raw_videos
 
 HOLDOUT = 0.1  # of the clip, at its end
 SOURCES = "sources"
@@ -55,17 +55,19 @@ def _folder(path: Path, options: raw.Options) -> dict[str, str]:
 
 def streams(options: raw.Options) -> tuple[str, ...]:
     """What every clip holds."""
-    return raw_videos.streams(raw_folder.defaulted(options), iuv=True)
+    return raw_videos.streams(raw_folder.defaulted(options), body=True)
 
 
 def views(task: raw.Task, options: raw.Options) -> raw_videos.Views:
-    """One clip with everything that HPT and D2G-Net read; IUV where there is no DensePose from the
-    built-in body on the joints.
+    """One clip with everything that HPT and D2G-Net read; the mesh label, and IUV where there is no
+    DensePose, from the built-in body on the joints.
 
     Raises:
       UserError: naming the file, as `raw_videos` does.
     """
-    return raw_videos.with_joints(task, raw_folder.defaulted(options), iuv=raw_videos.iuv_of_joints)
+    return raw_videos.with_joints(
+        task, raw_folder.defaulted(options), acted=preparation_body.lifted
+    )
 
 
 SET = raw.RawSet(

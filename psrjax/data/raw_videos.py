@@ -20,26 +20,25 @@ from psrjax.data import (
     codec,
     densepose,
     preparation,
+    preparation_body,
     preparation_crop,
     preparation_footage,
     raw,
-    raw_lift,
     recording_plates,
 )
 from psrjax.errors import UserError
-from psrjax.ops import geometry
 
 NO_JOINTS = "none"
 FLOWS = ("flow", "flow_forward", "flow_confidence")
 Views = Iterator[tuple[str, codec.ClipView]]
 
 
-def streams(options: raw.Options, *, iuv: bool = False) -> tuple[str, ...]:
+def streams(options: raw.Options, *, body: bool = False) -> tuple[str, ...]:
     """What every clip holds, by whether there are joints and what the crop allows."""
     found = ["frames", *FLOWS]
     if options.joints != NO_JOINTS:
         found += ["joints", "mask"] + (["background"] if options.crop != "follow" else [])
-    return tuple(found + (["iuv"] if iuv else []))
+    return tuple(found + ([*preparation_body.STREAMS] if body else []))
 
 
 def is_video(path: Path) -> bool:
@@ -157,7 +156,7 @@ def with_joints(
     task: raw.Task,
     options: raw.Options,
     *,
-    iuv: Callable[[preparation.Prepared], UInt8[np.ndarray, "t h w 3"]] | None = None,
+    acted: Callable[[preparation.Prepared], preparation_body.Acted] | None = None,
 ) -> Views:
     """Everything that `preparation.prepare_clip` gives of one clip, and what lies beside it.
 
@@ -167,7 +166,8 @@ def with_joints(
     Args:
       task: the clip.
       options: how.
-      iuv: makes the stream `iuv` of what was prepared, where no DensePose lies there.
+      acted: puts a body on what was prepared, for `preparation_body.STREAMS`; its IUV is taken
+        where no DensePose lies there.
 
     Raises:
       UserError: naming the file, as `preparation.prepare_clip` does.
@@ -182,16 +182,14 @@ def with_joints(
         prepared = preparation.prepare_clip(clip, _how(task, options))
     prepared = _with_given(prepared, task)
     charts = _charts(prepared, task) if "densepose" in task.files else None
-    if charts is None and iuv is not None:
-        charts = iuv(prepared)
-        charts = np.where(np.asarray(prepared.masks)[..., None] > 127, charts, np.uint8(0))
+    performance = acted(prepared) if acted else None
     for piece in prepared.pieces:
-        for view in prepared.views(piece):
-            held = dict(view.streams)
-            if charts is not None:
-                first = piece.start + view.start
-                held["iuv"] = np.ascontiguousarray(charts[first : first + view.frames])
-            yield piece.split, dataclasses.replace(view, streams=held)
+        views = prepared.views(piece)
+        if performance is not None:
+            views = preparation_body.with_body(
+                views, piece.start, performance, prepared.masks, charts
+            )
+        yield from ((piece.split, view) for view in views)
 
 
 def _chosen(folder: Path, video: Path, scratch: str) -> str:
@@ -260,18 +258,6 @@ def _picture(path: Path, how: int) -> np.ndarray:
     if picture is None:
         raise UserError(f"{path}: not a picture, or damaged; write it again")
     return picture
-
-
-def iuv_of_joints(prepared: preparation.Prepared) -> UInt8[np.ndarray, "t h w 3"]:
-    """The built-in body's IUV on a clip's joints, lifted into space (`raw_lift`)."""
-    size = prepared.frames.shape[1:3]
-    places = geometry.unit_to_pixels(prepared.joints[..., :2], height=size[0], width=size[1])
-    joints = np.concatenate([places, prepared.joints[..., 2:]], -1)
-    joints = np.where(joints[..., 2:] > 0, joints, 0.0)
-    try:
-        return raw_lift.iuv_of_joints(joints, size)
-    except UserError as error:
-        raise UserError(f"{prepared.clip.video}: {error}; give DensePose's IUV") from error
 
 
 def views(task: raw.Task, options: raw.Options) -> Views:

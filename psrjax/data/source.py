@@ -22,6 +22,13 @@ from psrjax.errors import UserError
 from psrjax.ops.camera import Camera
 
 _READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"  # random access reads ahead in vain
+_ANY_MAKER = "make it with `psrjax prepare`, or use the embedded world (--config.data.path=world)"
+_MAKERS = {
+    "iuv": "give DensePose's files to `psrjax prepare --dataset single_person`, or let `psrjax "
+    "prepare --body` render the built-in body's mesh on the joints",
+    "mesh_label": "`psrjax prepare --body` renders it of the built-in body on the joints, and the "
+    "embedded world where data.world.streams names it",
+}
 
 
 @dataclass(frozen=True)
@@ -148,8 +155,7 @@ class Source:
         if stream not in self.streams:
             raise UserError(
                 f"{self.directory}: the data set holds no {stream!r} "
-                f"({codec.STREAMS[stream].meaning}), {why}: make it with `psrjax prepare`, or use "
-                "the embedded world (--config.data.path=world)"
+                f"({codec.STREAMS[stream].meaning}), {why}: {_MAKERS.get(stream, _ANY_MAKER)}"
             )
 
     @functools.cached_property

@@ -1,5 +1,6 @@
 """Many clips become one data set: again and again, cut off, with files of every kind of badness."""
 
+import dataclasses
 import errno
 import functools
 import json
@@ -24,6 +25,7 @@ from psrjax.data import (
     preparation_plan,
     preparation_report,
     preparation_set,
+    sampling,
     store,
     video,
 )
@@ -86,6 +88,32 @@ def test_a_data_set_holds_what_was_prepared_clip_by_clip(made, films):
             np.testing.assert_array_equal(source.read(clip.name, "cam1", stream), values)
     total = sum(source.read(name, "cam1", "frames").sum(0, dtype=int) for name in ("one", "two"))
     np.testing.assert_array_equal(source.means["cam1"], np.round(total / (2 * FRAMES)))
+
+
+def test_the_body_on_the_joints_gives_parts_and_a_mesh_label(films, tmp_path):
+    directory = tmp_path / "set"
+    options = dataclasses.replace(SMALL, body=True, holdout=0.2)
+    preparation_set.prepare(clips_of(films, "one"), directory, options, processes=1)
+    for split, frames in (("train", 8), ("test", 2)):
+        source = Source(directory, split)
+        sampling.require(source, ("target_iuv", "target_mesh_label", "background"))
+        clip = source.clips[0].name
+        iuv, label = source.read(clip, "cam1", "iuv"), source.read(clip, "cam1", "mesh_label")
+        mask = source.read(clip, "cam1", "mask") > 127
+        assert len(iuv) == len(label) == frames
+        assert not iuv[~mask].any() and (iuv[mask][:, 0] > 0).mean() > 0.5
+        on = (label != 128).any(-1)
+        assert (on & mask).sum() / (on | mask).sum() > 0.5
+
+
+def test_a_data_set_without_body_parts_names_both_ways_to_them(made):
+    source = Source(made[0], "train")
+    with pytest.raises(UserError, match="DensePose's files.*single_person.*prepare --body"):
+        sampling.require(source, ("target_iuv",))
+    with pytest.raises(UserError, match="prepare --body.*data.world.streams"):
+        sampling.require(source, ("target_mesh_label",))
+    with pytest.raises(UserError, match="prepared with body=False, now True"):
+        preparation_set.prepare([], made[0], dataclasses.replace(SMALL, body=True))
 
 
 def test_previews_and_the_page_stand_beside_it(made):

@@ -181,6 +181,8 @@ def test_one_person_is_split_in_time_with_the_source_clips_beside(person, tmp_pa
     held = splits["train"]
     clip = held.clips[0].name
     np.testing.assert_array_equal(held.read(clip, "cam1", "iuv"), made["iuv"][:18])
+    label = held.read(clip, "cam1", "mesh_label")
+    assert overlap((label != 128).any(-1), made["mask"][:18]) > 0.6
     np.testing.assert_array_equal(held.read(clip, "cam1", "mask") > 127, made["mask"][:18])
     plate = held.read(clip, "cam1", "background").astype(int)
     assert np.abs(plate - acted.wall((64, 64))).mean() < 3
