@@ -4,6 +4,7 @@ The imports, most of the time of a short command, are paid once. Nothing here co
 as good as a process of its own.
 """
 
+import faulthandler
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from psrjax.cli import main as cli
 def run(request: dict) -> None:
     """Runs {"arguments", "cwd", "out", "err"}; ends this process with the command's exit code."""
     signal.alarm(request["seconds"])
+    faulthandler.dump_traceback_later(request["seconds"] - 10)  # says where it waits
     os.chdir(request["cwd"])
     for name, stream in (("out", sys.stdout), ("err", sys.stderr)):
         stream.flush()
@@ -36,6 +38,8 @@ def run(request: dict) -> None:
 
 
 if __name__ == "__main__":  # rendering starts processes that import this file again
+    # A lock that a thread holds at the fork stays locked in the child for ever.
+    assert len(os.listdir("/proc/self/task")) == 1, "a process with threads cannot be forked safely"
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
