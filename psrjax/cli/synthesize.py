@@ -22,7 +22,14 @@ from absl import flags
 from psrjax.errors import UserError
 from psrjax.methods.base import Method
 from psrjax.ops import pose_normalization
-from psrjax.training import checkpoint, clips, driving, driving_footage, synthesis
+from psrjax.training import (
+    checkpoint,
+    clips,
+    driving,
+    driving_footage,
+    driving_poses,
+    synthesis,
+)
 
 _RUN = flags.DEFINE_string("run", "", "the run's directory")
 flags.DEFINE_alias("workdir", "run")
@@ -70,6 +77,11 @@ _SCALE = flags.DEFINE_bool(
 _NORMALIZE = flags.DEFINE_enum(
     "normalize", None, pose_normalization.RULES, "hpt: by what the driving poses are moved (Eq. 1)"
 )
+_RETARGET = flags.DEFINE_enum(
+    "retarget", None, ("head", "limbs", "none"),
+    "d2gnet: driving poses are moved to where the person's head is, brought to the person's place "
+    "and limbs, or left",
+)  # fmt: skip
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -89,7 +101,7 @@ def main(arguments: Sequence[str]) -> None:
             driving=_required(_DRIVING, "--source"),
             background=_BACKGROUND.value,
             fit=_FIT.value,
-            reads=method.synthesis_reads,
+            reads=driving_poses.reads(method),
         )
         paths = driving.drive(
             method,
@@ -124,6 +136,7 @@ def _options(cast: driving.Cast) -> driving.Options:
         fields={
             **({"relative": True} if _RELATIVE.value else {}),
             **({"normalize": _NORMALIZE.value} if _NORMALIZE.value else {}),
+            **({"retarget": _RETARGET.value} if _RETARGET.value else {}),
         },
     )
 

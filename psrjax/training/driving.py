@@ -17,7 +17,8 @@ What a method must provide (see `psrjax.methods.base`):
   "explain"         is drawn by `driving_pictures`.
   poses             only for `find_best_frame` and `adapt_scale`.
   fit_joints        gets all of the driving joints at once, before the first window, where the
-                    method reads them and the source's; windows then have what it returns.
+                    method reads them; windows then have what it returns. Where that is others than
+                    before, or the footage has no mesh label, that of the moved joints is drawn.
 
 A method's own options are its fields: `Options.fields` replaces them for one transfer.
 """
@@ -71,7 +72,7 @@ def open_cast(
       driving: whose motion.
       background: what stands behind; "" is the source's.
       fit: see `open_footage`.
-      reads: the method's `synthesis_reads`.
+      reads: see `driving_poses.reads`.
 
     Raises:
       UserError: as `open_footage` does.
@@ -221,8 +222,10 @@ class _Scenes:
         still, self._moving = _of_side(method, "source"), _of_side(method, "target")
         self._cast = cast
         self._reads_background = _BACKGROUND in method.synthesis_reads
-        cast.source.require(still)
-        cast.driving.require(self._moving)
+        self._fits = driving_poses.fits(method)
+        cast.source.require((*still, driving_poses.OWN) if self._fits else still)
+        drawn = {driving_poses.MESH_LABEL} if self._fits else set()
+        cast.driving.require([key for key in self._moving if key not in drawn])
         self.window = how.window or max(_WINDOW, sampling["t"])
         self._history = sampling.get("history", 0)
         self.first, self.end = _range(how.frames, cast.driving)
@@ -245,16 +248,24 @@ class _Scenes:
         self._read: dict[str, np.ndarray] = {}
         self._at = -1
         self._fitted: np.ndarray | None = None
+        self._labels: driving_poses.MeshLabels | None = None
 
     def fit_joints(self, method: Method, output: str | os.PathLike) -> list[Path]:
-        """Lets the method fit the driving joints; gives the preview that was written, if any."""
-        known = {"source_joints", "target_joints"} <= {*self._still, *self._moving}
-        if not known or type(method).fit_joints is Method.fit_joints:
+        """Lets the method fit the driving joints; gives the preview that was written, if any.
+
+        Raises:
+          UserError: as the method does, and if there is neither a mesh label nor a body to draw it.
+        """
+        if not self._fits:
             return []
-        frames = (self.first, self.end)
         cast = self._cast
-        self._fitted, picture = driving_poses.fitted(method, cast.source, cast.driving, frames)
-        return [driving_poses.write_preview(output, picture)]
+        found = driving_poses.fitted(method, cast.source, cast.driving, (self.first, self.end))
+        self._fitted = found.joints
+        label = driving_poses.MESH_LABEL
+        if label in self._moving and (found.moved or not _gives(cast.driving, label)):
+            size = self.source.shape[1:3]
+            self._labels = driving_poses.MeshLabels(cast.driving.name, found.joints, size)
+        return [driving_poses.write_preview(output, found.preview)]
 
     def batch(self, start: int) -> dict[str, np.ndarray]:
         """The wire batch (b = 1) of the window that starts at a driving frame."""
@@ -287,10 +298,22 @@ class _Scenes:
         if start != self._at:
             around = range(start - self._history, start + self.window)
             frames = [min(max(self.first, frame), self.end - 1) for frame in around]
-            keys = dict.fromkeys((*self._moving, "target"))
+            own = {driving_poses.MESH_LABEL} if self._labels is not None else set()
+            keys = [key for key in dict.fromkeys((*self._moving, "target")) if key not in own]
             self._read, self._at = dict(self._cast.driving.read(keys, frames)), start
+            places = [frame - self.first for frame in frames]
             if self._fitted is not None:
-                self._read["target_joints"] = self._fitted[[frame - self.first for frame in frames]]
+                self._read[driving_poses.DRIVING] = self._fitted[places]
+            if self._labels is not None:
+                self._read[driving_poses.MESH_LABEL] = self._labels[places]
+
+
+def _gives(footage: Footage, key: str) -> bool:
+    try:
+        footage.require((key,))
+    except UserError:
+        return False
+    return True
 
 
 def _range(frames: tuple[int, int], driving: Footage) -> tuple[int, int]:

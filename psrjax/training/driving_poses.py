@@ -1,6 +1,8 @@
 """The driving person's joints, fitted to the person to be shown before any frame is made."""
 
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -10,10 +12,14 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from psrjax import files
+from psrjax.data import preparation_body, raw_lift
+from psrjax.errors import UserError
 from psrjax.methods.base import Method
 from psrjax.ops import pose_label
 from psrjax.training.driving_footage import Footage
 
+OWN, DRIVING = "source_joints", "target_joints"
+MESH_LABEL = "target_mesh_label"
 _RUN = 64  # frames whose joints are read at a time
 _COLUMNS, _SIDE = 6, 160  # of the preview: frames, and pixels of each
 
@@ -24,16 +30,38 @@ def read(footage: Footage, key: str, first: int, end: int) -> Float[np.ndarray, 
     return np.concatenate([footage.read((key,), run)[key] for run in runs])
 
 
-def fitted(
-    method: Method, source: Footage, driving: Footage, frames: tuple[int, int]
-) -> tuple[Float[np.ndarray, "t 26 3"], UInt8[np.ndarray, "y x 3"]]:
-    """(the joints that `Method.fit_joints` makes of the driving frames, a preview of them).
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """What `Method.fit_joints` makes of a driving clip.
 
-    The preview has three rows of skeletons: as they were, as they are now, and those of the person
-    to be shown, whose place and size the second row should have.
+    Attributes:
+      joints: (t, 26, 3), of the frames from the first to the end.
+      moved: whether they are others than before.
+      preview: three rows of skeletons: as they were, as they are now, and those of the person to
+        be shown, whose place and size the second row should have.
+    """
+
+    joints: np.ndarray
+    moved: bool
+    preview: np.ndarray
+
+
+def fits(method: Method) -> bool:
+    """Whether a method fits a driving clip's joints to the person's."""
+    return DRIVING in method.synthesis_reads and type(method).fit_joints is not Method.fit_joints
+
+
+def reads(method: Method) -> tuple[str, ...]:
+    """The keys that a transfer reads: the method's, and what its joints are fitted to."""
+    own = (OWN,) if fits(method) else ()
+    return tuple(dict.fromkeys((*method.synthesis_reads, *own)))
+
+
+def fitted(method: Method, source: Footage, driving: Footage, frames: tuple[int, int]) -> Fitted:
+    """The driving joints, fitted.
 
     Args:
-      method: whose `synthesis_reads` have "source_joints" and "target_joints".
+      method: one that `fits`.
       source: footage of the person to be shown: all of it counts.
       driving: footage of the other.
       frames: first and end of the driving frames.
@@ -41,11 +69,35 @@ def fitted(
     Raises:
       UserError: as the method does.
     """
-    before = read(driving, "target_joints", *frames)
-    own = read(source, "source_joints", 0, source.frames)
+    before = read(driving, DRIVING, *frames)
+    own = read(source, OWN, 0, source.frames)
     after = method.fit_joints(before, own)
     rows = {"driving": before, "normalized": after, source.name: own}
-    return after, np.concatenate([_row(label, joints) for label, joints in rows.items()])
+    preview = np.concatenate([_row(label, joints) for label, joints in rows.items()])
+    return Fitted(after, not np.array_equal(before, after), preview)
+
+
+class MeshLabels:
+    """`MESH_LABEL` of joints: the built-in body on them, lifted from the picture into space."""
+
+    def __init__(self, name: str, joints: Float[np.ndarray, "t 26 3"], size: tuple[int, int]):
+        """`name` is the footage's, for messages.
+
+        Raises:
+          UserError: if too little of the body is seen to put a mesh there.
+        """
+        try:
+            self._acted = preparation_body.of_joints(joints, size)
+        except UserError as error:
+            raise UserError(
+                f"{name}: {error}. The mesh label, which this run reads, is of a mesh on the "
+                "joints: give footage that shows the whole person"
+            ) from error
+
+    def __getitem__(self, frames: Sequence[int]) -> UInt8[np.ndarray, "n h w 3"]:
+        distinct, places = np.unique(frames, return_inverse=True)
+        seen = raw_lift.rendered(self._acted.joints[distinct], self._acted.camera)
+        return seen[MESH_LABEL.removeprefix("target_")][places]
 
 
 def write_preview(output: str | os.PathLike, picture: UInt8[np.ndarray, "y x 3"]) -> Path:

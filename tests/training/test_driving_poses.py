@@ -12,7 +12,8 @@ from psrjax.data import codec, preparation_set, store, video
 from psrjax.data.source import Source
 from psrjax.errors import UserError
 from psrjax.methods import base, hpt
-from psrjax.training import driving, driving_footage
+from psrjax.ops import body
+from psrjax.training import driving, driving_footage, driving_poses
 
 SIZE = (16, 16)
 
@@ -117,3 +118,107 @@ def test_a_video_is_prepared_once_in_the_cache_and_keeps_its_sound(tmp_path, mon
         assert footage.audio == str(film)
     assert asked == [(str(film), SIZE)]
     assert Source(next((tmp_path / "cache").glob("driving-*")), "train").clips[0].frames == 4
+
+
+class Labelled(Method):
+    """Shows the mesh label that comes with the driving poses, moved or not, upon its mask."""
+
+    normalize: str = "head"
+
+    @property
+    def synthesis_reads(self):
+        """Poses, and the mesh on them."""
+        return ("source", "target_joints", "target_mesh_label")
+
+    def synthesize(self, batch, carry, explain=False):
+        """(b t h w 3)"""
+        label = batch["target_mesh_label"]
+        mask = (jnp.abs(label) > 0.01).any(-1, keepdims=True).astype(jnp.float32)
+        return {"video": label, "mask": mask, "foreground": label}, carry
+
+
+TALL = 48
+
+
+def standing(frames, *, low, known=slice(None)):
+    """Somebody who stands still, seen from the front; the head's height in [-1, 1] is `low`."""
+    rest = body.template().joints
+    x, y = rest[:, 1], -(rest[:, 2] - rest[0, 2])
+    joints = np.zeros((frames, 26, 3), np.float32)
+    joints[:, known] = np.stack([x * 0.6, low + y * 0.6, np.ones(26)], -1)[known]
+    return joints
+
+
+def labelled_set(directory, joints, *, label=None):
+    """A clip of these joints, with a mesh label or without."""
+    streams = {"frames": np.full((len(joints), TALL, TALL, 3), 9, np.uint8), "joints": joints}
+    if label is not None:
+        streams["mesh_label"] = np.full((len(joints), TALL, TALL, 3), label, np.uint8)
+    view = codec.ClipView(clip="c", view="cam1", streams=streams, meta={"fps": 10.0})
+    store.write(directory, {"train": [codec.encode(view)]})
+    return str(directory)
+
+
+def label_of(tmp_path, joints, *, own=-0.6, label=None, background="", **fields):
+    settings = config(labelled_set(tmp_path / "own", standing(3, low=own)))
+    settings.data.crop = (TALL, TALL)
+    method = Labelled()
+    cast = driving.open_cast(
+        settings,
+        source="",
+        driving=labelled_set(tmp_path / "driving", joints, label=label),
+        background=background,
+        reads=driving_poses.reads(method),
+    )
+    how = driving.Options(fields=fields)
+    paths = driving.drive(method, {}, settings, cast, tmp_path / "out.mkv", how=how)
+    return video.read(paths[0]).frames, paths
+
+
+def rows(frames):
+    """The first row in which a label is drawn."""
+    return np.flatnonzero((np.abs(frames[0].astype(int) - 128) > 20).any((-1, -2)))[0]
+
+
+def test_the_mesh_label_goes_with_the_joints_that_were_moved(tmp_path):
+    made, paths = label_of(tmp_path, standing(11, low=-0.4), own=-0.6, label=200)
+    assert len(made) == 11 and tmp_path / "out.mask.mkv" in paths
+    crown = (-0.6 - 0.149 * 0.6 + 1) * TALL / 2  # the head top is 15 cm above the nose
+    assert abs(rows(made) - crown) <= 2
+
+
+def test_a_stored_mesh_label_is_taken_where_nothing_moved_and_drawn_where_there_is_none(tmp_path):
+    made, _ = label_of(tmp_path, standing(3, low=-0.4), label=200, normalize="none")
+    assert np.abs(made.astype(int) - 200).max() <= 4
+    for name in ("own", "driving"):
+        shutil.rmtree(tmp_path / name)
+    made, _ = label_of(tmp_path, standing(3, low=-0.4), normalize="none")
+    crown = (-0.4 - 0.149 * 0.6 + 1) * TALL / 2
+    assert abs(rows(made) - crown) <= 2
+
+
+def test_driving_footage_with_neither_mesh_nor_a_body_is_told(tmp_path):
+    head = standing(3, low=-0.4, known=[0, 15, 16, 17, 18])
+    own = standing(3, low=-0.4, known=[0, 15, 16, 17, 18])
+    settings = config(labelled_set(tmp_path / "own", own))
+    settings.data.crop = (TALL, TALL)
+    place = labelled_set(tmp_path / "driving", head)
+    cast = driving.open_cast(
+        settings, source="", driving=place, reads=driving_poses.reads(Labelled())
+    )
+    with pytest.raises(UserError, match="^c: .*mesh on the joints: give footage.*whole person"):
+        driving.drive(Labelled(), {}, settings, cast, tmp_path / "out.mkv")
+
+
+def test_another_background_is_brought_to_the_run_s_size_or_refused(tmp_path):
+    large, wide = tmp_path / "large.png", tmp_path / "wide.png"
+    Image.new("RGB", (4 * TALL, 4 * TALL), (250, 0, 0)).save(large)
+    Image.new("RGB", (2 * TALL, TALL)).save(wide)
+    made, _ = label_of(tmp_path, standing(2, low=-0.4), background=str(large))
+    assert made.shape[1:] == (TALL, TALL, 3)
+    corner = made[0, :4, :4].reshape(-1, 3).mean(0)
+    np.testing.assert_allclose(corner, (250, 0, 0), atol=6)
+    for name in ("own", "driving"):
+        shutil.rmtree(tmp_path / name)
+    with pytest.raises(UserError, match="wide.png: 96x48 is of another shape.*48x48.*--fit=crop"):
+        label_of(tmp_path, standing(2, low=-0.4), background=str(wide))
