@@ -70,35 +70,39 @@ _NO_VGG = {
     **_weight("joint", perceptual_regular=0.0, perceptual=0.0),
 }
 _LIGHT = {"method.d2g_blocks": 2, "method.d2g_max_ch": 512}
+_STREAMS = ("frames", "mask", "iuv", "joints", "flow", "flow_forward", "mesh_label")
+_LONG = {"kind": "long", "size": (48, 48), "frames": 320, "streams": _STREAMS}
+_MANY = {**_LONG, "kind": "many", "people_train": 6, "people_test": 0, "frames": 64}
 _DEMO = {
     **_NO_VGG,
     **_weight("joint", adversarial=0.1),
     "method.d2g": "residual",
-    "method.label3d": False,
-    "method.uv_width": 16,
+    "method.uv_width": 12,
     "method.uv_halvings": 2,
     "method.uv_blocks": 3,
-    "method.tex_size": 32,
-    "method.d2g_width": 16,
+    "method.uv_taps": 3,
+    "method.tex_size": 24,
+    "method.d2g_width": 12,
     "method.d2g_halvings": 2,
     "method.d2g_blocks": 2,
     "method.pose_level": 4,
     "method.pose_width": 8,
     "method.critic_width": 12,
     "method.critic_layers": 2,
-    "data.world": {"kind": "long", "size": (48, 48)},
+    "data.world": _LONG,
     "data.crop": (48, 48),
-    "overrides.uv.data.world": {
-        "kind": "many",
-        "size": (48, 48),
-        "people_train": 12,
-        "people_test": 0,
-    },
+    "data.sampling.held_back": 0.2,
+    "overrides.uv.data.world": _MANY,
+    "overrides.uv.batch": 4,
     "batch": 2,
-    "checkpoint_steps": 250,
+    "checkpoint_steps": 100,
     "log_steps": 25,
-    **_rate(1e-3),
-    **_steps(uv=600, warmup=300, joint=1000),
+    **_rate(1e-3, uv=2e-3),
+    **{  # as fast as colours must change that no frame has shown well
+        f"overrides.{stage}.optimizer.generator.nets.texture.learning_rate": 5e-3
+        for stage in ("warmup", "joint")
+    },
+    **_steps(uv=250, warmup=120, joint=300),
 }
 
 PRESETS = {
@@ -118,15 +122,9 @@ PRESETS = {
         "method.d2g_blocks": 1,
         "method.pose_width": 4,
         "method.critic_width": 4,
-        "data.world": {"kind": "long", "size": (32, 32), "frames": 96},
+        "data.world": {**_LONG, "size": (32, 32), "frames": 96},
         "data.crop": (32, 32),
-        "overrides.uv.data.world": {
-            "kind": "many",
-            "size": (32, 32),
-            "people_train": 3,
-            "people_test": 0,
-            "frames": 48,
-        },
+        "overrides.uv.data.world": {**_MANY, "size": (32, 32), "people_train": 3, "frames": 48},
         "checkpoint_steps": 40,
         "log_steps": 10,
         **_steps(uv=80, warmup=40, joint=80),
@@ -177,6 +175,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "uv_width": 64,
             "uv_halvings": 4,
             "uv_blocks": 9,
+            "uv_taps": 7,
             "tex_size": 200,
             "tex_channels": 18,
             "mask_tex": False,

@@ -22,6 +22,7 @@ from psrjax.errors import UserError
 WORLD = "world"  # the value of config.data.path that means the embedded world
 
 _READ_AHEAD = 4  # batches made in advance, at least
+_AT_ONCE = 32  # frames of `Footage`
 
 
 def directory(data_config: Mapping[str, Any]) -> str:
@@ -65,12 +66,12 @@ class Footage:
             for want, have in zip(self._crop.crop, view.size)
         )
 
-    def frames(self, reads: Iterable[str], *, count: int) -> Iterator[sampling.Sample]:
-        """At least `count` frames, or all there are, spread evenly over all clips, view by view.
+    def frames(self, reads: Iterable[str], *, count: int = 0) -> Iterator[sampling.Sample]:
+        """Frames spread evenly over all clips, view by view, some at a time.
 
         Args:
           reads: keys of the target.
-          count: how many.
+          count: how many, at least; 0, and where there are no more: all of them.
 
         Yields:
           {key: (t …)} in wire types, cropped as in evaluation.
@@ -80,13 +81,15 @@ class Footage:
         """
         reads = tuple(reads)
         sampling.require(self._source, reads)
-        share = -(-count // len(self._views))
         for clip, view in self._views:
             trained = sampling.trained_frames(clip, self._policy)
-            chosen = np.unique(np.linspace(0, trained - 1, share).round().astype(int))
-            places = tuple(chosen.tolist())
-            window = sampling.Window(clip.name, view.name, view.name, 0, places[:1], places)
-            yield sampling.augment(sampling.assemble(self._source, window, reads), self._crop)
+            share = min(-(-count // len(self._views)), trained) or trained
+            places = np.linspace(0, trained - 1, share).round().astype(int).tolist()
+            for first in range(0, share, _AT_ONCE):
+                some = tuple(places[first : first + _AT_ONCE])
+                window = sampling.Window(clip.name, view.name, view.name, 0, some[:1], some)
+                sample = sampling.assemble(self._source, window, reads)
+                yield sampling.augment(sample, self._crop)
 
 
 class TrainBatches:

@@ -6,14 +6,15 @@ numbers are the paper's. One model belongs to one person, before a camera that s
 background on the person's clip, without dynamic details; `joint` trains all nets (Eq. 6).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, UInt8
+from scipy import ndimage
 
 from psrjax.data import recording_plates
 from psrjax.errors import UserError
@@ -32,9 +33,9 @@ RETARGETINGS = ("head", "limbs", "none")
 HISTORIES = (1, 3)
 TAPS = {f"relu{block}_1": 2.0 ** (block - 6 + (block == 5)) for block in range(1, 6)}
 _PAIR = 2  # frames t - 1 and t are trained together
-_LOOKED_AT = 96  # frames that the texture and the background begin from
+_LOOKED_AT = 96  # frames that the background begins from
 _RIM = 0.02  # of the height, by which the person is widened where the background is wanted
-_MOVING = 12.0  # of 255: mean change of the background by which a camera counts as moving
+_MOVING = 8.0  # of 255: mean change of the background by which a camera counts as moving
 
 
 class Method(Base):
@@ -46,6 +47,7 @@ class Method(Base):
       uv_width: channels of the UV generator's first layer.
       uv_halvings: how often it halves the size.
       uv_blocks: its residual blocks.
+      uv_taps: side of its heads' kernels.
       tex_size: texels on the side of a part of the texture.
       tex_channels: of each texel; 3 is a texture of colours only ("w/o HybridTex").
       mask_tex: at synthesis the learned channels count as 0 ("MaskTex").
@@ -73,6 +75,7 @@ class Method(Base):
     uv_width: int = 64
     uv_halvings: int = 4
     uv_blocks: int = 9
+    uv_taps: int = 7
     tex_size: int = 200
     tex_channels: int = 18
     mask_tex: bool = False
@@ -110,7 +113,7 @@ class Method(Base):
         compute = {"dtype": self.dtype, "impl": self.conv}
         common = {**compute, "remat": self.remat}
         self.uv = uv_generator.UVGenerator(
-            self.uv_width, self.uv_halvings, self.uv_blocks, **common
+            self.uv_width, self.uv_halvings, self.uv_blocks, self.uv_taps, **common
         )
         if self.stage == "uv":
             return
@@ -170,10 +173,11 @@ class Method(Base):
 
     def __call__(self, batch: Batch) -> None:
         """Runs every net once, for initialisation."""
-        label = _flat(self._window_labels(batch))
+        labels = self._window_labels(batch)
         if self.stage == "uv":
-            self.uv(label, True)
+            self.uv(labels[:, -1], True)
             return
+        label = _flat(labels)
         made = self._render(label, True)
         if self.stage == "joint":
             self._judge(label, made["frame"])
@@ -196,18 +200,18 @@ class Method(Base):
                 "config.data.crop: d2gnet learns one background for all frames, so they cannot be "
                 "cropped at random: set it to the stored size, or to (0, 0)"
             )
-        found = list(clips.frames(("target", "target_iuv", "target_mask"), count=_LOOKED_AT))
-        frames, iuv, mask = (
-            np.concatenate([sample[key] for sample in found])
-            for key in ("target", "target_iuv", "target_mask")
+        read = clips.frames(("target", "target_iuv"))
+        unwrapped = texture.unwrap(
+            ((sample["target"], sample["target_iuv"]) for sample in read), size=self.tex_size
         )
         atlas = np.zeros(params["texture"]["atlas"].shape, np.float32)
-        atlas[..., :3] = texture.unwrap([(frames, iuv)], size=self.tex_size) / 255.0
-        picture = _plate(frames, (mask[..., 0] > 32) | (iuv[..., 0] > 0)) / 127.5 - 1.0
+        atlas[..., :3] = _filled(unwrapped) / 255.0
+        picture = _plate(clips.frames(("target", "target_iuv", "target_mask"), count=_LOOKED_AT))
+        picture = picture.astype(np.float32) / 127.5 - 1.0
         return {
             **params,
             "texture": {"atlas": atlas},
-            "background": {"picture": picture[None].astype(np.float32)},
+            "background": {"picture": picture[None]},
         }
 
     # -------------------------------------------------------------------------------- training
@@ -216,10 +220,11 @@ class Method(Base):
         """This stage's share of Eq. 5 and 6, and the critic's side of Eq. 7."""
         if turn == "discriminator":
             return self._critic_loss(shared)
-        label = _flat(self._window_labels(batch))
-        iuv = _flat(batch["target_iuv"][:, -_PAIR:])
+        labels, iuv = self._window_labels(batch), batch["target_iuv"][:, -_PAIR:]
         if self.stage == "uv":
-            return {"terms": uv_terms(self.uv(label, True), iuv), "shared": {}, "log": {}}
+            terms = uv_terms(self.uv(labels[:, -1], True), iuv[:, -1])
+            return {"terms": terms, "shared": {}, "log": {}}
+        label, iuv = _flat(labels), _flat(iuv)
         made, truth = self._render(label, True), _flat(batch["target"][:, -_PAIR:])
         terms = {**uv_terms(made["uv"], iuv), "regular": jnp.square(made["raw"] - truth).mean()}
         for name in self.pretrained:
@@ -311,8 +316,8 @@ class Method(Base):
         """Frame by frame; only poses are passed on. See the base class.
 
         Before `joint` the video is the raw branch's, and in `uv` a picture of parts and
-        coordinates. "explain" holds "pose", "part map", "uv map", "colours", "background" and, of
-        the texture, "atlas".
+        coordinates. "explain" holds "pose", "part map" and "uv map", from `warmup` on also "raw",
+        the frame without details, the "background", and the texture's colours as an "atlas".
         """
         labels = self._labels(batch)
         b, t = labels.shape[:2]
@@ -329,24 +334,18 @@ class Method(Base):
                 "mask": made["matte"],
                 "foreground": jnp.clip(made["person"], -1.0, 1.0),
             }
-        explained = self._explained(label, made) if explain else {}
-        shown, explained = jax.tree.map(lambda x: x.reshape(b, t, *x.shape[1:]), (shown, explained))
-        if not explain:
-            return shown, carry
-        if self.stage != "uv":
-            explained["atlas"] = self._atlas(b)
-        return {**shown, "explain": explained}, carry
-
-    def _explained(self, label: Array, made: Mapping) -> dict[str, Array]:
-        """What to look at, (n h w 3) in [-1, 1]."""
-        found = {
-            "pose": label[..., :3],
-            "part map": part_picture(made["uv"]),
-            "uv map": uv_picture(made["uv"]),
-        }
-        if self.stage != "uv":
-            found |= {name: jnp.clip(made[name], -1.0, 1.0) for name in ("raw", "background")}
-        return found
+        if explain:
+            shown["explain"] = {
+                "pose": label[..., :3],
+                "part map": jax.nn.softmax(made["uv"]["logits"]),
+                "uv map": uv_picture(made["uv"]),
+            }
+            if self.stage != "uv":
+                shown["explain"]["raw"] = jnp.clip(made["raw"], -1.0, 1.0)
+        shown = jax.tree.map(lambda x: x.reshape(b, t, *x.shape[1:]), shown)
+        if explain and self.stage != "uv":
+            shown["explain"] |= {"atlas": self._atlas(b), "background": made["background"][::t]}
+        return shown, carry
 
     def _atlas(self, count: int) -> Float[Array, "b h w 3"]:
         """The texture's colours, 4 rows of 6 parts."""
@@ -397,15 +396,6 @@ def uv_terms(
     return {"parts": -likely.mean(), "coordinates": error.sum() / found["coordinates"].size}
 
 
-def part_picture(found: Mapping[str, Array]) -> Float[Array, "n h w 3"]:
-    """The most likely part of each pixel, each in a grey and a colour of its own; black is none."""
-    part = found["logits"].argmax(-1)
-    hue = 2.0 * np.pi * 0.618 * np.arange(uv_generator.PARTS + 1)[:, None]
-    colors = 0.3 + 0.7 * np.cos(hue + np.array([0.0, 2.1, 4.2]))
-    colors[0] = -1.0
-    return jnp.asarray(colors, jnp.float32).clip(-1.0, 1.0)[part]
-
-
 def uv_picture(found: Mapping[str, Array]) -> Float[Array, "n h w 3"]:
     """I, U, V of the most likely part of each pixel as red, green and blue in [-1, 1]."""
     part = found["logits"].argmax(-1)
@@ -432,8 +422,27 @@ def _temporal(frames: Float[Array, "n h w 3"], batch: Batch) -> Float[Array, ""]
     return temporal.flow_warp(pairs[:, 0], pairs[:, 1], backward, trusted)
 
 
-def _plate(frames: np.ndarray, person: np.ndarray) -> np.ndarray:
-    """(h w 3) behind the person, 0..255; says so where it does not stand still."""
+def _filled(atlas: Float[np.ndarray, "p s s 3"]) -> Float[np.ndarray, "p s s 3"]:
+    """Each texel that no frame has shown, as the nearest one of its part that a frame has.
+
+    Black ones would shine through between their neighbours.
+    """
+    empty = (atlas == 0).all(-1)
+    nearest = [
+        ndimage.distance_transform_edt(one, return_distances=False, return_indices=True)
+        for one in empty
+    ]
+    return np.stack([part[rows, columns] for part, (rows, columns) in zip(atlas, nearest)])
+
+
+def _plate(samples: Iterable[Mapping[str, np.ndarray]]) -> UInt8[np.ndarray, "h w 3"]:
+    """What stands behind the person; says so where it does not stand still."""
+    found = list(samples)
+    frames, iuv, mask = (
+        np.concatenate([sample[key] for sample in found])
+        for key in ("target", "target_iuv", "target_mask")
+    )
+    person = (mask[..., 0] > 32) | (iuv[..., 0] > 0)
     covered = recording_plates.grow(person, max(1.0, _RIM * frames.shape[1]))
     plate = recording_plates.clean_plate(frames, covered)["plate"]
     change = np.abs(frames.astype(np.float32) - plate)[~covered].mean()
@@ -444,7 +453,7 @@ def _plate(frames: np.ndarray, person: np.ndarray) -> np.ndarray:
             "is learned all the same: film from a tripod, or give another --background",
             change,
         )
-    return plate.astype(np.float32)
+    return plate
 
 
 def _with_history(

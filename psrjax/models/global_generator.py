@@ -136,10 +136,11 @@ def left(
     dtype: DTypeLike,
     impl: str,
     init: Callable = layers.normal_small,
+    taps: int = 7,
 ) -> Float[Array, "b h w d"]:
-    """The last layer, 7x7, without what follows it; float32."""
-    last = layers.Conv(channels, (7, 7), dtype=dtype, impl=impl, init=init, name="last")
-    return last(spade.mirrored(x, 3)).astype(jnp.float32)
+    """The last layer, `taps` by `taps`, without what follows it; float32."""
+    last = layers.Conv(channels, (taps, taps), dtype=dtype, impl=impl, init=init, name="last")
+    return last(spade.mirrored(x, taps // 2)).astype(jnp.float32)
 
 
 def _norm(x: Array, train: bool, dtype: DTypeLike, name: str) -> Array:

@@ -17,12 +17,14 @@ class UVGenerator(nn.Module):
     residual blocks.
 
     Attributes:
-      (those of `global_generator.GlobalGenerator`)
+      taps: of the two heads, which are most of the net's work where it is narrow.
+      (the others are those of `global_generator.GlobalGenerator`)
     """
 
     width: int = 64
     halvings: int = 4
     blocks: int = 9
+    taps: int = 7
     dtype: DTypeLike = jnp.float32
     remat: str = "none"
     impl: str = "auto"
@@ -43,7 +45,7 @@ class UVGenerator(nn.Module):
         x = global_generator.refined(x, train, self.blocks, remat=self.remat, **compute)
         for i, width in enumerate(widths[-2::-1]):
             x = global_generator.doubled(x, train, i, width, **compute)
-        heads = global_generator.left(x, 1 + PARTS + 2 * PARTS, **compute)
+        heads = global_generator.left(x, 1 + PARTS + 2 * PARTS, taps=self.taps, **compute)
         coordinates = jnp.tanh(heads[..., 1 + PARTS :])
         return {
             "logits": heads[..., : 1 + PARTS],

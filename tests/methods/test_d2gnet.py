@@ -62,7 +62,7 @@ def variables():
     """With a texture and a background that are not empty."""
     made = jax.jit(build().init, compiler_options=CHEAP)(jax.random.key(0), batch())["params"]
     rng = np.random.default_rng(1)
-    filled = lambda leaf: rng.uniform(0, 1, leaf.shape).astype(np.float32)  # noqa: E731
+    filled = lambda leaf: jnp.asarray(rng.uniform(0, 1, leaf.shape), jnp.float32)  # noqa: E731
     full = {name: jax.tree.map(filled, made[name]) for name in ("texture", "background")}
     return {"params": {**made, **full}}
 
@@ -171,8 +171,7 @@ def test_eq_5_against_a_loop_over_pixels():
 
 
 def test_mask_tex_acts_at_synthesis_alone():
-    emptied = variables()["params"]["texture"]["atlas"].copy()
-    emptied[..., 3:] = 0
+    emptied = variables()["params"]["texture"]["atlas"].at[..., 3:].set(0.0)
     plain = {"params": {**variables()["params"], "texture": {"atlas": emptied}}}
     masked = synthesized([4], build(mask_tex=True))
     np.testing.assert_allclose(masked["video"], synthesized([4], of=plain)["video"], atol=1e-6)
@@ -187,14 +186,14 @@ def footage(*, shift=0, steady=True):
     frames[..., 1] = 90
     iuv, mask = np.zeros((8, 24, 24, 3), np.uint8), np.zeros((8, 24, 24, 1), np.uint8)
     for time in range(8):
-        frames[time, :, (4 + shift * time) % 24] = 255
+        frames[time][:, np.arange(4, 10) + shift * time - 24] = 255
         inside = (slice(8, 14), slice(2 * time, 2 * time + 6))
         frames[(time, *inside)] = (200, 0, 0)
         iuv[(time, *inside)] = (2, 255, 0)
         mask[(time, *inside)] = 255
     sample = {"target": frames, "target_iuv": iuv, "target_mask": mask}
     return SimpleNamespace(
-        steady=steady, frames=lambda reads, count: iter([{key: sample[key] for key in reads}])
+        steady=steady, frames=lambda reads, count=0: iter([{key: sample[key] for key in reads}])
     )
 
 
@@ -202,11 +201,11 @@ def test_texture_and_background_begin_from_the_clip():
     params = variables()["params"]
     begun = build().warm_start(params, footage())
     atlas, picture = begun["texture"]["atlas"], begun["background"]["picture"][0]
-    np.testing.assert_allclose(atlas[1, 0, 3, :3], [200 / 255, 0, 0], atol=1e-6)
-    atlas[1, 0, 3] = 0
-    assert not atlas.any()
+    expected = np.zeros_like(atlas)
+    expected[1, ..., 0] = 200 / 255  # texels that nobody saw are as the nearest that somebody did
+    np.testing.assert_allclose(atlas, expected, atol=1e-6)
     floor = np.full((24, 24, 3), (-1, 90 / 127.5 - 1, -1))
-    floor[:, 4] = 1
+    floor[:, 4:10] = 1
     np.testing.assert_allclose(picture, floor, atol=1e-6)
     assert begun["uv"] is params["uv"] and begun["details"] is params["details"]
     assert build("uv").warm_start(params, None) is params
@@ -216,7 +215,7 @@ def test_a_moving_camera_is_told_and_training_goes_on(caplog):
     with caplog.at_level(logging.WARNING, logger="absl"):
         build().warm_start(variables()["params"], footage())
         assert "camera" not in caplog.text
-        build().warm_start(variables()["params"], footage(shift=3))
+        build().warm_start(variables()["params"], footage(shift=2))
     assert "the camera moves, or the light does" in caplog.text
 
 
@@ -230,11 +229,9 @@ def test_frames_of_another_size_are_told():
         key: value.repeat(2, -3).repeat(2, -2) if value.ndim == 5 else value
         for key, value in batch().items()
     }
+    larger_labels = jnp.zeros((1, 2, 48, 48, 6))
     with pytest.raises(UserError, match="frames of 48x48: the background was learned at 24x24"):
-        jax.eval_shape(build().init, jax.random.key(0), batch())
-        method = build()
-        carry = method.apply(variables(), larger, method="start")
-        method.apply(variables(), larger, carry, method="synthesize")
+        jax.eval_shape(runner(build())[1], variables(), larger, {"labels": larger_labels})
 
 
 def test_windows_too_short_for_pairs_with_their_history_are_told():

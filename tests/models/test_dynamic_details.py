@@ -45,7 +45,7 @@ def test_the_uv_generator_gives_25_parts_and_24_places():
 
 def test_a_texture_of_one_colour_gives_it_times_the_probability_of_a_person():
     coordinates, weights = screen()
-    atlas = np.broadcast_to(np.float32([0.2, 0.5, 0.8, -3.0]), (PARTS, 5, 5, 4))
+    atlas = jnp.broadcast_to(jnp.float32([0.2, 0.5, 0.8, -3.0]), (PARTS, 5, 5, 4))
     mapped = dynamic_details.HybridTexture(5, 4).apply(
         {"params": {"atlas": atlas}}, coordinates, weights[..., 1:]
     )
@@ -54,9 +54,8 @@ def test_a_texture_of_one_colour_gives_it_times_the_probability_of_a_person():
 
 def test_mask_tex_is_a_texture_without_its_learned_channels():
     coordinates, weights = screen()
-    atlas = np.random.default_rng(1).normal(size=(PARTS, 5, 5, 6)).astype(np.float32)
-    emptied = atlas.copy()
-    emptied[..., 3:] = 0
+    atlas = jax.random.normal(jax.random.key(1), (PARTS, 5, 5, 6))
+    emptied = atlas.at[..., 3:].set(0.0)
     net = dynamic_details.HybridTexture(5, 6)
     inputs = (coordinates, weights[..., 1:])
     masked = net.apply({"params": {"atlas": atlas}}, *inputs, colors_only=True)
