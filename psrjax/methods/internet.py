@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from psrjax.errors import UserError
-from psrjax.losses import adversarial, style, temporal
+from psrjax.losses import adversarial, landmarks, style, temporal
 from psrjax.methods.base import Batch
 from psrjax.methods.base import Method as Base
 from psrjax.models import motion, motion_painter
@@ -46,6 +46,11 @@ class Method(Base):
       points_padding: of the detector's heads.
       jacobians: see `motion.KeypointDetector`.
       temperature: likewise.
+      locality: of the dense motion, see `motion.DenseMotion`.
+      keeps_source: whether the picture is, where the confidence is high, the warped source itself:
+        see `motion_painter.keep_source`.
+      points_on_motion: whether the terms "points_moving" and "points_apart" are given, for which
+        the driving frame's flow is read: see `psrjax.losses.landmarks`.
       motion_width: channels of the dense motion's hourglass.
       variance: of the Gaussians around key points.
       depth: of both hourglasses.
@@ -79,6 +84,9 @@ class Method(Base):
     points_padding: int = 0
     jacobians: str = "each"
     temperature: float = 0.1
+    locality: float = 0.0
+    keeps_source: bool = False
+    points_on_motion: bool = False
     motion_width: int = 64
     variance: float = 0.01
     depth: int = 5
@@ -132,6 +140,7 @@ class Method(Base):
         self.field = motion.DenseMotion(
             width=self.motion_width,
             variance=self.variance,
+            locality=self.locality,
             **hourglass,
             **common,
             name="motion",
@@ -168,13 +177,10 @@ class Method(Base):
     @property
     def reads(self) -> tuple[str, ...]:
         """The source, the driving frames, and the flow that the temporal loss takes."""
-        flows = {
-            "none": (),
-            "a": ("target_flow_forward",),
-            "b": ("target_flow_forward", "target_flow"),
-            "c": ("target_flow_forward",),
-        }
-        return ("source", "target", *flows.get(self.temporal, ()))
+        keys = ["source", "target"]
+        if self.temporal != "none" or self.points_on_motion:
+            keys.append("target_flow_forward")
+        return (*keys, "target_flow") if self.temporal == "b" else tuple(keys)
 
     @property
     def synthesis_reads(self) -> tuple[str, ...]:
@@ -197,13 +203,24 @@ class Method(Base):
         source_points = self.keypoints(source, True)
         driving_points = self.keypoints(driving, True)
         moved = self.field(source, source_points, _with_time(driving_points), True)
-        picture = self.paint(source, moved["deformation"], moved["confidence"], True)
+        made = self._paint(source, self.paint.encode(source, True), moved, True)
         return {
-            "picture": picture[:, 0],
+            "picture": made["picture"][:, 0],
+            "painted": made["painted"][:, 0],
             "driving": driving,
             "driving_points": driving_points,
             "motion": moved,
         }
+
+    def _paint(
+        self, source: Array, features: Any, moved: Mapping[str, Array], train: bool
+    ) -> dict[str, Array]:
+        """The "picture" (b t h w 3) in [0, 1], and what of it is "painted"."""
+        field = {name: moved[name] for name in ("deformation", "confidence")}
+        picture = painted = self.paint.decode(features, **field, train=train)
+        if self.keeps_source:
+            picture = motion_painter.keep_source(painted, source, **field, levels=self.levels)
+        return {"picture": picture, "painted": painted}
 
     def loss(self, turn: str, batch: Batch, shared: Batch, pretrained: Batch) -> dict[str, Any]:
         """Eq. 1 with Eq. 7 and the equivariance of key points, and the critics' side."""
@@ -238,13 +255,15 @@ class Method(Base):
                 for r, f in zip(real, fake, strict=True)
                 for ours, theirs in zip(f["features"], r["features"], strict=True)
             ),
-            "reconstruction": sum(
-                jnp.abs(local_affine.downsample(picture - driving, factor)).mean()
-                for factor in self.perceptual_factors
-            ),
+            "reconstruction": self._difference(picture, driving),
+            "painted": self._difference(made["painted"], driving),
         }
         terms |= self._feature_terms(picture, driving, pretrained)
         terms |= self._equivariance_terms(driving, points)
+        if self.points_on_motion:
+            flow = batch["target_flow_forward"][:, -1]
+            terms["points_moving"] = landmarks.moving(points["heat"], flow)
+            terms["points_apart"] = landmarks.apart(points["value"])
         confidence = made["motion"]["confidence"]
         terms["temporal"] = self._temporal_term(batch, picture, confidence[:, 0])
         terms["confidence_prior"] = -jnp.log(confidence + 1e-8).mean()
@@ -258,6 +277,12 @@ class Method(Base):
         }
         made = {"picture": picture, "points": points["value"]}
         return {"terms": terms, "shared": made, "log": log}
+
+    def _difference(self, picture: Array, truth: Array) -> Float[Array, ""]:
+        """L1, at each size."""
+        gap = picture - truth
+        sizes = (local_affine.downsample(gap, factor) for factor in self.perceptual_factors)
+        return sum(jnp.abs(each).mean() for each in sizes)
 
     def _feature_terms(self, picture: Array, driving: Array, pretrained: Mapping) -> dict:
         """Eq. 9 and 10; constant 0 where there is no VGG-19."""
@@ -334,9 +359,7 @@ class Method(Base):
                 carry["points"], driving, carry["first"], scale=self.relative_scale
             )
         moved = self.field(carry["source"], carry["points"], driving, False)
-        picture = self.paint.decode(
-            carry["features"], moved["deformation"], moved["confidence"], False
-        )
+        picture = self._paint(carry["source"], carry["features"], moved, False)["picture"]
         made = {"video": picture * 2.0 - 1.0}
         if explain:
             h, w = moved["deformation"].shape[2:4]

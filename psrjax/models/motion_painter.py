@@ -125,3 +125,29 @@ class Painter(nn.Module):
     ) -> Float[Array, "b t h w 3"]:
         """`decode` of `encode`."""
         return self.decode(self.encode(source, train), deformation, confidence, train)
+
+
+def keep_source(
+    painted: Float[Array, "b t h w 3"],
+    source: Float[Array, "b h w 3"],
+    deformation: Float[Array, "b t y x 2"],
+    confidence: Float[Array, "b t y x 1"],
+    *,
+    levels: int,
+) -> Float[Array, "b t h w 3"]:
+    """M S' + (1 - M) P: the warped source S' where the confidence M is high, else what is painted.
+
+    `Departs from:` Lu et al., Eq. 6, which gates features only: there a painter has to learn to
+    copy before any motion can show its worth. Here an untrained one copies, and only what moves has
+    to be learnt.
+
+    Args:
+      painted: P.
+      source: the source picture.
+      deformation: where each pixel comes from, 2^levels times smaller than the picture.
+      confidence: likewise.
+      levels: see above.
+    """
+    field = motion.pyramid(deformation, levels=levels)[-1]
+    gate = motion.pyramid(confidence, levels=levels)[-1]
+    return gate * geometry.grid_sample(source, field, align_corners=True) + (1.0 - gate) * painted

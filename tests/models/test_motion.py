@@ -1,5 +1,7 @@
 """Motion and painter: published sizes, identities that hold at every scale, what they refuse."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -60,6 +62,30 @@ def test_the_same_picture_twice_does_not_move():
     grid = local_affine.corner_grid(16, 16)
     np.testing.assert_allclose(moved["deformation"][0, 0], grid, atol=1e-5)
     np.testing.assert_allclose(moved["weights"].sum(-1), 1.0, atol=1e-5)
+
+
+def test_locality_lets_an_untrained_field_move_what_is_near_a_point():
+    field = motion.DenseMotion(width=4, depth=2, widest=8, locality=20.0)
+    image = jax.random.uniform(jax.random.key(1), (1, 64, 64, 3))
+    there, later = points(1, 1), points(1, 1, 1)
+    later["value"] = later["value"] + 1.0 / 15.0  # a pixel's centre of the small picture
+    variables = field.init(jax.random.key(0), image, there, later, True)
+    variables["params"]["weights"] = jax.tree.map(jnp.zeros_like, variables["params"]["weights"])
+    moved, _ = field.apply(variables, image, there, later, True, mutable=["batch_stats"])
+    weight = moved["weights"][0, 0, ..., 1]
+    assert float(weight[8, 8]) == pytest.approx(20.01 / 21.01, rel=1e-4)
+    assert float(weight[0, 0]) == pytest.approx(0.01 / 1.01, rel=1e-2)
+
+
+def test_confidence_decides_between_the_warped_source_and_what_is_painted():
+    source = jax.random.uniform(jax.random.key(1), (2, 16, 12, 3))
+    painted = jax.random.uniform(jax.random.key(2), (2, 3, 16, 12, 3))
+    shape = (2, 3, 8, 6)
+    still = jnp.broadcast_to(local_affine.corner_grid(8, 6), (*shape, 2))
+    keep = functools.partial(motion_painter.keep_source, painted, source, still, levels=1)
+    np.testing.assert_allclose(keep(jnp.zeros((*shape, 1))), painted, atol=1e-6)
+    whole = jnp.broadcast_to(source[:, None], painted.shape)
+    np.testing.assert_allclose(keep(jnp.ones((*shape, 1))), whole, atol=1e-4)
 
 
 def test_frames_together_are_frames_one_by_one():
