@@ -117,8 +117,8 @@ def find(network: str) -> Path:
     hashed = f" (SHA-256 begins {digits})" if digits else ""
     raise UserError(
         f"no weights {name} in {searched}: make them by `psrjax convert {kind} {published}`"
-        f"{hashed}, put them there (or name their folder in PSRJAX_WEIGHTS), or switch off what "
-        "needs them (config.method.perceptual=off)"
+        f"{hashed}, put them there (or name their folder in PSRJAX_WEIGHTS), or do without (a "
+        "loss: --config.method.perceptual=off; a metric: its name with rand_, of untrained weights)"
     )
 
 
@@ -139,17 +139,26 @@ def write(path: Path, weights: Mapping[str, Mapping[str, np.ndarray]], *, source
     Returns:
       The SHA-256 of the weights.
     """
-    arrays = {
-        f"{unit}/{part}": np.asarray(value, np.float32)
-        for unit, parts in weights.items()
-        for part, value in parts.items()
-    }
+    arrays = _flat(weights)
     digest = _digest(arrays)
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.replacing(path) as temporary:
         with open(temporary, "wb") as file:
             np.savez(file, **arrays, **{CONTENT: np.array(digest), SOURCE: np.array(source)})
     return digest
+
+
+def digest(weights: Mapping[str, Mapping[str, np.ndarray]]) -> str:
+    """The SHA-256 of weights, as `write` gives it."""
+    return _digest(_flat(weights))
+
+
+def _flat(weights: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {
+        f"{unit}/{part}": np.asarray(value, np.float32)
+        for unit, parts in weights.items()
+        for part, value in parts.items()
+    }
 
 
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:

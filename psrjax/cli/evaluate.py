@@ -23,13 +23,14 @@ _WINDOWS = flags.DEFINE_enum(
     ["central", "all", "clips"],
     "of each clip and pair of views: the central one, all of them, or all in a row",
 )
-_METRICS = flags.DEFINE_list(
-    "metrics", [], f"further ones, of whole clips: {', '.join(evaluation_measures.MEASURES)}"
-)
+_METRICS = flags.DEFINE_list("metrics", [], f"further ones: {', '.join(evaluation_measures.NAMES)}")
 _LIMIT = flags.DEFINE_integer("limit", 0, "windows to score; 0 is all", lower_bound=0)
 _REAL = flags.DEFINE_string("real", "", "instead of a run: a folder of true videos")
 _FAKE = flags.DEFINE_multi_string("fake", [], "with --real: a folder of made ones; may be repeated")
 _MASKS = flags.DEFINE_string("masks", "", "with --real: a folder of masks of the people")
+_JOINTS = flags.DEFINE_multi_string(
+    "joints", [], "with --real: joints of one detector, for --real and then for each --fake"
+)
 _OUTPUT = flags.DEFINE_string("output", "", "where the files go: the run, or ./evaluation")
 
 
@@ -43,6 +44,8 @@ def main(arguments: Sequence[str]) -> None:
     print(scores.text_table(found.rows))
     for verdict in scores.verdicts(found.rows) if _WORKDIR.value else ():
         print(f"{'yes' if verdict['good'] else 'NO '}  {verdict['text']}")
+    for note in found.rows[0]["about"].get("notes", ()):
+        print(note)
     print(f"{title}; written to {path}, and beside it as CSV, Markdown and LaTeX")
 
 
@@ -71,6 +74,7 @@ def _videos() -> tuple[evaluation.Evaluation, str]:
         _FAKE.value,
         masks=_MASKS.value,
         metrics=_METRICS.value,
+        joints=_JOINTS.value,
         show_progress=True,
     )
     return found, f"{found.rows[0]['about']['clips']} clips"

@@ -63,11 +63,9 @@ class Moments:
         """Of all processes of a run; each must call it."""
         if jax.process_count() == 1:
             return self
-        # The bytes are gathered: as float64 they would be rounded to float32 on the way.
         mine = np.concatenate([[self.count], self.mean, self.scatter.ravel()])
-        bits = multihost_utils.process_allgather(mine.view(np.uint32))
         size, total = len(self.mean), Moments.empty(len(self.mean))
-        for row in np.ascontiguousarray(bits).view(np.float64):
+        for row in gathered(mine):
             part = Moments(row[0], row[1 : size + 1], row[size + 1 :].reshape(size, size))
             total = total.merge(part)
         return total
@@ -80,11 +78,25 @@ class Moments:
           UserError: for fewer than two vectors.
         """
         if self.count < 2:
-            raise UserError(
-                f"a Fréchet distance needs at least 2 features of each set, this has "
-                f"{self.count:.0f}: give more frames (FID) or clips (FVD)"
-            )
+            raise _too_few(self.count)
         return self.scatter / (self.count - 1)
+
+
+def gathered(values: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    """The float64 values of every process of a run, along a new first axis; each must call it."""
+    if jax.process_count() == 1:
+        return values[None]
+    # The bytes are gathered: as float64 they would be rounded to float32 on the way.
+    flat = np.ascontiguousarray(values).ravel()
+    bits = np.ascontiguousarray(multihost_utils.process_allgather(flat.view(np.uint32)))
+    return bits.view(np.float64).reshape(-1, *values.shape)
+
+
+def _too_few(count: float) -> UserError:
+    return UserError(
+        f"a Fréchet distance needs at least 2 features of each set, this has {count:.0f}: give "
+        "more frames (FID) or clips (FVD)"
+    )
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
@@ -105,57 +117,116 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     return float(max(distance, 0.0))
 
 
-class InceptionScore:
-    """exp(mean KL(p(y|x) || p(y))) of Salimans et al. 2016, over consecutive splits of the images.
+def frechet_distance_of_few(
+    first: Float[np.ndarray, "n d"],
+    second: Float[np.ndarray, "m d"],
+    first_weights: Float[np.ndarray, " n"] | None = None,
+    second_weights: Float[np.ndarray, " m"] | None = None,
+) -> float:
+    """`frechet_distance` of vectors at hand: fast where n and m are below d.
 
-    The score depends on the order of the images and the number of splits: both are fixed here.
+    With A and B the centred vectors over the root of their number less one, the trace of the root
+    is the sum of the singular values of A Bᵀ.
+
+    Args:
+      first: vectors of one set.
+      second: of the other.
+      first_weights: how often each of `first` counts; by default once.
+      second_weights: the same of `second`.
+
+    Raises:
+      UserError: if either has fewer than two vectors, or one that is not finite.
+    """
+    sides = [
+        (np.asarray(x, np.float64), np.ones(len(x)) if w is None else np.asarray(w, np.float64))
+        for x, w in ((first, first_weights), (second, second_weights))
+    ]
+    for x, weights in sides:
+        if weights.sum() < 2:
+            raise _too_few(weights.sum())
+        if not np.isfinite(x).all():
+            raise UserError("features are not finite: look for NaN in the frames")
+    means = [weights @ x / weights.sum() for x, weights in sides]
+    rows = [
+        (x[w > 0] - mean) * np.sqrt(w[w > 0] / (w.sum() - 1))[:, None]
+        for (x, w), mean in zip(sides, means)
+    ]
+    # More rows than columns say no more than their triangle does.
+    square = [np.linalg.qr(x, mode="r") if len(x) > x.shape[1] else x for x in rows]
+    overlap = np.linalg.svd(square[0] @ square[1].T, compute_uv=False).sum()
+    spread = sum(np.square(part).sum() for part in rows)
+    return float(max(np.square(means[0] - means[1]).sum() + spread - 2 * overlap, 0.0))
+
+
+@dataclasses.dataclass(frozen=True)
+class InceptionScore:
+    """exp(mean KL(p(y|x) || p(y))) of Salimans et al. 2016, mean and deviation over splits.
+
+    Image i is of split i mod 10. Departs from: the published script, whose splits are consecutive
+    images: that needs their number beforehand, and there the images are independent draws, of which
+    any fixed partition will do; consecutive frames of a video would make splits of single clips.
+
+    Attributes:
+      counts: (splits,) images of each split.
+      entropy: (splits,) sums of p log p.
+      classes: (splits, classes) sums of p.
     """
 
-    def __init__(self, images: int, *, splits: int = 10):
-        """Of so many images; each split has `images / splits` of them, up to rounding.
+    counts: np.ndarray
+    entropy: np.ndarray
+    classes: np.ndarray
+
+    SPLITS = 10
+
+    @classmethod
+    def empty(cls, classes: int) -> "InceptionScore":
+        """Of no images yet."""
+        return cls(np.zeros(cls.SPLITS), np.zeros(cls.SPLITS), np.zeros((cls.SPLITS, classes)))
+
+    def add(self, logits: Float[np.ndarray, "n classes"]) -> "InceptionScore":
+        """With the classifier's logits of the next images.
 
         Raises:
-          UserError: if there are fewer images than splits.
-        """
-        if images < splits:
-            raise UserError(
-                f"the Inception score of {splits} splits needs as many images: {images}"
-            )
-        self._images, self._splits, self._seen = images, splits, 0
-        self._counts, self._entropy = np.zeros(splits), np.zeros(splits)
-        self._mean: np.ndarray | None = None
-
-    def add(self, logits: Float[np.ndarray, "n classes"]) -> None:
-        """Adds the classifier's logits of the next images.
-
-        Raises:
-          UserError: for more images than announced.
+          UserError: if a logit is not finite.
         """
         logits = np.asarray(logits, np.float64)
-        if self._seen + len(logits) > self._images:
-            raise UserError(f"the Inception score was begun for {self._images} images, not more")
+        if not np.isfinite(logits).all():
+            raise UserError("logits are not finite: look for NaN in the frames")
         log = logits - logits.max(1, keepdims=True)
         log -= np.log(np.exp(log).sum(1, keepdims=True))
         p = np.exp(log)
-        if self._mean is None:
-            self._mean = np.zeros((self._splits, logits.shape[1]))
-        split = np.arange(self._seen, self._seen + len(p)) * self._splits // self._images
-        np.add.at(self._counts, split, 1)
-        np.add.at(self._entropy, split, (p * log).sum(1))
-        np.add.at(self._mean, split, p)
-        self._seen += len(p)
+        split = (int(self.counts.sum()) + np.arange(len(p))) % self.SPLITS
+        counts, entropy, classes = self.counts.copy(), self.entropy.copy(), self.classes.copy()
+        np.add.at(counts, split, 1)
+        np.add.at(entropy, split, (p * log).sum(1))
+        np.add.at(classes, split, p)
+        return InceptionScore(counts, entropy, classes)
+
+    def merge(self, other: "InceptionScore") -> "InceptionScore":
+        """Of the images of both, each in the split in which it was."""
+        return InceptionScore(
+            self.counts + other.counts, self.entropy + other.entropy, self.classes + other.classes
+        )
+
+    def over_hosts(self) -> "InceptionScore":
+        """Of all processes of a run; each must call it."""
+        parts = [np.asarray(part) for part in dataclasses.astuple(self)]
+        return InceptionScore(*(gathered(part).sum(0) for part in parts))
 
     def compute(self) -> tuple[float, float]:
         """Mean and standard deviation over the splits.
 
         Raises:
-          UserError: if images are missing.
+          UserError: if there are fewer images than splits.
         """
-        if self._seen != self._images or self._mean is None:
-            raise UserError(f"the Inception score has {self._seen} of {self._images} images")
-        mean = self._mean / self._counts[:, None]
+        if not self.counts.all():
+            raise UserError(
+                f"the Inception score of {self.SPLITS} splits needs as many images: "
+                f"{self.counts.sum():.0f}"
+            )
+        mean = self.classes / self.counts[:, None]
         own = (mean * np.log(np.maximum(mean, 1e-300))).sum(1)
-        scores = np.exp(self._entropy / self._counts - own)
+        scores = np.exp(self.entropy / self.counts - own)
         return float(scores.mean()), float(scores.std())
 
 

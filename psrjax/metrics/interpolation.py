@@ -12,6 +12,8 @@ from psrjax.errors import UserError
 from psrjax.metrics import image
 from psrjax.ops import geometry
 
+SMALLEST = 16  # pixels a side that DIS needs
+
 Frame = UInt8[np.ndarray, "h w 3"]
 
 
@@ -49,16 +51,22 @@ def halfway(before: Frame, after: Frame) -> Frame:
     """The frame halfway between two: the mean of both, each warped half way along DIS flow.
 
     The motion is taken to be straight and, at a pixel of the middle frame, that of the same pixel
-    of either neighbour. DIS (Kroeger et al. 2016) is OpenCV's at its medium preset.
+    of either neighbour. DIS (Kroeger et al. 2016) is OpenCV's.
     """
-    dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    grays = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (before, after)]
-    flows = [dis.calc(*grays, None), dis.calc(*grays[::-1], None)]
+    forward, backward = dis_flow(before, after), dis_flow(after, before)
     # What the middle shows was half a step back in `before`: half of the flow from after to before.
     pictures = jnp.asarray(np.stack([before, after]), jnp.float32)
-    steps = jnp.asarray(np.stack([flows[1], flows[0]]) / 2.0)
-    mean = _blended(pictures, steps)
+    mean = _blended(pictures, jnp.asarray(np.stack([backward, forward]) / 2.0))
     return np.asarray(mean).round().clip(0, 255).astype(np.uint8)
+
+
+def dis_flow(first: Frame, second: Frame) -> Float[np.ndarray, "h w 2"]:
+    """Where each pixel of `first` is in `second`, relative to itself, in pixels: DIS, medium.
+
+    Frames need at least `SMALLEST` pixels a side.
+    """
+    dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    return dis.calc(*(cv2.cvtColor(x, cv2.COLOR_RGB2GRAY) for x in (first, second)), None)
 
 
 @jax.jit

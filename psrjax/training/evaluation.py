@@ -18,6 +18,7 @@ from psrjax.errors import UserError
 from psrjax.methods.base import Method
 from psrjax.metrics import image
 from psrjax.training import (
+    evaluation_challenging,
     evaluation_measures,
     evaluation_pictures,
     score_files,
@@ -86,8 +87,8 @@ def evaluate(
       split: the split's name; by default `config.data.eval_split`.
       windows: "central", one of each clip and pair of views; "all" of every clip, each by itself;
         or "clips": all of them in a row, what the method carries from one to the next included.
-      metrics: further ones, of `evaluation_measures.MEASURES`: of whole clips under "clips", else
-        of each window.
+      metrics: further ones, of `evaluation_measures.NAMES`: of whole clips under "clips", else of
+        each window.
       limit: how many windows to score at most; 0 is all of them.
       samples: how many windows to keep frames of.
       show_progress: whether to show a progress bar.
@@ -111,8 +112,12 @@ def evaluate(
         split=split,
         windows="all" if in_a_row else windows,
     )
+    rare = [metric for metric in metrics if metric in evaluation_challenging.METRICS]
+    others = [metric for metric in metrics if metric not in rare]
     source = loader.open_split(config.data, split) if metrics else None
-    clips = evaluation_measures.Clips(metrics, source, config.data.crop) if metrics else None
+    training = loader.open_split(config.data, config.data.train_split) if rare else None
+    evaluation_challenging.require(*([source, training] if rare else []))
+    clips = evaluation_measures.Clips(others, source, config.data.crop) if others else None
     score, ledger, kept, about = _scorer(method), _Ledger(clips), [], {}
     carry, last = None, None
     for batch, ids in tqdm(batches, f"evaluate {split}", unit="batch", disable=not show_progress):
@@ -133,8 +138,22 @@ def evaluate(
     if ledger.windows == 0:
         raise UserError(f"{config.data.path}: no window to evaluate in split {split!r}")
     scored = ledger.finish()
-    rows = score_statistics.rows(scored, {**about, "windows": ledger.windows})
+    about |= {"windows": ledger.windows, "notes": evaluation_measures.weights_of(metrics)}
+    if rare:
+        chosen = evaluation_challenging.choose(
+            scored, ledger.views, rare, source, training, config.data
+        )
+        scored, about = [*scored, *chosen.scored], about | {"challenging_frames": chosen.frames}
+    rows = score_statistics.rows(scored, about)
+    if clips:
+        rows = clips.rows(rows, _made_of(about, in_a_row))
     return Evaluation(rows, kept, scored, ledger.gallery)
+
+
+def _made_of(about: Mapping[str, Any], in_a_row: bool) -> str:
+    """What a clip of the metrics of clips is."""
+    windows = f"windows of {about['window_frames']} frames"
+    return f"whole clips, synthesized in {windows} and joined" if in_a_row else windows
 
 
 def write(folder: str | os.PathLike, found: Evaluation) -> epath.Path:
@@ -251,6 +270,7 @@ class _Ledger:
 
     def __init__(self, clips: evaluation_measures.Clips | None) -> None:
         self.windows = 0
+        self.views: dict[str, str] = {}  # by pair the target view
         self.gallery = evaluation_pictures.Gallery()
         self._clips = clips
         self._scored: list[score_statistics.Scored] = []
@@ -269,6 +289,7 @@ class _Ledger:
         if it goes on where the last one ended."""
         self.windows += 1
         pair = pair_name(window["source_view"], window["target_view"])
+        self.views[pair] = window["target_view"]
         first = max(0, self._ends.get(_footage(window), 0) - window["start"])
         self._ends[_footage(window)] = window["start"] + len(mask)
         start = window["start"] + first

@@ -8,21 +8,24 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image, UnidentifiedImageError
 from tqdm.auto import tqdm
 
 import psrjax
-from psrjax.data import video
+from psrjax.data import preparation_joints, video
 from psrjax.errors import UserError
-from psrjax.metrics import image
+from psrjax.metrics import image, interpolation
 from psrjax.training import (
     evaluation,
+    evaluation_challenging,
     evaluation_measures,
     evaluation_pictures,
+    evaluation_sets,
     score_statistics,
     scores,
 )
+from psrjax.training.evaluation_features import Footage
 
 VIDEOS = (".mp4", ".mov", ".m4v", ".mkv", ".avi", ".webm")
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
@@ -36,6 +39,7 @@ def evaluate(
     *,
     masks: str | os.PathLike = "",
     metrics: Sequence[str] = (),
+    joints: Sequence[str | os.PathLike] = (),
     show_progress: bool = False,
 ) -> evaluation.Evaluation:
     """Scores each folder of `fakes` against `real`, clip by clip and frame by frame.
@@ -48,8 +52,11 @@ def evaluate(
       fakes: folders of made ones; a row of the results is named after each.
       masks: a folder of the people's masks (half of white or more is the person), for the masked
         metrics; without it there are none.
-      metrics: further ones, of whole clips: of `evaluation_measures.MEASURES` those that need
-        nothing but frames (and masks). With them a clip is held in memory.
+      metrics: further ones, of `evaluation_measures.NAMES`: those that need no data set. With them
+        a clip is held in memory. Those that need the motion of the real videos take DIS flow.
+      joints: where the joints of the clips lie, as `preparation_joints.find` finds them, for the
+        pose metrics: one place for `real` and one for each of `fakes`, all of one detector. Without
+        them MediaPipe is asked.
       show_progress: whether to show a progress bar.
 
     Returns:
@@ -60,6 +67,11 @@ def evaluate(
         size; if a file cannot be read; for a metric that these videos cannot have.
     """
     _check_metrics(metrics, masked=bool(masks))
+    if joints and len(joints) != 1 + len(fakes):
+        raise UserError(
+            f"--joints: give one for --real and one for each --fake, in their order, not "
+            f"{len(joints)}"
+        )
     wanted = find(real)
     names = [Path(os.path.abspath(fake)).name for fake in fakes]
     taken = [*names, evaluation.TRUTH]
@@ -71,6 +83,8 @@ def evaluate(
         _check_names(real, wanted, folder, clips)
     scored, about = [], {"real": os.fspath(real), "frames": "8 bits, data range 255"}
     gallery = evaluation_pictures.Gallery()
+    sets = evaluation_sets.Sets([name for name in metrics if name in evaluation_sets.SETS])
+    given = dict(zip((evaluation.TRUTH, *names), joints))
     work = [(name, clip) for name in names for clip in wanted]
     for name, clip in tqdm(work, "evaluate", unit="clip", disable=not show_progress):
         streams = {evaluation.TRUTH: wanted[clip], name: found[name][clip]}
@@ -84,9 +98,13 @@ def evaluate(
             _show(gallery, entry, frames)
             pieces += [frames] if metrics else []
         if metrics:
-            scored.append(_score_whole(name, clip, pieces, metrics))
+            sides = _footage(streams, pieces, given)
+            scored += _score_whole(name, clip, *sides, _mask_of(pieces), metrics)
+            sets.add((scores.STEP, name, score_statistics.ALL), clip, 0, *sides)
     about |= {"psrjax": psrjax.__version__, "masks": os.fspath(masks), "split": ""}
-    return evaluation.Evaluation(score_statistics.rows(scored, about), [], scored, gallery)
+    about["notes"] = evaluation_measures.weights_of(metrics)
+    rows = sets.finish(score_statistics.rows(scored, about), "whole clips")
+    return evaluation.Evaluation(rows, [], scored, gallery)
 
 
 def find(folder: str | os.PathLike) -> dict[str, Path]:
@@ -193,27 +211,72 @@ def _check_metrics(metrics: Sequence[str], *, masked: bool) -> None:
     for metric in metrics:
         if reason := evaluation_measures.obstacle(metric, 0, 0):
             raise UserError(f"--metrics: {reason}")
-        if evaluation_measures.MEASURES[metric].reads:
-            raise UserError(f"--metrics: {metric} needs stored flow: evaluate a run (--workdir)")
+        if metric in evaluation_challenging.METRICS:
+            raise UserError(f"--metrics: {metric} needs poses of training: evaluate a run")
         if metric == "flicker" and not masked:
             raise UserError("--metrics: flicker is of what is not the person: give --masks")
 
 
+def _footage(
+    streams: Mapping[str, Path], pieces: Sequence[Mapping[str, np.ndarray]], joints: Mapping
+) -> tuple[Footage, Footage]:
+    """The made clip and the true one, from their chunks."""
+    truth, name, *_ = streams
+    found = []
+    for label in (name, truth):
+        frames, own = np.concatenate([piece[label] for piece in pieces]), None
+        if label in joints:
+            size = frames.shape[1:3]
+            place = preparation_joints.find(joints[label], streams[label])
+            people = preparation_joints.read(place, frames=len(frames), size=size)
+            own = np.stack([_first(here) for here in people.frames])
+        found.append(Footage(frames, own))
+    return tuple(found)
+
+
+def _first(people: Float[np.ndarray, "n 26 3"]) -> Float[np.ndarray, "26 3"]:
+    """The person of whom the detector is surest; zeros of nobody."""
+    if not len(people):
+        return np.zeros(people.shape[1:], np.float32)
+    return people[people[..., 2].sum(-1).argmax()].astype(np.float32)
+
+
 def _score_whole(
-    name: str, clip: str, pieces: Sequence[Mapping[str, np.ndarray]], metrics: Sequence[str]
-) -> score_statistics.Scored:
-    """The metrics of a whole clip, from its chunks."""
-    labels = (name, evaluation.TRUTH)
-    made, truth = (np.concatenate([frames[label] for frames in pieces]) for label in labels)
-    mask = np.concatenate([_mask(frames) for frames in pieces])
-    values = {}
+    name: str,
+    clip: str,
+    made: Footage,
+    truth: Footage,
+    mask: UInt8[np.ndarray, "t h w 1"],
+    metrics: Sequence[str],
+) -> list[score_statistics.Scored]:
+    """The metrics of a whole clip."""
     for metric in metrics:
-        if reason := evaluation_measures.obstacle(metric, min(made.shape[1:3]), len(made)):
+        if reason := evaluation_measures.obstacle(metric, min(mask.shape[1:3]), len(mask)):
             raise UserError(f"--metrics: {reason}: clip {clip!r}")
-        score = evaluation_measures.MEASURES[metric].score
-        values[metric] = np.array([float(score(made, truth, mask, {}))])
+    own = {m: evaluation_measures.MEASURES[m] for m in metrics if m in evaluation_measures.MEASURES}
+    if not own:
+        return []
+    maps = _flows(truth.frames) if any(measure.reads for measure in own.values()) else {}
+    values = evaluation_measures.score(own, made, truth, mask, maps)
     place = (scores.STEP, name, score_statistics.ALL, clip, 0)
-    return score_statistics.Scored(*place, values, whole=True)
+    return [score_statistics.Scored(*place, values, whole=True)]
+
+
+def _flows(frames: UInt8[np.ndarray, "t h w 3"]) -> dict[str, Float[np.ndarray, "t h w 2"]]:
+    """DIS flow between the frames of a true video, under the names of stored flow."""
+    if min(frames.shape[1:3]) < interpolation.SMALLEST:
+        raise UserError(
+            f"--metrics: DIS flow needs at least {interpolation.SMALLEST} pixels a side"
+        )
+    still = np.zeros((*frames.shape[1:3], 2), np.float32)
+    pairs = list(zip(frames[1:], frames[:-1]))
+    backward = [still, *(interpolation.dis_flow(now, before) for now, before in pairs)]
+    forward = [still, *(interpolation.dis_flow(before, now) for now, before in pairs)]
+    return dict(zip(evaluation_measures.FLOWS, (np.stack(backward), np.stack(forward))))
+
+
+def _mask_of(pieces: Sequence[Mapping[str, np.ndarray]]) -> UInt8[np.ndarray, "t h w 1"]:
+    return np.concatenate([_mask(piece) for piece in pieces])
 
 
 def _mask(frames: Mapping[str, np.ndarray]) -> UInt8[np.ndarray, "t h w 1"]:

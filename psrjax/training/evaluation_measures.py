@@ -1,4 +1,8 @@
-"""Metrics of whole clips in an evaluation: how a video moves, and what single frames do not say."""
+"""The further metrics of an evaluation, by name, and the clips that they are taken of.
+
+Metrics of a clip are here; those of all clips together in `evaluation_sets`, those of the frames
+with challenging poses in `evaluation_challenging`.
+"""
 
 import dataclasses
 import functools
@@ -8,15 +12,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, UInt8
 
 from psrjax import pretrained
-from psrjax.data import sampling
+from psrjax.data import estimator, sampling
 from psrjax.data.source import Source
 from psrjax.errors import UserError
-from psrjax.metrics import detail, features, image, interpolation, registry, temporal
+from psrjax.metrics import detail, features, frechet, image, interpolation, registry, temporal
+from psrjax.training import evaluation_challenging, evaluation_features, evaluation_sets
+from psrjax.training.evaluation_features import Footage
 from psrjax.training.score_statistics import Scored
 
-_FLOWS = ("target_flow", "target_flow_forward")
+FLOWS = ("target_flow", "target_flow_forward")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +31,7 @@ class Measure:
     """A metric of a clip.
 
     Attributes:
-      score: (made (t h w 3) uint8, truth, mask (t h w 1) uint8, {key: (t …)}) -> a number.
+      score: (made, truth: Footage, mask (t h w 1) uint8, {key: (t …)}) -> a number.
       reads: the keys of the data set that it needs beside the frames.
       side: the smallest side of a frame, in pixels.
       frames: the fewest frames of a clip.
@@ -40,48 +47,74 @@ class Measure:
 
 def _of_frames(function: Callable) -> Callable:
     """The mean over a clip of a metric of floats in [0, 1], one score a frame."""
-    return jax.jit(lambda made, truth, mask, maps: function(_unit(made), _unit(truth)).mean())
+    compiled = jax.jit(lambda made, truth: function(_unit(made), _unit(truth)).mean())
+    return lambda made, truth, mask, maps: compiled(made.frames, truth.frames)
 
 
-@jax.jit
-def _temporal_error(made: jax.Array, truth: jax.Array, mask: jax.Array, maps: Mapping) -> jax.Array:
-    del truth, mask
-    flow, forward = (maps[key][None] for key in _FLOWS)
+def _of_made(function: Callable) -> Callable:
+    """A metric of the made frames, the mask and the maps, compiled."""
+    compiled = jax.jit(function)
+    return lambda made, truth, mask, maps: compiled(made.frames, mask, dict(maps))
+
+
+def _temporal_error(made: jax.Array, mask: jax.Array, maps: Mapping) -> jax.Array:
+    del mask
+    flow, forward = (maps[key][None] for key in FLOWS)
     return temporal.temporal_error(_unit(made)[None], flow, temporal.trust(flow, forward))[0]
 
 
-@jax.jit
-def _warping_error(made: jax.Array, truth: jax.Array, mask: jax.Array, maps: Mapping) -> jax.Array:
-    del truth, mask
-    flow, forward = (maps[key][None] for key in _FLOWS)
+def _warping_error(made: jax.Array, mask: jax.Array, maps: Mapping) -> jax.Array:
+    del mask
+    flow, forward = (maps[key][None] for key in FLOWS)
     trusted = temporal.trust(forward, flow, one_sided=True)
     return temporal.warping_error(_unit(made)[None], forward, trusted).mean()
 
 
-@jax.jit
-def _flicker(made: jax.Array, truth: jax.Array, mask: jax.Array, maps: Mapping) -> jax.Array:
-    del truth, maps
+def _flicker(made: jax.Array, mask: jax.Array, maps: Mapping) -> jax.Array:
+    del maps
     return jnp.nanmean(temporal.flicker(_unit(made)[None], _unit(mask)[None]))
 
 
-def _interp_psnr(made: np.ndarray, truth: np.ndarray, mask: np.ndarray, maps: Mapping) -> float:
+def _interp_psnr(made: Footage, truth: Footage, mask: np.ndarray, maps: Mapping) -> float:
     del mask, maps
-    return interpolation.interp_psnr(made, truth).mean()
+    return interpolation.interp_psnr(made.frames, truth.frames).mean()
 
 
-def _lpips(
-    name: str, made: np.ndarray, truth: np.ndarray, mask: np.ndarray, maps: Mapping
-) -> float:
+def _lpips(name: str, made: Footage, truth: Footage, mask: np.ndarray, maps: Mapping) -> float:
     del mask, maps
-    weights = (_weights(network) for network in registry.get(name).networks)
-    return features.lpips_distance(*weights, made, truth, net=name.rpartition("_")[2]).mean()
+    weights = [evaluation_features.weights(network) for network in registry.get(name).networks]
+    pairs = zip(*(np.array_split(side.frames, len(side.frames)) for side in (made, truth)))
+    net = name.rpartition("_")[2]
+    found = [features.lpips_distance(*weights, *pair, net=net).mean() for pair in pairs]
+    return float(np.mean(found))
 
 
-_weights = functools.cache(pretrained.load)
+def _clip_fid(network: str, made: Footage, truth: Footage, mask: Any, maps: Mapping) -> float:
+    del mask, maps
+    sides = (side.of_frames(network)["features"] for side in (made, truth))
+    return frechet.frechet_distance_of_few(*sides)
+
+
+def _act_l1(network: str, made: Footage, truth: Footage, mask: Any, maps: Mapping) -> float:
+    del mask, maps
+    sides = (side.of_pieces(network)["logits"] for side in (made, truth))
+    return float(frechet.act_l1(*sides).mean())
 
 
 def _unit(frames: jax.Array) -> jax.Array:
     return jnp.asarray(frames, jnp.float32) / 255.0
+
+
+def _of_network(name: str, score: Callable) -> dict[str, Measure]:
+    """A metric of one frozen network: (its weights' name, as `Measure.score`) -> a number; and the
+    same of untrained weights."""
+    found = {}
+    for full in (name, registry.RANDOM + name):
+        known = registry.get(full)
+        (network,) = known.networks
+        own = functools.partial(score, network)
+        found[full] = Measure(own, frames=known.frames, networks=known.networks)
+    return found
 
 
 _MS_SSIM_SIDE = (image.GAUSSIAN_SIZE - 1) * 2 ** (len(detail.MS_SSIM_WEIGHTS) - 1) + 1
@@ -90,10 +123,12 @@ MEASURES = {
     "ms_ssim": Measure(_of_frames(detail.ms_ssim), side=_MS_SSIM_SIDE),
     "sd_lua": Measure(_of_frames(detail.sd_lua), side=3),
     "sd_eq": Measure(_of_frames(detail.sd_eq), side=3),
-    "interp_psnr[dis]": Measure(_interp_psnr, side=16, frames=3),
-    "e_temp": Measure(_temporal_error, _FLOWS, frames=2),
-    "warping_error": Measure(_warping_error, _FLOWS, frames=2),
-    "flicker": Measure(_flicker, frames=2),
+    "interp_psnr[dis]": Measure(_interp_psnr, side=interpolation.SMALLEST, frames=3),
+    "e_temp": Measure(_of_made(_temporal_error), FLOWS, frames=2),
+    "warping_error": Measure(_of_made(_warping_error), FLOWS, frames=2),
+    "flicker": Measure(_of_made(_flicker), frames=2),
+    **_of_network("clip_fid", _clip_fid),
+    **_of_network("act_l1_logits", _act_l1),
     **{
         f"{prefix}lpips_{net}": Measure(
             functools.partial(_lpips, f"{prefix}lpips_{net}"),
@@ -104,6 +139,8 @@ MEASURES = {
         for net in ("alex", "vgg")
     },
 }
+_UNTRAINED = ":random"
+NAMES = (*MEASURES, *evaluation_sets.SETS, *evaluation_challenging.METRICS)
 
 
 def obstacle(name: str, side: int, frames: int) -> str:
@@ -111,19 +148,52 @@ def obstacle(name: str, side: int, frames: int) -> str:
 
     0 is a size that is not known yet.
     """
-    if name not in MEASURES:
-        return f"no metric {name!r}; there are {', '.join(MEASURES)}"
-    measure = MEASURES[name]
-    if side and side < measure.side:
-        return f"{name} needs frames of at least {measure.side} pixels a side, these have {side}"
-    if frames and frames < measure.frames:
-        return f"{name} needs clips of at least {measure.frames} frames, these have {frames}"
+    if name not in NAMES:
+        return f"no metric {name!r}; there are {', '.join(NAMES)}"
+    smallest = MEASURES[name].side if name in MEASURES else 1
+    if side and side < smallest:
+        return f"{name} needs frames of at least {smallest} pixels a side, these have {side}"
+    known = MEASURES.get(name) or evaluation_sets.SETS.get(name)
+    if known is None:
+        return ""
+    if frames and frames < known.frames:
+        return f"{name} needs clips of at least {known.frames} frames, these have {frames}"
     try:
-        for network in measure.networks:
-            _weights(network)
+        for network in known.networks:
+            evaluation_features.weights(network)
     except UserError as error:
         return f"{name}: {error}"
     return ""
+
+
+def weights_of(names: Sequence[str]) -> list[str]:
+    """A note for each network that metrics need: how its weights' SHA-256 begins, or that it is
+    untrained.
+
+    Raises:
+      UserError: as `pretrained.load`.
+    """
+    found = dict.fromkeys(network for name in names for network in registry.get(name).networks)
+    return [
+        f"{network.removesuffix(_UNTRAINED)}: untrained weights, comparable with nothing else"
+        if network.endswith(_UNTRAINED)
+        else f"{network}: weights {pretrained.digest(evaluation_features.weights(network))[:16]}"
+        for network in found
+    ]
+
+
+def score(
+    measures: Mapping[str, Measure],
+    made: Footage,
+    truth: Footage,
+    mask: UInt8[np.ndarray, "t h w 1"],
+    maps: Mapping[str, np.ndarray],
+) -> dict[str, Float[np.ndarray, "1"]]:
+    """{name: the number} of a clip, in the order of `measures`."""
+    return {
+        name: np.array([float(measure.score(made, truth, mask, maps))])
+        for name, measure in measures.items()
+    }
 
 
 class Clips:
@@ -136,22 +206,27 @@ class Clips:
         """Checks that the data set has what the metrics read.
 
         Args:
-          names: of MEASURES.
+          names: of NAMES.
           source: the split that is evaluated.
           crop: as in `config.data`.
 
         Raises:
-          UserError: for an unknown name, frames that are too small, or a stream that is missing.
+          UserError: for an unknown name, frames that are too small, a stream that is missing, or
+            where joints are to be detected and MediaPipe cannot be had.
         """
         for name in names:
             if reason := obstacle(name, min(crop), 0):
                 raise UserError(f"--metrics: {reason}")
         self.scored: list[Scored] = []
-        self._measures = {name: MEASURES[name] for name in names}
+        self._names = tuple(names)
+        self._measures = {name: MEASURES[name] for name in names if name in MEASURES}
+        self._sets = evaluation_sets.Sets([n for n in names if n in evaluation_sets.SETS])
         reads = (key for measure in self._measures.values() for key in measure.reads)
         self._reads = tuple(dict.fromkeys(reads))
         self._source, self._crop = source, sampling.Augmentation(crop=tuple(crop))
         sampling.require(source, self._reads)
+        if any(name in evaluation_sets.JOINTS for name in names):
+            estimator.environment()  # it is known now, not after the synthesis, if there is none
         self._open: dict[str, Any] = {}
 
     def add(
@@ -184,22 +259,27 @@ class Clips:
 
     def finish(self) -> None:
         """Scores the clip that is open; to be called after the last window."""
-        if not self._open or not self._measures:
+        if not self._open:
             return
         clip, self._open = self._open, {}
         window, mask = clip["window"], np.concatenate(clip["mask"])
-        for name in self._measures:
+        for name in self._names:
             if reason := obstacle(name, min(mask.shape[1:3]), len(mask)):
                 raise UserError(f"--metrics: {reason}; --windows=clips makes them longer")
         maps = self._maps(window, len(mask))
-        videos = {name: np.concatenate(parts) for name, parts in clip["videos"].items()}
+        videos = {name: Footage(np.concatenate(v)) for name, v in clip["videos"].items()}
+        truth = videos.pop("")
         for name, kind in clip["kinds"].items():
-            values = {
-                metric: np.array([float(measure.score(videos[name], videos[""], mask, maps))])
-                for metric, measure in self._measures.items()
-            }
-            place = (kind, name, clip["pair"], window["clip"], window["start"])
-            self.scored.append(Scored(*place, values, whole=True))
+            group, place = (kind, name, clip["pair"]), (window["clip"], window["start"])
+            made = videos.pop(name)
+            if self._measures:
+                values = score(self._measures, made, truth, mask, maps)
+                self.scored.append(Scored(*group, *place, values, whole=True))
+            self._sets.add(group, *place, made, truth)
+
+    def rows(self, rows: Sequence[Mapping[str, Any]], made_of: str) -> list[dict[str, Any]]:
+        """Rows with the metrics of all clips in them: `evaluation_sets.Sets.finish`."""
+        return self._sets.finish(rows, made_of)
 
     def _maps(self, window: Mapping[str, Any], frames: int) -> dict[str, np.ndarray]:
         if not self._reads:

@@ -169,10 +169,11 @@ def sentences(filled: Mapping[str, Any]) -> list[dict[str, Any]]:
                 said.append({"text": _broken(column, o), "good": False})
     for labels in filled["shared"]:
         said.append({"text": f"one run at this scale: {', '.join(labels)}", "good": None})
+    reasons = filled["about"].get("obstacles", {})
     for column in filled["columns"]:
         if column["missing"]:
-            metric = column["metric"] or "people's judgement"
-            said.append({"text": f"{column['name']}: not measured here ({metric})", "good": None})
+            why = reasons.get(column["metric"]) or column["metric"] or "people's judgement"
+            said.append({"text": f"{column['name']}: not measured here ({why})", "good": None})
     return said
 
 

@@ -16,7 +16,7 @@ from psrjax.errors import UserError
 from psrjax.methods import base
 from psrjax.training import evaluation, evaluation_measures
 
-MEASURED = (*evaluation.METRICS, *evaluation_measures.MEASURES)  # by the evaluation of a run
+MEASURED = (*evaluation.METRICS, *evaluation_measures.NAMES)  # by the evaluation of a run
 
 Scores = dict[str, float]
 

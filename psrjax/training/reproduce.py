@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,7 +97,8 @@ def fill(
 ) -> dict[str, Any]:
     """Trains and scores what is not yet there, and writes the table.
 
-    Each run is resumed where it was cut off, and scored once: the same call goes on.
+    Each run is resumed where it was cut off, and scored once: the same call goes on. The table is
+    there from the first run on, with the rows that are done.
 
     Args:
       table: see `plan`.
@@ -114,7 +116,9 @@ def fill(
     """
     root = checkpoint.absolute(folder)
     runs = plan(table, scale, root, data=data)
-    results = {}
+    about = {"scale": scale, "machine": machine.describe(), "commit": machine.commit()}
+    about |= {"obstacles": {metric: why for run in runs for metric, why in _obstacles(table, run)}}
+    results, filled = {}, {}
     for number, run in enumerate(runs, 1):
         logging.info("%s, run %d of %d: %s", table.name, number, len(runs), ", ".join(run.labels))
         if run.after:
@@ -122,9 +126,8 @@ def fill(
         stages.train(run.config, run.folder)
         rows, clips = _scores(table, scale, run)
         results |= {label: filled_table.Result(run.folder, rows, clips) for label in run.labels}
-    about = {"scale": scale, "machine": machine.describe(), "commit": machine.commit()}
-    filled = filled_table.make(table, results, {**about, "command": command})
-    filled_table.write(root, filled)
+        filled = filled_table.make(table, results, {**about, "command": command})
+        filled_table.write(root, filled)  # after every run: a long list can be looked at
     report.write(*(run.folder for run in runs), output=root / "report.html", filled=(filled,))
     return filled
 
@@ -142,11 +145,8 @@ def _scores(table: Table, scale: str, run: Run) -> tuple[list[dict], list[dict]]
     done = all((run.folder / name).exists() for name in (RECORD, score_files.RESULTS))
     if not done or files.read_json(run.folder / RECORD) != record:
         method, variables, config, _ = checkpoint.restore_for_inference(run.folder)
-        data = run.config.data
-        frames = 0 if table.windows == evaluation.IN_A_ROW else data.sampling.t
-        size = min(data.crop), frames
-        wanted = [m for m in table.columns.values() if m not in evaluation.METRICS]
-        further = [m for m in wanted if not evaluation_measures.obstacle(m, *size)]
+        refused = dict(_obstacles(table, run))
+        further = [m for m in _further(table) if m not in refused]
         found = evaluation.evaluate(
             method,
             variables,
@@ -160,3 +160,17 @@ def _scores(table: Table, scale: str, run: Run) -> tuple[list[dict], list[dict]]
         files.write_json(run.folder / RECORD, record)
     rows = files.read_json(run.folder / score_files.RESULTS)
     return rows, files.read_json(run.folder / score_files.CLIPS)
+
+
+def _further(table: Table) -> list[str]:
+    """The metrics of a table that an evaluation has to be asked for."""
+    return [m for m in table.columns.values() if m and m not in evaluation.METRICS]
+
+
+def _obstacles(table: Table, run: Run) -> Iterator[tuple[str, str]]:
+    """(metric, why the run's clips cannot have it) of those that a table's row goes without."""
+    data = run.config.data
+    frames = 0 if table.windows == evaluation.IN_A_ROW else data.sampling.t
+    for metric in _further(table):
+        if reason := evaluation_measures.obstacle(metric, min(data.crop), frames):
+            yield metric, reason

@@ -73,7 +73,10 @@ def as_csv(keys: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows over all pairs as a Markdown table: the best in bold, intervals in brackets."""
+    """The rows over all pairs as a Markdown table: the best in bold, intervals in brackets.
+
+    Under it the notes to its metrics.
+    """
     content = scores.table(rows)
     lines = [
         f"| | {' | '.join(scores.with_arrow(metric) for metric in content['metrics'])} |",
@@ -83,6 +86,8 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         name = f"*{row['name']}*" if row["baseline"] else row["name"]
         cells = (_bracketed(c["text"] and _bold(c, "**{}**"), c["interval"]) for c in row["cells"])
         lines.append(f"| {name} | {' | '.join(cells)} |")
+    notes = rows[0].get("about", {}).get("notes", ()) if rows else ()
+    lines += ["", *(f"- {note}" for note in notes)] if notes else []
     return "\n".join(lines) + "\n"
 
 

@@ -144,7 +144,7 @@ def interval(sums: np.ndarray) -> list[float]:
     Args:
       sums: (clips, 2) as `clip_sums` gives them.
     """
-    return _percentiles(_resampled(sums))
+    return percentiles(_resampled(sums))
 
 
 def difference(mine: Sequence[Mapping], other: Sequence[Mapping], metric: str) -> dict[str, Any]:
@@ -167,7 +167,7 @@ def difference(mine: Sequence[Mapping], other: Sequence[Mapping], metric: str) -
         return {"difference": float("nan"), "interval": None, "clips": 0}
     ours, theirs = (np.array([s[clip] for clip in clips]) for s in sums)
     change = _ratio(*ours.sum(0)) - _ratio(*theirs.sum(0))
-    bounds = _percentiles(_resampled(ours) - _resampled(theirs)) if len(clips) > 1 else None
+    bounds = percentiles(_resampled(ours) - _resampled(theirs)) if len(clips) > 1 else None
     return {"difference": change, "interval": bounds, "clips": len(clips)}
 
 
@@ -184,13 +184,17 @@ def _sums_by_clip(clip_rows_: Sequence[Mapping], metric: str) -> dict[str, np.nd
 def _resampled(sums: np.ndarray) -> np.ndarray:
     """(RESAMPLES,) means of clips drawn with replacement: as many clips, the same draws; nan for a
     draw whose clips have no value."""
-    clips = len(sums)
-    drawn = np.random.default_rng(0).multinomial(clips, np.full(clips, 1 / clips), RESAMPLES)
-    totals = drawn @ sums
+    totals = draws(len(sums), RESAMPLES) @ sums
     return np.where(totals[:, 1] > 0, totals[:, 0] / np.maximum(totals[:, 1], 1), np.nan)
 
 
-def _percentiles(values: np.ndarray) -> list[float]:
+def draws(clips: int, count: int) -> np.ndarray:
+    """(count, clips) how often each clip is drawn, from a fixed seed; as many draws as clips."""
+    return np.random.default_rng(0).multinomial(clips, np.full(clips, 1 / clips), count)
+
+
+def percentiles(values: np.ndarray) -> list[float]:
+    """[low, high] between which 95 % of the values lie; nan are left out."""
     rest = 50 * (1 - LEVEL)
     return [float(value) for value in np.nanpercentile(values, [rest, 100 - rest])]
 

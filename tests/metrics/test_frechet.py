@@ -63,22 +63,42 @@ def test_too_few_or_broken_features_are_refused():
         frechet.Moments.of(np.array([[np.nan, 1.0]]))
 
 
+def test_few_vectors_have_the_distance_of_their_moments_and_weights_repeat_them(sets):
+    a, b = sets[0][:9], sets[1][:12]
+    expected = frechet.frechet_distance(*map(frechet.Moments.of, (a, b)))
+    np.testing.assert_allclose(frechet.frechet_distance_of_few(a, b), expected, rtol=1e-6)
+    counts = np.array([0, 2, 1, 3, 0, 1, 1, 1, 2.0])
+    repeated = np.repeat(a, counts.astype(int), axis=0)
+    found = frechet.frechet_distance_of_few(a, b, counts)
+    np.testing.assert_allclose(found, frechet.frechet_distance_of_few(repeated, b), rtol=1e-9)
+    np.testing.assert_allclose(frechet.frechet_distance_of_few(*sets), peer(*sets), rtol=1e-5)
+    with pytest.raises(UserError, match="at least 2 features"):
+        frechet.frechet_distance_of_few(a[:1], b)
+
+
 def test_the_inception_score_equals_its_definition_whatever_the_batches():
     logits = np.random.default_rng(1).normal(0, 2, (53, 8))
     p = scipy.special.softmax(logits, 1)
-    split = np.arange(53) * 5 // 53
     expected = []
-    for i in range(5):
-        part = p[split == i]
+    for i in range(10):
+        part = p[i::10]
         expected.append(
             np.exp(np.mean([scipy.special.rel_entr(q, part.mean(0)).sum() for q in part]))
         )
-    score = frechet.InceptionScore(53, splits=5)
+    score = frechet.InceptionScore.empty(8)
     for piece in np.array_split(logits, [10, 11, 40]):
-        score.add(piece)
+        score = score.add(piece)
     np.testing.assert_allclose(score.compute(), (np.mean(expected), np.std(expected)), rtol=1e-9)
-    with pytest.raises(UserError, match="begun for 53"):
-        score.add(logits[:1])
+
+
+def test_inception_scores_merge_in_any_order_and_too_few_images_are_refused():
+    logits = np.random.default_rng(1).normal(0, 2, (60, 8))
+    empty = frechet.InceptionScore.empty(8)
+    whole, parts = empty.add(logits), [empty.add(half) for half in (logits[:30], logits[30:])]
+    for total in (parts[0].merge(parts[1]), parts[1].merge(parts[0]), whole.over_hosts()):
+        np.testing.assert_allclose(total.compute(), whole.compute(), rtol=1e-12)
+    with pytest.raises(UserError, match="10 splits needs as many images: 9"):
+        empty.add(logits[:9]).compute()
 
 
 def test_act_l1_is_the_sum_of_differences_of_a_clip():

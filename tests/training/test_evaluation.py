@@ -11,11 +11,11 @@ from psrjax import files, pretrained
 from psrjax.data import loader, spec
 from psrjax.errors import UserError
 from psrjax.methods.base import Method as Base
-from psrjax.metrics import detail, interpolation, temporal
+from psrjax.metrics import challenging, detail, interpolation, temporal
 from psrjax.training import (
     clips,
     evaluation,
-    evaluation_measures,
+    evaluation_features,
     evaluation_pictures,
     score_statistics,
     scores,
@@ -383,6 +383,33 @@ def test_metrics_of_motion_are_of_whole_clips_or_of_each_window(windows, world):
     assert len(score_statistics.frame_rows(found.scored)) == 2 * 2 * len(frames)  # two names
 
 
+def test_challenging_frames_are_those_farthest_from_all_training_poses(world):
+    found = evaluation.evaluate(
+        Same(), {"params": {}}, world, windows="clips", metrics=("r_psnr", "r_ssim")
+    )
+    training, source = (loader.open_split(world.data, split) for split in ("train", "test"))
+    known = [
+        training.read(clip.name, view, "joints") for clip in training.clips for view in clip.views
+    ]
+    (clip,) = source.clips
+    places = [(clip.name, view, frame) for view in clip.views for frame in range(12)]
+    poses = np.concatenate([source.read(clip.name, view, "joints") for view in clip.views])
+    distances = challenging.pose_distances(poses, np.concatenate(known))
+    order = np.argsort(-distances, kind="stable")[:10]
+    about = found.rows[0]["about"]["challenging_frames"]
+    assert [tuple(place) for place in about] == [places[i] for i in order]
+    entries = [s for s in found.scored if s.name == "still" and not s.whole]
+    values = [
+        entry.metrics["psnr"][i]
+        for entry in entries
+        for i in range(len(entry.metrics["psnr"]))
+        if (entry.clip, f"cam{entry.pair[-1]}", entry.start + i) in {places[i] for i in order}
+    ]
+    assert len(values) == 10
+    assert row(found.rows, "still")["r_psnr"] == pytest.approx(np.mean(values), rel=1e-5)
+    assert row(found.rows, "second")["r_ssim"] == pytest.approx(1.0, abs=1e-6)
+
+
 def test_an_unknown_metric_is_refused_with_the_list(world):
     with pytest.raises(UserError, match="no metric 'fidd'; there are ms_ssim.*e_temp"):
         evaluation.evaluate(Same(), {"params": {}}, world, metrics=("fidd",))
@@ -410,7 +437,7 @@ def test_metrics_of_clips_that_single_frames_do_not_have(world):
 
 def test_lpips_is_refused_without_its_weights_and_random_when_asked_for(world, monkeypatch):
     monkeypatch.setattr(pretrained, "search_path", lambda: ())
-    evaluation_measures._weights.cache_clear()
+    evaluation_features.weights.cache_clear()
     with pytest.raises(UserError, match="lpips_alex: .*alexnet"):
         evaluation.evaluate(Same(), {"params": {}}, world, metrics=("lpips_alex",))
     found = evaluation.evaluate(Same(), {"params": {}}, world, metrics=("rand_lpips_alex",))

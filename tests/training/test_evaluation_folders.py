@@ -8,7 +8,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from psrjax.data import video
 from psrjax.errors import UserError
-from psrjax.metrics import detail, interpolation
+from psrjax.metrics import detail, interpolation, temporal
 from psrjax.training import evaluation_folders
 
 SIZE = 24
@@ -149,6 +149,50 @@ def test_two_folders_of_one_name_are_refused(folders):
         evaluate(folders[0], "copy", "../" + folders[0].name + "/copy")
 
 
+def test_metrics_of_motion_take_the_flow_of_the_real_videos(folders):
+    folder, clips = folders
+    found = evaluate(folder, "made", metrics=("e_temp", "warping_error"))
+    expected = []
+    for frames in clips.values():
+        made = np.clip(frames.astype(int) + 20, 0, 255).astype(np.uint8)
+        still = np.zeros((SIZE, SIZE, 2), np.float32)
+        pairs = [*zip(frames[1:], frames[:-1])]
+        back = np.stack([still, *(interpolation.dis_flow(*pair) for pair in pairs)])
+        forth = np.stack([still, *(interpolation.dis_flow(*pair[::-1]) for pair in pairs)])
+        video, back, forth = (jnp.asarray(x, jnp.float32)[None] for x in (made / 255, back, forth))
+        expected.append(temporal.temporal_error(video, back, temporal.trust(back, forth))[0])
+    np.testing.assert_allclose(found.rows[0]["metrics"]["e_temp"], np.mean(expected), rtol=1e-4)
+    assert found.rows[0]["metrics"]["warping_error"] > 0
+
+
+def joints_of(clips, shift):
+    """(t 26 3) joints that walk, in pixels; a second person is less certain."""
+    found = {}
+    for name, frames in clips.items():
+        places = np.zeros((len(frames), 2, 26, 3), np.float32)
+        places[:, 1, :, 0] = np.arange(26) % 7 * 3 + shift
+        places[:, 1, :, 1] = np.arange(26) // 7 * 4
+        places[:, 1, :, 2] = 0.9
+        places[:, 0, :, 2] = 0.2
+        found[name] = places
+    return found
+
+
+def test_pose_metrics_are_of_joints_that_are_given(folders):
+    folder, clips = folders
+    for kind, shift in (("real", 0.0), ("made", 1.5)):
+        (folder / f"{kind}_joints").mkdir()
+        for name, places in joints_of(clips, shift).items():
+            np.save(folder / f"{kind}_joints" / f"{name}.npy", places)
+    places = [folder / "real_joints", folder / "made_joints"]
+    found = evaluate(folder, "made", metrics=("kp_l2", "pck@0.05", "pck@0.2"), joints=places)
+    metrics = found.rows[0]["metrics"]
+    assert metrics["kp_l2"] == pytest.approx(1.5)
+    assert (metrics["pck@0.05"], metrics["pck@0.2"]) == (0.0, 1.0)  # of 18 pixels
+    with pytest.raises(UserError, match="--joints: give one for --real and one for each"):
+        evaluate(folder, "made", metrics=("kp_l2",), joints=places[:1])
+
+
 def test_metrics_of_whole_clips_are_of_all_their_frames(folders):
     folder, clips = folders
     found = evaluate(folder, "made", "copy", metrics=("sd_eq", "interp_psnr[dis]"))
@@ -168,7 +212,7 @@ def test_metrics_of_whole_clips_are_of_all_their_frames(folders):
 @pytest.mark.parametrize(
     ("metric", "message"),
     [
-        ("e_temp", "e_temp needs stored flow"),
+        ("r_ssim", "r_ssim needs poses of training: evaluate a run"),
         ("flicker", "give --masks"),
         ("ms_ssim", "at least 161 pixels a side, these have 24: clip 'walk'"),
         ("fvdd", "no metric 'fvdd'"),
