@@ -81,7 +81,7 @@ _DEMO = {
     "method.uv_halvings": 2,
     "method.uv_blocks": 3,
     "method.uv_taps": 3,
-    "method.tex_size": 24,
+    "method.tex_size": 16,
     "method.d2g_width": 12,
     "method.d2g_halvings": 2,
     "method.d2g_blocks": 2,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from psrjax import config as configs
-from psrjax.data import spec
+from psrjax.data import sampling, source, spec
 from psrjax.errors import UserError
 from psrjax.methods import base, d2gnet
 
@@ -269,3 +269,12 @@ def test_rows_of_table_2_change_the_nets():
     assert set(whole) - set(nets(",w/o D2G")) == {"details"}
     assert nets(",w/o HybridTex")["texture"]["atlas"].shape[-1] == 3
     assert set(whole["details"]) - set(nets(",w/o Pose cond")["details"]) == {"pose", "joining"}
+
+
+@pytest.mark.parametrize(("lacks", "key"), [("iuv", "target_iuv"), ("mesh_label", "target_mesh")])
+def test_a_clip_without_body_parts_or_mesh_is_told_what_makes_them(lacks, key):
+    footage = object.__new__(source.Source)
+    footage.directory = "somewhere"
+    footage.streams = {"frames", "joints", "flow", "flow_forward", "iuv", "mesh_label"} - {lacks}
+    with pytest.raises(UserError, match=rf"holds no '{lacks}' .*{key}.*prepare --body"):
+        sampling.require(footage, build().reads)
