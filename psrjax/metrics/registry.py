@@ -15,7 +15,8 @@ class Metric:
       function: where it is computed, "module.function" in `psrjax.metrics`.
       of: what one value is of: "frame", "pair" of neighbouring frames, "clip" or "set".
       needs: what it reads beside the made frames: "truth", "mask", "flow" (`target_flow`),
-        "flow_forward", "joints" (detected in made and true frames, pixels), "training_joints".
+        "flow_forward", "joints" (detected in made and true frames, pixels), "true_joints"
+        (`target_joints`), "training_joints".
       networks: names in `psrjax.pretrained`.
       lower: whether less is better.
       frames: how many consecutive frames a clip must have at least.
@@ -72,6 +73,7 @@ _METRICS: dict[str, Metric] = {
     "act_l1_logits": Metric(
         "frechet.act_l1", of="clip", networks=("i3d_whole",), lower=True, frames=16
     ),
+    "face_psnr": Metric("image.psnr", needs=("truth", "true_joints"), side=4),
     "e_temp": Metric("temporal.temporal_error", of="clip", needs=("flow",), lower=True, frames=2),
     "warping_error": Metric(
         "temporal.warping_error", of="pair", needs=("flow", "flow_forward"), lower=True, frames=2

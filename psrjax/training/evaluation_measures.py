@@ -19,6 +19,7 @@ from psrjax.data import estimator, sampling
 from psrjax.data.source import Source
 from psrjax.errors import UserError
 from psrjax.metrics import detail, features, frechet, image, interpolation, registry, temporal
+from psrjax.ops import face_box
 from psrjax.training import evaluation_challenging, evaluation_features, evaluation_sets
 from psrjax.training.evaluation_features import Footage
 from psrjax.training.score_statistics import Scored
@@ -75,6 +76,21 @@ def _flicker(made: jax.Array, mask: jax.Array, maps: Mapping) -> jax.Array:
     return jnp.nanmean(temporal.flicker(_unit(made)[None], _unit(mask)[None]))
 
 
+@jax.jit
+def _psnr_of_heads(made: jax.Array, truth: jax.Array, joints: jax.Array) -> jax.Array:
+    """PSNR of the head's squares, a quarter as high as the frames; frames without one are out."""
+    height, width = made.shape[1:3]
+    size = min(height, width) // 4
+    corner, there = face_box.locate(joints, height=height, width=width, size=size)
+    squares = (face_box.crop(_unit(video), corner, size=size) for video in (made, truth))
+    return jnp.mean(image.psnr(*squares), where=there)
+
+
+def _face_psnr(made: Footage, truth: Footage, mask: np.ndarray, maps: Mapping) -> float:
+    del mask
+    return float(_psnr_of_heads(made.frames, truth.frames, maps["target_joints"]))
+
+
 def _interp_psnr(made: Footage, truth: Footage, mask: np.ndarray, maps: Mapping) -> float:
     del mask, maps
     return interpolation.interp_psnr(made.frames, truth.frames).mean()
@@ -124,6 +140,8 @@ MEASURES = {
     "sd_lua": Measure(_of_frames(detail.sd_lua), side=3),
     "sd_eq": Measure(_of_frames(detail.sd_eq), side=3),
     "interp_psnr[dis]": Measure(_interp_psnr, side=interpolation.SMALLEST, frames=3),
+    # Joints move with a crop in units of the frames, which are read for their size.
+    "face_psnr": Measure(_face_psnr, ("target_joints", "target"), side=4),
     "e_temp": Measure(_of_made(_temporal_error), FLOWS, frames=2),
     "warping_error": Measure(_of_made(_warping_error), FLOWS, frames=2),
     "flicker": Measure(_of_made(_flicker), frames=2),

@@ -443,3 +443,24 @@ def test_lpips_is_refused_without_its_weights_and_random_when_asked_for(world, m
     found = evaluation.evaluate(Same(), {"params": {}}, world, metrics=("rand_lpips_alex",))
     assert row(found.rows, "second")["rand_lpips_alex"] == pytest.approx(0.0, abs=1e-6)
     assert row(found.rows, "still")["rand_lpips_alex"] > 1e-3
+
+
+def test_face_psnr_is_that_of_the_square_around_the_head(world):
+    found = evaluation.evaluate(Same(), {"params": {}}, world, metrics=("face_psnr",))
+    source = loader.open_split(world.data, "test")
+    (clip,) = source.clips
+    expected = []
+    for view in clip.views:
+        read = source.load(clip.name, view, range(2, 10)).read
+        truth, joints = read("frames").astype(np.float64) / 255, read("joints")
+        errors = []
+        for frame, (x, y, seen) in zip(truth, joints[:, 0].astype(np.float64), strict=True):
+            if not seen:  # the nose; the world's people always show it
+                continue
+            corner = [round((n + 1) * 16 - 0.5 - 3.5) for n in (y, x)]
+            top, left = (min(max(n, 0), 24) for n in corner)
+            square = np.s_[top : top + 8, left : left + 8]
+            errors.append(np.square(frame[square] - truth[0][square]).mean())
+        values = [min(100.0, -10 * np.log10(max(error, 1e-10))) for error in errors]
+        expected.append(np.mean(values))
+    assert row(found.rows, "still")["face_psnr"] == pytest.approx(np.mean(expected), rel=1e-3)
