@@ -68,7 +68,7 @@ def test_psrnet_trains_on_ntu(tmp_path):
     size = "--size=54,96"
     done = psrjax("prepare", "--dataset=ntu_rgbd", tmp_path / "raw", "--to", tmp_path / "s", size)
     assert done.returncode == 0, done.stderr[-2000:]
-    trained("psrnet.py:tiny", tmp_path / "s", tmp_path / "run")
+    trained("psrnet.py:tiny", tmp_path / "s", tmp_path / "run", *SHORT)
     assert (tmp_path / "run").is_dir()
 
 
