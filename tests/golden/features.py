@@ -1,12 +1,13 @@
 """Writes features.npz and features.json: what PyTorch makes of the frozen networks of the metrics.
 
 Run it in an environment of its own that has torch 2.13, torchvision 0.28, lpips 0.1.4, pytorch-fid
-0.3.0 and numpy (torchvision and pytorch-fid without their dependencies):
+0.3.0, pillow and numpy (torchvision and pytorch-fid without their dependencies):
 
     python tests/golden/features.py
 
 Weights are `seeded` from their published names; features.json lists these with their shapes. I3D is
-written here once more in PyTorch, from its published table: no package has it.
+written here once more in PyTorch, from its published table: no package has it. natural.png is as in
+scores.py.
 """
 
 import json
@@ -14,6 +15,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 FILE = Path(__file__).with_name("features.npz")
 NAMES = Path(__file__).with_name("features.json")
@@ -46,6 +48,12 @@ INPUTS = {"frames": (2, 64, 72, 3), "other": (2, 64, 72, 3), "inception": (2, 10
 TAP = (1, 3, 13, 13, 512)  # of I3D's Mixed_4b
 
 
+def natural() -> np.ndarray:
+    """(10 96 104 3) uint8: a window that moves over the natural picture."""
+    picture = np.asarray(Image.open(FILE.with_name("natural.png")))
+    return np.stack([picture[4 * t : 4 * t + 96, 6 * t : 6 * t + 104] for t in range(10)])
+
+
 if __name__ == "__main__":
     import lpips
     import torch
@@ -69,6 +77,7 @@ if __name__ == "__main__":
         torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     )
     frames, other = (last(picture(name, INPUTS[name])) for name in ("frames", "other"))
+    moving = last(natural().astype(np.float32) / 255)  # (10 3 96 104)
     taps = {
         "alexnet": (1, 4, 7, 9, 11),
         "vgg16": (3, 8, 15, 22, 29),
@@ -103,7 +112,10 @@ if __name__ == "__main__":
                 layer, kind = key.split(".")[-2:]
                 state[key] = backbones[backbone].state_dict()[f"{layer}.{kind}"]
         net.load_state_dict(state, strict=False)
-        out[f"lpips_{name}"] = net.eval()(2 * frames - 1, 2 * other - 1).detach().numpy().ravel()
+        net.eval()
+        out[f"lpips_{name}"] = net(2 * frames - 1, 2 * other - 1).detach().numpy().ravel()
+        pair = 2 * moving[:2] - 1, 2 * moving[3:5] - 1
+        out[f"lpips_{name}_natural"] = net(*pair).detach().numpy().ravel()
 
     net = torchvision.models.inception_v3(
         num_classes=1008, aux_logits=False, weights=None, init_weights=False
@@ -123,6 +135,8 @@ if __name__ == "__main__":
     net(2 * last(picture("inception", INPUTS["inception"])) - 1)
     out["inception_features"] = kept["pool"].detach().flatten(1).numpy()
     out["inception_logits"] = (kept["pool"].flatten(1) @ net.fc.weight.T).detach().numpy()
+    net(2 * F.interpolate(moving[:1], size=(299, 299), mode="bilinear", align_corners=False) - 1)
+    out["fid_natural"] = kept["pool"].detach().flatten(1).numpy()
 
     # FID's resize, which is also FVD's: bilinear, half-pixel centres, no antialiasing.
     small = F.interpolate(frames, size=(91, 87), mode="bilinear", align_corners=False)
@@ -174,20 +188,29 @@ if __name__ == "__main__":
         x = mixed(x, "Mixed_5b", 256, 160, 320, 32, 128, 128)
         return mixed(x, "Mixed_5c", 384, 192, 384, 48, 128, 128)
 
-    x = unit(torch.zeros(1, 3, 8, 32, 32), "Conv3d_1a_7x7", 64, 7, 2)  # for the names of the trunk
-    x = unit(x, "Conv3d_2b_1x1", 64, 1)
-    x = mixed(unit(x, "Conv3d_2c_3x3", 192, 3), "Mixed_3b", 64, 96, 128, 16, 32, 32)
-    mixed(mixed(x, "Mixed_3c", 128, 128, 192, 32, 96, 64), "Mixed_4b", 192, 96, 208, 16, 48, 64)
-    pooled = F.avg_pool3d(
-        top(last(np.abs(seeded("Mixed_4b", (*TAP[:-1], TAP[-1]))) * 40)), (2, 7, 7), 1
-    )
-    i3d["logits.conv3d.weight"], i3d["logits.conv3d.bias"] = [400, 1024, 1, 1, 1], [400]
-    weight, bias = (
-        torch.from_numpy(seeded(k, tuple(i3d[k])))
-        for k in ("logits.conv3d.weight", "logits.conv3d.bias")
-    )
-    out["i3d_features"] = pooled.mean((2, 3, 4)).numpy()
-    out["i3d_logits"] = F.conv3d(pooled, weight, bias).mean((2, 3, 4)).numpy()
+    def trunk(x):
+        x = same_pool(unit(x, "Conv3d_1a_7x7", 64, 7, 2), (1, 3, 3), (1, 2, 2))
+        x = unit(unit(x, "Conv3d_2b_1x1", 64, 1), "Conv3d_2c_3x3", 192, 3)
+        x = mixed(same_pool(x, (1, 3, 3), (1, 2, 2)), "Mixed_3b", 64, 96, 128, 16, 32, 32)
+        x = same_pool(mixed(x, "Mixed_3c", 128, 128, 192, 32, 96, 64), (3, 3, 3), (2, 2, 2))
+        return mixed(x, "Mixed_4b", 192, 96, 208, 16, 48, 64)
+
+    def classified(x):
+        pooled = F.avg_pool3d(x, (2, 7, 7), 1)
+        i3d["logits.conv3d.weight"], i3d["logits.conv3d.bias"] = [400, 1024, 1, 1, 1], [400]
+        weight, bias = (
+            torch.from_numpy(seeded(k, tuple(i3d[k])))
+            for k in ("logits.conv3d.weight", "logits.conv3d.bias")
+        )
+        return pooled.mean((2, 3, 4)).numpy(), F.conv3d(pooled, weight, bias).mean(
+            (2, 3, 4)
+        ).numpy()
+
+    tap = last(np.abs(seeded("Mixed_4b", (*TAP[:-1], TAP[-1]))) * 40)
+    clip = 2 * F.interpolate(moving, size=(224, 224), mode="bilinear", align_corners=False) - 1
+    whole = top(trunk(clip.movedim(0, 1)[None]))
+    out["fvd_natural_features"], out["fvd_natural_logits"] = classified(whole)
+    out["i3d_features"], out["i3d_logits"] = classified(top(tap))
 
     np.savez_compressed(FILE, **out)
     NAMES.write_text(json.dumps(names, indent=0) + "\n")

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from psrjax import pretrained
+from psrjax.metrics import features
 from psrjax.nn import alexnet, i3d, inception, lpips, vgg
+from psrjax.ops import geometry
 from psrjax.training import convert_networks
 
 SCRIPT = Path(__file__).parents[1] / "golden" / "features.py"
@@ -47,8 +49,8 @@ def test_torchvisions_networks_equal_pytorch(name):
         found = list(alexnet.features(weights(name), picture("frames")).values())
     else:
         taps = vgg.LPIPS_TAPS if name == "vgg16" else vgg.FIRSTS
-        features = vgg.features(weights(name), picture("frames"), taps)
-        found = [features[tap] for tap in taps]
+        seen = vgg.features(weights(name), picture("frames"), taps)
+        found = [seen[tap] for tap in taps]
     for index, tap in enumerate(found):
         expected = VALUES[f"{name}_{index + 1}"]
         np.testing.assert_allclose(tap[:1, ..., ::14], expected, rtol=1e-4, atol=1e-4)
@@ -59,6 +61,9 @@ def test_lpips_equals_the_lpips_package(net):
     backbone, heads = weights(lpips.BACKBONES[net]), weights(f"lpips_{net}")
     found = lpips.distance(backbone, heads, picture("frames"), picture("other"), net=net)
     np.testing.assert_allclose(found, VALUES[f"lpips_{net}"], rtol=1e-4)
+    frames = golden.natural()
+    found = features.lpips_distance(backbone, heads, frames[:2], frames[3:5], net=net)
+    np.testing.assert_allclose(found, VALUES[f"lpips_{net}_natural"], rtol=1e-4)
     same = lpips.distance(backbone, heads, picture("frames"), picture("frames"), net=net)
     assert (np.asarray(same) == 0).all()
 
@@ -70,6 +75,24 @@ def test_inception_equals_pytorch_fid():
         np.testing.assert_allclose(
             value, VALUES[f"inception_{part}"], rtol=1e-3, atol=1e-3, err_msg=part
         )
+
+
+@pytest.mark.parametrize(("name", "size"), [("resized_up", (91, 87)), ("resized_down", (29, 31))])
+def test_the_resize_of_fid_and_fvd_equals_pytorchs_without_antialiasing(name, size):
+    found = geometry.resize(picture("frames")[:1], height=size[0], width=size[1], antialias=False)
+    np.testing.assert_allclose(found, VALUES[name], atol=1e-6)
+
+
+def test_fid_of_8_bit_frames_sees_what_pytorch_sees():
+    found = features.of_frames(weights("inception"), jnp.asarray(golden.natural()[:1]))
+    np.testing.assert_allclose(found["features"], VALUES["fid_natural"], rtol=1e-3, atol=1e-3)
+
+
+def test_fvd_of_8_bit_clips_is_of_what_the_whole_i3d_of_pytorch_sees():
+    found = features.of_clips(weights("i3d"), jnp.asarray(golden.natural()[None]))
+    for part, value in found.items():
+        expected = VALUES[f"fvd_natural_{part}"]
+        np.testing.assert_allclose(value, expected, rtol=1e-3, atol=1e-3, err_msg=part)
 
 
 def test_the_top_of_i3d_equals_pytorch():

@@ -1,9 +1,12 @@
 """Image metrics equal scikit-image's, and the masked ones have the properties that define them."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from skimage import metrics as peer
 
 from psrjax.errors import UserError
@@ -12,13 +15,22 @@ from psrjax.metrics import image
 SHAPE = (2, 3, 40, 52, 3)
 
 
-@pytest.fixture(scope="module")
-def pair():
-    random = np.random.default_rng(0)
+def waves():
     y, x = np.mgrid[:40, :52]
     truth = 127 + 90 * np.sin(x / 5 + np.arange(6).reshape(2, 3, 1, 1)) * np.cos(y / 7)
-    truth = truth[..., None] + random.normal(0, 10, SHAPE)
-    video = truth + random.normal(0, 15, SHAPE)
+    return truth[..., None] + np.random.default_rng(1).normal(0, 10, SHAPE)
+
+
+def natural():
+    picture = np.asarray(Image.open(Path(__file__).parents[1] / "golden" / "natural.png"))
+    crops = [picture[20 * i : 20 * i + 40, 15 * i : 15 * i + 52] for i in range(6)]
+    return np.stack(crops).reshape(SHAPE).astype(float)
+
+
+@pytest.fixture(scope="module", params=[waves, natural], ids=["random", "natural"])
+def pair(request):
+    truth = request.param()
+    video = truth + np.random.default_rng(0).normal(0, 15, SHAPE)
     return {
         "video": np.clip(video, 0, 255).astype(np.uint8),
         "truth": np.clip(truth, 0, 255).astype(np.uint8),
