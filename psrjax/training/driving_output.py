@@ -16,6 +16,7 @@ from psrjax import files
 from psrjax.data import video
 from psrjax.training import driving_pictures
 
+_SOURCES = 4  # source frames that are shown: methods may read a hundred
 _STRIP = 6  # frames of the picture of explanations
 _AHEAD = 8  # frames that may wait to be encoded: memory does not grow with the video
 _END, _ABORT = "end", "abort"
@@ -104,11 +105,12 @@ class Films:
 
         Args:
           output: the result; the others are named after it.
-          source: the source frames, to be shown beside it.
+          source: the source frames, of which the first are shown beside it.
           times: seconds at which the frames are shown.
           audio: a file whose sound is copied, or "".
         """
-        self._output, self._source, self._times = Path(output), source, times
+        self._output, self._times = Path(output), times
+        self._source = source[:_SOURCES]
         self._audio = audio
         self._stack = contextlib.ExitStack()
         self._sinks: dict[str, VideoSink] = {}

@@ -380,6 +380,13 @@ def test_explanations_are_drawn_for_every_frame(tmp_path):
     assert strip.shape[0] == 6 * shown.frames.shape[1]
 
 
+def test_of_many_source_frames_four_are_shown(tmp_path):
+    _, paths = drive(tmp_path, Clip(2), source=Clip(30), settings=config(k=20))
+    width = video.read(tmp_path / "out.compare.mkv").frames.shape[2]
+    panel = 24 * -(-192 // 24)
+    assert tmp_path / "out.compare.mkv" in paths and abs(width - 6 * panel) <= 12
+
+
 def test_a_background_goes_to_the_method_or_behind_its_mask(tmp_path):
     behind = Clip(1)
     made, paths = drive(tmp_path, Clip(4), Method(masks=True), background=behind)
