@@ -33,6 +33,8 @@ _NAMES = {
     "right": ("spectral", "right"),
     "slope": ("params", "slope"),
     "gamma": ("params", "gamma"),
+    "atlas": ("params", "atlas"),
+    "picture": ("params", "picture"),
 }
 
 

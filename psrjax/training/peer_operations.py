@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from psrjax.training import benchmark_operations as operations
 from psrjax.training import benchmark_timing as timing
-from psrjax.training import peer_psrnet
+from psrjax.training import peer_d2gnet, peer_psrnet
 
 _SSIM_SIZE, _SSIM_SIGMA = 11, 1.5
 _LAYOUTS = (torch.contiguous_format, torch.channels_last)
@@ -17,17 +17,22 @@ _LAYOUTS = (torch.contiguous_format, torch.channels_last)
 def calls() -> dict[str, Callable[[], Any]]:
     """{name: call}; samplers in the memory format that is faster here."""
     arrays = {
-        name: tuple(map(torch.from_numpy, both)) for name, both in operations.inputs().items()
+        name: tuple(map(torch.from_numpy, each)) for name, each in operations.inputs().items()
     }
     features, grid = arrays["sample"]
     flow = arrays["warp"][1].movedim(-1, 1).contiguous()
     video, truth = (frames.movedim(-1, 1).contiguous() for frames in arrays["ssim"])
     features = features.movedim(-1, 1)
+    atlas, coordinates, weights = arrays["texture"]
+    atlas, coordinates = atlas.movedim(-1, 1), coordinates.movedim(-2, 1).contiguous()
+    where = coordinates, weights.movedim(-1, 1).contiguous()
     return {
         "warp + grad": _faster(features, lambda x: _with_gradient(peer_psrnet.warp, x, flow)),
         "sample": _faster(features, lambda x: lambda: sample(x, grid)),
         "sample + grad": _faster(features, lambda x: _with_gradient(sample, x, grid)),
         "ssim + grad": _similarity(video, truth),
+        "texture": _faster(atlas, lambda x: lambda: peer_d2gnet.sample(x, *where)),
+        "texture + grad": _faster(atlas, lambda x: _with_gradient(peer_d2gnet.sample, x, *where)),
     }
 
 
@@ -41,12 +46,12 @@ def _faster(features: torch.Tensor, make: Callable) -> Callable[[], Any]:
     return min(made, key=lambda call: timing.measure(call, runs=5).median)
 
 
-def _with_gradient(function: Callable, features: torch.Tensor, places: torch.Tensor) -> Callable:
-    both = features.requires_grad_(), places.clone().requires_grad_()
+def _with_gradient(function: Callable, *inputs: torch.Tensor) -> Callable:
+    inputs = tuple(each.clone().requires_grad_() for each in inputs)
 
     def call() -> Any:
-        loss = function(*both).square().mean()
-        return loss.detach(), torch.autograd.grad(loss, both)
+        loss = function(*inputs).square().mean()
+        return loss.detach(), torch.autograd.grad(loss, inputs)
 
     return call
 

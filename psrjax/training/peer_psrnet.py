@@ -123,13 +123,13 @@ def _carried(raw: torch.Tensor, flow: torch.Tensor, on_mesh: torch.Tensor) -> to
     return F.pad(moved, (0, 0, 0, 0, 1, 0))
 
 
-def warp(images: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
-    """images (n, c, h, w) sampled at p + flow(p), flow (n, 2, h, w) in pixels; zeros outside."""
+def warp(images: torch.Tensor, flow: torch.Tensor, padding: str = "zeros") -> torch.Tensor:
+    """images (n, c, h, w) sampled at p + flow(p), flow (n, 2, h, w) in pixels."""
     h, w = images.shape[-2:]
     x = (2 * (torch.arange(w) + flow[:, 0]) + 1) / w - 1
     y = (2 * (torch.arange(h)[:, None] + flow[:, 1]) + 1) / h - 1
     grid = torch.stack([x, y], dim=-1)
-    return F.grid_sample(images, grid, padding_mode="zeros", align_corners=False)
+    return F.grid_sample(images, grid, padding_mode=padding, align_corners=False)
 
 
 class Refinement(nn.Module):
