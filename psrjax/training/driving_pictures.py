@@ -68,12 +68,16 @@ def panels(
 
 
 def once(explain: Mapping[str, np.ndarray]) -> dict[str, UInt8[np.ndarray, "h w 3"]]:
-    """The pictures of what was made once for the clip, by name."""
-    return {
+    """The pictures of what was made once for the clip, by name; small ones enlarged."""
+    pictures = {
         name: draw(array)
         for name, array in explain.items()
         if array.ndim == 3 and array.shape[-1] in (1, 3)
     }
+    for name, picture in pictures.items():
+        times = max(1, -(-2 * SMALLEST // picture.shape[1]))
+        pictures[name] = picture.repeat(times, 0).repeat(times, 1)
+    return pictures
 
 
 def draw(image: Float[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w 3"]:

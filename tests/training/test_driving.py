@@ -12,7 +12,13 @@ from ml_collections import ConfigDict
 from psrjax.data import codec, estimator, store, video
 from psrjax.errors import UserError
 from psrjax.methods import base
-from psrjax.training import driving, driving_choice, driving_footage, driving_output
+from psrjax.training import (
+    driving,
+    driving_choice,
+    driving_footage,
+    driving_output,
+    driving_pictures,
+)
 
 SIZE = (16, 24)
 
@@ -378,6 +384,13 @@ def test_explanations_are_drawn_for_every_frame(tmp_path):
     assert shown.frames.shape[2] == panels * 192
     strip = cv2.imread(str(tmp_path / "out.explain.png"))
     assert strip.shape[0] == 6 * shown.frames.shape[1]
+
+
+def test_small_pictures_made_once_are_enlarged_pixel_by_pixel():
+    atlas = np.linspace(-1, 1, 8 * 12 * 3).reshape(8, 12, 3).astype(np.float32)
+    drawn = driving_pictures.once({"atlas": atlas, "video": np.zeros((2, 4, 4, 3))})
+    assert list(drawn) == ["atlas"] and drawn["atlas"].shape == (8 * 32, 12 * 32, 3)
+    np.testing.assert_array_equal(drawn["atlas"][::32, ::32], np.round((atlas + 1) * 127.5))
 
 
 def test_of_many_source_frames_four_are_shown(tmp_path):
