@@ -72,7 +72,7 @@ _NO_VGG = {
 _LIGHT = {"method.d2g_blocks": 2, "method.d2g_max_ch": 512}
 _STREAMS = ("frames", "mask", "iuv", "joints", "flow", "flow_forward", "mesh_label")
 _LONG = {"kind": "long", "size": (48, 48), "frames": 320, "streams": _STREAMS}
-_MANY = {**_LONG, "kind": "many", "people_train": 6, "people_test": 0, "frames": 64}
+_MANY = {**_LONG, "kind": "many", "people_train": 10, "people_test": 0, "frames": 64}
 _DEMO = {
     **_NO_VGG,
     **_weight("joint", adversarial=0.1),
@@ -102,7 +102,7 @@ _DEMO = {
         f"overrides.{stage}.optimizer.generator.nets.texture.learning_rate": 5e-3
         for stage in ("warmup", "joint")
     },
-    **_steps(uv=250, warmup=120, joint=300),
+    **_steps(uv=700, warmup=120, joint=500),
 }
 
 PRESETS = {
