@@ -211,8 +211,10 @@ def _check_metrics(metrics: Sequence[str], *, masked: bool) -> None:
     for metric in metrics:
         if reason := evaluation_measures.obstacle(metric, 0, 0):
             raise UserError(f"--metrics: {reason}")
-        if metric in evaluation_challenging.METRICS:
-            raise UserError(f"--metrics: {metric} needs poses of training: evaluate a run")
+        own = evaluation_measures.MEASURES.get(metric)
+        lacking = set(own.reads if own else ()) - set(evaluation_measures.FLOWS)
+        if lacking or metric in evaluation_challenging.METRICS:
+            raise UserError(f"--metrics: {metric} needs the joints of a data set: evaluate a run")
         if metric == "flicker" and not masked:
             raise UserError("--metrics: flicker is of what is not the person: give --masks")
 
