@@ -39,6 +39,9 @@ class Method(Base):
     Attributes:
       chain: the stages that this run has, in order; "w/o L_ts" and "w/o L_face" leave one out.
       pose_label: see `psrjax.ops.pose_label.draw`.
+      octaves: how many sines and cosines of each axis say, beside the label, where in the frame a
+        pixel is. `Departs from:` the paper, which has none (0): a fixed camera's room is a function
+        of the place, and small nets do not find the place by themselves.
       width: channels of the domain adaptors' first layers.
       halvings: how often they halve the size: the shared space is 64x64 for 256x256 at 2.
       match_blocks: residual blocks behind them.
@@ -72,6 +75,7 @@ class Method(Base):
     stage: str = "transfer"
     chain: tuple[str, ...] = STAGES
     pose_label: str = "hpt21"
+    octaves: int = 0
     width: int = 64
     halvings: int = 2
     match_blocks: int = 4
@@ -197,7 +201,13 @@ class Method(Base):
         self._judge(made["label"], made["picture"])
 
     def loss(self, turn: str, batch: Batch, shared: Batch, pretrained: Batch) -> dict[str, Any]:
-        """This stage's share of Eq. 15: Eq. 10 to 14, Eq. 8, or Eq. 9; and the critics' side."""
+        """This stage's share of Eq. 15: Eq. 10 to 14, Eq. 8, or Eq. 9; and the critics' side.
+
+        Beside the paper's there are "warp", the error of the warped exemplar (CoCosNet has it for
+        pairs of a frame with itself, "warp_self"), "reconstruction" and "feature_matching" in all
+        stages (pix2pixHD's), and in `temporal` "change", the error of each frame's difference from
+        the one before: what the weights of the config leave at 0 has no part.
+        """
         if turn == "discriminator":
             return self._critic_loss(shared)
         made = self._generate(batch)
@@ -284,6 +294,7 @@ class Method(Base):
         apart = jnp.abs(coarse - truth).mean((1, 2, 3))
         terms = {
             "align": jnp.abs(matched["features"] - found).mean(),
+            "warp": apart.mean(),
             "warp_self": (itself * apart).sum() / jnp.maximum(itself.sum(), 1.0),
         }
         return {"label": label, "picture": picture, "truth": truth, "terms": terms}
@@ -297,7 +308,9 @@ class Method(Base):
         label, picture, truth = (
             _on_channels(video[:, last]) for video in (labels, smooth, batch["target"])
         )
-        return {"label": label, "picture": picture, "truth": truth, "terms": {}}
+        changes = (jnp.diff(video, axis=1) for video in (smooth, batch["target"]))
+        terms = {"change": jnp.abs(jnp.subtract(*changes)).mean()}
+        return {"label": label, "picture": picture, "truth": truth, "terms": terms}
 
     def _generate_faces(self, batch: Batch) -> dict[str, Any]:
         labels = self._labels(batch["target_joints"], batch)
@@ -319,6 +332,9 @@ class Method(Base):
         """(b t h w c)."""
         height, width = batch["source"].shape[2:4]
         label = pose_label.draw(_flat(joints), height=height, width=width, kind=self.pose_label)
+        where = pose_label.places(height, width, octaves=self.octaves)
+        where = jnp.broadcast_to(where, (*label.shape[:-1], where.shape[-1]))
+        label = jnp.concatenate([label, where], -1)
         return label.reshape(*joints.shape[:2], *label.shape[1:])
 
     def _paint_frames(self, labels: Array, carry: Mapping) -> tuple[Array, Array]:

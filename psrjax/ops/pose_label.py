@@ -52,6 +52,22 @@ def draw(
     return jnp.concatenate([sticks, limb_distances(joints, height=height, width=width)], -1)
 
 
+def places(height: int, width: int, *, octaves: int) -> Float[np.ndarray, "h w c"]:
+    """Where each pixel is: sines and cosines over both axes, 4 `octaves` channels in [-1, 1].
+
+    The longest have a period of twice the frame, each next one half of that (Mildenhall et al.
+    2020, 5.1).
+    """
+    axes = [np.linspace(-1.0, 1.0, size, dtype=np.float32) for size in (height, width)]
+    waves = [
+        wave(np.pi * 2.0 ** (octave - 1) * along)
+        for along in np.meshgrid(*axes, indexing="ij")
+        for octave in range(octaves)
+        for wave in (np.sin, np.cos)
+    ]
+    return np.stack(waves, -1) if waves else np.zeros((height, width, 0), np.float32)
+
+
 def discs(joints: Float[Array, "b 26 3"], *, height: int, width: int) -> Float[Array, "b h w 18"]:
     """1 within `RADIUS` of each joint, else 0; nothing for a missing joint."""
     points, present = _points(joints, height, width)

@@ -171,9 +171,10 @@ class SelfAttention(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.query, self.key = (SpectralConv(width, width // 8, 1, bias=False) for _ in range(2))
-        self.value = SpectralConv(width, width // 2, 1, bias=False)
-        self.out = SpectralConv(width // 2, width, 1, bias=False)
+        narrow, half = max(width // 8, 1), max(width // 2, 1)
+        self.query, self.key = (SpectralConv(width, narrow, 1, bias=False) for _ in range(2))
+        self.value = SpectralConv(width, half, 1, bias=False)
+        self.out = SpectralConv(half, width, 1, bias=False)
         self.gamma = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -298,7 +299,7 @@ class Peer(peer.Peer):
     def __init__(self, config: Any, pretrained: Mapping, *, channels_last: bool):
         super().__init__(config, pretrained, channels_last=channels_last)
         method = config.method
-        label = pose_label.KINDS[method.pose_label]
+        label = pose_label.KINDS[method.pose_label] + 4 * method.octaves
         self.align = Correspondence(label, method)
         self.paint = Painter(label + 3, method)
         self.critic = Critic(label + 3, method)
@@ -314,6 +315,10 @@ class Peer(peer.Peer):
     def _labels(self, joints: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
         kind = torch.channels_last if self.channels_last else torch.contiguous_format
         label = draw(joints.flatten(0, 1), *frames.shape[2:4])
+        if self.config.method.octaves:
+            where = pose_label.places(*frames.shape[2:4], octaves=self.config.method.octaves)
+            where = torch.as_tensor(where).movedim(-1, 0).expand(len(label), -1, -1, -1)
+            label = torch.cat([label, where], 1)
         return label.contiguous(memory_format=kind)
 
     def loss(
@@ -346,6 +351,7 @@ class Peer(peer.Peer):
             "adversarial": sum(F.softplus(-x).mean() for x in logits) / len(logits),
             "reconstruction": (picture - truth).abs().mean(),
             "align": (features - self.align.picture_adaptor(aligned)).abs().mean(),
+            "warp": apart.mean(),
             "warp_self": (itself * apart).sum() / itself.sum().clamp(min=1),
         }
         return terms, {"label": label, "picture": picture, "truth": truth}

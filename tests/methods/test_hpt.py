@@ -11,6 +11,8 @@ from psrjax import config as configs
 from psrjax.data import spec
 from psrjax.errors import UserError
 from psrjax.methods import base
+from psrjax.ops import pose_label
+from psrjax.training import optimizer, state, step
 
 SIZES = {"b": 1, "k": 2, "t": 4, "h": 16, "w": 16}
 SMALL = {
@@ -41,7 +43,7 @@ def build(stage="face", **fields):
 
 
 @functools.cache
-def batch(seed=0):
+def wire_batch(seed=0):
     rng = np.random.default_rng(seed)
     wire = spec.zeros(build().reads, SIZES)
     for key, array in wire.items():
@@ -50,7 +52,12 @@ def batch(seed=0):
         else:
             wire[key] = rng.uniform(-0.9, 0.9, array.shape).astype(np.float32)
             wire[key][..., 2] = 1.0
-    return spec.decode(wire)
+    return wire
+
+
+@functools.cache
+def batch(seed=0):
+    return spec.decode(wire_batch(seed))
 
 
 @functools.cache
@@ -204,3 +211,42 @@ def test_words_that_do_not_exist_are_told():
     for field in ("gan", "warp", "smoothing", "align_to", "pose_label"):
         with pytest.raises(UserError, match=f"config.method.{field}: no 'x'; there are"):
             jax.eval_shape(build(**{field: "x"}).init, jax.random.key(0), batch())
+
+
+@pytest.mark.slow
+def test_two_steps_of_transfer_with_attention_move_every_parameter_that_has_a_part_in_it():
+    """The first moves attention's gate away from 0, the second what lies behind it."""
+    method = build("transfer", attend=True)
+    config = configs.stage_config(configs.load("hpt:tiny"), "transfer")
+    weights = {turn: dict(terms) for turn, terms in config.weights.items()}
+    optimizers = optimizer.make_optimizers(config.optimizer, method.turns)
+    begin = functools.partial(state.init_state, method, optimizers, SIZES, ema=False)
+    begun = jax.jit(begin, compiler_options=CHEAP)(0)
+    play = step.make_step(method, weights, optimizers, accumulate=1, ema=0.0)
+    play = jax.jit(play, compiler_options=CHEAP)
+    now = begun
+    for seed in (0, 1):
+        now, log = play(now, wire_batch(seed), {})
+        assert all(np.isfinite(value) for value in log.values())
+    moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), begun.params, now.params)
+    still = [
+        jax.tree_util.keystr(path, simple=True, separator="/")
+        for path, change in jax.tree_util.tree_leaves_with_path(moved)
+        if change == 0.0
+    ]
+    assert set(now.params) == {"align", "paint", "critic"}
+    assert not [name for name in still if "attention" in name], still
+    assert len(still) < 0.05 * len(jax.tree.leaves(moved)), still
+
+
+def test_octaves_tell_every_net_where_a_pixel_is():
+    """With the same pose everywhere else, only the place can tell one pixel from another."""
+    made = build(octaves=2)
+    given = {**batch(), "target_joints": jnp.zeros_like(batch()["target_joints"])}  # nobody
+    labels = made.bind({})._labels(given["target_joints"], given)
+    plain = build().bind({})._labels(given["target_joints"], given)
+    np.testing.assert_array_equal(labels[..., : plain.shape[-1]], plain)
+    where = np.asarray(labels[0, 0, ..., plain.shape[-1] :]).reshape(-1, 8)
+    assert len(np.unique(where.round(4), axis=0)) == len(where)
+    np.testing.assert_array_equal(where.reshape(16, 16, 8), pose_label.places(16, 16, octaves=2))
+    np.testing.assert_allclose(where[0], [-1, 0, 0, -1, -1, 0, 0, -1], atol=1e-6)  # a corner
