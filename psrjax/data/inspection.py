@@ -237,8 +237,8 @@ def show(directory: str | os.PathLike, to: str | os.PathLike) -> list[Path]:
 
 
 def _shown(source: Source) -> list[str]:
-    drawn = ("frames", "mask", "joints", "flow", "flow_confidence", "iuv", "background")
-    return [stream for stream in drawn if stream in source.streams]
+    drawn = ("frames", "mask", "joints", "flow", "flow_confidence", "iuv", "mesh_label")
+    return [stream for stream in (*drawn, "background") if stream in source.streams]
 
 
 def _row(title: str, source: Source, clip: Clip, view: str) -> UInt8[np.ndarray, "h w 3"]:

@@ -54,7 +54,7 @@ def panel(
 
     Joints and the mask's outline on the frame; the person cut out; the flow, whose hue is its
     direction and whose light is its length up to `fastest` pixels, grey where both directions
-    disagree; body parts; the plate. What is not among the streams is left out.
+    disagree; body parts; the mesh's label; the plate. What is not among the streams is left out.
     """
     frame = streams["frames"]
     times = max(1, round(HEIGHT / frame.shape[0]))
@@ -75,6 +75,8 @@ def panel(
     if "iuv" in streams:
         parts = cv2.applyColorMap(np.uint8(10 * streams["iuv"][..., 0]), cv2.COLORMAP_TURBO)
         shown.append(cv2.resize(parts[..., ::-1], size, interpolation=cv2.INTER_NEAREST))
+    if "mesh_label" in streams:
+        shown.append(cv2.resize(streams["mesh_label"], size, interpolation=cv2.INTER_NEAREST))
     if "background" in streams:
         shown.append(cv2.resize(streams["background"], size, interpolation=cv2.INTER_CUBIC))
     return np.concatenate(shown, axis=1)
