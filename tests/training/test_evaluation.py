@@ -11,7 +11,7 @@ from psrjax import files, pretrained
 from psrjax.data import loader, spec
 from psrjax.errors import UserError
 from psrjax.methods.base import Method as Base
-from psrjax.metrics import challenging, detail, interpolation, temporal
+from psrjax.metrics import challenging, detail, features, interpolation, temporal
 from psrjax.training import (
     clips,
     evaluation,
@@ -381,6 +381,27 @@ def test_metrics_of_motion_are_of_whole_clips_or_of_each_window(windows, world):
     assert list(row["metrics"])[:7] == list(evaluation.METRICS)
     assert row["metrics"]["psnr"] == 100.0 and row["about"]["frames_scored"] == 2 * len(frames)
     assert len(score_statistics.frame_rows(found.scored)) == 2 * 2 * len(frames)  # two names
+
+
+def test_vfid_is_of_clips_joined_from_windows_and_the_row_says_so(world, monkeypatch):
+    seen = []
+
+    def of_clips(weights, clips):
+        seen.append(clips[0])
+        return {"features": np.asarray(clips[0], np.float64).mean((0, 1))[:4].ravel()[None]}
+
+    monkeypatch.setattr(evaluation_features, "weights", lambda name: {"unit": {}})
+    monkeypatch.setattr(features, "of_clips", of_clips)
+    found = evaluation.evaluate(Same(), {"params": {}}, world, windows="clips", metrics=("vfid",))
+    assert {len(clip) for clip in seen} == {12}  # not 8, the window
+    assert row(found.rows, "second")["vfid"] == pytest.approx(0.0, abs=1e-6)
+    assert row(found.rows, "still")["vfid"] > 0
+    notes = found.rows[0]["about"]["notes"]
+    assert "vfid: of 2 clips; whole clips, synthesized in windows of 8 frames and joined" in notes
+    with pytest.raises(
+        UserError, match="vfid needs clips of at least 10 frames, these have 8; --w"
+    ):
+        evaluation.evaluate(Same(), {"params": {}}, world, metrics=("vfid",))
 
 
 def test_challenging_frames_are_those_farthest_from_all_training_poses(world):
