@@ -15,7 +15,8 @@ from psrjax.ops import texture
 class HybridTexture(nn.Module):
     """An atlas of the body's parts: three channels of colour in [0, 1], and learned ones.
 
-    It begins empty; the method fills in the colours (`Method.warm_start`).
+    It begins gray, with 0 in the learned channels; the method fills in the colours
+    (`Method.warm_start`).
 
     Attributes:
       size: texels on a part's side.
@@ -40,14 +41,15 @@ class HybridTexture(nn.Module):
           parts: probabilities of the parts; those of a pixel and the background's sum to 1.
           colors_only: all other channels are taken as 0 ("MaskTex" of Sec. 4.3).
         """
-        atlas = self.param("atlas", nn.initializers.zeros, self._shape)
+        atlas = self.param("atlas", _gray, (PARTS, self.size, self.size, self.channels))
         if colors_only:
             atlas = atlas * (jnp.arange(self.channels) < 3)
         return texture.sample_texture(atlas, coordinates, parts)
 
-    @property
-    def _shape(self) -> tuple[int, ...]:
-        return PARTS, self.size, self.size, self.channels
+
+def _gray(key: Array, shape: tuple[int, ...]) -> Array:
+    del key
+    return jnp.zeros(shape).at[..., :3].set(0.5)
 
 
 class Background(nn.Module):

@@ -77,6 +77,8 @@ class Stage:
             high = {"target_visibility": 3}.get(key, 256)
             if array.dtype == np.uint8:
                 batch[key] = rng.integers(0, high, array.shape).astype(np.uint8)
+                if spec.KEYS[key].coding == spec.IUV:
+                    batch[key][..., 0] %= 25
             elif array.dtype in (np.float16, np.float32):
                 batch[key] = rng.uniform(0, 1, array.shape).astype(array.dtype)
         spec.check(batch, self.reads)
