@@ -14,6 +14,7 @@ from psrjax.training.driving_footage import Footage
 
 WORDS = ("first", "random", "even", "spread")
 _CANDIDATES = 200  # frames, evenly over the source, among which "spread" chooses
+_EXCHANGES = 20  # rounds; it rarely takes more than three
 
 
 def key_frames(source: Footage, word: str, *, k: int, seed: int = 0) -> tuple[int, ...]:
@@ -39,7 +40,9 @@ def key_frames(source: Footage, word: str, *, k: int, seed: int = 0) -> tuple[in
         return tuple(np.linspace(0, source.frames - 1, k).round().astype(int).tolist())
     if word == "spread":
         source.require(("source_joints",))
-        candidates = np.unique(np.linspace(0, source.frames - 1, _CANDIDATES).round().astype(int))
+        candidates = np.unique(
+            np.linspace(0, source.frames - 1, max(k, _CANDIDATES)).round().astype(int)
+        )
         joints = source.read(("source_joints",), candidates.tolist())["source_joints"]
         return tuple(candidates[list(spread(joints, k))].tolist())
     numbers = [number.strip() for number in word.split(",")]
@@ -62,22 +65,40 @@ def require_joints(name: str, frames: Sequence[int], joints: Float[np.ndarray, "
 
 
 def spread(joints: Float[np.ndarray, "t j 3"], k: int) -> tuple[int, ...]:
-    """k frames whose poses differ, in order: each next one is farthest from those taken.
+    """The k frames that stand best for all poses of a clip, in order.
 
-    The first is the one that shows most joints; the distance of two poses is the mean squared one
-    of the joints that both show (farthest-point search, Gonzalez 1985).
+    From each pose to the nearest chosen one it is, on average, least far: k medoids, chosen one
+    after the other and then exchanged while that helps (Kaufman and Rousseeuw 1990). The distance
+    of two poses is the root of the mean square over the joints that both show. Poses at the rim of
+    the pose space, which farthest-point search would take, are like no other frame.
     """
     seen = (joints[..., 2] > 0).astype(np.float64)
     points = joints[..., :2].astype(np.float64) * seen[..., None]
     squares = np.square(points).sum(-1)
     apart = squares @ seen.T + seen @ squares.T - 2 * np.einsum("tjc,sjc->ts", points, points)
-    distance = apart / np.maximum(seen @ seen.T, 1.0)
-    taken = [int(seen.sum(1).argmax())]
+    distance = np.sqrt(np.maximum(apart / np.maximum(seen @ seen.T, 1.0), 0.0))
+    distance = np.where(seen @ seen.T > 0, distance, distance.max(initial=0.0))
+    taken: list[int] = []
     while len(taken) < k:
-        nearest = distance[taken].min(0)
-        nearest[taken] = -1.0
-        taken.append(int(nearest.argmax()))
+        taken.append(_best(distance, taken))
+    for _ in range(_EXCHANGES):
+        before = tuple(taken)
+        for place in range(k):
+            rest = taken[:place] + taken[place + 1 :]
+            if len(rest):
+                taken[place] = _best(distance, rest, taken[place])
+        if tuple(taken) == before:
+            break
     return tuple(sorted(taken))
+
+
+def _best(distance: np.ndarray, others: list[int], now: int | None = None) -> int:
+    """The frame that is best beside the others; the one there is `now` unless another is better."""
+    away = distance[others].min(0) if others else np.full(len(distance), np.inf)
+    cost = np.minimum(distance, away).sum(1)
+    cost[others] = np.inf
+    best = int(cost.argmin())
+    return best if now is None or cost[best] < cost[now] - 1e-9 else now
 
 
 @dataclass(frozen=True)
