@@ -91,7 +91,7 @@ _DEMO = {
     **_weight("adversarial_video", 0.01, ("joint",)),
     **{f"overrides.{stage}.data.sampling.t": 8 for stage in _SINGLE},
     **{f"overrides.{stage}.batch": 2 for stage in _SINGLE},
-    **_steps(1500, 200, 1200),
+    **_steps(2000, 100, 400),
 }
 
 PRESETS = {
