@@ -33,12 +33,17 @@ class SpectralConv(nn.Conv2d):
         """(n, inputs, h, w) to (n, outputs, …)."""
         matrix = self.weight.flatten(1)
         if self.training:
-            with torch.no_grad():
-                self.right.copy_(F.normalize(matrix.T @ self.left, dim=0, eps=1e-6))
-                self.left.copy_(F.normalize(matrix @ self.right, dim=0, eps=1e-6))
+            self.iterate()
         # Copies: the buffers change again before the backward pass.
         size = torch.dot(self.left.clone(), matrix @ self.right.clone())
         return self._conv_forward(x, self.weight / size, self.bias)
+
+    @torch.no_grad()
+    def iterate(self) -> None:
+        """One power iteration."""
+        matrix = self.weight.flatten(1)
+        self.right.copy_(F.normalize(matrix.T @ self.left, dim=0, eps=1e-6))
+        self.left.copy_(F.normalize(matrix @ self.right, dim=0, eps=1e-6))
 
 
 class Spade(nn.Module):
@@ -347,6 +352,11 @@ class Peer(peer.Peer):
         itself = (exemplar == truth).flatten(1).all(1).float()
         apart = (coarse - truth).abs().mean((1, 2, 3))
         logits = self.critic(torch.cat([label, picture], 1))
+        # The method's critic also sees the truth here: its features have no weight, but its vectors
+        # turn once more.
+        for module in self.critic.modules():
+            if isinstance(module, SpectralConv):
+                module.iterate()
         terms = {
             "adversarial": sum(F.softplus(-x).mean() for x in logits) / len(logits),
             "reconstruction": (picture - truth).abs().mean(),
