@@ -13,7 +13,7 @@ from etils import epath
 from tqdm.auto import tqdm
 
 from psrjax import files
-from psrjax.data import codec, loader
+from psrjax.data import codec, loader, sampling
 from psrjax.methods.base import Method
 from psrjax.training import checkpoint, clips, evaluation, machine, report, stages, synthesis
 
@@ -71,11 +71,13 @@ def show_clips(method: Method, variables: Any, config: Any, folder: epath.Path) 
     folder.mkdir(parents=True, exist_ok=True)
     source = loader.open_split(config.data, config.data.eval_split)
     spread = np.linspace(0, len(source.clips) - 1, min(SHOWN, len(source.clips))).round()
-    entries = []
+    entries, how = [], sampling.policy(config.data.sampling)
     chosen = [source.clips[int(place)] for place in spread]
     for number, clip in enumerate(tqdm(chosen, "comparison videos", unit="clip")):
         views = tuple(clip.views)
         pair = (views[number % len(views)], views[(number + 1) % len(views)])
+        known = sampling.pairs(clip, how)  # each view with itself, where a method keeps its camera
+        pair = pair if pair in known else known[number % len(known)]
         inputs = clips.from_data(method, config, clip=clip.name, views=pair)
         made = synthesis.synthesize(method, variables, inputs)
         name = f"{clip.name}.{pair[0]}-{pair[1]}"
