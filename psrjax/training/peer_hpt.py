@@ -33,17 +33,12 @@ class SpectralConv(nn.Conv2d):
         """(n, inputs, h, w) to (n, outputs, …)."""
         matrix = self.weight.flatten(1)
         if self.training:
-            self.iterate()
+            with torch.no_grad():
+                self.right.copy_(F.normalize(matrix.T @ self.left, dim=0, eps=1e-6))
+                self.left.copy_(F.normalize(matrix @ self.right, dim=0, eps=1e-6))
         # Copies: the buffers change again before the backward pass.
         size = torch.dot(self.left.clone(), matrix @ self.right.clone())
         return self._conv_forward(x, self.weight / size, self.bias)
-
-    @torch.no_grad()
-    def iterate(self) -> None:
-        """One power iteration."""
-        matrix = self.weight.flatten(1)
-        self.right.copy_(F.normalize(matrix.T @ self.left, dim=0, eps=1e-6))
-        self.left.copy_(F.normalize(matrix @ self.right, dim=0, eps=1e-6))
 
 
 class Spade(nn.Module):
@@ -351,12 +346,13 @@ class Peer(peer.Peer):
         aligned = truth if self.config.method.align_to == "real" else picture.detach()
         itself = (exemplar == truth).flatten(1).all(1).float()
         apart = (coarse - truth).abs().mean((1, 2, 3))
+        turning = [m for m in self.critic.modules() if isinstance(m, SpectralConv)]
+        before = [(m.left.clone(), m.right.clone()) for m in turning]
         logits = self.critic(torch.cat([label, picture], 1))
-        # The method's critic also sees the truth here: its features have no weight, but its vectors
-        # turn once more.
-        for module in self.critic.modules():
-            if isinstance(module, SpectralConv):
-                module.iterate()
+        for module, (left, right) in zip(turning, before, strict=True):
+            # Of the vectors that turn here, the step keeps those of the generator's nets alone.
+            module.left.copy_(left)
+            module.right.copy_(right)
         terms = {
             "adversarial": sum(F.softplus(-x).mean() for x in logits) / len(logits),
             "reconstruction": (picture - truth).abs().mean(),
