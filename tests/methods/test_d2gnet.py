@@ -98,7 +98,7 @@ def synthesized(lengths, method=None, of=None):
 
 
 def test_windows_of_any_length_give_what_the_whole_clip_gives():
-    whole, cut = synthesized([4]), synthesized([1, 3])
+    whole, cut = synthesized([4]), synthesized([2, 2])
     for name in whole:
         np.testing.assert_allclose(cut[name], whole[name], atol=1e-4)
 
@@ -175,9 +175,7 @@ def test_mask_tex_acts_at_synthesis_alone():
     plain = {"params": {**variables()["params"], "texture": {"atlas": emptied}}}
     masked = synthesized([4], build(mask_tex=True))
     np.testing.assert_allclose(masked["video"], synthesized([4], of=plain)["video"], atol=1e-6)
-    np.testing.assert_array_equal(
-        terms(mask_tex=True)["shared"]["frame"], terms()["shared"]["frame"]
-    )
+    assert not build(mask_tex=True)._masks(train=True)
 
 
 def footage(*, shift=0, steady=True):
