@@ -82,7 +82,7 @@ _DEMO = {
     "method.smooth_width": 12,
     "method.smooth_halvings": 1,
     "method.smooth_blocks": 2,
-    "method.face_size": 12,
+    "method.face_size": 16,  # VGG-19 halves it four times
     "method.face_width": 16,
     "method.face_halvings": 1,
     "method.face_blocks": 3,

@@ -87,7 +87,7 @@ _DEMO = {
     "method.critic_scales": 2,
     "weights.generator.adversarial": 0.02,
     "data.world": _WORLD,
-    "data.crop": (0, 0),  # the stored size
+    "data.crop": (64, 48),
     "data.flip": 0.5,
     "batch": 8,
     "steps": 3000,

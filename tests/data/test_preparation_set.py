@@ -206,10 +206,10 @@ def test_an_exchange_that_was_cut_off_loses_nothing(made, films, tmp_path):
 def test_a_full_disk_keeps_what_is_done_and_says_how_to_go_on(films, tmp_path, monkeypatch):
     real = preparation_set._write_one
 
-    def full(prepared, folder):
+    def full(prepared, acted, folder):
         if prepared.clip.name == "two":
             raise OSError(errno.ENOSPC, "No space left on device")
-        real(prepared, folder)
+        real(prepared, acted, folder)
 
     monkeypatch.setattr(preparation_set, "_write_one", full)
     with pytest.raises(UserError, match="disk is full.*run the same again then: 1 clips are kept"):
