@@ -150,7 +150,10 @@ ABLATIONS = {
     "FoM": _FOM,
     "w/o L_reg": {"method.temporal": "none"},
     "mask_grid=warped": {"method.mask_grid": "warped"},
-    "random_perceptual": {"method.perceptual": "random"},
+    "random_perceptual": {  # at the pictures' own size: VGG-19 halves them four times
+        "method.perceptual": "random",
+        "method.perceptual_factors": (1,),
+    },
     "w/o perceptual": _NO_VGG,
     "instance_norm": {"method.norm": "instance"},
     "quick": _QUICK,

@@ -57,9 +57,9 @@ class Stage:
             self.config.optimizer.to_dict(), self.method.turns
         )
         self.weights = self.config.weights.to_dict()
-        height, width = self.config.data.crop
+        side = max(self.config.data.crop)  # square: FoM's critic needs 53 pixels both ways
         sampling = self.config.data.sampling
-        self.sizes = {"k": sampling.k, "t": sampling.t, "h": height, "w": width}
+        self.sizes = {"k": sampling.k, "t": sampling.t, "h": side, "w": side}
         self.sizes["b"] = self.config.batch
         self.reads = (*self.method.reads, *self.method.baseline_reads)
 
