@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -17,7 +18,7 @@ def point_error(method, variables, made, truth):
     """Mean distance between the run's own key points in made and in true frames, in pixels."""
 
     def points(video):
-        frames = np.asarray(video, np.float32)[None] / 127.5 - 1.0
+        frames = jnp.asarray(video, jnp.float32)[None] / 127.5 - 1.0
         found = method.apply(variables, {"target": frames}, method="poses")
         return np.asarray(found) * np.array(video.shape[2:0:-1]) / 2.0
 
