@@ -152,14 +152,15 @@ class DynamicDetails(nn.Module):
             )
         compute = {"dtype": self.dtype, "impl": self.impl}
         widths = [min(self.widest, self.width * 2**i) for i in range(self.halvings + 1)]
-        x = global_generator.entered(mapped, train, widths[0], **compute)
-        for i, width in enumerate(widths[1:]):
-            x = global_generator.halved(x, train, i, width, **compute)
-            if self.pose_level == 2 ** (i + 1):
-                encoder = _PoseEncoder(self.pose_width, i + 1, name="pose", **compute)
-                x = _Joining(name="joining", **compute)(x, encoder(label, train), train)
-        x = global_generator.refined(x, train, self.blocks, remat=self.remat, **compute)
-        for i, width in enumerate(widths[-2::-1]):
-            x = global_generator.doubled(x, train, i, width, **compute)
+
+        def join(number: int, x: Array) -> Array:
+            if self.pose_level != 2 ** (number + 1):
+                return x
+            encoder = _PoseEncoder(self.pose_width, number + 1, name="pose", **compute)
+            return _Joining(name="joining", **compute)(x, encoder(label, train), train)
+
+        x = global_generator.passed(
+            mapped, train, widths, self.blocks, remat=self.remat, join=join, **compute
+        )
         init = nn.initializers.normal(1e-3) if self.quiet else layers.normal_small
         return jnp.tanh(global_generator.left(x, 3, init=init, **compute))

@@ -3,7 +3,7 @@
 HPT's smoother of sequences and its face's residual are such; D2G-Net's nets are built of its parts.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -68,12 +68,7 @@ class GlobalGenerator(nn.Module):
         check_size(x.shape[1:3], self.halvings)
         compute = {"dtype": self.dtype, "impl": self.impl}
         widths = [self.width * 2**i for i in range(self.halvings + 1)]
-        x = entered(x, train, widths[0], **compute)
-        for i, width in enumerate(widths[1:]):
-            x = halved(x, train, i, width, **compute)
-        x = refined(x, train, self.blocks, remat=self.remat, **compute)
-        for i, width in enumerate(widths[-2::-1]):
-            x = doubled(x, train, i, width, **compute)
+        x = passed(x, train, widths, self.blocks, remat=self.remat, **compute)
         init = nn.initializers.normal(1e-3) if self.quiet else layers.normal_small
         return jnp.tanh(left(x, 3, init=init, **compute))
 
@@ -89,6 +84,39 @@ def check_size(size: tuple[int, int], halvings: int) -> None:
             f"pictures of {size[0]}x{size[1]} cannot be halved {halvings} times to "
             "at least 2x2: change config.data.crop or the halvings of the config's nets"
         )
+
+
+def passed(
+    x: Float[Array, "b h w c"],
+    train: bool,
+    widths: Sequence[int],
+    count: int,
+    *,
+    remat: str,
+    dtype: DTypeLike,
+    impl: str,
+    join: Callable[[int, Array], Array] = lambda number, x: x,
+) -> Float[Array, "b h w d"]:
+    """All but the last layer: down to the last of the widths, `count` residual blocks, up again.
+
+    Args:
+      x: pictures.
+      train: as everywhere.
+      widths: channels at each size, the full one first.
+      count: of the residual blocks.
+      remat: see `psrjax.nn.blocks.maybe_remat`.
+      dtype: compute type.
+      impl: see `psrjax.ops.conv`.
+      join: what becomes of the features after each halving, given its number, from 0.
+    """
+    compute = {"dtype": dtype, "impl": impl}
+    x = entered(x, train, widths[0], **compute)
+    for i, width in enumerate(widths[1:]):
+        x = join(i, halved(x, train, i, width, **compute))
+    x = refined(x, train, count, remat=remat, **compute)
+    for i, width in enumerate(widths[-2::-1]):
+        x = doubled(x, train, i, width, **compute)
+    return x
 
 
 def entered(

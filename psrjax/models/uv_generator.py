@@ -39,12 +39,7 @@ class UVGenerator(nn.Module):
         global_generator.check_size(label.shape[1:3], self.halvings)
         compute = {"dtype": self.dtype, "impl": self.impl}
         widths = [self.width * 2**i for i in range(self.halvings + 1)]
-        x = global_generator.entered(label, train, widths[0], **compute)
-        for i, width in enumerate(widths[1:]):
-            x = global_generator.halved(x, train, i, width, **compute)
-        x = global_generator.refined(x, train, self.blocks, remat=self.remat, **compute)
-        for i, width in enumerate(widths[-2::-1]):
-            x = global_generator.doubled(x, train, i, width, **compute)
+        x = global_generator.passed(label, train, widths, self.blocks, remat=self.remat, **compute)
         heads = global_generator.left(x, 1 + PARTS + 2 * PARTS, taps=self.taps, **compute)
         coordinates = jnp.tanh(heads[..., 1 + PARTS :])
         return {
