@@ -101,14 +101,14 @@ _DEMO = {
     "overrides.uv.data.world": _MANY,
     "overrides.uv.batch": 4,
     "batch": 2,
-    "checkpoint_steps": 100,
-    "log_steps": 25,
+    "checkpoint_steps": 250,
+    "log_steps": 50,
     **_rate(1e-3, uv=2e-3),
     **{  # as fast as colours must change that no frame has shown well
         f"overrides.{stage}.optimizer.generator.nets.texture.learning_rate": 5e-3
         for stage in ("warmup", "joint")
     },
-    **_steps(uv=700, warmup=120, joint=500),
+    **_steps(uv=1500, warmup=200, joint=2000),
 }
 
 PRESETS = {

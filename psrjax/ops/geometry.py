@@ -80,8 +80,12 @@ def resize(
     return jax.image.resize(image, shape, "linear", antialias=antialias)
 
 
+@functools.partial(jax.jit, static_argnames=("padding", "edge"), inline=True)
 def _sample(image: Array, points: Array, padding: str, edge: float) -> Array:
-    """Bilinear samples at pixel coordinates; `edge` is the half-pixel where reflection folds."""
+    """Bilinear samples at pixel coordinates; `edge` is the half-pixel where reflection folds.
+
+    One program, so that a call outside of any is not compiled operation by operation.
+    """
     if padding not in PADDINGS:
         raise UserError(f"sampling: no padding {padding!r}; there are {', '.join(PADDINGS)}")
     batch, height, width, channels = image.shape

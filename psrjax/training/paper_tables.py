@@ -135,6 +135,8 @@ def obstacle(table: Table) -> str:
 def load(table: Table, words: str, scale: str) -> Any:
     """The locked config of a row's words at a scale.
 
+    Values of a scale for a stage that the row does without are left out.
+
     Raises:
       UserError: for a scale that the table does not have, or words that the config does not know.
     """
@@ -142,7 +144,13 @@ def load(table: Table, words: str, scale: str) -> Any:
         raise UserError(f"{table.name}: no scale {scale!r}; there are {', '.join(table.scales)}")
     size = table.scales[scale]
     both = ",".join(word for word in (size["words"], words) if word)
-    return config_lib.load(f"{table.method}:{both}", {**size.get("set", {}), **table.set})
+    stages = config_lib.load(f"{table.method}:{both}").stages
+    values = {
+        key: value
+        for key, value in {**size.get("set", {}), **table.set}.items()
+        if not key.startswith("overrides.") or key.split(".")[1] in stages
+    }
+    return config_lib.load(f"{table.method}:{both}", values)
 
 
 def matching_rows(table: Table, config: Mapping[str, Any]) -> dict[str, Row]:

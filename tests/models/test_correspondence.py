@@ -33,7 +33,8 @@ def test_an_exemplar_that_is_matched_with_itself_comes_back(warp, halvings):
     picture = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (2, 8, 16, 3)), jnp.float32)
 
     label = jnp.zeros((2, 8, 16, 5))
-    variables = net.init(jax.random.key(0), label, picture, True)
+    start = jax.jit(net.init, static_argnums=3)
+    variables = start(jax.random.key(0), label, picture, True)
     found = own_match(net, variables, picture)
     side = 2**halvings
     expected = np.asarray(picture)
@@ -45,16 +46,21 @@ def test_an_exemplar_that_is_matched_with_itself_comes_back(warp, halvings):
 
 def own_match(net, variables, picture):
     """The exemplar's own descriptors as queries."""
-    exemplar = net.apply(variables, picture, False, method="encode_exemplar")
-    return net.apply(
-        variables, exemplar["keys"], exemplar, picture.shape[1:3], method="warp_exemplar"
-    )
+
+    @jax.jit
+    def run(variables, picture):
+        exemplar = net.apply(variables, picture, False, method="encode_exemplar")
+        size = picture.shape[1:3]
+        return net.apply(variables, exemplar["keys"], exemplar, size, method="warp_exemplar")
+
+    return run(variables, picture)
 
 
 def test_both_domains_have_adaptors_of_their_own_and_features_of_length_one():
     net = correspondence.Correspondence(**SMALL)
     label, picture = jnp.ones((1, 16, 16, 5)), jnp.ones((1, 16, 16, 3))
-    (made, variables) = net.init_with_output(jax.random.key(0), label, picture, True)
+    start = jax.jit(net.init_with_output, static_argnums=3)
+    made, variables = start(jax.random.key(0), label, picture, True)
     assert made["features"].shape == (1, 4, 4, 8) and made["coarse"].shape == picture.shape
     np.testing.assert_allclose(jnp.linalg.norm(made["features"], axis=-1), 1.0, atol=1e-3)
     names = set(variables["params"])

@@ -48,7 +48,7 @@ def test_no_motion_is_the_identity_at_every_scale():
 def test_a_new_detector_has_identity_jacobians_and_points_inside():
     detector = motion.KeypointDetector(points=3, width=4, depth=2, widest=8, padding=3)
     image = jax.random.uniform(jax.random.key(1), (2, 64, 64, 3))
-    found, _ = detector.init_with_output(jax.random.key(0), image, True)
+    found, _ = jax.jit(detector.init_with_output, static_argnums=2)(jax.random.key(0), image, True)
     np.testing.assert_allclose(found["jacobian"], points(2, 3)["jacobian"], atol=1e-5)
     assert float(jnp.abs(found["value"]).max()) < 1
 
@@ -58,7 +58,9 @@ def test_the_same_picture_twice_does_not_move():
     image = jax.random.uniform(jax.random.key(1), (1, 64, 64, 3))
     there = points(1, 3) | {"value": jax.random.uniform(jax.random.key(2), (1, 3, 2))}
     later = {name: value[:, None] for name, value in there.items()}
-    moved, _ = field.init_with_output(jax.random.key(0), image, there, later, True)
+    moved, _ = jax.jit(field.init_with_output, static_argnums=4)(
+        jax.random.key(0), image, there, later, True
+    )
     grid = local_affine.corner_grid(16, 16)
     np.testing.assert_allclose(moved["deformation"][0, 0], grid, atol=1e-5)
     np.testing.assert_allclose(moved["weights"].sum(-1), 1.0, atol=1e-5)
@@ -69,7 +71,8 @@ def test_locality_lets_an_untrained_field_move_what_is_near_a_point():
     image = jax.random.uniform(jax.random.key(1), (1, 64, 64, 3))
     there, later = points(1, 1), points(1, 1, 1)
     later["value"] = later["value"] + 1.0 / 15.0  # a pixel's centre of the small picture
-    variables = field.init(jax.random.key(0), image, there, later, True)
+    start = jax.jit(field.init, static_argnums=4)
+    variables = start(jax.random.key(0), image, there, later, True)
     variables["params"]["weights"] = jax.tree.map(jnp.zeros_like, variables["params"]["weights"])
     moved, _ = field.apply(variables, image, there, later, True, mutable=["batch_stats"])
     weight = moved["weights"][0, 0, ..., 1]
@@ -93,11 +96,12 @@ def test_frames_together_are_frames_one_by_one():
     image = jax.random.uniform(jax.random.key(1), (1, 32, 32, 3))
     field = jax.random.uniform(jax.random.key(2), (1, 3, 8, 8, 2), minval=-1.0)
     trust = jax.random.uniform(jax.random.key(3), (1, 3, 8, 8, 1))
-    variables = painter.init(jax.random.key(0), image, field, trust, False)
-    whole = painter.apply(variables, image, field, trust, False)
+    start, paint = (jax.jit(call, static_argnums=4) for call in (painter.init, painter.apply))
+    variables = start(jax.random.key(0), image, field, trust, False)
+    whole = paint(variables, image, field, trust, False)
     for i in range(3):
         one = slice(i, i + 1)
-        alone = painter.apply(variables, image, field[:, one], trust[:, one], False)
+        alone = paint(variables, image, field[:, one], trust[:, one], False)
         np.testing.assert_allclose(whole[:, one], alone, atol=1e-5)
 
 
@@ -106,13 +110,10 @@ def test_confidence_gates_all_that_comes_from_the_source(generator):
     painter = motion_painter.Painter(generator, width=4, blocks=1)
     image = jax.random.uniform(jax.random.key(1), (2, 32, 32, 3))
     field = jnp.broadcast_to(local_affine.corner_grid(8, 8), (2, 1, 8, 8, 2))
-    closed, _ = painter.init_with_output(
-        jax.random.key(0), image, field, jnp.zeros((2, 1, 8, 8, 1)), False
-    )
+    paint = jax.jit(painter.init_with_output, static_argnums=4)
+    closed, _ = paint(jax.random.key(0), image, field, jnp.zeros((2, 1, 8, 8, 1)), False)
     np.testing.assert_allclose(closed[0], closed[1], atol=1e-6)
-    open_, _ = painter.init_with_output(
-        jax.random.key(0), image, field, jnp.ones((2, 1, 8, 8, 1)), False
-    )
+    open_, _ = paint(jax.random.key(0), image, field, jnp.ones((2, 1, 8, 8, 1)), False)
     # An untrained net of four channels says little, but a hundred times more than a closed gate.
     assert float(jnp.abs(open_[0] - open_[1]).max()) > 1e-4
 

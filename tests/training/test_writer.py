@@ -71,7 +71,10 @@ def test_the_table_of_parameters_counts_each_net(tmp_path, caplog):
 
 
 def test_tensorboard_reads_the_events(tmp_path):
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator",
+        reason="needs TensorBoard: pip install tensorboard",
+    )
     write(tmp_path, 0, 3)
     found = accumulator.EventAccumulator(str(tmp_path)).Reload()
     assert [(e.step, e.value) for e in found.Scalars("generator/l1")] == [

@@ -1,0 +1,42 @@
+"""The comparison videos of a run show what its method can make."""
+
+import types
+
+import numpy as np
+import pytest
+
+from psrjax import config as config_lib
+from psrjax import files
+from psrjax.data import loader, sampling
+from psrjax.methods import base
+from psrjax.training import clips, demo, synthesis
+
+
+@pytest.mark.parametrize("name", base.available())
+def test_clips_are_shown_in_pairs_of_views_that_the_method_knows(name, tmp_path, monkeypatch):
+    config = config_lib.load(f"{name}:tiny")
+    config = config_lib.stage_config(config, config.stages[-1])
+    source = loader.open_split(config.data, config.data.eval_split)
+    known = {
+        clip.name: sampling.pairs(clip, sampling.policy(config.data.sampling))
+        for clip in source.clips
+    }
+    asked = []
+
+    def from_data(method, config, *, clip, views):
+        asked.append((clip, views))
+        return types.SimpleNamespace(name=clip)
+
+    def write(output, made):
+        return output, output.with_suffix(".compare.mp4")
+
+    video = np.zeros((1, 2, 4, 4, 3), np.uint8)
+    made = types.SimpleNamespace(videos={"target": video[0], "made": video[0]})
+    monkeypatch.setattr(clips, "from_data", from_data)
+    monkeypatch.setattr(synthesis, "synthesize", lambda *args: made)
+    monkeypatch.setattr(synthesis, "write", write)
+    demo.show_clips(None, None, config, demo.checkpoint.absolute(tmp_path))
+    assert asked and all(views in known[clip] for clip, views in asked)
+    listed = files.read_json(demo.checkpoint.absolute(tmp_path) / "index.json")
+    assert [entry["title"] for entry in listed] == [clip for clip, _ in asked]
+    assert all((tmp_path / entry["strip"]).stat().st_size for entry in listed)
