@@ -18,10 +18,10 @@ from `psrjax prepare --body`. A run that has learned uv serves others: "w/o uv" 
               blocks of its pre-training script.
   light       narrower nets: two residual blocks and 512 channels in D2G, for small data and CPUs.
   demo        one person of the embedded world at 48x48 on 2 CPU cores: narrow nets, no VGG-19.
-              Nine minutes on one core. On frames held back, SSIM / PSNR / R-SSIM / R-PSNR:
-              full .934 / 28.87 / .939 / 29.37, w/o D2G .930 / 28.57 / .935 / 29.15, w/o HybridTex
-              .935 / 28.96 / .938 / 29.39, the nearest pose's frame .851 / 24.80 / .843 / 24.41: so
-              short a training does not tell the learned channels' worth.
+              Eight minutes on one core. On frames held back, SSIM / PSNR / R-SSIM / R-PSNR:
+              full .940 / 29.21 / .941 / 29.34, w/o D2G .936 / 28.95 / .940 / 29.28, w/o HybridTex
+              .938 / 29.08 / .939 / 29.23, w/o Pose cond .939 / 29.20 / .940 / 29.27, the nearest
+              pose's frame .851 / 24.80 / .843 / 24.41.
   tiny        as demo at 32x32, as small as it goes: all stages in less than three minutes.
   bf16        bfloat16 products.
   uv …        only these stages.
