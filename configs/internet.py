@@ -90,15 +90,15 @@ _DEMO = {
     "data.crop": (64, 48),
     "data.flip": 0.5,
     "batch": 8,
-    "steps": 3000,
-    "checkpoint_steps": 500,
+    "steps": 1200,
+    "checkpoint_steps": 300,
     "log_steps": 50,
     # Departs from: RAdam, which with b2 = .999 spends its first 2000 steps warming up.
     "optimizer.generator.name": "adam",
     "optimizer.discriminator.name": "adam",
     "optimizer.generator.learning_rate": 5e-4,
-    "optimizer.generator.milestones": (2000, 2700),
-    "optimizer.discriminator.milestones": (2000, 2700),
+    "optimizer.generator.milestones": (900, 1100),
+    "optimizer.discriminator.milestones": (900, 1100),
 }
 
 PRESETS = {
