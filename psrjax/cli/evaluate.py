@@ -24,6 +24,12 @@ _WINDOWS = flags.DEFINE_enum(
     "of each clip and pair of views: the central one, all of them, or all in a row",
 )
 _METRICS = flags.DEFINE_list("metrics", [], f"further ones: {', '.join(evaluation_measures.NAMES)}")
+_K = flags.DEFINE_integer(
+    "k",
+    0,
+    "source frames beside each window; 0 is config.data.sampling.k_evaluation",
+    lower_bound=0,
+)
 _LIMIT = flags.DEFINE_integer("limit", 0, "windows to score; 0 is all", lower_bound=0)
 _REAL = flags.DEFINE_string("real", "", "instead of a run: a folder of true videos")
 _FAKE = flags.DEFINE_multi_string("fake", [], "with --real: a folder of made ones; may be repeated")
@@ -55,6 +61,8 @@ def _run() -> tuple[evaluation.Evaluation, str]:
     )
     with config.unlocked():
         config.data.path = _DATA.value or config.data.path
+        sampling = config.data.sampling
+        sampling.k_evaluation = _K.value or sampling.get("k_evaluation", 0)
     found = evaluation.evaluate(
         method,
         variables,
