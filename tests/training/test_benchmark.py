@@ -291,8 +291,10 @@ def test_a_peer_is_the_same_network_and_step(case):
     kind = benchmark_peer.peer_class(config)
     peer = benchmark_peer.build(kind, subject, config, channels_last=False)
     found = benchmark_peer.check_same(subject, peer)  # raises where they differ
-    # Ours by formula, theirs counted, products beside the convolutions included (HPT's: 1.6 %).
-    assert found["step_gflop"] == pytest.approx(found["peer_step_gflop"], rel=0.02)
+    # Ours by formula, theirs counted, small products beside the convolutions included: HPT's
+    # correspondence and attention are 1.6 %.
+    beside = 0.02 if case == "hpt transfer" else 0.01
+    assert found["step_gflop"] == pytest.approx(found["peer_step_gflop"], rel=beside)
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import types
 
 import numpy as np
 import pytest
+from etils import epath
 
 from psrjax import config as config_lib
 from psrjax import files
@@ -30,13 +31,14 @@ def test_clips_are_shown_in_pairs_of_views_that_the_method_knows(name, tmp_path,
     def write(output, made):
         return output, output.with_suffix(".compare.mp4")
 
-    video = np.zeros((1, 2, 4, 4, 3), np.uint8)
-    made = types.SimpleNamespace(videos={"target": video[0], "made": video[0]})
+    video = np.zeros((2, 4, 4, 3), np.uint8)
+    made = types.SimpleNamespace(videos={"target": video, "made": video})
     monkeypatch.setattr(clips, "from_data", from_data)
     monkeypatch.setattr(synthesis, "synthesize", lambda *args: made)
     monkeypatch.setattr(synthesis, "write", write)
-    demo.show_clips(None, None, config, demo.checkpoint.absolute(tmp_path))
+    folder = epath.Path(tmp_path)
+    demo.show_clips(None, None, config, folder)
     assert asked and all(views in known[clip] for clip, views in asked)
-    listed = files.read_json(demo.checkpoint.absolute(tmp_path) / "index.json")
+    listed = files.read_json(folder / "index.json")
     assert [entry["title"] for entry in listed] == [clip for clip, _ in asked]
     assert all((tmp_path / entry["strip"]).stat().st_size for entry in listed)
