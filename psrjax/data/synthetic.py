@@ -30,6 +30,7 @@ from psrjax.data import (
     world_actions,
     world_decoration,
     world_film,
+    world_folds,
     world_people,
     world_rooms,
 )
@@ -85,6 +86,7 @@ class World:
       frames: of a clip.
       fps: frames per second.
       cameras: filming at once; from -45 to +45 degrees.
+      folds: how deep the folds are that poses press into clothes, from 0, for none, to 1.
       streams: what is rendered and stored (of `STREAMS`); "mesh_label" only where it is named.
       seed: of everything.
     """
@@ -98,6 +100,7 @@ class World:
     frames: int = 24
     fps: float = 25.0
     cameras: int = 3
+    folds: float = 0.0
     streams: tuple[str, ...] = _PSRNET
     seed: int = 0
 
@@ -139,6 +142,8 @@ def options(settings: Mapping[str, Any]) -> World:
     for name in ("rooms", "people_train", "clips_per_person", "frames", "cameras"):
         if getattr(world, name) < 1:
             raise UserError(f"data.world.{name}={getattr(world, name)}: must be at least 1")
+    if not 0.0 <= world.folds <= 1.0:
+        raise UserError(f"data.world.folds={world.folds}: from 0, for none, to 1")
     if len(world.size) != 2 or min(world.size) < 16:
         raise UserError(f"data.world.size={world.size}: two sides of at least 16 pixels")
     unknown = [name for name in world.streams if name not in STREAMS]
@@ -227,7 +232,8 @@ def render_clip(world: World, spec: ClipSpec) -> list[ClipView]:
     room = world_decoration.room(spec.room, world.seed)
     cameras = world_film.rig(spec.room, world.seed, world.cameras, world.size)
     plates = _plates(world, spec.room)
-    shots = world_film.film(who, vertices, room, cameras, plates)
+    bends = world.folds * world_folds.bends(joints)
+    shots = world_film.film(who, vertices, room, cameras, plates, bends)
     faces = {view: np.stack([r.face for r in shot.rasters]) for view, shot in shots.items()}
     told: dict[str, dict[str, Any]] = {view: {} for view in shots}
     if {"prior", "visibility"} & set(world.streams):

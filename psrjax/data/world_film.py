@@ -4,14 +4,15 @@ Pictures are rendered `SAMPLES` times finer each way and averaged, so edges are 
 sample of a pixel is its centre, and gives the exact maps (face, depth, flow).
 """
 
-from collections.abc import Iterable, Mapping
+import functools
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from psrjax.data import world_rooms
+from psrjax.data import world_folds, world_rooms
 from psrjax.data.world_people import Person
 from psrjax.data.world_rooms import Room
 from psrjax.ops import body, raster
@@ -78,6 +79,7 @@ def film(
     room: Room,
     cameras: Mapping[str, Camera],
     plates: Mapping[str, Mapping[str, np.ndarray]],
+    bends: Float[np.ndarray, "t 8"],
 ) -> dict[str, Shot]:
     """All cameras' views of a person who moves through a room.
 
@@ -87,13 +89,15 @@ def film(
       room: where.
       cameras: by view.
       plates: by view, the empty room as `world_rooms.view` gives it.
+      bends: what folds the clothes, see `world_folds`; zeros: they have no folds.
     """
     shots: dict[str, list[tuple]] = {view: [] for view in cameras}
-    for now in vertices:
+    for now, bend in zip(vertices, bends, strict=True):
         normals = body.vertex_normals(now, person.model.faces)
         shadow = _Shadow(room, now, person.model.faces)
         for view, camera in cameras.items():
-            shots[view].append(_picture(person, now, normals, room, camera, plates[view], shadow))
+            light = functools.partial(_body_light, person, now, normals, room, shadow, bend)
+            shots[view].append(_picture(person, now, camera, plates[view], shadow, light))
     return {
         view: Shot(
             np.stack([frame for frame, _, _ in pictures]),
@@ -163,18 +167,17 @@ class _Shadow:
 def _picture(
     person: Person,
     vertices: np.ndarray,
-    normals: np.ndarray,
-    room: Room,
     camera: Camera,
     plate: Mapping[str, np.ndarray],
     shadow: _Shadow,
+    body_light: Callable[[raster.Raster], np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray, raster.Raster]:
     height, width = camera.size
     faces = person.model.faces
     fine = visible_raster(vertices, faces, camera.resized(SAMPLES * height, SAMPLES * width))
     on = fine.face >= 0
     light = np.zeros((*on.shape, 3), np.float32)
-    light[on] = _body_light(person, vertices, normals, room, fine, shadow)
+    light[on] = body_light(fine)
 
     def pooled(values):  # the mean over each pixel's samples
         return cv2.resize(values, (width, height), interpolation=cv2.INTER_AREA)
@@ -196,8 +199,9 @@ def _body_light(
     vertices: np.ndarray,
     normals: np.ndarray,
     room: Room,
-    seen: raster.Raster,
     shadow: _Shadow,
+    bend: np.ndarray,
+    seen: raster.Raster,
 ) -> Float[np.ndarray, "n 3"]:
     on = seen.face >= 0
     face = seen.face[on]
@@ -206,7 +210,11 @@ def _body_light(
     values = np.einsum("pi,pic->pc", seen.barycentric[on], values, optimize=True)
     canonical, points, normal = values[:, :3], values[:, 3:6], values[:, 6:]
     normal = normal / np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-6)
-    albedo = world_rooms.linear(person.paint(canonical, model.face_part[face]))
+    part = model.face_part[face]
+    albedo = world_rooms.linear(person.paint(canonical, part))
+    if bend.any():
+        folds = person.clothed(canonical, part) * world_folds.shade(canonical, bend)
+        albedo = albedo * (1 + folds[:, None])
     key = world_rooms.lamp(room, points, normal) * shadow.on_body(points)
     bounce = np.clip(1 - points[:, 2:] / 1.2, 0, 1) * (1 - normal[:, 2:]) * 0.10
     diffuse = room.ambient * (0.80 + 0.28 * normal[:, 2:]) + bounce

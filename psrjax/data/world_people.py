@@ -58,6 +58,13 @@ class Person:
         _cover(color, _hair_cover(points, self.look), _hair_paint(points, self.look))
         return np.clip(color, 0.0, 1.0)
 
+    def clothed(
+        self, points: Float[np.ndarray, "n 3"], parts: Int[np.ndarray, " n"]
+    ) -> Float[np.ndarray, " n"]:
+        """How far shirt or trousers cover those places, 0..1."""
+        shirt = _shirt_cover(points, parts, self.look)
+        return np.maximum(shirt, _legs_cover(points, parts, self.look))
+
 
 def person(name: str, generator: np.random.Generator) -> Person:
     """Draws a person; everything about them is a function of the generator."""
