@@ -14,10 +14,17 @@ from pathlib import Path
 from absl import app, flags, logging
 
 from psrjax import config as config_lib
+from psrjax.cli import _pages
 from psrjax.cli._config import ConfigFlag
 from psrjax.errors import UserError
 
 _USAGE = "usage: psrjax COMMAND [flags]; psrjax COMMAND --help lists a command's flags"
+
+
+def console() -> None:
+    """The program `psrjax`: `main` in a process of its own, with large memory pages."""
+    _pages.use()
+    main()
 
 
 def main() -> None:

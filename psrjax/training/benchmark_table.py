@@ -86,6 +86,11 @@ def _against(found: Mapping[str, Any]) -> list[str]:
         "counter",
         f"outputs differ by {found['output_difference']:.1e} at most, the step's logged values by "
         f"{found['log_difference']:.1e} of their size",
+        *(
+            f"ill-conditioned: {name} differs by {difference:.1e}, PyTorch's from itself by "
+            f"{move:.1e} with weights rounded otherwise"
+            for name, (difference, move) in found["ill_conditioned"].items()
+        ),
         f"{'':14}{'psrjax':>10} {'peer':>10} {'ratio':>7} {'quartiles':>14} {'pairs':>6}",
     ]
     for name, row in found["pairs"].items():

@@ -258,6 +258,7 @@ def test_the_table_shows_the_ratio_of_every_pair_and_that_both_sides_are_the_sam
             "peer_step_gflop": 34.5,
             "output_difference": 1e-7,
             "log_difference": 5e-6,
+            "ill_conditioned": {"generator/grad_norm": (0.04, 0.05)},
             "pairs": {"step": pair},
         },
     }
@@ -266,6 +267,7 @@ def test_the_table_shows_the_ratio_of_every_pair_and_that_both_sides_are_the_sam
         assert part in text
     for part in ("125.0 ms a frame, 8.0 frames/s", "(trained on 1 + 5)", "300.0 frames/s", "45.5"):
         assert part in text
+    assert "ill-conditioned: generator/grad_norm differs by 4.0e-02" in text
     assert max(map(len, text.splitlines())) <= 120
 
 
@@ -277,6 +279,27 @@ PEERS = {
     "hpt transfer": ("hpt:tiny", "transfer", 32, {"method.attend": True}),
     "mfci joint": ("mfci:tiny", "joint", 32, {"method.fusion": "rb6_sa2d", "method.width": 8}),
 }
+
+
+def test_what_rounding_does_to_the_peer_excuses_as_much_and_no_more():
+    pytest.importorskip("torch", reason="needs PyTorch: pip install 'psrjax[peer]'")
+    from psrjax.training import benchmark_peer
+
+    def peer(nudge):  # its gradient moves by up to 2 % when weights are rounded another way
+        return {"loss": 2.0, "grad_norm": 100.0 + 0.5 * nudge}
+
+    def compared(**ours):
+        return benchmark_peer._compare(ours, peer, floor=1e-6)
+
+    close = compared(loss=2.0001, grad_norm=100.1)
+    assert not close.wrong and not close.ill_conditioned
+    assert close.difference == pytest.approx(1e-3)
+    steep = compared(loss=2.0001, grad_norm=106.0)
+    assert not steep.wrong and steep.difference == pytest.approx(5e-5)
+    assert steep.ill_conditioned["grad_norm"] == pytest.approx((0.06, 0.02))
+    assert "grad_norm by 1.0e-01" in compared(loss=2.0, grad_norm=110.0).wrong[0]
+    assert "loss by 1.0e-02" in compared(loss=2.02, grad_norm=100.0).wrong[0]
+    assert compared(loss=2.0, grad_norm=float("nan")).wrong
 
 
 @pytest.mark.slow
