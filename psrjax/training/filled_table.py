@@ -210,10 +210,11 @@ def markdown(filled: Mapping[str, Any]) -> str:
     """The table, and the sentences under it."""
     header, *rows = cells(filled)
     about = filled["about"]
+    clips = about.get("clips", 0)
     lines = [
         f"**{filled['paper']}, {filled['title']}** (the paper's numbers in brackets: "
-        f"{filled['data']}; ours: scale {about.get('scale', '')}, {about.get('clips', 0)} clips at "
-        f"{about.get('width', 0)}x{about.get('height', 0)})",
+        f"{filled['data']}; ours: scale {about.get('scale', '')}, {clips} "
+        f"clip{'s' * (clips != 1)} at {about.get('width', 0)}x{about.get('height', 0)})",
         "",
         f"| {' | '.join(header)} |",
         f"|---|{'---:|' * (len(header) - 1)}",
