@@ -39,16 +39,11 @@ class Unit(nn.Module):
         """
         if self.resample not in RESAMPLES:
             raise UserError(f"no resampling {self.resample!r}; there are {', '.join(RESAMPLES)}")
+        taps, options = (self.taps,) * 2, {"dtype": self.dtype, "impl": self.impl, "name": "conv"}
         if self.resample == "up":
-            x = jnp.repeat(jnp.repeat(x, 2, 1), 2, 2)
-        x = layers.Conv(
-            self.width,
-            (self.taps,) * 2,
-            padding=self.taps // 2,
-            dtype=self.dtype,
-            impl=self.impl,
-            name="conv",
-        )(x)
+            x = layers.EnlargedConv(self.width, taps, **options)(x)
+        else:
+            x = layers.Conv(self.width, taps, padding=self.taps // 2, **options)(x)
         x = nn.relu(layers.make_norm(self.norm, dtype=self.dtype, name="norm")(x, train))
         return mean_of_four(x) if self.resample == "down" else x
 

@@ -86,6 +86,28 @@ class Conv(nn.Module):
         return _with_bias(self, y)
 
 
+class EnlargedConv(nn.Module):
+    """A 2-D convolution of maps enlarged twice by nearest neighbours; the padding keeps the size.
+
+    Attributes: as `Conv` has them.
+    """
+
+    features: int
+    taps: tuple[int, int]
+    dtype: DTypeLike = jnp.float32
+    impl: str = "auto"
+    use_bias: bool = True
+    init: Callable = uniform_fan_in
+    bias_init: Callable = nn.initializers.zeros
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
+        """Twice as high and wide."""
+        kernel = self.param("kernel", self.init, (*self.taps, x.shape[-1], self.features))
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        return _with_bias(self, conv_ops.conv_enlarged(x, kernel, impl=self.impl))
+
+
 class ConvTranspose(nn.Module):
     """Transposed convolution with PyTorch's padding and output padding; taps are not flipped.
 
@@ -170,7 +192,7 @@ def _unit_vector(x: Array) -> Array:
     return x * jax.lax.rsqrt(jnp.square(x).sum() + 1e-12)
 
 
-def _with_bias(layer: Conv | ConvTranspose | SpectralConv, y: Array) -> Array:
+def _with_bias(layer: Conv | EnlargedConv | ConvTranspose | SpectralConv, y: Array) -> Array:
     if not layer.use_bias:
         return y
     bias = layer.param("bias", layer.bias_init, (layer.features,))

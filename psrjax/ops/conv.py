@@ -9,22 +9,23 @@ any order stay inside the family:
 
 `native` hands them to XLA as they are. `fold` writes a 3-D convolution as a few 2-D ones, because
 XLA on CPUs runs 3-D gradients and dilated 3-D convolutions in a naive loop (5 to 40 times slower),
-and 2-D ones so that XLA takes its fast loop for them (`_flat_conv`).
+and 2-D ones so that XLA takes its fast loop for them (`psrjax.ops.conv_flat`).
 Reverse mode only: both are `custom_vjp`s, so `jax.jvp` raises.
 """
 
 import functools
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Float
 
 from psrjax.errors import UserError
+from psrjax.ops import conv_flat
+from psrjax.ops.conv_flat import Window
 
 IMPLEMENTATIONS = ("auto", "native", "fold")
 # XLA's CPU convolution is a matrix product whose columns are the output channels, and it wants many
@@ -32,33 +33,6 @@ IMPLEMENTATIONS = ("auto", "native", "fold")
 # zeros of that product's kernel cost less than this factor (both measured, see `_frames_at_once`).
 _COLUMNS = 128
 _WASTE = 1.5
-# From so many taps in a row, of fewer channels than this, a row of taps is put into the channels,
-# unless there are next to no outputs.
-_MANY_TAPS, _FEW_INPUTS, _FEW_OUTPUTS = 5, 32, 8
-
-
-class Window(NamedTuple):
-    """The static side of a convolution: everything but the numbers.
-
-    Attributes:
-      kernel: taps in each dimension.
-      stride: in each dimension.
-      padding: (low, high) in each dimension.
-      inputs: the size of x in each dimension.
-      fold: whether to use the formulations for CPUs.
-    """
-
-    kernel: tuple[int, ...]
-    stride: tuple[int, ...]
-    padding: tuple[tuple[int, int], ...]
-    inputs: tuple[int, ...]
-    fold: bool
-
-    @property
-    def outputs(self) -> tuple[int, ...]:
-        """The size of y in each dimension."""
-        sides = zip(self.inputs, self.padding, self.kernel, self.stride, strict=True)
-        return tuple((size + sum(pad) - taps) // step + 1 for size, pad, taps, step in sides)
 
 
 def conv(
@@ -125,6 +99,58 @@ def conv_transpose(
     return _spread(window, x, jnp.swapaxes(kernel, -1, -2))
 
 
+def conv_enlarged(
+    x: Float[Array, "b h w i"], kernel: Float[Array, "r c i o"], *, impl: str = "auto"
+) -> Float[Array, "b h2 w2 o"]:
+    """`conv` of x enlarged to twice its size by nearest neighbours; the padding keeps that size.
+
+    Folded, it is four convolutions of x as it is, one for each quarter of the output's pixels: the
+    taps that see the same pixel are one (of 3x3 taps 2x2 are left, at 4/9 of the cost).
+
+    Args:
+      x: batch, height, width, channels.
+      kernel: an odd number of taps each way, input channels, output channels.
+      impl: as in `conv`.
+
+    Raises:
+      UserError: if `impl` is unknown.
+    """
+    height, width, outputs = 2 * x.shape[1], 2 * x.shape[2], kernel.shape[-1]
+    if not _folds(impl):
+        x = jnp.repeat(jnp.repeat(x, 2, 1), 2, 2)
+        pads = tuple((taps // 2,) * 2 for taps in kernel.shape[:2])
+        window = Window(kernel.shape[:2], (1, 1), pads, x.shape[1:-1], fold=False)
+        return _correlate(window, x, kernel)
+    quarters = []
+    for row, column in itertools.product(range(2), repeat=2):
+        (rows, low), (columns, left) = (
+            _merged(kernel.shape[0], row),
+            _merged(kernel.shape[1], column),
+        )
+        merged = jnp.einsum("pr,qc,rcio->pqio", rows, columns, kernel, precision="highest")
+        pads = ((low, len(rows) - 1 - low), (left, len(columns) - 1 - left))
+        window = Window(merged.shape[:2], (1, 1), pads, x.shape[1:-1], fold=True)
+        quarters.append(_correlate(window, x, merged.astype(kernel.dtype)))
+    y = jnp.stack(quarters, 3).reshape(*x.shape[:3], 2, 2, outputs)
+    return y.swapaxes(2, 3).reshape(x.shape[0], height, width, outputs)
+
+
+def _merged(taps: int, phase: int) -> tuple[np.ndarray, int]:
+    """Which of a kernel's taps see the same pixel of the smaller picture.
+
+    Args:
+      taps: of the kernel, along one side.
+      phase: of the output's pixels, the even ones (0) or the odd ones (1).
+
+    Returns:
+      (pixels seen, taps), 1 where the tap sees the pixel; how many of them lie before the one that
+      the output's pixel is in.
+    """
+    places = (phase + np.arange(taps) - taps // 2) // 2
+    seen = np.arange(places.min(), places.max() + 1)
+    return (seen[:, None] == places).astype(np.float32), -int(places.min())
+
+
 def _each(value: int | Sequence[int], dims: int) -> tuple[int, ...]:
     return (value,) * dims if isinstance(value, int) else tuple(value)
 
@@ -141,11 +167,11 @@ def _folds(impl: str) -> bool:
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _correlate(window: Window, x: Array, kernel: Array) -> Array:
     if not _in_time(window):
-        return _lax_conv(window, x, kernel)
+        return conv_flat.convolution(window, x, kernel)
     if _few_outputs(window, kernel.shape):
         y = jax.ShapeDtypeStruct((x.shape[0], *window.outputs, kernel.shape[-1]), x.dtype)
         back, turned = _exchanged(window), _turned(kernel)
-        return _adjoint(lambda y: _folded(back, y, turned, 1), y, x)
+        return conv_flat.adjoint(lambda y: _folded(back, y, turned, 1), y, x)
     return _folded(window, x, kernel, _frames_at_once(window, kernel.shape[-1]))
 
 
@@ -154,16 +180,16 @@ def _spread(window: Window, y: Array, kernel: Array) -> Array:
     x = jax.ShapeDtypeStruct((y.shape[0], *window.inputs, kernel.shape[-2]), y.dtype)
     if not _in_time(window):
         if window.fold and any(n < k for n, k in zip(window.outputs, window.kernel, strict=True)):
-            return _stamped(window, y, kernel)
+            return conv_flat.stamped(window, y, kernel)
         back = _exchanged(window)
         if window.fold and set(window.stride) == {1} and min(itertools.chain(*back.padding)) >= 0:
-            return _flat_conv(back, y, _turned(kernel))
-        return _adjoint(lambda x: _lax_conv(window, x, kernel), x, y)
+            return conv_flat.convolution(back, y, _turned(kernel))
+        return conv_flat.adjoint(lambda x: conv_flat.convolution(window, x, kernel), x, y)
     if _few_outputs(window, kernel.shape):
         size = _frames_at_once(_exchanged(window), kernel.shape[-2])
         return _folded(_exchanged(window), y, _turned(kernel), size)
     size = _frames_at_once(window, kernel.shape[-1])
-    return _adjoint(lambda x: _folded(window, x, kernel, size), x, y)
+    return conv_flat.adjoint(lambda x: _folded(window, x, kernel, size), x, y)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -171,14 +197,14 @@ def _kernel_gradient(window: Window, x: Array, y: Array) -> Array:
     kernel = jax.ShapeDtypeStruct((*window.kernel, x.shape[-1], y.shape[-1]), x.dtype)
     if not _in_time(window):
         if window.fold and len(window.kernel) == 2:
-            return _flat_kernel_gradient(window, x, y)
-        return _adjoint(lambda kernel: _lax_conv(window, x, kernel), kernel, y)
+            return conv_flat.kernel_gradient(window, x, y)
+        return conv_flat.adjoint(lambda kernel: conv_flat.convolution(window, x, kernel), kernel, y)
     if _few_outputs(window, kernel.shape):
         turned = jax.eval_shape(_turned, kernel)
         back = _exchanged(window)
-        return _turned(_adjoint(lambda kernel: _folded(back, y, kernel, 1), turned, x))
+        return _turned(conv_flat.adjoint(lambda kernel: _folded(back, y, kernel, 1), turned, x))
     size = _frames_per_gradient(window)
-    return _adjoint(lambda kernel: _folded(window, x, kernel, size), kernel, y)
+    return conv_flat.adjoint(lambda kernel: _folded(window, x, kernel, size), kernel, y)
 
 
 _correlate.defvjp(
@@ -209,10 +235,6 @@ def _in_time(window: Window) -> bool:
     return window.fold and len(window.kernel) == 3
 
 
-def _adjoint(linear, argument: jax.ShapeDtypeStruct, y: Array) -> Array:
-    return jax.linear_transpose(linear, argument)(y)[0]
-
-
 def _exchanged(window: Window) -> Window:
     """The stride-1 window of the convolution from y to x that `spread` is."""
     sides = zip(window.kernel, window.padding, strict=True)
@@ -226,80 +248,6 @@ def _turned(kernel: Array) -> Array:
 
 
 # ------------------------------------------------------------------------------- formulations
-
-
-def _lax_conv(window: Window, x: Array, kernel: Array) -> Array:
-    if window.fold and len(window.kernel) == 2:
-        return _flat_conv(window, x, kernel)
-    spatial = "DHW"[-len(window.kernel) :]
-    numbers = (f"N{spatial}C", f"{spatial}IO", f"N{spatial}C")
-    return lax.conv_general_dilated(
-        x, kernel, window.stride, window.padding, dimension_numbers=numbers
-    )
-
-
-def _flat_conv(window: Window, x: Array, kernel: Array) -> Array:
-    """A 2-D convolution for CPUs: as a matrix product, or as one that XLA runs in its fast loop.
-
-    Where the kernel is larger than the maps (fewer places than channels), the product reads it
-    once: 3 times faster at 8x8 of 1024 channels, gradients included. A convolution without any
-    padding goes to a library that takes 4 to 9 times as long as the loop for padded ones, at 64
-    channels and more (jaxlib 0.10.2), so it gets a row of zeros whose result is dropped.
-    """
-    places = x.shape[0] * window.outputs[0] * window.outputs[1]
-    if places <= x.shape[-1] and max(window.kernel) > 1:
-        seen = jnp.concatenate(list(_seen_by_taps(window, x)), axis=-1)
-        y = seen.reshape(places, -1) @ kernel.reshape(-1, kernel.shape[-1])
-        return y.reshape(x.shape[0], *window.outputs, kernel.shape[-1])
-    if _many_taps_of_few(window, x) and kernel.shape[-1] >= _FEW_OUTPUTS:
-        window, x = _rows_in_channels(window, x)
-        kernel = kernel.reshape(*window.kernel, -1, kernel.shape[-1])
-    rows, columns = window.padding
-    bare = max(window.kernel) > 1 and not any((*rows, *columns))
-    y = lax.conv_general_dilated(
-        x,
-        kernel,
-        window.stride,
-        ((0, 1), columns) if bare else window.padding,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-    return y[:, : window.outputs[0]]
-
-
-def _many_taps_of_few(window: Window, x: Array) -> bool:
-    """Whether a row of taps may be put into the channels."""
-    return window.kernel[1] >= _MANY_TAPS and x.shape[-1] < _FEW_INPUTS
-
-
-def _rows_in_channels(window: Window, x: Array) -> tuple[Window, Array]:
-    """A 2-D convolution as one whose kernel is a column: what a row of taps sees, in channels.
-
-    Large kernels over few channels leave XLA's loop little to multiply at once: 7x7 of 3 channels
-    at 128x128 takes 5.1 ms, so 1.6 (PyTorch 0.9); of 19 channels at 64x64 4.8 and 2.8 (2.0).
-    """
-    (low, high), step = window.padding[1], window.stride[1]
-    x = jnp.pad(x, ((0, 0), (0, 0), (low, high), (0, 0)))
-    width, taps = window.outputs[1], window.kernel[1]
-    ends = [tap + (width - 1) * step + 1 for tap in range(taps)]
-    seen = jnp.concatenate([x[:, :, tap:end:step] for tap, end in enumerate(ends)], -1)
-    column = Window(
-        kernel=(window.kernel[0], 1),
-        stride=(window.stride[0], 1),
-        padding=(window.padding[0], (0, 0)),
-        inputs=(window.inputs[0], width),
-        fold=window.fold,
-    )
-    return column, seen
-
-
-def _seen_by_taps(window: Window, x: Array) -> Iterator[Array]:
-    """What each tap of the kernel sees: maps of the output's size."""
-    x = jnp.pad(x, ((0, 0), *window.padding, (0, 0)))
-    for tap in np.ndindex(window.kernel):
-        sides = zip(tap, window.outputs, window.stride, strict=True)
-        ends = [k + (count - 1) * step + 1 for k, count, step in sides]
-        start, stop = (0, *tap, 0), (x.shape[0], *ends, x.shape[-1])
-        yield lax.slice(x, start, stop, (1, *window.stride, 1))
 
 
 def _few_outputs(window: Window, kernel: tuple[int, ...]) -> bool:
@@ -325,66 +273,6 @@ def _frames_per_gradient(window: Window) -> int:
 def _products(window: Window, size: int) -> int:
     """How many products of an input frame with a tap blocks of `size` frames take."""
     return sum(block.count * block.size * block.reads for block in _blocks(window, size))
-
-
-def _stamped(window: Window, y: Array, kernel: Array) -> Array:
-    """`spread` of maps smaller than the kernel, which XLA on CPUs gives to a naive loop (the last
-    layers of a critic on small frames: 600 ms instead of 5): one product, then a sum over taps."""
-    stamps = jnp.einsum("...o,tio->...ti", y, kernel.reshape(-1, *kernel.shape[-2:]))
-    x = 0.0
-    for index, tap in enumerate(np.ndindex(window.kernel)):
-        config = [(0, 0, 0)]
-        sides = zip(tap, window.padding, window.inputs, window.outputs, window.stride, strict=True)
-        for k, (low, _), size, count, step in sides:
-            config.append((k - low, size - (k - low) - (count - 1) * step - 1, step - 1))
-        x += lax.pad(stamps[..., index, :], jnp.zeros((), y.dtype), (*config, (0, 0, 0)))
-    return x
-
-
-def _flat_kernel_gradient(window: Window, x: Array, y: Array) -> Array:
-    """`kernel_gradient` of a 2-D convolution for CPUs, as matrix products where they are faster.
-
-    XLA takes it for a convolution whose channels are the batch and whose kernel is as large as the
-    maps. Where y is larger than x, or has few channels, that runs in a loop 10 to 40 times slower
-    than products (7x7, 32 to 3 channels, 128x128: 31 against 2 ms; 4x4, 32 to 64, 33x33: 17 against
-    0.5); of wide layers it takes twice as long.
-    """
-    inputs, outputs = x.shape[-1], y.shape[-1]
-    if _many_taps_of_few(window, x) and outputs >= _COLUMNS // 4:
-        return _by_taps(*_rows_in_channels(window, x), y).reshape(*window.kernel, inputs, outputs)
-    wide = min(inputs, outputs) >= _COLUMNS // 2
-    grows = any(after > before for before, after in zip(window.inputs, window.outputs, strict=True))
-    if set(window.stride) == {1} and (wide or grows or outputs < _COLUMNS // 4):
-        return _by_rows(window, x, y)
-    if wide:
-        return _by_taps(window, x, y)
-    kernel = jax.ShapeDtypeStruct((*window.kernel, inputs, outputs), x.dtype)
-    return _adjoint(lambda kernel: _lax_conv(window, x, kernel), kernel, y)
-
-
-def _by_rows(window: Window, x: Array, y: Array) -> Array:
-    """One product for each row of the kernel: x with shifted copies of y, one for each tap, side by
-    side. Of stride 1."""
-    x = jnp.pad(x, ((0, 0), *window.padding, (0, 0)))
-    rows, taps = window.kernel
-    height, width = window.outputs
-    places = ((tap, x.shape[2] - width - tap) for tap in range(taps))
-    shifted = [jnp.pad(y, ((0, 0), (0, 0), place, (0, 0))) for place in places]
-    met = jnp.concatenate(shifted, -1)
-    products = jnp.stack([_inner(x[:, row : row + height], met) for row in range(rows)])
-    return products.reshape(rows, x.shape[-1], taps, y.shape[-1]).swapaxes(1, 2)
-
-
-def _by_taps(window: Window, x: Array, y: Array) -> Array:
-    """One product for each tap."""
-    products = [_inner(seen, y) for seen in _seen_by_taps(window, x)]
-    return jnp.stack(products).reshape(*window.kernel, x.shape[-1], y.shape[-1])
-
-
-def _inner(x: Float[Array, "*places i"], y: Float[Array, "*places o"]) -> Float[Array, "i o"]:
-    """The sum over all places of the products of channels."""
-    rows, columns = x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1])
-    return lax.dot_general(rows, columns, (((0,), (0,)), ((), ())))
 
 
 class _Blocks(NamedTuple):
@@ -428,7 +316,7 @@ def _folded(window: Window, x: Array, kernel: Array, size: int) -> Array:
     flat = Window(*(side[1:] for side in window[:4]), fold=True)
     if window.kernel[0] == 1 and window.padding[0] == (0, 0):
         x = x[:, :: window.stride[0]]
-        y = _lax_conv(flat, x.reshape(-1, *x.shape[2:]), kernel[0])
+        y = conv_flat.convolution(flat, x.reshape(-1, *x.shape[2:]), kernel[0])
         return y.reshape(*x.shape[:2], *y.shape[1:])
     outputs = [_block_conv(window, flat, block, x, kernel) for block in _blocks(window, size)]
     return jnp.concatenate(outputs, axis=1)
@@ -440,7 +328,7 @@ def _block_conv(window: Window, flat: Window, block: _Blocks, x: Array, kernel: 
     starts = range(block.first, block.first + block.reads)
     frames = jnp.concatenate([x[:, i : i + span : hop] for i in starts], axis=-1)
     wide = _toeplitz(kernel, block, step)
-    y = _lax_conv(flat, frames.reshape(-1, *frames.shape[2:]), wide)
+    y = conv_flat.convolution(flat, frames.reshape(-1, *frames.shape[2:]), wide)
     y = y.reshape(x.shape[0], block.count, *flat.outputs, block.size, kernel.shape[-1])
     y = jnp.moveaxis(y, -2, 2)
     return y.reshape(x.shape[0], block.count * block.size, *flat.outputs, kernel.shape[-1])

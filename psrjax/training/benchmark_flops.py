@@ -12,7 +12,7 @@ import jax
 from psrjax.nn import layers
 from psrjax.ops import conv as conv_ops
 
-_LAYERS = (layers.Conv, layers.ConvTranspose, layers.SpectralConv)
+_LAYERS = (layers.Conv, layers.ConvTranspose, layers.SpectralConv, layers.EnlargedConv)
 
 
 def convolution_flops(
@@ -41,7 +41,8 @@ def count_forward(forward: Callable, *arguments: Any) -> dict[str, int]:
         if isinstance(module, _LAYERS) and context.method_name == "__call__":
             path = "/".join(module.path)
             elements = math.prod(module.taps) * args[0].shape[-1] * module.features
-            found[path] = found.get(path, 0) + _flops(elements, args[0], made)
+            seen = made if isinstance(module, layers.EnlargedConv) else args[0]
+            found[path] = found.get(path, 0) + _flops(elements, seen, made)
         return made
 
     with nn.intercept_methods(note):
@@ -52,9 +53,11 @@ def count_forward(forward: Callable, *arguments: Any) -> dict[str, int]:
 def count_step(step: Callable, *arguments: Any) -> int:
     """FLOPs of all convolutions of a training step, gradients included; nothing is computed.
 
-    Those of frozen networks that are no layers (VGG, I3D) are among them. The gradients of an input
-    and of a kernel are counted where they are asked for: not into data, nor for frozen nets. Norms,
-    losses, resampling and the optimizer are left out (around 1 % here); products of attention too.
+    What a formulation saves is not taken off: a convolution of an enlarged picture counts as one of
+    that size. Those of frozen networks that are no layers (VGG, I3D) are among them. The gradients
+    of an input and of a kernel are counted where they are asked for: not into data, nor for frozen
+    nets. Norms, losses, resampling and the optimizer are left out (around 1 % here); products of
+    attention too.
 
     Args:
       step: see `psrjax.training.step.make_step`.
@@ -62,7 +65,7 @@ def count_step(step: Callable, *arguments: Any) -> int:
     """
     total = 0
 
-    def counted(convolve: Callable) -> Callable:
+    def counted(convolve: Callable, *, enlarges: bool = False) -> Callable:
         def note(x: jax.Array, kernel: jax.Array, **options: Any) -> jax.Array:
             flops: list[int] = []
 
@@ -71,14 +74,16 @@ def count_step(step: Callable, *arguments: Any) -> int:
                 total += flops[0]
 
             y = convolve(_noted(add, x), _noted(add, kernel), **options)
-            flops.append(_flops(kernel.size, x, y))
+            flops.append(_flops(kernel.size, y if enlarges else x, y))
             add()
             return y
 
         return note
 
-    # Every convolution goes through these two; nothing else sees them all with their gradients.
+    # Every convolution goes through these; nothing else sees them all with their gradients.
+    enlarged = counted(conv_ops.conv_enlarged, enlarges=True)
     with (
+        mock.patch.object(conv_ops, "conv_enlarged", enlarged),
         mock.patch.object(conv_ops, "conv", counted(conv_ops.conv)),
         mock.patch.object(conv_ops, "conv_transpose", counted(conv_ops.conv_transpose)),
     ):

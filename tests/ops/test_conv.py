@@ -10,7 +10,7 @@ import pytest
 from scipy import signal
 
 from psrjax.errors import UserError
-from psrjax.ops.conv import conv, conv_transpose
+from psrjax.ops.conv import conv, conv_enlarged, conv_transpose
 
 # (frames, height, width), taps, channels in and out, stride, padding: as in PSR-Net's layers
 # (stem, downs, residual, head), its video critic, a pointwise layer, and odd ones.
@@ -112,6 +112,27 @@ def test_conv_transpose_equals_stamping(case, impl):
     y = conv_transpose(x, kernel, stride=stride, padding=padding, output_padding=extra, impl=impl)
     naive = naive_transpose(x, kernel, *(each(v, taps) for v in (stride, padding, extra)))
     np.testing.assert_allclose(y, naive, atol=2e-5)
+
+
+@pytest.mark.parametrize("impl", ["native", "fold"])
+@pytest.mark.parametrize("taps", [(3, 3), (1, 5), (7, 3)])
+def test_conv_enlarged_equals_scipy_on_the_enlarged_picture(taps, impl):
+    x, kernel = arrays((4, 3), taps, (3, 2))
+    large = np.kron(np.asarray(x), np.ones((1, 2, 2, 1)))
+    y = conv_enlarged(x, kernel, impl=impl)
+    padding = tuple(side // 2 for side in taps)
+    np.testing.assert_allclose(y, naive_conv(large, kernel, (1, 1), padding), atol=2e-5)
+
+
+def test_gradients_of_conv_enlarged_equal_autodiff_in_double_precision():
+    with jax.enable_x64(True):
+        x, kernel = (jnp.asarray(a, jnp.float64) for a in arrays((4, 3), (3, 5), (3, 2)))
+
+        def truth(x, kernel):
+            large = jnp.repeat(jnp.repeat(x, 2, 1), 2, 2)
+            return autodiff(large, kernel, (1, 1), (1, 2))
+
+        assert_same_gradients(functools.partial(conv_enlarged, impl="fold"), truth, x, kernel)
 
 
 def test_two_dimensions_equal_three_with_one_frame():
