@@ -20,7 +20,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from psrjax.errors import UserError
@@ -122,33 +121,38 @@ def conv_enlarged(
         window = Window(kernel.shape[:2], (1, 1), pads, x.shape[1:-1], fold=False)
         return _correlate(window, x, kernel)
     quarters = []
-    for row, column in itertools.product(range(2), repeat=2):
-        (rows, low), (columns, left) = (
-            _merged(kernel.shape[0], row),
-            _merged(kernel.shape[1], column),
-        )
-        merged = jnp.einsum("pr,qc,rcio->pqio", rows, columns, kernel, precision="highest")
-        pads = ((low, len(rows) - 1 - low), (left, len(columns) - 1 - left))
-        window = Window(merged.shape[:2], (1, 1), pads, x.shape[1:-1], fold=True)
-        quarters.append(_correlate(window, x, merged.astype(kernel.dtype)))
+    for row in range(2):
+        rows, above = _merged(kernel, 0, row)
+        for column in range(2):
+            merged, left = _merged(rows, 1, column)
+            pads = tuple(
+                (low, taps - 1 - low)
+                for low, taps in zip((above, left), merged.shape, strict=False)
+            )
+            window = Window(merged.shape[:2], (1, 1), pads, x.shape[1:-1], fold=True)
+            quarters.append(_correlate(window, x, merged))
     y = jnp.stack(quarters, 3).reshape(*x.shape[:3], 2, 2, outputs)
     return y.swapaxes(2, 3).reshape(x.shape[0], height, width, outputs)
 
 
-def _merged(taps: int, phase: int) -> tuple[np.ndarray, int]:
-    """Which of a kernel's taps see the same pixel of the smaller picture.
+def _merged(kernel: Array, axis: int, phase: int) -> tuple[Array, int]:
+    """The kernel with those taps added up that see the same pixel of the smaller picture.
 
     Args:
-      taps: of the kernel, along one side.
+      kernel: an odd number of taps along `axis`.
+      axis: of the kernel.
       phase: of the output's pixels, the even ones (0) or the odd ones (1).
 
     Returns:
-      (pixels seen, taps), 1 where the tap sees the pixel; how many of them lie before the one that
-      the output's pixel is in.
+      The kernel; how many of its taps lie before the pixel that the output's is in.
     """
-    places = (phase + np.arange(taps) - taps // 2) // 2
-    seen = np.arange(places.min(), places.max() + 1)
-    return (seen[:, None] == places).astype(np.float32), -int(places.min())
+    taps = kernel.shape[axis]
+    places = [(phase + tap - taps // 2) // 2 for tap in range(taps)]
+    sums: dict[int, Array] = {}
+    for tap, place in enumerate(places):
+        one = jnp.take(kernel, tap, axis)
+        sums[place] = sums[place] + one if place in sums else one
+    return jnp.stack(list(sums.values()), axis), -places[0]
 
 
 def _each(value: int | Sequence[int], dims: int) -> tuple[int, ...]:

@@ -14,10 +14,10 @@ from jax import lax
 from jaxtyping import Array, Float
 
 _WIDE = 64  # channels on both sides, from which kernel gradients are products
-_NARROW = 32  # outputs, below which they are
+_NARROW = 32  # outputs, below which they are too
 # From so many taps in a row, of fewer channels than this, a row of taps is put into the channels,
-# unless there are next to no outputs.
-_MANY_TAPS, _FEW_INPUTS, _FEW_OUTPUTS = 5, 32, 8
+# unless there are few outputs too.
+_MANY_TAPS, _FEW_INPUTS = 5, 32
 
 
 class Window(NamedTuple):
@@ -68,7 +68,7 @@ def _flat(window: Window, x: Array, kernel: Array) -> Array:
         seen = jnp.concatenate(list(_seen_by_taps(window, x)), axis=-1)
         y = seen.reshape(places, -1) @ kernel.reshape(-1, kernel.shape[-1])
         return y.reshape(x.shape[0], *window.outputs, kernel.shape[-1])
-    if _many_taps_of_few(window, x) and kernel.shape[-1] >= _FEW_OUTPUTS:
+    if _many_taps_of_few(window, x, kernel.shape[-1]):
         window, x = _rows_in_channels(window, x)
         kernel = kernel.reshape(*window.kernel, -1, kernel.shape[-1])
     rows, columns = window.padding
@@ -83,9 +83,10 @@ def _flat(window: Window, x: Array, kernel: Array) -> Array:
     return y[:, : window.outputs[0]]
 
 
-def _many_taps_of_few(window: Window, x: Array) -> bool:
-    """Whether a row of taps may be put into the channels."""
-    return window.kernel[1] >= _MANY_TAPS and x.shape[-1] < _FEW_INPUTS
+def _many_taps_of_few(window: Window, x: Array, outputs: int) -> bool:
+    """Whether a row of taps is put into the channels."""
+    few = x.shape[-1] < _FEW_INPUTS and outputs >= _NARROW
+    return few and window.kernel[1] >= _MANY_TAPS
 
 
 def _rows_in_channels(window: Window, x: Array) -> tuple[Window, Array]:
@@ -142,7 +143,7 @@ def kernel_gradient(window: Window, x: Array, y: Array) -> Array:
     0.5); of wide layers it takes twice as long.
     """
     inputs, outputs = x.shape[-1], y.shape[-1]
-    if _many_taps_of_few(window, x) and outputs >= _NARROW:
+    if _many_taps_of_few(window, x, outputs):
         return _by_taps(*_rows_in_channels(window, x), y).reshape(*window.kernel, inputs, outputs)
     wide = min(inputs, outputs) >= _WIDE
     grows = any(after > before for before, after in zip(window.inputs, window.outputs, strict=True))

@@ -19,6 +19,7 @@ of every net, FLOPs of every convolution, each term and gradient norm of one ste
 `tests/training/test_benchmark.py` has one slow test over all peers; add your method's small config.
 """
 
+import functools
 import importlib
 import importlib.util
 from collections.abc import Callable, Mapping
@@ -68,9 +69,10 @@ def compare(subject: benchmark.Subject, config: Any, options: benchmark.Options)
     """
     kind = peer_class(config)
     torch.set_num_threads(machine.cores())
-    peer, memory_format = _faster_peer(kind, subject, config)
-    checks = check_same(subject, peer)
-    pairs = _pairs(subject, peer, options)
+    peers, memory_format = _faster_peers(kind, subject, config)
+    for peer in set(peers.values()):
+        checks = check_same(subject, peer)
+    pairs = _pairs(subject, peers, options)
     others = peer_operations.calls()
     for name, call in operations.calls().items():
         pairs[name] = timing.measure_pairs(call, others[name], pairs=options.pairs * 3)
@@ -120,18 +122,26 @@ def build(
     return peer
 
 
-def _faster_peer(
+def _faster_peers(
     kind: type["peers.Peer"], subject: benchmark.Subject, config: Any
-) -> tuple["peers.Peer", str]:
-    """The peer in the memory format that trains faster here."""
-    found, wire = [], _wire(subject.batch)
+) -> tuple[dict[str, "peers.Peer"], str]:
+    """{"step", "synthesis"}: peers in the memory format that is faster at it; which they are."""
+    wire, window = _wire(subject.batch), _wire(subject.window)
+    found: dict[str, list[tuple]] = {"step": [], "synthesis": []}
     for channels_last in (False, True):
         peer = build(kind, subject, config, channels_last=channels_last)
-        peer.set_training(True)
-        seconds = min(timing.measure(lambda peer=peer: peer.step(wire), runs=3).seconds)
-        found.append((seconds, "channels last" if channels_last else "channels first", peer))
-    (fast, name, peer), (slow, other, _) = sorted(found, key=lambda each: each[0])
-    return peer, f"{name} (step {fast * 1e3:.0f} ms; {other} {slow * 1e3:.0f} ms)"
+        name = "channels last" if channels_last else "channels first"
+        for program, call in (("step", peer.step), ("synthesis", peer)):
+            peer.set_training(program == "step")
+            argument = wire if program == "step" else window
+            timed = timing.measure(functools.partial(call, argument), runs=3)
+            found[program].append((min(timed.seconds), name, peer))
+    said, chosen = [], {}
+    for program, timed in found.items():
+        (fast, name, peer), (slow, other, _) = sorted(timed, key=lambda each: each[0])
+        said.append(f"{program} {name} ({fast * 1e3:.0f} ms; {other} {slow * 1e3:.0f} ms)")
+        chosen[program] = peer
+    return chosen, ", ".join(said)
 
 
 def _wire(batch: Mapping) -> dict[str, np.ndarray]:
@@ -285,24 +295,25 @@ def _forward_flops(peer: "peers.Peer", wire: Mapping) -> dict[str, int]:
 
 
 def _pairs(
-    subject: benchmark.Subject, peer: "peers.Peer", options: benchmark.Options
+    subject: benchmark.Subject, peers: Mapping[str, "peers.Peer"], options: benchmark.Options
 ) -> dict[str, timing.Pairs]:
     """Synthesis and the training step, each in turn with the peer's."""
     wire, window = _wire(subject.batch), _wire(subject.window)
-    peer.set_training(False)
-    carry = peer.begin(window)
+    maker, learner = peers["synthesis"], peers["step"]
+    maker.set_training(False)
+    carry = maker.begin(window)
     synthesis = {
-        "forward": lambda: peer(window),
-        "start": lambda: peer.begin(window),
-        "animate": lambda: peer.go_on(window, carry),
+        "forward": lambda: maker(window),
+        "start": lambda: maker.begin(window),
+        "animate": lambda: maker.go_on(window, carry),
     }
     pairs = {
         name: timing.measure_pairs(call, synthesis[name], pairs=options.pairs)
         for name, call in subject.calls.items()
         if name in synthesis
     }
-    peer.set_training(True)
-    step = timing.measure_pairs(subject.step, lambda: peer.step(wire), pairs=options.pairs)
+    learner.set_training(True)
+    step = timing.measure_pairs(subject.step, lambda: learner.step(wire), pairs=options.pairs)
     return {**pairs, "step": step}
 
 

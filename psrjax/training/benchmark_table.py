@@ -80,7 +80,8 @@ def _milliseconds(row: Mapping[str, float]) -> str:
 
 def _against(found: Mapping[str, Any]) -> list[str]:
     lines = [
-        f"against {found['versions']}, {found['threads']} threads, {found['format']}",
+        f"against {found['versions']}, {found['threads']} threads",
+        found["format"],
         f"same parameters ({found['parameters']:,}), same FLOPs per layer; step "
         f"{found['step_gflop']:.1f} GFLOP by formula, {found['peer_step_gflop']:.1f} by PyTorch's "
         "counter",
