@@ -49,7 +49,7 @@ except ImportError as error:
 _TOLERANCE = 2e-3  # of float32 results, relative to their size
 _LEAST = 1e-6  # logged values under this count as this
 _ROUNDING = 1.2e-7  # of a float32
-_NUDGES = 4  # ways to round the weights, where the sides differ by more than the tolerance
+_NUDGES = 4  # ways to round weights and inputs, where the sides differ by more than the tolerance
 _ROUNDINGS = 4.0  # times as far as the peer's own values move, may the sides be apart then
 
 
@@ -170,7 +170,7 @@ def check_same(subject: benchmark.Subject, peer: "peers.Peer") -> dict[str, Any]
         _load(peer, before, nudge)
         peer.set_training(True)
         peer.draw(subject.method, before, rngs, subject.batch)
-        return peer.step(wire) | peer.gradient_norms()
+        return peer.step(_nudged(wire, nudge)) | peer.gradient_norms()
 
     mine = {name: float(value) for name, value in subject.step().items()}
     log = _compare(mine, step, floor=_LEAST)
@@ -179,7 +179,7 @@ def check_same(subject: benchmark.Subject, peer: "peers.Peer") -> dict[str, Any]
     def video(nudge: int) -> dict[str, np.ndarray]:
         _load(peer, after, nudge)
         peer.set_training(False)
-        return {"video": peer(window).numpy()}
+        return {"video": peer(_nudged(window, nudge)).numpy()}
 
     seen = _compare({"video": np.asarray(subject.synthesize())}, video, floor=1.0)
     if log.wrong or seen.wrong:
@@ -219,13 +219,14 @@ def _compare(
     """Compares values with the peer's, allowing for what rounding does to them.
 
     A fresh network's gradient may be so steep that its norm in double precision moves by percents
-    when weights move by 1e-7 of their size. No two programs agree on such a value; it is held to
-    what the peer's own does then.
+    when weights move by 1e-7 of their size; a pixel at a limb's edge may fall in or out as its
+    joint is rounded. No two programs agree on such values; they are held to what the peer's own do
+    then.
 
     Args:
       ours: by name.
-      theirs: the peer's, with weights as they are (0) or nudged by rounding, another way for each
-        number.
+      theirs: the peer's, with weights and inputs as they are (0) or nudged by rounding, another
+        way for each number.
       floor: the size of smaller values.
     """
     exact = theirs(0)
@@ -262,6 +263,17 @@ def _load(peer: "peers.Peer", variables: Mapping, nudge: int) -> None:
     with torch.no_grad():
         for parameter in peer.parameters():
             parameter.mul_(1 + _ROUNDING * torch.randn(parameter.shape, generator=draw))
+
+
+def _nudged(wire: Mapping[str, np.ndarray], nudge: int) -> dict[str, np.ndarray]:
+    """A batch as it is (0), or its floats, of any width, moved by about a rounding of float32."""
+    draw = np.random.default_rng(nudge)
+    return {
+        name: (array * (1 + _ROUNDING * draw.standard_normal(array.shape))).astype(np.float32)
+        if nudge and array.dtype.kind == "f"
+        else array
+        for name, array in wire.items()
+    }
 
 
 def _parameters(peer: "peers.Peer") -> dict[str, int]:
