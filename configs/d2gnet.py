@@ -19,8 +19,9 @@ from `psrjax prepare --body`. A run that has learned uv serves others: "w/o uv" 
   light       narrower nets: two residual blocks and 512 channels in D2G, for small data and CPUs.
   demo        one person of the embedded world, in clothes that fold, at 64x48 on 2 CPU cores:
               narrow nets, no VGG-19. Ten minutes on one core. On frames held back, SSIM / PSNR,
-              means of three seeds: full .923 / 28.22, w/o HybridTex .921 / 28.09; of one seed: w/o D2G
-              .912 / 27.53, the nearest pose's frame .799 / 22.88.
+              means of three seeds: full .923 / 28.22, w/o HybridTex .921 / 28.09; of one
+              seed: w/o Pose cond .920 / 27.98, w/o D2G .912 / 27.53, the nearest pose's frame
+              .799 / 22.88.
   tiny        as demo at 32x32, as small as it goes: all stages in less than three minutes.
   bf16        bfloat16 products.
   uv …        only these stages.
