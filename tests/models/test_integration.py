@@ -28,6 +28,17 @@ def fuse(kind, arguments, variables=None, gamma=0.0):
     return jax.jit(layer.apply, static_argnums=4)(variables, *arguments, False), variables
 
 
+def test_maps_shared_by_all_targets_are_weighed_for_each():
+    """Compiled: jaxlib 0.10.2 once made garbage of sums of products with such maps."""
+    rng = np.random.default_rng(1)
+    shapes = ((B, 1, K, 64, 64, C), (B, K, 64, 64, 14), (B, T, 64, 64, 14))
+    arguments = tuple(jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes)
+    found, _ = fuse("rb6", arguments)
+    features = np.asarray(arguments[0][:, 0], np.float64)
+    truth = np.einsum("bkhwc,btkhw->bthwc", features, np.asarray(found["weights"], np.float64))
+    np.testing.assert_allclose(found["features"], truth, atol=1e-5)
+
+
 def test_average_and_maximum_are_those_and_know_no_order():
     features, sources, targets = inputs()
     for kind, truth in (("avg", np.mean), ("max", np.max)):
