@@ -49,7 +49,7 @@ def test_the_program_starts_again_once_with_its_arguments_input_and_exit_code():
         check=False,
     )
     assert done.returncode == 7, done.stderr
-    expected = _pages.environment(clean, _pages._libc(), _pages._MODE.read_text())
+    expected = _pages.environment(clean, _pages._libc(), _pages._mode())
     *begun, last = done.stdout.splitlines()
     tunables = (expected or {}).get("GLIBC_TUNABLES")
     assert last == f"['a b', '--c=d'] typed {tunables}"

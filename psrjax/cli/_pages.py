@@ -21,7 +21,7 @@ def use() -> None:
     Does nothing where there is no such setting, the kernel does not want it or it is given already
     (GLIBC_TUNABLES=glibc.malloc.hugetlb=0 turns it off). Does not return when it starts again.
     """
-    changed = environment(os.environ, _libc(), _MODE.read_text() if _MODE.is_file() else "")
+    changed = environment(os.environ, _libc(), _mode())
     if changed is not None and sys.executable:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -51,3 +51,7 @@ def _libc() -> str:
         return os.confstr("CS_GNU_LIBC_VERSION") or ""
     except (AttributeError, ValueError, OSError):  # not on this system
         return ""
+
+
+def _mode() -> str:
+    return _MODE.read_text() if _MODE.is_file() else ""
