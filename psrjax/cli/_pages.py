@@ -1,4 +1,4 @@
-"""Large memory pages for the process: half of a training step's time on CPUs can be page faults.
+"""Large memory pages for the process: page faults can take a quarter of a training step on CPUs.
 
 XLA takes a step's memory from malloc as one block, which glibc gets from the kernel and gives back
 each time; the kernel then clears it anew in pages of 4 KiB. With pages of 2 MiB a step of INTERnet
