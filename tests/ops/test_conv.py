@@ -31,10 +31,12 @@ CONVOLUTIONS = {
     "anisotropic": ((6, 8, 5), (3, 5, 1), (4, 3), (3, 2, 1), (1, 2, 0)),
     "flat_wide": ((4, 3), (3, 3), (128, 130), 1, 1),
     "flat_uneven": ((5, 6), (3, 5), (2, 6), 1, (1, 2)),
-    "flat_many_taps": ((9, 8), (7, 5), (2, 33), 1, (0, 2)),
-    "flat_many_taps_strided": ((9, 8), (5, 7), (2, 33), (2, 2), (0, 0)),
+    "flat_many_taps": ((9, 8), (7, 5), (3, 33), 1, (0, 2)),
+    "flat_many_taps_strided": ((9, 8), (5, 7), (3, 33), (2, 2), (0, 0)),
+    "flat_neither_wide_nor_narrow": ((6, 5), (3, 3), (17, 33), 1, 1),
     "flat_many_to_one": ((6, 5), (7, 3), (6, 1), 1, (3, 2)),
     "flat_grows": ((4, 5), (4, 4), (3, 5), 1, 2),
+    "flat_grows_to_many": ((4, 5), (4, 4), (3, 33), 1, 2),
     "flat_wide_strided": ((5, 4), (4, 4), (129, 128), 2, 1),
 }
 TRANSPOSED = {
