@@ -72,6 +72,20 @@ def warp(
     return _sample(image, pixels + flow.astype(jnp.float32), padding, 0.5)
 
 
+def sample_parts(
+    images: Float[Array, "b p h w c"], points: Float[Array, "b *out p 2"], *, padding: str = "zeros"
+) -> Float[Array, "b *out p c"]:
+    """Bilinear samples of p images, of each at points of its own, which are in pixels, (x, y).
+
+    The images' samples lie side by side: at once in the order of channels, which is twice as fast
+    on CPUs as sampling picture by picture and moving the axis.
+
+    Raises:
+      UserError: for an unknown padding.
+    """
+    return _sample(images, points.astype(jnp.float32), padding, 0.5)
+
+
 def resize(
     image: Float[Array, "b h w c"], *, height: int, width: int, antialias: bool = True
 ) -> Float[Array, "b height width c"]:
@@ -84,11 +98,12 @@ def resize(
 def _sample(image: Array, points: Array, padding: str, edge: float) -> Array:
     """Bilinear samples at pixel coordinates; `edge` is the half-pixel where reflection folds.
 
+    (b h w c) and (b *out 2), or (b p h w c) and (b *out p 2): each of the p at its own points.
     One program, so that a call outside of any is not compiled operation by operation.
     """
     if padding not in PADDINGS:
         raise UserError(f"sampling: no padding {padding!r}; there are {', '.join(PADDINGS)}")
-    batch, height, width, channels = image.shape
+    *lead, height, width, channels = image.shape
     limits = np.asarray((width - 1, height - 1), np.float32)
     if padding == "reflection":
         points = _reflected(points, limits, edge)
@@ -100,7 +115,8 @@ def _sample(image: Array, points: Array, padding: str, edge: float) -> Array:
     # Whole rows of channels are gathered from a flat image: many times faster on CPUs than
     # interpolating channel by channel.
     rows = jnp.asarray(image).reshape(-1, channels)
-    first = (jnp.arange(batch) * (height * width)).reshape(-1, *(1,) * (x.ndim - 1))
+    first = np.arange(0, len(rows), height * width, dtype=np.int32)
+    first = first.reshape(lead[0], *(1,) * (x.ndim - len(lead)), *lead[1:])
     weights, indices = [], []
     for dx, dy in ((0, 0), (1, 0), (0, 1), (1, 1)):
         inside = (x + dx >= 0) & (x + dx < width) & (y + dy >= 0) & (y + dy < height)

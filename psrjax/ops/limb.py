@@ -126,14 +126,10 @@ def warp_limbs(
     """
     b, p, h, w, c = limbs.shape
     t = matrix.shape[1]
-    pixels = _pixels(h, w)
-    exact = jax.lax.Precision.HIGHEST  # coordinates
-    moved = jnp.einsum("btpij,hwj->bpthwi", matrix[..., :2], pixels, precision=exact)
-    moved += matrix[..., 2].swapaxes(1, 2)[:, :, :, None, None]
-    grid = geometry.pixels_to_unit(moved, height=h, width=w).reshape(b * p, t, h, w, 2)
-    warped = geometry.grid_sample(limbs.reshape(b * p, h, w, c), grid, padding="border")
-    warped = jnp.moveaxis(warped.reshape(b, p, t, h, w, c), 1, 4)
-    return warped.reshape(b, t, h, w, p * c)
+    pixels, each = _pixels(h, w)[:, :, None], matrix[:, :, None, None]
+    # Term by term: accelerators round the coordinates of a matrix product.
+    moved = each[..., 2] + sum(each[..., i] * pixels[..., i : i + 1] for i in range(2))
+    return geometry.sample_parts(limbs, moved, padding="border").reshape(b, t, h, w, p * c)
 
 
 @dataclass(frozen=True)

@@ -134,3 +134,24 @@ def test_resize_keeps_a_constant_and_halves_by_averaging_neighbours():
 def test_an_unknown_padding_is_told():
     with pytest.raises(UserError, match="no padding 'wrap'; there are zeros, border, reflection"):
         geometry.warp(image(), jnp.zeros((2, 6, 9, 2)), padding="wrap")
+
+
+def test_parts_are_sampled_each_at_its_own_points_as_by_scipy():
+    rng = np.random.default_rng(12)
+    images = rng.normal(size=(2, 3, 5, 7, 4)).astype(np.float32)
+    points = rng.uniform(-2, 8, size=(2, 6, 9, 3, 2)).astype(np.float32)
+    got = geometry.sample_parts(jnp.asarray(images), jnp.asarray(points), padding="border")
+    for b, p, c in np.ndindex(2, 3, 4):
+        x, y = points[b, :, :, p, 0], points[b, :, :, p, 1]
+        expected = ndimage.map_coordinates(images[b, p, ..., c], [y, x], order=1, mode="nearest")
+        np.testing.assert_allclose(got[b, :, :, p, c], expected, atol=1e-5)
+
+
+def test_the_gradient_of_sampled_parts_is_the_adjoint():
+    rng = np.random.default_rng(13)
+    images = jnp.asarray(rng.normal(size=(2, 3, 5, 7, 4)), jnp.float32)
+    points = jnp.asarray(rng.uniform(-2, 8, size=(2, 6, 3, 2)), jnp.float32)
+    y = jnp.asarray(rng.normal(size=(2, 6, 3, 4)), jnp.float32)
+    sampled, back = jax.vjp(lambda images: geometry.sample_parts(images, points), images)
+    there, here = jnp.vdot(sampled, y), jnp.vdot(images, back(y)[0])
+    np.testing.assert_allclose(there, here, rtol=1e-4)
