@@ -183,8 +183,10 @@ def _correlate(window: Window, x: Array, kernel: Array) -> Array:
 def _spread(window: Window, y: Array, kernel: Array) -> Array:
     x = jax.ShapeDtypeStruct((y.shape[0], *window.inputs, kernel.shape[-2]), y.dtype)
     if not _in_time(window):
-        if window.fold and any(n < k for n, k in zip(window.outputs, window.kernel, strict=True)):
+        if window.fold and conv_flat.stamps(window, y):
             return conv_flat.stamped(window, y, kernel)
+        if window.fold and set(window.stride) != {1}:
+            return conv_flat.by_phases(window, y, kernel)
         back = _exchanged(window)
         if window.fold and set(window.stride) == {1} and min(itertools.chain(*back.padding)) >= 0:
             return conv_flat.convolution(back, y, _turned(kernel))
