@@ -13,6 +13,7 @@ from psrjax.methods.base import Method
 from psrjax.training.state import STREAMS, TrainState, average, drop, merge_stats, pick
 
 Weights = Mapping[str, Mapping[str, float]]
+_COLUMNS = 16  # of the products that sums of squares are taken from
 
 
 def make_step(
@@ -53,7 +54,7 @@ def make_step(
             updates, opt[turn] = optimizers[turn].update(grads, opt[turn], mine)
             params |= optax.apply_updates(mine, updates)
             shared |= jax.lax.stop_gradient(out["shared"])
-            norm = optax.tree.norm(grads)
+            norm = gradient_norm(grads)
             log |= {f"{turn}/{name}": value for name, value in (out["terms"] | out["log"]).items()}
             log |= {f"{turn}/loss": out["loss"], f"{turn}/grad_norm": norm}
             checks += [*(out["terms"][name] for name in sorted(out["terms"])), norm]
@@ -67,6 +68,27 @@ def make_step(
         ), log
 
     return step
+
+
+def gradient_norm(gradients: Any) -> jax.Array:
+    """The Euclidean norm of all numbers of a tree together, float32.
+
+    On CPUs the squares' sums are the diagonal of a small matrix product: a fifth of the time of a
+    sum (jaxlib 0.10.2 under `psrjax._compiler`), which was 7 % of a step of D²G-Net. Elsewhere
+    sums are fast, and the reshaping would gather what is sharded.
+    """
+    if jax.default_backend() != "cpu":
+        return optax.tree.norm(gradients)
+    return jnp.sqrt(sum(map(_sum_of_squares, jax.tree.leaves(gradients))))
+
+
+def _sum_of_squares(x: jax.Array) -> jax.Array:
+    x = x.astype(jnp.float32)
+    if x.size % _COLUMNS:
+        return jnp.square(x).sum()
+    rows = x.reshape(-1, _COLUMNS)
+    over_rows = (((0,), (0,)), ((), ()))
+    return jnp.trace(jax.lax.dot_general(rows, rows, over_rows, precision="highest"))
 
 
 def first_streams(state: TrainState) -> dict[str, jax.Array]:

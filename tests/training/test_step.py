@@ -280,3 +280,16 @@ def test_initial_parameters_do_not_depend_on_the_mesh():
     sharded = jax.jit(make, out_shardings=placed)(3)
     assert_equal(sharded.params, jax.jit(make)(3).params)
     assert isinstance(method, nn.Module)
+
+
+@pytest.mark.parametrize("bad", [None, np.nan, np.inf])
+def test_the_gradient_norm_is_numpys_and_shows_what_is_not_finite(bad):
+    rng = np.random.default_rng(3)
+    tree = {"kernel": rng.normal(size=(3, 3, 40, 24)), "bias": rng.normal(size=7)}
+    tree = jax.tree.map(np.float32, tree)
+    expected = np.sqrt(sum((x.astype(np.float64) ** 2).sum() for x in jax.tree.leaves(tree)))
+    if bad is None:
+        np.testing.assert_allclose(jax.jit(step.gradient_norm)(tree), expected, rtol=1e-6)
+        return
+    tree["kernel"][1, 2, 3, 4] = bad
+    assert not np.isfinite(jax.jit(step.gradient_norm)(tree))
