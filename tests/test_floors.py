@@ -9,6 +9,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [("ops",), ("nn",), ("models", "losses", "metrics", "data"), ("methods",), ("training",)]
 FLOORS += [("cli",)]
 ANYWHERE = {"errors": set(), "files": {"errors"}, "config": {"errors"}}
+ANYWHERE |= {"__init__": {"_compiler"}, "_compiler": set()}
 ANYWHERE["pretrained"] = {"errors", "files", "models"}  # the networks that the weights are of
 HEIGHT = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 FILES = sorted((ROOT / "psrjax").rglob("*.py"))
