@@ -15,8 +15,8 @@ from jaxtyping import Array, Float
 
 _WIDE = 64  # channels on both sides, from which kernel gradients are products
 _NARROW = 32  # outputs, below which they are too
-_FEW = 16  # inputs, below which they are not
-_MANY_TAPS = 5  # in a row of the kernel, from which they are not
+_FEW = 17  # inputs, below which they are not
+_MANY_TAPS = 5  # in a row of the kernel, from which they are not but for wide outputs
 _ODD = 40  # inputs, below which an odd number of them is made even
 
 
@@ -159,13 +159,14 @@ def kernel_gradient(window: Window, x: Array, y: Array) -> Array:
     maps. Where y is larger than x, or has few channels, that runs in a loop 10 to 40 times slower
     than products (7x7, 32 to 3 channels, 128x128: 31 against 2 ms; 4x4, 32 to 64, 33x33: 17 against
     0.5); of other layers it takes up to twice as long (3x3, 32 channels, 128x128, 8 pictures: 36
-    against 20 ms), but of few inputs and many taps half as long.
+    against 20 ms), but of few inputs or many taps half as long.
     """
     inputs, outputs = x.shape[-1], y.shape[-1]
     wide = min(inputs, outputs) >= _WIDE
     if set(window.stride) == {1}:
         grows = any(b > a for a, b in zip(window.inputs, window.outputs, strict=True))
-        if wide or outputs < _NARROW or (inputs >= _FEW and window.kernel[1] < _MANY_TAPS):
+        suits = inputs >= _FEW and (window.kernel[1] < _MANY_TAPS or outputs >= _WIDE)
+        if wide or outputs < _NARROW or suits:
             return _by_rows(window, x, y)
         if grows:
             return _by_taps(window, x, y)
