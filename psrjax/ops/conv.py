@@ -114,7 +114,6 @@ def conv_enlarged(
     Raises:
       UserError: if `impl` is unknown.
     """
-    height, width, outputs = 2 * x.shape[1], 2 * x.shape[2], kernel.shape[-1]
     if not _folds(impl):
         x = jnp.repeat(jnp.repeat(x, 2, 1), 2, 2)
         pads = tuple((taps // 2,) * 2 for taps in kernel.shape[:2])
@@ -131,8 +130,7 @@ def conv_enlarged(
             )
             window = Window(merged.shape[:2], (1, 1), pads, x.shape[1:-1], fold=True)
             quarters.append(_correlate(window, x, merged))
-    y = jnp.stack(quarters, 3).reshape(*x.shape[:3], 2, 2, outputs)
-    return y.swapaxes(2, 3).reshape(x.shape[0], height, width, outputs)
+    return conv_flat.interleaved(quarters, (2, 2))
 
 
 def _merged(kernel: Array, axis: int, phase: int) -> tuple[Array, int]:
@@ -174,7 +172,7 @@ def _correlate(window: Window, x: Array, kernel: Array) -> Array:
         return conv_flat.convolution(window, x, kernel)
     if _few_outputs(window, kernel.shape):
         y = jax.ShapeDtypeStruct((x.shape[0], *window.outputs, kernel.shape[-1]), x.dtype)
-        back, turned = _exchanged(window), _turned(kernel)
+        back, turned = _exchanged(window), conv_flat.turned(kernel)
         return conv_flat.adjoint(lambda y: _folded(back, y, turned, 1), y, x)
     return _folded(window, x, kernel, _frames_at_once(window, kernel.shape[-1]))
 
@@ -188,12 +186,12 @@ def _spread(window: Window, y: Array, kernel: Array) -> Array:
         if window.fold and set(window.stride) != {1}:
             return conv_flat.by_phases(window, y, kernel)
         back = _exchanged(window)
-        if window.fold and set(window.stride) == {1} and min(itertools.chain(*back.padding)) >= 0:
-            return conv_flat.convolution(back, y, _turned(kernel))
+        if window.fold and min(itertools.chain(*back.padding)) >= 0:
+            return conv_flat.convolution(back, y, conv_flat.turned(kernel))
         return conv_flat.adjoint(lambda x: conv_flat.convolution(window, x, kernel), x, y)
     if _few_outputs(window, kernel.shape):
         size = _frames_at_once(_exchanged(window), kernel.shape[-2])
-        return _folded(_exchanged(window), y, _turned(kernel), size)
+        return _folded(_exchanged(window), y, conv_flat.turned(kernel), size)
     size = _frames_at_once(window, kernel.shape[-1])
     return conv_flat.adjoint(lambda x: _folded(window, x, kernel, size), x, y)
 
@@ -206,9 +204,11 @@ def _kernel_gradient(window: Window, x: Array, y: Array) -> Array:
             return conv_flat.kernel_gradient(window, x, y)
         return conv_flat.adjoint(lambda kernel: conv_flat.convolution(window, x, kernel), kernel, y)
     if _few_outputs(window, kernel.shape):
-        turned = jax.eval_shape(_turned, kernel)
+        turned = jax.eval_shape(conv_flat.turned, kernel)
         back = _exchanged(window)
-        return _turned(conv_flat.adjoint(lambda kernel: _folded(back, y, kernel, 1), turned, x))
+        return conv_flat.turned(
+            conv_flat.adjoint(lambda kernel: _folded(back, y, kernel, 1), turned, x)
+        )
     size = _frames_per_gradient(window)
     return conv_flat.adjoint(lambda kernel: _folded(window, x, kernel, size), kernel, y)
 
@@ -246,11 +246,6 @@ def _exchanged(window: Window) -> Window:
     sides = zip(window.kernel, window.padding, strict=True)
     pads = tuple((taps - 1 - low, taps - 1 - high) for taps, (low, high) in sides)
     return window._replace(padding=pads, inputs=window.outputs)
-
-
-def _turned(kernel: Array) -> Array:
-    """The kernel of the convolution from y to x."""
-    return jnp.swapaxes(jnp.flip(kernel, range(kernel.ndim - 2)), -1, -2)
 
 
 # ------------------------------------------------------------------------------- formulations

@@ -74,8 +74,8 @@ def gradient_norm(gradients: Any) -> jax.Array:
     """The Euclidean norm of all numbers of a tree together, float32.
 
     On CPUs the squares' sums are the diagonal of a small matrix product: a fifth of the time of a
-    sum (jaxlib 0.10.2 under `psrjax._compiler`), which was 7 % of a step of D²G-Net. Elsewhere
-    sums are fast, and the reshaping would gather what is sharded.
+    sum (jaxlib 0.10.2 under `psrjax._compiler`: 9.4 M squares 5 instead of 25 ms). Elsewhere sums
+    are fast, and the reshaping would gather what is sharded.
     """
     if jax.default_backend() != "cpu":
         return optax.tree.norm(gradients)
