@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from absl import logging
+from jaxtyping import Float
 from tqdm import tqdm
 
 from psrjax import files
@@ -87,6 +88,8 @@ class World:
       fps: frames per second.
       cameras: filming at once; from -45 to +45 degrees.
       folds: how deep the folds are that poses press into clothes, from 0, for none, to 1.
+      joint_noise: what each joint in a picture is off in each frame, as detectors are: the standard
+        deviation along each axis, as a share of the picture's height; 0: exact.
       streams: what is rendered and stored (of `STREAMS`); "mesh_label" only where it is named.
       seed: of everything.
     """
@@ -101,6 +104,7 @@ class World:
     fps: float = 25.0
     cameras: int = 3
     folds: float = 0.0
+    joint_noise: float = 0.0
     streams: tuple[str, ...] = _PSRNET
     seed: int = 0
 
@@ -144,6 +148,8 @@ def options(settings: Mapping[str, Any]) -> World:
             raise UserError(f"data.world.{name}={getattr(world, name)}: must be at least 1")
     if not 0.0 <= world.folds <= 1.0:
         raise UserError(f"data.world.folds={world.folds}: from 0, for none, to 1")
+    if not 0.0 <= world.joint_noise <= 0.5:
+        raise UserError(f"data.world.joint_noise={world.joint_noise}: from 0, for exact, to 0.5")
     if len(world.size) != 2 or min(world.size) < 16:
         raise UserError(f"data.world.size={world.size}: two sides of at least 16 pixels")
     unknown = [name for name in world.streams if name not in STREAMS]
@@ -253,6 +259,8 @@ def render_clip(world: World, spec: ClipSpec) -> list[ClipView]:
     records = []
     for view, shot in shots.items():
         streams = _streams(world, who, shot, vertices, joints, cameras[view])
+        if "joints" in streams:
+            streams["joints"] = _detected(streams["joints"], world, spec, view)
         streams |= {"background": world_film.plate_colors(plates[view])} | told[view]
         kept = {
             name: streams[name]
@@ -298,6 +306,19 @@ def _streams(
     if wanted & {"flow", "flow_forward", "flow_confidence", "mesh_flow"}:
         streams |= _flows(shot, vertices, model.faces, camera)
     return streams
+
+
+def _detected(
+    joints: Float[np.ndarray, "t 26 3"], world: World, spec: ClipSpec, view: str
+) -> Float[np.ndarray, "t 26 3"]:
+    """Exact joints as a detector gives them: see `World.joint_noise`. What is missing stays so."""
+    key = (world.seed, 7006, spec.seed, int(view.removeprefix("cam")))
+    drawn = np.random.default_rng(key).standard_normal((spec.stop, len(joints[0]), 2))
+    height, width = world.size
+    step = 2.0 * world.joint_noise * np.array([height / width, 1.0])
+    noise = (step * drawn)[spec.stop - len(joints) :]
+    found = joints[..., 2:] > 0
+    return np.concatenate([joints[..., :2] + found * noise, joints[..., 2:]], -1, dtype=np.float32)
 
 
 def _flows(
