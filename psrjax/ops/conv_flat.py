@@ -18,7 +18,8 @@ _WIDE = 64  # channels on both sides, from which kernel gradients are products
 _NARROW = 32  # outputs, below which they are too
 _FEW = 17  # inputs, below which they are not
 _MANY_TAPS = 5  # in a row of the kernel, from which they are not but for wide outputs
-_PIECES = 4  # of the rows of pictures that are put side by side
+_PIECES = 4  # of a row of pictures that are put side by side
+_LEAST = 2**26  # products, below which copying costs what threads gain
 _ODD = 40  # inputs, below which an odd number of them is made even
 
 
@@ -60,25 +61,29 @@ def convolution(window: Window, x: Array, kernel: Array) -> Array:
 def _flat(window: Window, x: Array, kernel: Array) -> Array:
     """A 2-D convolution for CPUs: as a matrix product, or as one that XLA runs in its fast loop.
 
-    Where the kernel is larger than the maps (fewer places than channels), the product reads it
-    once: 3 times faster at 8x8 of 1024 channels, gradients included. A convolution without any
-    padding goes to a library that takes 4 to 9 times as long as the loop for padded ones, at 64
-    channels and more (jaxlib 0.10.2), so it gets a row of zeros whose result is dropped. The loop
-    takes channels two by two, and an odd number of them one by one: with a channel of zeros more,
-    7x7 of 3 channels at 128x128 takes 1.0 instead of 4.6 ms, of 19 at 64x64 1.9 instead of 4.4.
+    Single taps are a product, which all threads share (64 to 64 channels, 16 maps of 64x64: 1.5
+    instead of 3.8 ms). Where the kernel is larger than the maps (fewer places than channels), the
+    product reads it once: 3 times faster at 8x8 of 1024 channels, gradients included. A convolution
+    without any padding goes to a library that takes 4 to 9 times as long as the loop for padded
+    ones, at 64 channels and more (jaxlib 0.10.2), so it gets a row of zeros whose result is
+    dropped. The loop takes channels two by two, and an odd number of them one by one: with a
+    channel of zeros more, 7x7 of 3 channels at 128x128 takes 1.0 instead of 4.6 ms, of 19 at 64x64
+    1.9 instead of 4.4.
     """
+    if max(window.kernel) == 1:
+        return next(_seen_by_taps(window, x)) @ kernel[0, 0]
     if _few_places(window, x):
         seen = jnp.concatenate(list(_seen_by_taps(window, x)), axis=-1)
         y = seen.reshape(-1, kernel[..., 0].size) @ kernel.reshape(-1, kernel.shape[-1])
         return y.reshape(x.shape[0], *window.outputs, kernel.shape[-1])
-    if x.shape[-1] % 2 and x.shape[-1] < _ODD and max(window.kernel) > 1:
+    if x.shape[-1] % 2 and x.shape[-1] < _ODD:
         x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, 1)))
         kernel = jnp.pad(kernel, ((0, 0), (0, 0), (0, 1), (0, 0)))
-    aside = _pictures_aside(window, x, kernel)
-    if aside > 1:
-        return _side_by_side(window, x, kernel, aside)
+    wanted = _pictures_aside(window, x, kernel)
+    if wanted > 1:
+        return _side_by_side(window, x, kernel, wanted)
     rows, columns = window.padding
-    bare = max(window.kernel) > 1 and not any((*rows, *columns))
+    bare = not any((*rows, *columns))
     y = lax.conv_general_dilated(
         x,
         kernel,
@@ -90,17 +95,15 @@ def _flat(window: Window, x: Array, kernel: Array) -> Array:
 
 
 def _pictures_aside(window: Window, x: Array, kernel: Array) -> int:
-    """How many pictures to put side by side so that the rows of y are work for several threads.
+    """How many pictures side by side make the rows of y work for several threads.
 
     The loop goes through the rows one after the other, and threads share a row in pieces of at
     least `_piece` pixels: the rows of most layers of few channels are one piece, and one thread
-    does it all (16 pictures of 128x128, 3x3, 32 channels: 26 ms, and 13 side by side in fours).
+    does it all (16 pictures of 128x128, 3x3, 32 channels: 26 ms, and 13 side by side in eights).
     """
     piece, row = _piece(math.prod(kernel.shape[:-1]), kernel.shape[-1]), window.outputs[1]
-    if row >= 2 * piece or max(window.kernel) == 1:
-        return 1
-    numbers = [n for n in range(1, x.shape[0] + 1) if x.shape[0] % n == 0]
-    return next((n for n in numbers if n * row >= _PIECES * piece), numbers[-1])
+    small = x.shape[0] * math.prod(window.outputs) * kernel.size < _LEAST
+    return 1 if small or row >= 2 * piece else -(-_PIECES * piece // row)
 
 
 def _piece(products: int, outputs: int) -> int:
@@ -117,14 +120,20 @@ def _piece(products: int, outputs: int) -> int:
     return pixels
 
 
-def _side_by_side(window: Window, x: Array, kernel: Array, aside: int) -> Array:
-    """The convolution of pictures that stand side by side, `aside` of them, zeros between."""
+def _side_by_side(window: Window, x: Array, kernel: Array, wanted: int) -> Array:
+    """The convolution of pictures that stand side by side, zeros between, in `wanted` or so.
+
+    Too few pictures are cut into strips: 64x64, 3x3, 64 channels, one picture: 1.5 to 0.9 ms.
+    """
+    outputs, strips = window.outputs, _strips(window, x.shape[0], wanted)
+    if strips > 1:
+        window, x = _cut(window, x, strips)
     (batch, height, width, inputs), (rows, columns) = x.shape, window.padding
+    aside = next((n for n in range(wanted, batch) if batch % n == 0), batch)
     taps, step = window.kernel[1], window.stride[1]
     place = -(-(width + sum(columns)) // step) * step  # of a picture with its padding
     x = x.reshape(batch // aside, aside, height, width, inputs)
-    right = place - width - columns[0]
-    x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (columns[0], right), (0, 0)))
+    x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (columns[0], place - width - columns[0]), (0, 0)))
     x = x.swapaxes(1, 2).reshape(batch // aside, height, aside * place, inputs)
     y = lax.conv_general_dilated(
         x,
@@ -133,9 +142,27 @@ def _side_by_side(window: Window, x: Array, kernel: Array, aside: int) -> Array:
         (rows, (0, max(taps - step, 0))),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
-    high, wide = window.outputs
-    y = y.reshape(batch // aside, high, aside, place // step, -1)[:, :, :, :wide]
-    return y.swapaxes(1, 2).reshape(batch, high, wide, -1)
+    y = y.reshape(batch // aside, window.outputs[0], aside, place // step, -1)
+    return y[:, :, :, : outputs[1]].swapaxes(1, 2).reshape(batch // strips, *outputs, -1)
+
+
+def _strips(window: Window, pictures: int, wanted: int) -> int:
+    """Into how many strips of rows to cut each picture; their common rows are few."""
+    high, common = window.outputs[0], window.kernel[0] - window.stride[0]
+    tall = [n for n in range(1, high + 1) if high % n == 0]
+    tall = [n for n in tall if n == 1 or 4 * common <= high // n * window.stride[0]]
+    return next((n for n in tall if n * pictures >= wanted), tall[-1])
+
+
+def _cut(window: Window, x: Array, strips: int) -> tuple[Window, Array]:
+    """The strips of all pictures as pictures of their own, and the window for them."""
+    (batch, _, *sizes), (rows, columns) = x.shape, window.padding
+    x = jnp.pad(x, ((0, 0), rows, (0, 0), (0, 0)))
+    step = window.outputs[0] // strips * window.stride[0]
+    tall = step - window.stride[0] + window.kernel[0]
+    parts = [lax.slice_in_dim(x, n * step, n * step + tall, axis=1) for n in range(strips)]
+    x = jnp.stack(parts, 1).reshape(batch * strips, tall, *sizes)
+    return window._replace(padding=((0, 0), columns), inputs=(tall, sizes[0])), x
 
 
 def _few_places(window: Window, given: Array) -> bool:

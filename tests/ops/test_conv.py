@@ -10,6 +10,7 @@ import pytest
 from scipy import signal
 
 from psrjax.errors import UserError
+from psrjax.ops import conv_flat
 from psrjax.ops.conv import conv, conv_enlarged, conv_transpose
 
 # (frames, height, width), taps, channels in and out, stride, padding: as in PSR-Net's layers
@@ -39,6 +40,11 @@ CONVOLUTIONS = {
     "flat_grows": ((4, 5), (4, 4), (3, 5), 1, 2),
     "flat_grows_to_many": ((4, 5), (4, 4), (3, 33), 1, 2),
     "flat_wide_strided": ((5, 4), (4, 4), (129, 128), 2, 1),
+    "flat_tall": ((32, 5), (3, 3), (3, 4), 1, 1),
+    "flat_tall_bare": ((18, 5), (3, 3), (3, 4), 1, 0),
+    "flat_tall_strided": ((32, 6), (3, 4), (3, 4), 2, 1),
+    "flat_pointwise": ((4, 3), (1, 1), (3, 5), 1, 0),
+    "flat_pointwise_padded": ((4, 3), (1, 1), (3, 5), 2, 1),
 }
 TRANSPOSED = {
     "up": ((2, 3, 4), (3, 3, 3), (4, 3), 2, 1, 1),
@@ -51,6 +57,24 @@ TRANSPOSED = {
     "flat_one_pixel": ((1, 2), (3, 3), (2, 3), 2, 1, 1),
     "stride_one": ((4, 3, 3), (3, 3, 3), (3, 2), 1, 1, 0),
 }
+
+
+def ways(cases):
+    """Each case in each implementation; what has two dimensions side by side as well, which "fold"
+    leaves to larger pictures."""
+    flat = [case for case in cases if len(cases[case][1]) == 2]
+    found = [(case, impl) for case in cases for impl in ("native", "fold")]
+    return pytest.mark.parametrize(
+        "case, impl", [*found, *((case, "side_by_side") for case in flat)], indirect=["impl"]
+    )
+
+
+@pytest.fixture
+def impl(request, monkeypatch):
+    if request.param == "side_by_side":
+        monkeypatch.setattr(conv_flat, "_LEAST", 0)
+        return "fold"
+    return request.param
 
 
 NUMBERS = {2: ("NHWC", "HWIO", "NHWC"), 3: ("NDHWC", "DHWIO", "NDHWC")}
@@ -98,8 +122,7 @@ def arrays(size, taps, channels, seed=0):
     return jnp.asarray(x, jnp.float32), jnp.asarray(kernel, jnp.float32)
 
 
-@pytest.mark.parametrize("impl", ["native", "fold"])
-@pytest.mark.parametrize("case", CONVOLUTIONS)
+@ways(CONVOLUTIONS)
 def test_conv_equals_scipy(case, impl):
     size, taps, channels, stride, padding = CONVOLUTIONS[case]
     x, kernel = arrays(size, taps, channels)
@@ -109,8 +132,7 @@ def test_conv_equals_scipy(case, impl):
     )
 
 
-@pytest.mark.parametrize("impl", ["native", "fold"])
-@pytest.mark.parametrize("case", TRANSPOSED)
+@ways(TRANSPOSED)
 def test_conv_transpose_equals_stamping(case, impl):
     size, taps, channels, stride, padding, extra = TRANSPOSED[case]
     x, kernel = arrays(size, taps, channels)
@@ -119,7 +141,7 @@ def test_conv_transpose_equals_stamping(case, impl):
     np.testing.assert_allclose(y, naive, atol=2e-5)
 
 
-@pytest.mark.parametrize("impl", ["native", "fold"])
+@pytest.mark.parametrize("impl", ["native", "fold"], indirect=True)
 @pytest.mark.parametrize("taps", [(3, 3), (1, 5), (7, 3)])
 def test_conv_enlarged_equals_scipy_on_the_enlarged_picture(taps, impl):
     x, kernel = arrays((4, 3), taps, (3, 2))
@@ -172,8 +194,7 @@ def assert_same_gradients(ours, truth, x, kernel):
         np.testing.assert_allclose(mine, theirs, atol=1e-11)
 
 
-@pytest.mark.parametrize("impl", ["native", "fold"])
-@pytest.mark.parametrize("case", CONVOLUTIONS)
+@ways(CONVOLUTIONS)
 def test_gradients_equal_autodiff_in_double_precision(case, impl):
     size, taps, channels, stride, padding = CONVOLUTIONS[case]
     with jax.enable_x64(True):
@@ -183,8 +204,7 @@ def test_gradients_equal_autodiff_in_double_precision(case, impl):
         assert_same_gradients(ours, truth, x, kernel)
 
 
-@pytest.mark.parametrize("impl", ["native", "fold"])
-@pytest.mark.parametrize("case", TRANSPOSED)
+@ways(TRANSPOSED)
 def test_transposed_gradients_equal_autodiff_of_the_dilated_form(case, impl):
     size, taps, channels, stride, padding, extra = TRANSPOSED[case]
     sides = zip(taps, each(padding, taps), each(extra, taps), strict=True)
@@ -210,7 +230,7 @@ def test_transposed_gradients_equal_autodiff_of_the_dilated_form(case, impl):
         assert_same_gradients(ours, dilated, x, kernel)
 
 
-@pytest.mark.parametrize("impl", ["native", "fold"])
+@pytest.mark.parametrize("impl", ["native", "fold"], indirect=True)
 def test_gradient_penalties_work(impl):
     """The gradient of a gradient's norm, as WGAN-GP takes it, equals plain autodiff's."""
     x, kernel = arrays((4, 4, 4), (3, 3, 3), (2, 3))
