@@ -40,9 +40,7 @@ CONVOLUTIONS = {
     "flat_grows": ((4, 5), (4, 4), (3, 5), 1, 2),
     "flat_grows_to_many": ((4, 5), (4, 4), (3, 33), 1, 2),
     "flat_wide_strided": ((5, 4), (4, 4), (129, 128), 2, 1),
-    "flat_tall": ((32, 5), (3, 3), (3, 4), 1, 1),
-    "flat_tall_bare": ((18, 5), (3, 3), (3, 4), 1, 0),
-    "flat_tall_strided": ((32, 6), (3, 4), (3, 4), 2, 1),
+    "flat_strided_unevenly": ((8, 6), (3, 4), (3, 4), 2, 1),
     "flat_pointwise": ((4, 3), (1, 1), (3, 5), 1, 0),
     "flat_pointwise_padded": ((4, 3), (1, 1), (3, 5), 2, 1),
 }
