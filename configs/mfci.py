@@ -202,4 +202,9 @@ def get_config(variant: str = "") -> ConfigDict:
             **_steps(100_000, 100_000, 35_000),
         },
     )
-    return apply_words(config, variant, presets=PRESETS, ablations=ABLATIONS)
+    config = apply_words(config, variant, presets=PRESETS, ablations=ABLATIONS)
+    if not (config.method.frame_critic or config.method.ranges):  # nobody is left to train
+        with config.unlocked():
+            joint = config.overrides.joint
+            del joint.optimizer.discriminator, joint.weights.discriminator
+    return config

@@ -11,6 +11,7 @@ from psrjax import config as configs
 from psrjax.data import spec
 from psrjax.errors import UserError
 from psrjax.methods import base, mfci
+from psrjax.training import optimizer
 
 SIZE, B, K, T = 16, 1, 2, 4
 TINY = {"width": 4, "halvings": 2, "blocks": 1, "attention_stride": 2, "critic_width": 2}
@@ -167,6 +168,16 @@ def test_the_rows_of_table_1_are_words(word, fusion, ranges, stages):
     assert len(config.stages) == stages
     assert config.method.fusion == fusion and config.method.ranges == ranges
     assert (config.method.perceptual == "off") == (word == "MSE")
+
+
+@pytest.mark.parametrize("words", ("rb6", "w/o D_I", "w/o D_V", "w/o D_I,w/o D_V"))
+def test_whichever_critics_are_left_out_those_that_train_have_weights_and_an_optimizer(words):
+    config = configs.stage_config(configs.load(f"mfci:tiny,{words}"), "joint")
+    fields = {key: config.method[key] for key in ("frame_critic", "ranges")}
+    turns = mfci.Method(stage="joint", **fields).turns
+    assert ("discriminator" in turns) == (words != "w/o D_I,w/o D_V")
+    optimizer.make_optimizers(config.optimizer, turns)
+    assert set(config.weights) == set(turns)
 
 
 def test_the_papers_weights_are_the_defaults():
