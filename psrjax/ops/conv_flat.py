@@ -51,11 +51,15 @@ def convolution(window: Window, x: Array, kernel: Array) -> Array:
     """x (b *size i) with kernel (*taps i o): of two dimensions and folded as below, else XLA's."""
     if window.fold and len(window.kernel) == 2:
         return _flat(window, x, kernel)
-    spatial = "DHW"[-len(window.kernel) :]
+    return _native(x, kernel, window.stride, window.padding)
+
+
+def _native(
+    x: Array, kernel: Array, stride: tuple[int, ...], padding: tuple[tuple[int, int], ...]
+) -> Array:
+    spatial = "DHW"[-len(stride) :]
     numbers = (f"N{spatial}C", f"{spatial}IO", f"N{spatial}C")
-    return lax.conv_general_dilated(
-        x, kernel, window.stride, window.padding, dimension_numbers=numbers
-    )
+    return lax.conv_general_dilated(x, kernel, stride, padding, dimension_numbers=numbers)
 
 
 def _flat(window: Window, x: Array, kernel: Array) -> Array:
@@ -84,13 +88,7 @@ def _flat(window: Window, x: Array, kernel: Array) -> Array:
         return _side_by_side(window, x, kernel, wanted)
     rows, columns = window.padding
     bare = not any((*rows, *columns))
-    y = lax.conv_general_dilated(
-        x,
-        kernel,
-        window.stride,
-        ((0, 1), columns) if bare else window.padding,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
+    y = _native(x, kernel, window.stride, ((0, 1), columns) if bare else window.padding)
     return y[:, : window.outputs[0]]
 
 
@@ -115,7 +113,7 @@ def _piece(products: int, outputs: int) -> int:
     these) and their sides together times the `products` of each number, of which 1024 count, 65536.
     """
     pixels = 16
-    while pixels < 64 * min(1.0, 64 / outputs) or (
+    while pixels * outputs < 64 * min(outputs, 64) or (
         (pixels + outputs) * min(products, 1024) < 65536 and pixels * outputs < 65536
     ):
         pixels *= 2
@@ -132,13 +130,7 @@ def _side_by_side(window: Window, x: Array, kernel: Array, wanted: int) -> Array
     x = x.reshape(batch // aside, aside, height, width, inputs)
     x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (columns[0], place - width - columns[0]), (0, 0)))
     x = x.swapaxes(1, 2).reshape(batch // aside, height, aside * place, inputs)
-    y = lax.conv_general_dilated(
-        x,
-        kernel,
-        window.stride,
-        (rows, (0, max(taps - step, 0))),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
+    y = _native(x, kernel, window.stride, (rows, (0, max(taps - step, 0))))
     high, wide = window.outputs
     y = y.reshape(batch // aside, high, aside, place // step, -1)[:, :, :, :wide]
     return y.swapaxes(1, 2).reshape(batch, high, wide, -1)
