@@ -202,6 +202,17 @@ def test_the_installed_command_finds_a_working_installation(folder):
     assert "jax " in out and "BROKEN" not in out and "H.264 is written and read" in out
 
 
+@pytest.mark.parametrize("arguments", (("--help",), ("data", "--help")))
+def test_a_reader_that_leaves_ends_the_command_silently(arguments):
+    command = Path(sys.executable).with_name("psrjax")
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([command, *arguments], stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    assert done.returncode == 141
+    assert not done.stderr
+
+
 def test_help_lists_every_command(folder):
     out = succeed(folder, "--help")
     for command in ("demo", "train", "evaluate", "synthesize", "report", "reproduce", "doctor"):

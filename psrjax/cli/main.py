@@ -7,6 +7,7 @@ flags, and `main(arguments)` runs it with what is left on the command line.
 import ast
 import importlib
 import logging as standard_logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,9 +23,19 @@ _USAGE = "usage: psrjax COMMAND [flags]; psrjax COMMAND --help lists a command's
 
 
 def console() -> None:
-    """The program `psrjax`: `main` in a process of its own, with large memory pages."""
+    """The program `psrjax`: `main` in a process of its own, with large memory pages.
+
+    Where the reader of its output leaves, as `head` does, it ends silently with exit code 141.
+    """
     _pages.use()
-    main()
+    try:
+        try:
+            main()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's last flush
+        sys.exit(141)
 
 
 def main() -> None:
