@@ -75,6 +75,9 @@ _METRICS: dict[str, Metric] = {
     ),
     "face_psnr": Metric("image.psnr", needs=("truth", "true_joints"), side=4),
     "e_temp": Metric("temporal.temporal_error", of="clip", needs=("flow",), lower=True, frames=2),
+    "e_temp_gap": Metric(
+        "temporal.temporal_gap", of="clip", needs=("truth", "flow"), lower=True, frames=2
+    ),
     "warping_error": Metric(
         "temporal.warping_error", of="pair", needs=("flow", "flow_forward"), lower=True, frames=2
     ),

@@ -52,6 +52,29 @@ def temporal_squares(video: Videos, flow: Flows, trust: Masks | None = None) -> 
     return (squares if trust is None else squares * trust[:, 1:]).mean((-3, -2, -1))
 
 
+def temporal_gap(
+    video: Videos, truth: Videos, flow: Flows, trust: Masks | None = None
+) -> Float[Array, " b"]:
+    """How far the made video's changes are from the true one's in size, times 100; 0 is best.
+
+    100/(T-1) sum_t |e_t(y) - e_t(x)|, e_t the root of what `temporal_squares` gives for frame t.
+    Beside `temporal_error`, which prefers blur to truth: a true video has an error too (texture
+    that is read between pixels, light), and where a made one's is less it lacks detail. Chu et al.
+    2020 (TecoGAN) compare changes likewise in tLP, which measures them by LPIPS and without motion.
+
+    Args:
+      video: the made frames, y.
+      truth: the true ones, x.
+      flow: as in `temporal_error`.
+      trust: likewise.
+
+    Raises:
+      UserError: for a video of one frame.
+    """
+    made, true = (jnp.sqrt(temporal_squares(each, flow, trust)) for each in (video, truth))
+    return E_TEMP_SCALE * jnp.abs(made - true).mean(-1)
+
+
 def warping_error(video: Videos, flow_forward: Flows, trust: Masks) -> Float[Array, "b s"]:
     """The warping error of Lai et al. 2018 of each pair of frames; less is better.
 

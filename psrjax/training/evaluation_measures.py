@@ -64,6 +64,18 @@ def _temporal_error(made: jax.Array, mask: jax.Array, maps: Mapping) -> jax.Arra
     return temporal.temporal_error(_unit(made)[None], flow, temporal.trust(flow, forward))[0]
 
 
+@jax.jit
+def _gap(made: jax.Array, truth: jax.Array, maps: Mapping) -> jax.Array:
+    flow, forward = (maps[key][None] for key in FLOWS)
+    videos = (_unit(video)[None] for video in (made, truth))
+    return temporal.temporal_gap(*videos, flow, temporal.trust(flow, forward))[0]
+
+
+def _temporal_gap(made: Footage, truth: Footage, mask: np.ndarray, maps: Mapping) -> float:
+    del mask
+    return float(_gap(made.frames, truth.frames, {key: maps[key] for key in FLOWS}))
+
+
 def _warping_error(made: jax.Array, mask: jax.Array, maps: Mapping) -> jax.Array:
     del mask
     flow, forward = (maps[key][None] for key in FLOWS)
@@ -143,6 +155,7 @@ MEASURES = {
     # Joints move with a crop in units of the frames, which are read for their size.
     "face_psnr": Measure(_face_psnr, ("target_joints", "target"), side=4),
     "e_temp": Measure(_of_made(_temporal_error), FLOWS, frames=2),
+    "e_temp_gap": Measure(_temporal_gap, FLOWS, frames=2),
     "warping_error": Measure(_of_made(_warping_error), FLOWS, frames=2),
     "flicker": Measure(_of_made(_flicker), frames=2),
     **_of_network("clip_fid", _clip_fid),

@@ -54,6 +54,31 @@ def test_temporal_error_equals_the_sum_written_out(clips):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+def test_temporal_gap_equals_the_sum_written_out(clips):
+    truth, expected = np.random.default_rng(2).random(clips["video"].shape), []
+    for video, true, flow, trust in zip(clips["video"], truth, clips["flow"], clips["trust"]):
+        total = 0.0
+        for t in range(1, len(video)):
+            changes = (each[t] - warped(each[t - 1], flow[t]) for each in (video, true))
+            made, real = (np.sqrt((trust[t] * change**2).mean()) for change in changes)
+            total += abs(made - real)
+        expected.append(100 * total / (len(video) - 1))
+    found = temporal.temporal_gap(*single([clips["video"], truth, clips["flow"], clips["trust"]]))
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_blur_lowers_the_temporal_error_and_raises_the_gap_and_flicker_raises_both(clips):
+    truth, flow, trust = single(clips.values())
+    noise = np.random.default_rng(3).normal(0, 0.3, truth.shape)
+    faint, flickering = 0.5 * truth + 0.25, truth + jnp.asarray(noise, jnp.float32)
+    own = temporal.temporal_error(truth, flow, trust)
+    assert (temporal.temporal_gap(truth, truth, flow, trust) == 0).all()
+    assert (temporal.temporal_error(faint, flow, trust) < own).all()
+    assert (temporal.temporal_error(flickering, flow, trust) > own).all()
+    for video in (faint, flickering):
+        assert (temporal.temporal_gap(video, truth, flow, trust) > 0.1 * own).all()
+
+
 def test_warping_error_equals_the_sum_written_out(clips):
     expected = np.zeros((2, 2))
     for i, (video, flow, trust) in enumerate(zip(*clips.values())):

@@ -357,7 +357,7 @@ def world():
 
 @pytest.mark.parametrize("windows", ["clips", "central"])
 def test_metrics_of_motion_are_of_whole_clips_or_of_each_window(windows, world):
-    metrics = ("e_temp", "warping_error", "flicker")
+    metrics = ("e_temp", "e_temp_gap", "warping_error", "flicker")
     found = evaluation.evaluate(Same(), {"params": {}}, world, windows=windows, metrics=metrics)
     source = loader.open_split(world.data, "test")
     (clip,) = source.clips
@@ -378,6 +378,8 @@ def test_metrics_of_motion_are_of_whole_clips_or_of_each_window(windows, world):
     (row, *_) = (r for r in found.rows if r["name"] == "second")
     for metric, values in expected.items():
         np.testing.assert_allclose(row["metrics"][metric], np.mean(values), rtol=1e-4)
+    (still, *_) = (r for r in found.rows if r["name"] == "still")
+    assert row["metrics"]["e_temp_gap"] == 0.0 < still["metrics"]["e_temp_gap"]
     assert list(row["metrics"])[:7] == list(evaluation.METRICS)
     assert row["metrics"]["psnr"] == 100.0 and row["about"]["frames_scored"] == 2 * len(frames)
     assert len(score_statistics.frame_rows(found.scored)) == 2 * 2 * len(frames)  # two names
