@@ -59,8 +59,9 @@ def temporal_gap(
 
     100/(T-1) sum_t |e_t(y) - e_t(x)|, e_t the root of what `temporal_squares` gives for frame t.
     Beside `temporal_error`, which prefers blur to truth: a true video has an error too (texture
-    that is read between pixels, light), and where a made one's is less it lacks detail. Chu et al.
-    2020 (TecoGAN) compare changes likewise in tLP, which measures them by LPIPS and without motion.
+    that is read between pixels, light), and where a made one's is less it lacks detail. Sizes only:
+    a faint video that flickers can have the true one's. Chu et al. 2020 (TecoGAN) compare changes
+    likewise in tLP, which measures them by LPIPS and without motion.
 
     Args:
       video: the made frames, y.
