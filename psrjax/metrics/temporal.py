@@ -57,15 +57,15 @@ def temporal_gap(
 ) -> Float[Array, " b"]:
     """How far the made video's changes are from the true one's in size, times 100; 0 is best.
 
-    100/(T-1) sum_t |e_t(y) - e_t(x)|, e_t the root of what `temporal_squares` gives for frame t.
+    100/(T-1) sum_t |e_t(x) - e_t(y)|, e_t the root of what `temporal_squares` gives for frame t.
     Beside `temporal_error`, which prefers blur to truth: a true video has an error too (texture
     that is read between pixels, light), and where a made one's is less it lacks detail. Sizes only:
     a faint video that flickers can have the true one's. Chu et al. 2020 (TecoGAN) compare changes
     likewise in tLP, which measures them by LPIPS and without motion.
 
     Args:
-      video: the made frames, y.
-      truth: the true ones, x.
+      video: the made frames, x.
+      truth: the true ones, y.
       flow: as in `temporal_error`.
       trust: likewise.
 

@@ -52,55 +52,49 @@ def _of_frames(function: Callable) -> Callable:
     return lambda made, truth, mask, maps: compiled(made.frames, truth.frames)
 
 
-def _of_made(function: Callable) -> Callable:
-    """A metric of the made frames, the mask and the maps, compiled."""
+def _of_arrays(function: Callable) -> Callable:
+    """A metric of the made and the true frames, the mask and the maps, compiled."""
     compiled = jax.jit(function)
-    return lambda made, truth, mask, maps: compiled(made.frames, mask, dict(maps))
+    return lambda made, truth, mask, maps: compiled(made.frames, truth.frames, mask, dict(maps))
 
 
-def _temporal_error(made: jax.Array, mask: jax.Array, maps: Mapping) -> jax.Array:
+def _trusted_flow(maps: Mapping) -> tuple[jax.Array, jax.Array]:
+    """(the flow from a frame to the one before it, where it can be trusted), as batches of one."""
+    flow, forward = (maps[key][None] for key in FLOWS)
+    return flow, temporal.trust(flow, forward)
+
+
+def _temporal_error(made: jax.Array, truth: jax.Array, mask: jax.Array, maps: Mapping) -> jax.Array:
+    del truth, mask
+    return temporal.temporal_error(_unit(made)[None], *_trusted_flow(maps))[0]
+
+
+def _temporal_gap(made: jax.Array, truth: jax.Array, mask: jax.Array, maps: Mapping) -> jax.Array:
     del mask
-    flow, forward = (maps[key][None] for key in FLOWS)
-    return temporal.temporal_error(_unit(made)[None], flow, temporal.trust(flow, forward))[0]
-
-
-@jax.jit
-def _gap(made: jax.Array, truth: jax.Array, maps: Mapping) -> jax.Array:
-    flow, forward = (maps[key][None] for key in FLOWS)
     videos = (_unit(video)[None] for video in (made, truth))
-    return temporal.temporal_gap(*videos, flow, temporal.trust(flow, forward))[0]
+    return temporal.temporal_gap(*videos, *_trusted_flow(maps))[0]
 
 
-def _temporal_gap(made: Footage, truth: Footage, mask: np.ndarray, maps: Mapping) -> float:
-    del mask
-    return float(_gap(made.frames, truth.frames, {key: maps[key] for key in FLOWS}))
-
-
-def _warping_error(made: jax.Array, mask: jax.Array, maps: Mapping) -> jax.Array:
-    del mask
+def _warping_error(made: jax.Array, truth: jax.Array, mask: jax.Array, maps: Mapping) -> jax.Array:
+    del truth, mask
     flow, forward = (maps[key][None] for key in FLOWS)
     trusted = temporal.trust(forward, flow, one_sided=True)
     return temporal.warping_error(_unit(made)[None], forward, trusted).mean()
 
 
-def _flicker(made: jax.Array, mask: jax.Array, maps: Mapping) -> jax.Array:
-    del maps
+def _flicker(made: jax.Array, truth: jax.Array, mask: jax.Array, maps: Mapping) -> jax.Array:
+    del truth, maps
     return jnp.nanmean(temporal.flicker(_unit(made)[None], _unit(mask)[None]))
 
 
-@jax.jit
-def _psnr_of_heads(made: jax.Array, truth: jax.Array, joints: jax.Array) -> jax.Array:
+def _face_psnr(made: jax.Array, truth: jax.Array, mask: jax.Array, maps: Mapping) -> jax.Array:
     """PSNR of the head's squares, a quarter as high as the frames; frames without one are out."""
+    del mask
     height, width = made.shape[1:3]
     size = min(height, width) // 4
-    corner, there = face_box.locate(joints, height=height, width=width, size=size)
+    corner, there = face_box.locate(maps["target_joints"], height=height, width=width, size=size)
     squares = (face_box.crop(_unit(video), corner, size=size) for video in (made, truth))
     return jnp.mean(image.psnr(*squares), where=there)
-
-
-def _face_psnr(made: Footage, truth: Footage, mask: np.ndarray, maps: Mapping) -> float:
-    del mask
-    return float(_psnr_of_heads(made.frames, truth.frames, maps["target_joints"]))
 
 
 def _interp_psnr(made: Footage, truth: Footage, mask: np.ndarray, maps: Mapping) -> float:
@@ -153,11 +147,11 @@ MEASURES = {
     "sd_eq": Measure(_of_frames(detail.sd_eq), side=3),
     "interp_psnr[dis]": Measure(_interp_psnr, side=interpolation.SMALLEST, frames=3),
     # Joints move with a crop in units of the frames, which are read for their size.
-    "face_psnr": Measure(_face_psnr, ("target_joints", "target"), side=4),
-    "e_temp": Measure(_of_made(_temporal_error), FLOWS, frames=2),
-    "e_temp_gap": Measure(_temporal_gap, FLOWS, frames=2),
-    "warping_error": Measure(_of_made(_warping_error), FLOWS, frames=2),
-    "flicker": Measure(_of_made(_flicker), frames=2),
+    "face_psnr": Measure(_of_arrays(_face_psnr), ("target_joints", "target"), side=4),
+    "e_temp": Measure(_of_arrays(_temporal_error), FLOWS, frames=2),
+    "e_temp_gap": Measure(_of_arrays(_temporal_gap), FLOWS, frames=2),
+    "warping_error": Measure(_of_arrays(_warping_error), FLOWS, frames=2),
+    "flicker": Measure(_of_arrays(_flicker), frames=2),
     **_of_network("clip_fid", _clip_fid),
     **_of_network("act_l1_logits", _act_l1),
     **{
