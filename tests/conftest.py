@@ -19,10 +19,25 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 from jaxtyping import install_import_hook  # noqa: E402
 
-CHECKED = ("ops", "nn", "models", "losses", "metrics")
-install_import_hook([f"psrjax.{floor}" for floor in CHECKED], "beartype.beartype")
+CHECKED = ("ops", "vision", "nn", "pretrained", "models", "losses", "metrics")
+install_import_hook([f"psrjax.{room}" for room in CHECKED], "beartype.beartype")
 
+import pytest  # noqa: E402
 from absl import flags  # noqa: E402
 
 if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()  # grain's workers and absl's logging read flags
+
+
+pytest_plugins = ["stored_views"]
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    """The module `toy`, with its method and its batches installed for the length of a test."""
+    import toy as toy_module
+
+    toy_module.install(monkeypatch.setattr)
+    monkeypatch.setattr(toy_module, "GREY_STEPS", set())
+    monkeypatch.setattr(toy_module, "BEFORE_BATCH", lambda step: None)
+    return toy_module

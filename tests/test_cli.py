@@ -13,10 +13,11 @@ import pytest
 
 from psrjax import config as config_lib
 from psrjax.data import loader, video
-from psrjax.ops import body
-from psrjax.training import report
+from psrjax.reporting import report
+from psrjax.synthetic import dataset
+from psrjax.vision import body
 
-SERVER = Path(__file__).with_name("cli_server.py")
+SERVER = Path(__file__).parent / "helpers" / "cli_server.py"
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +117,7 @@ def test_synthesize_writes_a_playable_video_and_its_comparison(folder, run):
 def filmed(folder, run):
     """A video with uneven times, the mesh of the person in it, and two cameras."""
     config = config_lib.load("psrnet:tiny")
-    clip = (source := loader.open_split(config.data, "test")).clips[0].name
+    clip = (source := loader.open_split(dataset.located(config.data), "test")).clips[0].name
     views = {view: source.load(clip, view, range(11)) for view in ("cam1", "cam2")}
     times = np.cumsum([0.0] + [0.04, 0.08] * 5)
     frames = views["cam1"].read("frames").repeat(2, 1).repeat(2, 2)  # filmed at twice the size

@@ -3,10 +3,10 @@
 See README.md beside this file.
 """
 
-from psrjax.data import raw_builder
+from psrjax.prepare.datasets import tfds_builder
 
 
-class DanceFashion(raw_builder.RawBuilder):
+class DanceFashion(tfds_builder.RawBuilder):
     """DanceFashion (UBC Fashion): models turning before a white wall, 500 and 100 clips."""
 
     RAW = "dance_fashion"

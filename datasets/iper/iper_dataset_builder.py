@@ -3,10 +3,10 @@
 See README.md beside this file.
 """
 
-from psrjax.data import raw_builder
+from psrjax.prepare.datasets import tfds_builder
 
 
-class Iper(raw_builder.RawBuilder):
+class Iper(tfds_builder.RawBuilder):
     """iPER: people in several clothes who turn about and act, one still camera."""
 
     RAW = "iper"

@@ -3,10 +3,10 @@
 See README.md beside this file.
 """
 
-from psrjax.data import raw_builder
+from psrjax.prepare.datasets import tfds_builder
 
 
-class NtuRgbd(raw_builder.RawBuilder):
+class NtuRgbd(tfds_builder.RawBuilder):
     """NTU RGB+D: actions of one person, filmed by three Kinects at the same time."""
 
     RAW = "ntu_rgbd"

@@ -3,10 +3,10 @@
 See README.md beside this file.
 """
 
-from psrjax.data import raw_builder
+from psrjax.prepare.datasets import tfds_builder
 
 
-class SinglePerson(raw_builder.RawBuilder):
+class SinglePerson(tfds_builder.RawBuilder):
     """One person's long clip, its end held out, and the clips to imitate beside it."""
 
     RAW = "single_person"

@@ -8,11 +8,12 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from psrjax.data import codec, store, synthetic
+from psrjax.data import codec, store
+from psrjax.synthetic import dataset
 
 
 class WorldConfig(tfds.core.BuilderConfig):
-    """One kind of world: `settings` are fields of `psrjax.data.synthetic.World`."""
+    """One kind of world: `settings` are fields of `psrjax.synthetic.dataset.World`."""
 
     def __init__(self, *, settings: dict[str, Any], **arguments: Any):
         super().__init__(**arguments)
@@ -22,7 +23,7 @@ class WorldConfig(tfds.core.BuilderConfig):
 class SyntheticMultiview(tfds.core.GeneratorBasedBuilder):
     """People acting in rooms, filmed by calibrated cameras; rendered, not downloaded."""
 
-    VERSION = tfds.core.Version(f"{synthetic.VERSION}.0.0")
+    VERSION = tfds.core.Version(f"{dataset.VERSION}.0.0")
     BUILDER_CONFIGS = [
         WorldConfig(
             name="multiview",
@@ -32,7 +33,7 @@ class SyntheticMultiview(tfds.core.GeneratorBasedBuilder):
         WorldConfig(
             name="multiview_128",
             description="As multiview, at 128x128, every stream.",
-            settings={"kind": "multiview", "size": (128, 128), "streams": synthetic.STREAMS},
+            settings={"kind": "multiview", "size": (128, 128), "streams": dataset.STREAMS},
         ),
         WorldConfig(
             name="long",
@@ -57,8 +58,8 @@ class SyntheticMultiview(tfds.core.GeneratorBasedBuilder):
             disable_shuffling=True,
         )
 
-    def _world(self) -> synthetic.World:
-        return synthetic.options(self.builder_config.settings)
+    def _world(self) -> dataset.World:
+        return dataset.options(self.builder_config.settings)
 
     def download_and_prepare(self, **arguments: Any) -> None:
         """Renders the world into `data_dir`, with the manifest that psrjax's loader reads.
@@ -67,15 +68,15 @@ class SyntheticMultiview(tfds.core.GeneratorBasedBuilder):
         """
         directory = os.fspath(self.data_dir)
         if not os.path.exists(os.path.join(directory, store.MANIFEST)):
-            synthetic.write_world(self._world(), directory)
+            dataset.write_world(self._world(), directory)
         self.info.read_from_directory(directory)
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-        specs = synthetic.clip_specs(self._world())
+        specs = dataset.clip_specs(self._world())
         return {split: self._generate_examples(tasks) for split, tasks in specs.items()}
 
-    def _generate_examples(self, tasks: list[synthetic.ClipSpec]):
+    def _generate_examples(self, tasks: list[dataset.ClipSpec]):
         for task in tasks:
-            for view in synthetic.render_clip(self._world(), task):
+            for view in dataset.render_clip(self._world(), task):
                 for number, example in codec.encode_examples(view):
                     yield f"{view.clip}/{view.view}/{view.start}/{number}", example

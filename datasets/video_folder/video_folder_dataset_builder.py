@@ -3,10 +3,10 @@
 See README.md beside this file.
 """
 
-from psrjax.data import raw_builder
+from psrjax.prepare.datasets import tfds_builder
 
 
-class VideoFolder(raw_builder.RawBuilder):
+class VideoFolder(tfds_builder.RawBuilder):
     """A folder of videos as clips of ten seconds, split by video, as Dance-500 is."""
 
     RAW = "video_folder"

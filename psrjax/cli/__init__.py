@@ -1,1 +1,1 @@
-"""Floor 5: one file for each psrjax command; flags only, no logic."""
+"""One file for each psrjax command; flags only, no logic."""

@@ -21,9 +21,9 @@ from typing import Any
 from absl import flags
 
 from psrjax import config as config_lib
+from psrjax.benchmarks import stage_benchmark, subject, text_table
 from psrjax.cli import main as cli
 from psrjax.errors import UserError
-from psrjax.training import benchmark, benchmark_table
 
 _DEFAULT, _DEFAULT_SIZE = "psrnet:w/o L_p", (64, 64)
 
@@ -49,7 +49,7 @@ _BATCH = flags.DEFINE_integer("batch", 1, "clips of a step", lower_bound=1)
 _RUNS = flags.DEFINE_integer(
     "runs", 10, "timed runs of synthesis and of the step; 0: data only", lower_bound=0
 )
-_AGAINST = flags.DEFINE_enum("against", "", ["", *benchmark.PEERS], "what to compare with")
+_AGAINST = flags.DEFINE_enum("against", "", ["", *stage_benchmark.PEERS], "what to compare with")
 _PAIRS = flags.DEFINE_integer("pairs", 7, "interleaved pairs against the peer", lower_bound=1)
 _DATA = flags.DEFINE_string(
     "data", "", "also time the loader: a stored data set, world, or a video, which is prepared"
@@ -67,7 +67,7 @@ def main(arguments: list[str]) -> None:
     height, width = _size(config)
     if _BASE.value:
         config_lib.update(config, {"method.width": _BASE.value})
-    options = benchmark.Options(
+    options = subject.Options(
         height=height,
         width=width,
         frames=_FRAMES.value,
@@ -78,8 +78,8 @@ def main(arguments: list[str]) -> None:
         data=_DATA.value,
         joints=_JOINTS.value,
     )
-    result = benchmark.run(config, options)
-    print(benchmark_table.table(result))
+    result = stage_benchmark.run(config, options)
+    print(text_table.table(result))
     if _JSON.value:
         result = {"command": " ".join(["psrjax", "bench", *sys.argv[1:]]), **result}
         path = Path(_JSON.value)

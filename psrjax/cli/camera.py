@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from psrjax.data import recording_camera
 from psrjax.data.source import Source
 from psrjax.errors import UserError
+from psrjax.prepare.multiview import virtual_camera
 
 _DATA = flags.DEFINE_string("data", None, "a stored data set", required=True)
 _SPLIT = flags.DEFINE_string("split", "test", "a split of it")
@@ -26,8 +26,8 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError("--between names two views, as cam01,cam02")
     data = Source(_DATA.value, _SPLIT.value)
     clip = _CLIP.value or data.clips[0].name
-    one, other = (recording_camera.stored_camera(data, clip, view) for view in _BETWEEN.value)
-    focus = recording_camera.stored_joints(data, clip).mean((0, 1))
-    camera = recording_camera.between(one, other, _FRACTION.value, focus)
-    recording_camera.write_camera(_OUTPUT.value, "between", camera)
+    one, other = (virtual_camera.stored_camera(data, clip, view) for view in _BETWEEN.value)
+    focus = virtual_camera.stored_joints(data, clip).mean((0, 1))
+    camera = virtual_camera.between(one, other, _FRACTION.value, focus)
+    virtual_camera.write_camera(_OUTPUT.value, "between", camera)
     print(_OUTPUT.value)

@@ -7,7 +7,7 @@ reads a checkpoint of AliaksandrSiarohin/first-order-model with its YAML config;
     psrjax convert torchvision|fid-inception|i3d|lpips FILE [--to FOLDER]
 
 reads published weights of a frozen network: VGG-19, VGG-16 or AlexNet, the Inception of FID, I3D,
-or the heads of LPIPS; FOLDER is where `psrjax.pretrained` looks last, unless it is given.
+or the heads of LPIPS; FOLDER is where `psrjax.pretrained.registry` looks last, unless it is given.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from absl import flags
 
 from psrjax.errors import UserError
-from psrjax.training import convert_first_order, convert_networks
+from psrjax.importers import first_order_model
+from psrjax.pretrained.registry import convert
 
 _CONFIG = flags.DEFINE_string("config", "", "the checkpoint's YAML config")
 _TO = flags.DEFINE_string("to", "", "the new run's directory, or the folder of weights")
@@ -23,16 +24,16 @@ _TO = flags.DEFINE_string("to", "", "the new run's directory, or the folder of w
 
 def main(arguments: Sequence[str]) -> None:
     """Writes the run or the weights and prints where they are."""
-    kinds = ("first-order-model", *convert_networks.KINDS)
+    kinds = ("first-order-model", *convert.KINDS)
     if len(arguments) != 2 or arguments[0] not in kinds:
         raise UserError(f"write: psrjax convert {'|'.join(kinds)} FILE")
     kind, path = arguments
-    if kind in convert_networks.KINDS:
-        made, digest = convert_networks.convert(kind, path, _TO.value)
+    if kind in convert.KINDS:
+        made, digest = convert.convert(kind, path, _TO.value)
         print(f"{made} sha256 {digest}")
         return
     if not _CONFIG.value:
         raise UserError("--config: give the checkpoint's config, such as vox-256.yaml")
     if not _TO.value:
         raise UserError("--to: give the new run's directory")
-    print(convert_first_order.convert(path, _CONFIG.value, _TO.value))
+    print(first_order_model.convert(path, _CONFIG.value, _TO.value))

@@ -9,7 +9,9 @@ from absl import flags
 import psrjax
 from psrjax import config as config_lib
 from psrjax.cli import main as cli
-from psrjax.training import checkpoint, demo, scores
+from psrjax.evaluation import scores
+from psrjax.reporting import demo
+from psrjax.training import checkpoint
 
 _CONFIG = cli.define_config()
 _WORKDIR = flags.DEFINE_string("workdir", "runs/demo", "the run's directory")

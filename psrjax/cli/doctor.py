@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from psrjax import files
+from psrjax import io
 from psrjax.data import video
-from psrjax.training import machine
+from psrjax.runtime import machine
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -51,7 +51,7 @@ def _video() -> str:
 
 
 def _cache() -> str:
-    return f"{files.cache_folder()} (rendered data; PSRJAX_CACHE names another place)"
+    return f"{io.cache_folder()} (rendered data; PSRJAX_CACHE names another place)"
 
 
 def _disk() -> str:

@@ -5,13 +5,8 @@ from collections.abc import Sequence
 from absl import flags
 
 from psrjax.errors import UserError
-from psrjax.training import (
-    checkpoint,
-    evaluation,
-    evaluation_folders,
-    evaluation_measures,
-    scores,
-)
+from psrjax.evaluation import further_metrics, scores, scoring, video_folders
+from psrjax.training import checkpoint
 
 _WORKDIR = flags.DEFINE_string("workdir", "", "the run's directory")
 _STAGE = flags.DEFINE_string("stage", "", "a stage of the run; by default the last finished one")
@@ -23,7 +18,7 @@ _WINDOWS = flags.DEFINE_enum(
     ["central", "all", "clips"],
     "of each clip and pair of views: the central one, all of them, or all in a row",
 )
-_METRICS = flags.DEFINE_list("metrics", [], f"further ones: {', '.join(evaluation_measures.NAMES)}")
+_METRICS = flags.DEFINE_list("metrics", [], f"further ones: {', '.join(further_metrics.NAMES)}")
 _K = flags.DEFINE_integer(
     "k",
     0,
@@ -46,7 +41,7 @@ def main(arguments: Sequence[str]) -> None:
     if bool(_WORKDIR.value) == bool(_REAL.value) or bool(_REAL.value) != bool(_FAKE.value):
         raise UserError("evaluate: give --workdir RUN, or --real DIR --fake DIR")
     found, title = _videos() if _REAL.value else _run()
-    path = evaluation.write(_OUTPUT.value or _WORKDIR.value or "evaluation", found)
+    path = scoring.write(_OUTPUT.value or _WORKDIR.value or "evaluation", found)
     print(scores.text_table(found.rows))
     for verdict in scores.verdicts(found.rows) if _WORKDIR.value else ():
         print(f"{'yes' if verdict['good'] else 'NO '}  {verdict['text']}")
@@ -55,7 +50,7 @@ def main(arguments: Sequence[str]) -> None:
     print(f"{title}; written to {path}, and beside it as CSV, Markdown and LaTeX")
 
 
-def _run() -> tuple[evaluation.Evaluation, str]:
+def _run() -> tuple[scoring.Evaluation, str]:
     method, variables, config, stage = checkpoint.restore_for_inference(
         _WORKDIR.value, _STAGE.value or None
     )
@@ -63,7 +58,7 @@ def _run() -> tuple[evaluation.Evaluation, str]:
         config.data.path = _DATA.value or config.data.path
         sampling = config.data.sampling
         sampling.k_evaluation = _K.value or sampling.get("k_evaluation", 0)
-    found = evaluation.evaluate(
+    found = scoring.evaluate(
         method,
         variables,
         config,
@@ -76,8 +71,8 @@ def _run() -> tuple[evaluation.Evaluation, str]:
     return found, f"stage {stage}"
 
 
-def _videos() -> tuple[evaluation.Evaluation, str]:
-    found = evaluation_folders.evaluate(
+def _videos() -> tuple[scoring.Evaluation, str]:
+    found = video_folders.evaluate(
         _REAL.value,
         _FAKE.value,
         masks=_MASKS.value,

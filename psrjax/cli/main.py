@@ -15,9 +15,9 @@ from pathlib import Path
 from absl import app, flags, logging
 
 from psrjax import config as config_lib
-from psrjax.cli import _pages
 from psrjax.cli._config import ConfigFlag
 from psrjax.errors import UserError
+from psrjax.runtime import memory_pages
 
 _USAGE = "usage: psrjax COMMAND [flags]; psrjax COMMAND --help lists a command's flags"
 
@@ -27,7 +27,7 @@ def console() -> None:
 
     Where the reader of its output leaves, as `head` does, it ends silently with exit code 141.
     """
-    _pages.use()
+    memory_pages.use()
     try:
         try:
             main()

@@ -25,18 +25,11 @@ from pathlib import Path
 
 from absl import flags
 
-from psrjax.data import (
-    annotations,
-    preparation,
-    preparation_joints,
-    preparation_plan,
-    preparation_report,
-    preparation_set,
-    raw,
-    raw_build,
-    recording,
-)
 from psrjax.errors import UserError
+from psrjax.prepare.common import annotations, joint_files
+from psrjax.prepare.datasets import adapter, build, catalogue
+from psrjax.prepare.monocular import clip_set, pipeline, planning, result_page
+from psrjax.prepare.multiview import recording
 
 _TO = flags.DEFINE_string("to", None, "the folder of the new data set", required=True)
 _SIZE = flags.DEFINE_list("size", ["128"], "height,width of the stored frames; one number: square")
@@ -53,18 +46,18 @@ _HOLDOUT = flags.DEFINE_float(
 _MARGIN = flags.DEFINE_float("margin", 0.08, "what a crop leaves around the person", 0.0, 2.0)
 
 _CROP = flags.DEFINE_enum(
-    "crop", "fixed", [*preparation.CROPS, "squeeze"],
+    "crop", "fixed", [*pipeline.CROPS, "squeeze"],
     "videos: one window for the whole clip, one that follows the person at one scale (then there "
     "is no background), or the whole picture; data sets: also squeeze, all of it in another shape",
 )  # fmt: skip
 _HOLDOUT_BY = flags.DEFINE_enum(
-    "holdout_by", "auto", preparation_plan.BY,
+    "holdout_by", "auto", planning.BY,
     "videos: hold out the end of each in time, or whole videos; auto: time of a single one",
 )  # fmt: skip
 _FPS = flags.DEFINE_float("fps", 0.0, "videos: frames a second to keep; 0: all, at their times", 0)
 _SECONDS = flags.DEFINE_float("seconds", 0.0, "videos: cut into clips of so many; 0: do not cut", 0)
 _ORDER = flags.DEFINE_enum(
-    "joint_order", "auto", ["auto", *preparation_joints.ORDERS],
+    "joint_order", "auto", ["auto", *joint_files.ORDERS],
     "videos: the order of the joints in --joints; auto goes by their number and the bones' lengths",
 )  # fmt: skip
 _JOINTS_SIZE = flags.DEFINE_list(
@@ -96,7 +89,9 @@ _LAG = flags.DEFINE_integer(
     "lag", None, "recordings: frames that the joints run ahead of the videos; measured by default"
 )
 
-_DATASET = flags.DEFINE_enum("dataset", "", ["", *raw.MODULES], "the published data set to read")
+_DATASET = flags.DEFINE_enum(
+    "dataset", "", ["", *catalogue.MODULES], "the published data set to read"
+)
 _SMPL = flags.DEFINE_string("smpl", "", "data sets: an SMPL model file, to use instead of our body")
 _SMPL_PARAMETERS = flags.DEFINE_string(
     "smpl_parameters", "", "data sets: the folder of SMPL parameters, named like the clips"
@@ -139,14 +134,14 @@ def _only(what: str, others: Sequence[flags.FlagHolder]) -> None:
 
 
 def _prepare_videos(arguments: Sequence[str]) -> None:
-    plan = preparation_plan.plan(
+    plan = planning.plan(
         arguments,
         _TO.value,
-        joints=_JOINTS.value or preparation.MEDIAPIPE,
+        joints=_JOINTS.value or pipeline.MEDIAPIPE,
         holdout=_HOLDOUT.value,
         by=_HOLDOUT_BY.value,
     )
-    options = preparation.Options(
+    options = pipeline.Options(
         size=_size(_SIZE),
         crop=_CROP.value,
         margin=_MARGIN.value,
@@ -157,12 +152,12 @@ def _prepare_videos(arguments: Sequence[str]) -> None:
         joints_size=_size(_JOINTS_SIZE) if _JOINTS_SIZE.value else (),
         body=_BODY.value,
     )
-    summary = preparation_set.prepare(plan.clips, _TO.value, options, processes=_PROCESSES.value)
-    page = preparation_report.write(_TO.value)
+    summary = clip_set.prepare(plan.clips, _TO.value, options, processes=_PROCESSES.value)
+    page = result_page.write(_TO.value)
     named = {clip.name for clip in plan.clips}
     for name, report in summary["clips"].items():
         if name in named:
-            print(preparation_report.line(name, report))
+            print(result_page.line(name, report))
     count, new = len(summary["clips"]), summary["new"]
     print(f"{count} clips in {_TO.value}, {new} of them new; look at {page}")
     if summary["failed"]:
@@ -171,7 +166,7 @@ def _prepare_videos(arguments: Sequence[str]) -> None:
 
 
 def _prepare_dataset(source: Path) -> None:
-    options = raw.Options(
+    options = adapter.Options(
         size=_size(_SIZE) if _SIZE.present else (),
         crop=_CROP.value if _CROP.present else "",
         joints=_JOINTS.value,
@@ -183,17 +178,17 @@ def _prepare_dataset(source: Path) -> None:
     )
     name, directory = _DATASET.value, _TO.value
     if _BEAM_RUNNER.value or (source / "dataset_info.json").is_file():
-        from psrjax.data import raw_builder  # TFDS: seconds to import
+        from psrjax.prepare.datasets import tfds_builder  # TFDS: seconds to import
 
         if _BEAM_RUNNER.value:
             given = [f"--{option}" for option in _BEAM_OPTION.value]
-            summary = raw_builder.build_on_beam(
+            summary = tfds_builder.build_on_beam(
                 name, source, directory, options, runner=_BEAM_RUNNER.value, pipeline_options=given
             )
         else:
-            summary = raw_builder.adopt(name, source, directory, options)
+            summary = tfds_builder.adopt(name, source, directory, options)
     else:
-        summary = raw_build.build(name, source, directory, options, processes=_PROCESSES.value)
+        summary = build.build(name, source, directory, options, processes=_PROCESSES.value)
     for note in summary["notes"]:
         print(f"note: {note}")
     print(f"{summary['clips']} clips of {name} in {directory}")

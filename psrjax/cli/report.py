@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from psrjax.errors import UserError
-from psrjax.training import report
+from psrjax.reporting import report
 
 _WORKDIR = flags.DEFINE_string("workdir", "", "a run's directory; others may stand after the flags")
 _OUTPUT = flags.DEFINE_string(

@@ -7,7 +7,7 @@ from pathlib import Path
 from absl import flags
 
 from psrjax.errors import UserError
-from psrjax.training import filled_table, paper_tables, reproduce
+from psrjax.reporting import filled_table, paper_tables, reproduce
 
 _SCALE = flags.DEFINE_string(
     "scale", "tiny", "how large: tiny (minutes a row on two cores), demo, or paper"

@@ -20,16 +20,10 @@ from typing import Any
 from absl import flags
 
 from psrjax.errors import UserError
+from psrjax.inference import driving_poses, footage_reader, novel_view, synthesis, transfer
 from psrjax.methods.base import Method
 from psrjax.ops import pose_normalization
-from psrjax.training import (
-    checkpoint,
-    clips,
-    driving,
-    driving_footage,
-    driving_poses,
-    synthesis,
-)
+from psrjax.training import checkpoint
 
 _RUN = flags.DEFINE_string("run", "", "the run's directory")
 flags.DEFINE_alias("workdir", "run")
@@ -52,7 +46,7 @@ _SOURCE = flags.DEFINE_string("source", "", "transfer: whose looks; by default t
 _DRIVING = flags.DEFINE_string("driving", "", "transfer: whose motion")
 _BACKGROUND = flags.DEFINE_string("background", "", "transfer: what stands behind, as --source")
 _FIT = flags.DEFINE_enum(
-    "fit", "exact", driving_footage.FITS, "transfer: files of another shape are refused, or cut"
+    "fit", "exact", footage_reader.FITS, "transfer: files of another shape are refused, or cut"
 )
 _KEY_FRAMES = flags.DEFINE_string(
     "key_frames", "", "transfer: the source's frames: first, random, even, spread, or 0,40,80"
@@ -95,7 +89,7 @@ def main(arguments: Sequence[str]) -> None:
     with config.unlocked():
         config.data.path = _DATA.value or config.data.path
     if _SOURCE.value or _DRIVING.value:
-        cast = driving.open_cast(
+        cast = transfer.open_cast(
             config,
             source=_SOURCE.value,
             driving=_required(_DRIVING, "--source"),
@@ -103,7 +97,7 @@ def main(arguments: Sequence[str]) -> None:
             fit=_FIT.value,
             reads=driving_poses.reads(method),
         )
-        paths = driving.drive(
+        paths = transfer.drive(
             method,
             variables,
             config,
@@ -119,10 +113,10 @@ def main(arguments: Sequence[str]) -> None:
         print(path)
 
 
-def _options(cast: driving.Cast) -> driving.Options:
+def _options(cast: transfer.Cast) -> transfer.Options:
     frames = _range(_FRAMES.value)
     sounding = bool(cast.driving.audio) and not frames[0]
-    return driving.Options(
+    return transfer.Options(
         key_frames=_KEY_FRAMES.value,
         k=_K.value,
         seed=_SEED.value,
@@ -141,10 +135,10 @@ def _options(cast: driving.Cast) -> driving.Options:
     )
 
 
-def _inputs(method: Method, config: Any) -> clips.Inputs:
+def _inputs(method: Method, config: Any) -> novel_view.Inputs:
     frames = _range(_FRAMES.value)
     if _VIDEO.value:
-        return clips.from_video(
+        return novel_view.from_video(
             method,
             config,
             path=_VIDEO.value,
@@ -156,9 +150,11 @@ def _inputs(method: Method, config: Any) -> clips.Inputs:
     chosen = {"split": _SPLIT.value, "clip": _CLIP.value, "frames": frames}
     if _CAMERA.value:
         view = _SOURCE_VIEW.value
-        return clips.from_camera(method, config, camera=_CAMERA.value, source_view=view, **chosen)
+        return novel_view.from_camera(
+            method, config, camera=_CAMERA.value, source_view=view, **chosen
+        )
     views = (_SOURCE_VIEW.value, _TARGET_VIEW.value)
-    return clips.from_data(method, config, views=views, **chosen)
+    return novel_view.from_data(method, config, views=views, **chosen)
 
 
 def _required(flag: flags.FlagHolder, other: str) -> str:

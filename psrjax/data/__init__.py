@@ -1,1 +1,1 @@
-"""Floor 2: the data contract, the embedded world, readers, stores and the loader."""
+"""The data contract, stored datasets, sampling and the loader."""

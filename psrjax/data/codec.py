@@ -16,7 +16,7 @@ import zstandard
 from jaxtyping import Shaped
 
 from psrjax.errors import UserError
-from psrjax.ops.camera import Camera
+from psrjax.vision.camera import Camera
 
 # Frames of one stored example. A window costs its records whole, all streams of them, so few: 2 are
 # read three times as fast as 8 where source frames lie scattered.

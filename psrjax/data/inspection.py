@@ -12,15 +12,17 @@ import numpy as np
 from jaxtyping import UInt8
 from tqdm import tqdm
 
-from psrjax import files
-from psrjax.data import codec, preparation_preview, sampling, spec, store, video
+from psrjax import io
+from psrjax.data import codec, sampling, spec, store, video
 from psrjax.data.source import Clip, Source
 from psrjax.errors import UserError
 from psrjax.ops import pose
+from psrjax.vision import drawing
 
 RUN = 32  # frames that are read at once
 SAMPLED = 24  # frames of a view from which ranges are told
 SHEET = 8  # frames of a row of the contact sheet
+_LONGEST = 1500  # frames of a preview
 ROWS = 40  # rows of a contact sheet at most
 
 
@@ -228,7 +230,7 @@ def show(directory: str | os.PathLike, to: str | os.PathLike) -> list[Path]:
     pictures = [_row(*row) for row in tqdm(chosen, "contact sheet", unit="view")]
     width = max(picture.shape[1] for picture in pictures)
     padded = [np.pad(p, ((0, 0), (0, width - p.shape[1]), (0, 0))) for p in pictures]
-    with files.replacing(sheet) as temporary:
+    with io.replacing(sheet) as temporary:
         temporary.write_bytes(codec.encode_png(np.concatenate(padded)))
     movie = Path(to) / "preview.mp4"
     _, source, clip, view = rows[0]
@@ -249,7 +251,7 @@ def _row(title: str, source: Source, clip: Clip, view: str) -> UInt8[np.ndarray,
     streams = {stream: loaded.read(stream) for stream in wanted}
     shown = []
     for index in range(len(frames)):
-        picture = preparation_preview.panel(preparation_preview.at(streams, index))
+        picture = drawing.panel(drawing.at(streams, index))
         side = picture.shape[1] // (2 if "mask" in streams else 1)
         shown.append(picture[:, :side])
     row = np.concatenate(shown, 1)
@@ -259,13 +261,13 @@ def _row(title: str, source: Source, clip: Clip, view: str) -> UInt8[np.ndarray,
 
 
 def _panels(source: Source, clip: Clip, view: str) -> Iterator[np.ndarray]:
-    count = min(clip.views[view].frames, preparation_preview.LONGEST)
+    count = min(clip.views[view].frames, _LONGEST)
     fastest = 1.0
     for start in range(0, count, RUN):
         frames = list(range(start, min(start + RUN, count)))
         loaded = source.load(clip.name, view, frames)
         streams: Mapping[str, np.ndarray] = {s: loaded.read(s) for s in _shown(source)}
         if "flow" in streams:
-            fastest = max(fastest, preparation_preview.speed(streams["flow"]))
+            fastest = max(fastest, drawing.speed(streams["flow"]))
         for index in range(len(frames)):
-            yield preparation_preview.panel(preparation_preview.at(streams, index), fastest=fastest)
+            yield drawing.panel(drawing.at(streams, index), fastest=fastest)

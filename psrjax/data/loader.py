@@ -19,19 +19,8 @@ from psrjax.data import sampling, spec, store
 from psrjax.data.source import Source
 from psrjax.errors import UserError
 
-WORLD = "world"  # the value of config.data.path that means the embedded world
-
 _READ_AHEAD = 4  # batches made in advance, at least
 _AT_ONCE = 32  # frames of `Footage`
-
-
-def directory(data_config: Mapping[str, Any]) -> str:
-    """The folder of the data set of `config.data`; the embedded world is rendered on first use."""
-    if data_config["path"] != WORLD:
-        return data_config["path"]
-    from psrjax.data import synthetic  # needs the mesh operations, which stored data does not
-
-    return os.fspath(synthetic.ensure_world(data_config.get("world", {})))
 
 
 def open_split(data_config: Mapping[str, Any], split: str) -> Source:
@@ -40,12 +29,12 @@ def open_split(data_config: Mapping[str, Any], split: str) -> Source:
     Raises:
       UserError: if there is no whole data set, or no such split.
     """
-    return Source(directory(data_config), split)
+    return Source(data_config["path"], split)
 
 
 def splits(data_config: Mapping[str, Any]) -> tuple[str, ...]:
     """The names of the splits of the data set of `config.data`."""
-    return tuple(store.read_manifest(directory(data_config))["splits"])
+    return tuple(store.read_manifest(data_config["path"])["splits"])
 
 
 class Footage:

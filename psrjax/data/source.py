@@ -19,7 +19,7 @@ from jaxtyping import Shaped
 
 from psrjax.data import codec, spec, store
 from psrjax.errors import UserError
-from psrjax.ops.camera import Camera
+from psrjax.vision.camera import Camera
 
 _READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"  # random access reads ahead in vain
 _ANY_MAKER = "make it with `psrjax prepare`, or use the embedded world (--config.data.path=world)"

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from psrjax import files
+from psrjax import io
 from psrjax.data import codec
 from psrjax.errors import UserError
 
@@ -87,7 +87,7 @@ def _write_all(
         "splits": {split: list(writer.views.values()) for split, writer in writers.items()},
         "files": {split: writer.files for split, writer in writers.items()},
     }
-    files.write_json(directory / MANIFEST, manifest)
+    io.write_json(directory / MANIFEST, manifest)
     return manifest
 
 
@@ -228,7 +228,7 @@ def disk_errors(directory: Path) -> Iterator[None]:
     except (OSError, RuntimeError) as error:
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         if full or "No space left" in str(error) or "quota" in str(error):
-            raise files.DiskFullError(
+            raise io.DiskFullError(
                 f"{directory}: the disk is full: make room, or write elsewhere"
             ) from error
         if isinstance(error, PermissionError):
@@ -248,7 +248,7 @@ def read_manifest(directory: str | os.PathLike) -> dict[str, Any]:
             f"{directory}: no data set there (no {MANIFEST}); `psrjax prepare` makes one, and "
             "--config.data.path=world needs none"
         )
-    manifest = files.read_json(path)
+    manifest = io.read_json(path)
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         found = manifest.get("format") if isinstance(manifest, dict) else "none"
         raise UserError(f"{path}: format {found}, this version reads {FORMAT}; prepare it again")

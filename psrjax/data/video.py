@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from psrjax import files
+from psrjax import io
 from psrjax.errors import UserError
 
 _CLOCK = 90_000  # ticks a second of files with uneven times
@@ -139,7 +139,7 @@ def write(
     if lossless and path.suffix.lower() not in _LOSSLESS_SUFFIXES:
         raise UserError(f"{path}: lossless video needs a name that ends in .mkv")
     timing = _Timing.of(path, fps, times)
-    with files.replacing(path) as temporary:
+    with io.replacing(path) as temporary:
         options = {"movflags": "+faststart"} if path.suffix.lower() in (".mp4", ".mov") else {}
         try:
             with av.open(os.fspath(temporary), "w", options=options) as container:

@@ -1,1 +1,1 @@
-"""Floor 2: pure, unweighted loss functions without state."""
+"""Pure, unweighted loss functions without state."""

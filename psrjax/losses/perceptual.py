@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from psrjax.nn import i3d
+from psrjax.pretrained import i3d
 
 
 def temporal_perceptual(

@@ -1,1 +1,1 @@
-"""Floor 3: how each paper trains and runs."""
+"""How each paper trains and synthesizes: one file a paper."""

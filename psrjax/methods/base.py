@@ -49,8 +49,8 @@ class Method(nn.Module):
     def synthesis_reads(self) -> tuple[str, ...]:
         """The keys that `start` and `synthesize` read; by default all of `reads`.
 
-        In transfer to another's motion (`psrjax.training.driving`) the `source…` keys come from one
-        person's footage and the `target…` keys from another's, so a method that makes its frames
+        In motion transfer (`psrjax.inference.transfer`) the `source…` keys come from one person's
+        footage and the `target…` keys from another's, so a method that makes its frames
         from joints alone names no "target" here.
         """
         return self.reads
@@ -62,7 +62,7 @@ class Method(nn.Module):
 
     @property
     def pretrained(self) -> tuple[str, ...]:
-        """Names of weights (see `psrjax.pretrained`) handed to `loss`; never checkpointed."""
+        """Names of weights (see `pretrained.registry`) handed to `loss`; never checkpointed."""
         return ()
 
     def __call__(self, batch: Batch) -> None:
@@ -90,7 +90,7 @@ class Method(nn.Module):
           ({"video": (b t h w 3) in [-1, 1], "mask": (b t h w 1) in [0, 1] where the system makes
           one, "foreground": (b t h w 3), the person alone where it is made apart, "steps": {label:
           video}, "explain": {name: array}}, carry). What "explain" holds is drawn by its shape: see
-          `psrjax.training.driving_pictures`.
+          `psrjax.inference.explanations`.
         """
         raise NotImplementedError
 

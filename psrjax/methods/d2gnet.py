@@ -16,14 +16,15 @@ from absl import logging
 from jaxtyping import Array, Float, UInt8
 from scipy import ndimage
 
-from psrjax.data import recording_plates
 from psrjax.errors import UserError
 from psrjax.losses import adversarial, style, temporal
 from psrjax.methods.base import Batch
 from psrjax.methods.base import Method as Base
 from psrjax.models import dynamic_details, uv_generator
-from psrjax.nn import picture_critics, vgg
+from psrjax.nn.discriminators import multiscale
 from psrjax.ops import flow, limb, pose_label, pose_normalization, texture
+from psrjax.pretrained import vgg
+from psrjax.vision import backgrounds
 
 STAGES = ("uv", "warmup", "joint")
 PERCEPTUALS = ("vgg19", "random", "off")
@@ -132,7 +133,7 @@ class Method(Base):
                 quiet=self.d2g == "residual",
                 **common,
             )
-        self.critic = picture_critics.MultiScaleCritic(
+        self.critic = multiscale.MultiScaleCritic(
             self.critic_scales, self.critic_width, self.critic_layers, **compute
         )
 
@@ -443,8 +444,8 @@ def _plate(samples: Iterable[Mapping[str, np.ndarray]]) -> UInt8[np.ndarray, "h 
         for key in ("target", "target_iuv", "target_mask")
     )
     person = (mask[..., 0] > 32) | (iuv[..., 0] > 0)
-    covered = recording_plates.grow(person, max(1.0, _RIM * frames.shape[1]))
-    plate = recording_plates.clean_plate(frames, covered)["plate"]
+    covered = backgrounds.grow(person, max(1.0, _RIM * frames.shape[1]))
+    plate = backgrounds.clean_plate(frames, covered)["plate"]
     change = np.abs(frames.astype(np.float32) - plate)[~covered].mean()
     if change > _MOVING:
         logging.warning(

@@ -19,9 +19,10 @@ from psrjax.errors import UserError
 from psrjax.losses import adversarial, contextual, style
 from psrjax.methods.base import Batch
 from psrjax.methods.base import Method as Base
-from psrjax.models import correspondence, global_generator, spade_painter
-from psrjax.nn import critics, picture_critics, spectral_critics, vgg
+from psrjax.models import correspondence, global_generator, spade_generator
+from psrjax.nn.discriminators import multiscale, patch, spectral
 from psrjax.ops import face_box, pose_label, pose_normalization
+from psrjax.pretrained import vgg
 
 STAGES = ("transfer", "temporal", "face")
 PERCEPTUALS = ("vgg19", "random", "off")
@@ -134,7 +135,7 @@ class Method(Base):
             warp=self.warp,
             **common,
         )
-        self.paint = spade_painter.SpadePainter(
+        self.paint = spade_generator.SpadePainter(
             self.paint_width, self.levels, self.hidden, self.attend, **common
         )
         if "temporal" in self._done:
@@ -154,15 +155,15 @@ class Method(Base):
     def _build_critic(self, compute: Mapping[str, Any]) -> None:
         """The critic of this stage; those of earlier stages are not needed any more."""
         if self.stage == "transfer":
-            self.critic = spectral_critics.SpectralCritic(
+            self.critic = spectral.SpectralCritic(
                 self.critic_scales, self.critic_width, self.critic_layers, self.attend, **compute
             )
         elif self.stage == "temporal":
-            self.video_critic = picture_critics.MultiScaleCritic(
+            self.video_critic = multiscale.MultiScaleCritic(
                 self.critic_scales, self.critic_width, self.critic_layers - 1, **compute
             )
         else:
-            self.face_critic = critics.PatchCritic(
+            self.face_critic = patch.PatchCritic(
                 self.critic_width, strided=self.critic_layers - 1, **compute
             )
 

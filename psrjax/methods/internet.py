@@ -17,9 +17,10 @@ from psrjax.errors import UserError
 from psrjax.losses import adversarial, landmarks, style, temporal
 from psrjax.methods.base import Batch
 from psrjax.methods.base import Method as Base
-from psrjax.models import motion, motion_painter
-from psrjax.nn import picture_critics, vgg
+from psrjax.models import motion, motion_generator
+from psrjax.nn.discriminators import multiscale
 from psrjax.ops import local_affine, thin_plate
+from psrjax.pretrained import vgg
 
 TEMPORALS = ("none", "a", "b", "c")
 MASK_GRIDS = ("literal", "warped")
@@ -111,7 +112,7 @@ class Method(Base):
     def setup(self):
         """Builds the four nets."""
         for field, choices in (
-            ("generator", motion_painter.GENERATORS),
+            ("generator", motion_generator.GENERATORS),
             ("temporal", TEMPORALS),
             ("mask_grid", MASK_GRIDS),
             ("critic_kind", CRITICS),
@@ -145,7 +146,7 @@ class Method(Base):
             **common,
             name="motion",
         )
-        self.paint = motion_painter.Painter(
+        self.paint = motion_generator.Painter(
             generator=self.generator,
             width=self.width,
             levels=self.levels,
@@ -154,7 +155,7 @@ class Method(Base):
             **common,
         )
         if self.critic_kind == "valid":
-            self.critic = picture_critics.ValidCritic(
+            self.critic = multiscale.ValidCritic(
                 width=self.critic_width,
                 depth=self.critic_layers,
                 widest=self.critic_widest,
@@ -162,7 +163,7 @@ class Method(Base):
                 **compute,
             )
         else:
-            self.critic = picture_critics.MultiScaleCritic(
+            self.critic = multiscale.MultiScaleCritic(
                 scales=self.critic_scales,
                 width=self.critic_width,
                 strided=self.critic_layers,
@@ -219,7 +220,7 @@ class Method(Base):
         field = {name: moved[name] for name in ("deformation", "confidence")}
         picture = painted = self.paint.decode(features, **field, train=train)
         if self.keeps_source:
-            picture = motion_painter.keep_source(painted, source, **field, levels=self.levels)
+            picture = motion_generator.keep_source(painted, source, **field, levels=self.levels)
         return {"picture": picture, "painted": painted}
 
     def loss(self, turn: str, batch: Batch, shared: Batch, pretrained: Batch) -> dict[str, Any]:

@@ -19,8 +19,9 @@ from psrjax.losses import adversarial, style
 from psrjax.methods.base import Batch
 from psrjax.methods.base import Method as Base
 from psrjax.models import integration, posewarp
-from psrjax.nn import range_critics, vgg
+from psrjax.nn.discriminators import frame_ranges
 from psrjax.ops import limb, pose_label, pose_normalization
+from psrjax.pretrained import vgg
 
 STAGES = ("single", "single_gan", "joint")
 PERCEPTUALS = ("vgg19", "random", "off")
@@ -79,7 +80,7 @@ class Method(Base):
         for field, choices in (
             ("stage", STAGES),
             ("fusion", integration.FUSIONS),
-            ("critic_kind", range_critics.KINDS),
+            ("critic_kind", frame_ranges.KINDS),
             ("perceptual", PERCEPTUALS),
             ("beginning", BEGINNINGS),
             ("align", ALIGNMENTS),
@@ -105,11 +106,11 @@ class Method(Base):
         )
         judge = {**common, "strided": self.critic_layers}
         if self.frame_critic:
-            self.image_critic = range_critics.make_critic(
+            self.image_critic = frame_ranges.make_critic(
                 self.critic_kind, self.critic_width, name="image_critic", **judge
             )
         if self.ranges:
-            self.video_critic = range_critics.RangeCritics(
+            self.video_critic = frame_ranges.RangeCritics(
                 self.ranges, self.critic_kind, self.critic_width, **judge
             )
 

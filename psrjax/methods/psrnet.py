@@ -16,7 +16,7 @@ from psrjax.losses import adversarial, perceptual, pixel
 from psrjax.methods.base import Batch
 from psrjax.methods.base import Method as Base
 from psrjax.models import volumetric
-from psrjax.nn import critics, range_critics
+from psrjax.nn.discriminators import frame_ranges, patch
 
 PERCEPTUALS = ("i3d", "random", "off")
 PRIORS = ("texture", "texture_on_mean", "zeros")
@@ -71,10 +71,10 @@ class Critics(nn.Module):
         """
         pairs = jnp.concatenate([source, video], -1)
         common = {"norm": self.norm, "dtype": self.dtype, "impl": self.impl}
-        frame = critics.PatchCritic(self.width, strided=self.strided, name="frame", **common)
+        frame = patch.PatchCritic(self.width, strided=self.strided, name="frame", **common)
         logits = {"frame": frame(pairs.reshape(-1, *pairs.shape[2:]), train)["logits"]}
         if self.video_width:
-            clip = critics.VideoCritic(
+            clip = patch.VideoCritic(
                 self.video_width,
                 depth=self.video_depth,
                 time_padding=self.video_time_padding,
@@ -83,7 +83,7 @@ class Critics(nn.Module):
             )
             logits["video"] = clip(video, train)["logits"]
         if self.ranges:
-            several = range_critics.RangeCritics(
+            several = frame_ranges.RangeCritics(
                 self.ranges, width=self.width, dtype=self.dtype, impl=self.impl, name="ranges"
             )
             logits["ranges"] = several(video, flow, train)
@@ -313,8 +313,7 @@ class Method(Base):
         names = ("frame",) if self._current == 1 else ("frame", "video")
         names += ("ranges",) if self._ranges else ()
         return {
-            f"adversarial_{name}": loss(name) if name in critics else jnp.zeros(())
-            for name in names
+            f"adversarial_{name}": loss(name) if name in patch else jnp.zeros(()) for name in names
         }
 
     def _reconstruction(self, errors: Array, visibility: Array) -> Array:

@@ -1,6 +1,6 @@
 """Features of 8-bit frames and clips by frozen networks: what FID, IS, FVD, VFID and LPIPS compare.
 
-Weights are those of `psrjax.pretrained.load`: "inception", "i3d_whole", "alexnet" with
+Weights are those of `psrjax.pretrained.registry.load`: "inception", "i3d_whole", "alexnet" with
 "lpips_alex", "vgg16" with "lpips_vgg", or one of these with ":random", for a metric named `rand_`.
 """
 
@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
-from psrjax.nn import frozen, i3d, inception, lpips
 from psrjax.ops import geometry
+from psrjax.pretrained import frozen, i3d, inception, lpips
 
 FID_SIZE, FVD_SIZE = 299, 224
 CLIP_FRAMES = 16  # of FVD and Act-Recog-L1

@@ -17,7 +17,7 @@ class Metric:
       needs: what it reads beside the made frames: "truth", "mask", "flow" (`target_flow`),
         "flow_forward", "joints" (detected in made and true frames, pixels), "true_joints"
         (`target_joints`), "training_joints".
-      networks: names in `psrjax.pretrained`.
+      networks: names in `psrjax.pretrained.registry`.
       lower: whether less is better.
       frames: how many consecutive frames a clip must have at least.
       side: how many pixels the shorter side must have at least.

@@ -1,1 +1,1 @@
-"""Floor 2: what the networks are, named by what they do."""
+"""Networks, named by what they do."""

@@ -1,1 +1,1 @@
-"""Floor 1: linen blocks that two or more models use."""
+"""Linen layers and blocks that two or more models use."""

@@ -1,1 +1,1 @@
-"""Floor 0: arrays to arrays. No flax, no parameters; coordinates are always float32."""
+"""Functions from arrays to arrays: no flax, no parameters; coordinates are always float32."""

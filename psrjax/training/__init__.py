@@ -1,1 +1,1 @@
-"""Floor 4: state, step, checkpoints and the loop. Names no method."""
+"""State, step, checkpoints and the loop. Names no method."""

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from psrjax import config as config_lib
-from psrjax import files
+from psrjax import io
 from psrjax.errors import UserError
 from psrjax.methods import base
 from psrjax.methods.base import Method
@@ -254,7 +254,7 @@ def read_run_config(workdir: str | os.PathLike) -> ConfigDict:
     root = absolute(workdir)
     if not (root / CONFIG).exists():
         raise UserError(f"{root}: not the directory of a run (it has no {CONFIG})")
-    return config_lib.from_json(json.dumps(files.read_json(root / CONFIG)))
+    return config_lib.from_json(json.dumps(io.read_json(root / CONFIG)))
 
 
 def restore_for_inference(

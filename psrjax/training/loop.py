@@ -13,9 +13,10 @@ from jax.sharding import Sharding
 from ml_collections import ConfigDict
 
 from psrjax import config as config_lib
-from psrjax import pretrained as pretrained_lib
 from psrjax.data import loader, spec
 from psrjax.methods import base
+from psrjax.pretrained import registry as pretrained_lib
+from psrjax.synthetic import dataset
 from psrjax.training import checkpoint, interrupt, optimizer, sharding, state, step, writer
 
 
@@ -53,7 +54,8 @@ def train_stage(
     pretrained = jax.device_put(pretrained, whole)
 
     options = {"batch": config.batch, "seed": config.seed, "sharding": by_rows}
-    batches = partial(loader.train_batches, config.data, method.reads, **options)
+    data_config = dataset.located(config.data)
+    batches = partial(loader.train_batches, data_config, method.reads, **options)
     with contextlib.closing(batches(start_step=0)) as first:
         example = jax.tree.map(sharding.describe, next(first))
 
@@ -119,7 +121,7 @@ def _begin(
     """The fresh state, warmed up by the method, then with the nets of the run it starts from and
     what the method's new nets inherit from them."""
     if type(method).warm_start is not base.Method.warm_start:
-        clips = loader.Footage(config.data)
+        clips = loader.Footage(dataset.located(config.data))
         fresh = state.with_params(fresh, method.warm_start(jax.device_get(fresh.params), clips))
     if not config.init.path:
         return fresh

@@ -9,7 +9,7 @@ import jax
 from absl import logging
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from psrjax import files
+from psrjax import io
 from psrjax.errors import UserError
 
 AXES = ("data", "fsdp")
@@ -39,7 +39,7 @@ def use_compilation_cache() -> None:
     """Keeps compiled programs in the user's own cache folder, unless JAX was told another place."""
     if jax.config.jax_compilation_cache_dir:
         return
-    folder = files.cache_folder() / "compiled"
+    folder = io.cache_folder() / "compiled"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # who writes here runs code in our name
     jax.config.update("jax_compilation_cache_dir", os.fspath(folder))
 

@@ -1,9 +1,9 @@
 """Trains the stages of a config one after the other, in one run directory."""
 
-import io
 import json
 import os
 from functools import partial
+from io import BytesIO
 
 import jax
 import numpy as np
@@ -13,11 +13,13 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from psrjax import config as config_lib
-from psrjax import files
+from psrjax import io
 from psrjax.errors import UserError
+from psrjax.evaluation import scores, scoring
 from psrjax.methods import base
-from psrjax.training import checkpoint, evaluation, loop, scores
+from psrjax.training import checkpoint, loop
 from psrjax.training.state import TrainState
+from psrjax.vision import drawing
 
 _SAMPLES = 2  # windows in one picture of samples
 
@@ -40,7 +42,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> TrainState | None:
     if (root / checkpoint.CONFIG).exists():
         checkpoint.compare_configs(checkpoint.read_run_config(root), config, root)
     if jax.process_index() == 0:
-        files.write_text(root / checkpoint.CONFIG, config_lib.to_json(config) + "\n")
+        io.write_text(root / checkpoint.CONFIG, config_lib.to_json(config) + "\n")
     state = None
     for place, stage in enumerate(config.stages):
         if config.only and stage not in config.only:
@@ -73,12 +75,12 @@ def write_samples(config: ConfigDict, root: epath.Path, state: TrainState, step:
         )
         return
     method = base.build(**config_lib.method_fields(config))
-    found = evaluation.evaluate(method, state.variables, config, limit=_SAMPLES, samples=_SAMPLES)
-    picture = np.concatenate([evaluation.grid(sample.videos) for sample in found.samples], 0)
-    buffer = io.BytesIO()
+    found = scoring.evaluate(method, state.variables, config, limit=_SAMPLES, samples=_SAMPLES)
+    picture = np.concatenate([drawing.grid(sample.videos) for sample in found.samples], 0)
+    buffer = BytesIO()
     Image.fromarray(picture).save(buffer, "png")
     folder = root / config.method.stage / "samples"
-    with files.replacing(folder / f"{step:07d}.png") as temporary:
+    with io.replacing(folder / f"{step:07d}.png") as temporary:
         temporary.write_bytes(buffer.getvalue())
     measured = {
         f"{metric}/{row['name']}": row["metrics"][metric]
@@ -87,7 +89,7 @@ def write_samples(config: ConfigDict, root: epath.Path, state: TrainState, step:
     }
     lines = folder / "scores.jsonl"
     before = lines.read_text() if lines.exists() else ""
-    files.write_text(lines, before + json.dumps({"step": step, **measured}) + "\n")
+    io.write_text(lines, before + json.dumps({"step": step, **measured}) + "\n")
 
 
 def _from_stage_before(config: ConfigDict, root: epath.Path, before: str) -> ConfigDict:

@@ -16,7 +16,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import RecordWriter
 from tqdm.auto import tqdm
 
-from psrjax import files
+from psrjax import io
 
 _LINE_SECONDS = 15.0  # between two lines of progress where there is no terminal
 
@@ -39,7 +39,7 @@ class Writer:
         if self._path.exists():
             old = self._path.read_text().splitlines()
             self._lines = [line for line in old if _step(line) <= start_step]
-        files.write_text(self._path, "".join(f"{line}\n" for line in self._lines))
+        io.write_text(self._path, "".join(f"{line}\n" for line in self._lines))
         if self._is_local:  # TensorBoard's writer appends, which a bucket cannot
             self._events = _Events(directory, start_step)
 
@@ -53,7 +53,7 @@ class Writer:
                 file.write(line + "\n")
         else:
             self._lines.append(line)
-            files.write_text(self._path, "".join(f"{line}\n" for line in self._lines))
+            io.write_text(self._path, "".join(f"{line}\n" for line in self._lines))
         if self._events:
             self._events.write(step, scalars)
 
@@ -129,7 +129,7 @@ def describe_parameters(directory: epath.Path, params: Mapping[str, Any]) -> Non
     counts = {net: parameter_overview.count_parameters(tree) for net, tree in params.items()}
     logging.info("parameters: %s", ", ".join(f"{net} {n:,}" for net, n in counts.items()))
     table = parameter_overview.get_parameter_overview(params, include_stats=False)
-    files.write_text(directory / "parameters.txt", table + "\n")
+    io.write_text(directory / "parameters.txt", table + "\n")
 
 
 def describe_compilation(label: str, compiled: jax.stages.Compiled, seconds: float) -> None:

@@ -6,17 +6,14 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import cv2
+import filmed
 import numpy as np
 import pytest
 
 from psrjax.data import inspection, store, video
 from psrjax.errors import UserError
-
-sys.path.insert(0, str(Path(__file__).parent))  # for `import filmed`
-import filmed  # noqa: E402
 
 VIEWS = ("cam1", "cam2", "cam3")
 FLOWS = ("flow", "flow_forward", "mesh_flow", "flow_confidence")

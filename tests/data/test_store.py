@@ -9,11 +9,11 @@ import sys
 import numpy as np
 import pytest
 
-from psrjax import files
+from psrjax import io
 from psrjax.data import codec, store
 from psrjax.data.source import Source
 from psrjax.errors import UserError
-from psrjax.ops.camera import Camera
+from psrjax.vision.camera import Camera
 
 
 def test_every_stream_comes_back_exactly(data_set, make_view):
@@ -154,7 +154,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, make_view, mon
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(files, "write_json", full)
+    monkeypatch.setattr(io, "write_json", full)
     with pytest.raises(UserError, match="disk is full"):
         store.write(tmp_path / "set", {"train": [make_view("a", "cam1")]})
     assert list(tmp_path.iterdir()) == []

@@ -6,19 +6,18 @@ import json
 import sys
 from pathlib import Path
 
+import acted
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from psrjax.data import codec, raw, raw_build, raw_builder
+from psrjax.data import codec
 from psrjax.data.source import Source
 from psrjax.errors import UserError
-
-sys.path.insert(0, str(Path(__file__).parent))
-import acted  # noqa: E402
+from psrjax.prepare.datasets import adapter, build, catalogue, tfds_builder
 
 DATASETS = Path(__file__).parents[2] / "datasets"
-SMALL = raw.Options(size=(32, 32))
+SMALL = adapter.Options(size=(32, 32))
 
 
 @functools.cache  # TFDS registers a builder once
@@ -45,13 +44,13 @@ def folder(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize("name", list(raw.MODULES))
+@pytest.mark.parametrize("name", list(catalogue.MODULES))
 def test_every_set_has_a_builder_and_a_page_that_says_the_licence(name):
     of_set = builder_class(name)
     assert of_set.name == name and of_set.RAW == name and of_set.__doc__
     page = (DATASETS / name / "README.md").read_text()
     assert "**Licence" in page and f"psrjax prepare --dataset {name} RAW_DIR --to DIR" in page
-    assert all(stream in page for stream in raw.get(name).streams(raw.get(name).defaults))
+    assert all(stream in page for stream in catalogue.get(name).streams(adapter.get(name).defaults))
     assert not (DATASETS / "__init__.py").exists()
 
 
@@ -74,7 +73,7 @@ def same(one, other):
 
 
 def test_the_builder_writes_what_prepare_writes_and_tfds_reads_it(folder, tmp_path):
-    raw_build.build("dance_fashion", folder, tmp_path / "prepared", SMALL, processes=1)
+    build.build("dance_fashion", folder, tmp_path / "prepared", SMALL, processes=1)
     builder = builder_class("dance_fashion")(data_dir=tmp_path / "tfds", options=SMALL)
     config = tfds.download.DownloadConfig(manual_dir=str(folder))
     builder.download_and_prepare(download_config=config)
@@ -85,25 +84,25 @@ def test_the_builder_writes_what_prepare_writes_and_tfds_reads_it(folder, tmp_pa
 
 def test_beam_gives_the_same_data_set_and_tells_what_it_left_out(folder, tmp_path):
     pytest.importorskip("apache_beam", reason="needs Apache Beam: pip install 'psrjax[beam]'")
-    raw_build.build("dance_fashion", folder, tmp_path / "prepared", SMALL, processes=1)
-    summary = raw_builder.build_on_beam(
+    build.build("dance_fashion", folder, tmp_path / "prepared", SMALL, processes=1)
+    summary = tfds_builder.build_on_beam(
         "dance_fashion", folder, tmp_path / "beam", SMALL, runner="DirectRunner"
     )
     same(tmp_path / "prepared", tmp_path / "beam")
     assert summary["clips"] == 3 and list(summary["failed"]) == ["bad"]
-    assert json.loads((tmp_path / "beam" / raw_build.SUMMARY).read_text()) == summary
+    assert json.loads((tmp_path / "beam" / build.SUMMARY).read_text()) == summary
     assert not (tmp_path / "beam.beam").exists()
 
 
 def test_without_beam_its_flag_says_how_to_get_it(folder, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
     with pytest.raises(UserError, match=r"pip install 'psrjax\[beam\]'"):
-        raw_builder.build_on_beam("dance_fashion", folder, tmp_path / "x", SMALL, runner="X")
+        tfds_builder.build_on_beam("dance_fashion", folder, tmp_path / "x", SMALL, runner="X")
 
 
 def test_a_cut_off_run_goes_on_and_other_options_are_refused(folder, tmp_path, monkeypatch):
     work = []
-    whole = raw_build.store.write
+    whole = build.store.write
 
     def cut_off(directory, *arguments, **options):
         work.append(Path(directory).name)
@@ -111,31 +110,31 @@ def test_a_cut_off_run_goes_on_and_other_options_are_refused(folder, tmp_path, m
             raise KeyboardInterrupt
         return whole(directory, *arguments, **options)
 
-    monkeypatch.setattr(raw_build.store, "write", cut_off)
+    monkeypatch.setattr(build.store, "write", cut_off)
     arguments = ("dance_fashion", folder, tmp_path / "set")
     with pytest.raises(KeyboardInterrupt):
-        raw_build.build(*arguments, SMALL, processes=1)
+        build.build(*arguments, SMALL, processes=1)
     assert not (tmp_path / "set").exists()
-    raw_build.build(*arguments, SMALL, processes=1)
+    build.build(*arguments, SMALL, processes=1)
     assert work.count(work[0]) == 1  # the first clip was not prepared again
     with pytest.raises(UserError, match="another"):
-        raw_build.build(*arguments, raw.Options(size=(16, 16)), processes=1)
+        build.build(*arguments, adapter.Options(size=(16, 16)), processes=1)
 
 
 def test_unknown_sets_crops_and_folders_are_refused(folder, tmp_path):
     with pytest.raises(UserError, match="one of ntu_rgbd, iper"):
-        raw.get("kinetics")
+        catalogue.get("kinetics")
     with pytest.raises(UserError, match="--crop follow: ntu_rgbd knows squeeze, fixed"):
-        raw.complete(raw.get("ntu_rgbd"), raw.Options(crop="follow"))
+        adapter.complete(catalogue.get("ntu_rgbd"), adapter.Options(crop="follow"))
     with pytest.raises(UserError, match="--seconds means nothing to ntu_rgbd"):
-        raw.complete(raw.get("ntu_rgbd"), raw.Options(seconds=10.0))
+        adapter.complete(catalogue.get("ntu_rgbd"), adapter.Options(seconds=10.0))
     for name, options in (
-        ("dance_fashion", raw.Options(joints="mediapipe")),
-        ("video_folder", raw.Options(joints="none")),
+        ("dance_fashion", adapter.Options(joints="mediapipe")),
+        ("video_folder", adapter.Options(joints="none")),
     ):
         with pytest.raises(UserError, match="--crop .* joints"):
-            raw_build.build(name, folder, tmp_path / "set", options)
+            build.build(name, folder, tmp_path / "set", options)
     with pytest.raises(UserError, match="no such folder of iper"):
-        raw_build.build("iper", tmp_path / "none", tmp_path / "set")
+        build.build("iper", tmp_path / "none", tmp_path / "set")
     with pytest.raises(UserError, match="no clip of ntu_rgbd.*datasets/ntu_rgbd/README.md"):
-        raw_build.build("ntu_rgbd", folder, tmp_path / "set")
+        build.build("ntu_rgbd", folder, tmp_path / "set")

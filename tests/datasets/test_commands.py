@@ -6,14 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import acted
+import ntu_fixture
 import numpy as np
 import pytest
 
 from psrjax.data import store
-
-sys.path.insert(0, str(Path(__file__).parent))
-import acted  # noqa: E402
-import ntu_fixture  # noqa: E402
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

@@ -2,33 +2,25 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
+import ntu_fixture
 import numpy as np
 import pytest
 
-from psrjax.data import (
-    raw,
-    raw_build,
-    raw_kinect,
-    raw_lift,
-    raw_ntu,
-    raw_ntu_files,
-    sampling,
-)
-from psrjax.data.recording_plates import overlap
+from psrjax.data import sampling
 from psrjax.data.source import Source
 from psrjax.errors import UserError
 from psrjax.methods.psrnet import Method
-from psrjax.ops import body, pose
-
-sys.path.insert(0, str(Path(__file__).parent))
-import ntu_fixture  # noqa: E402
+from psrjax.ops import pose
+from psrjax.prepare.common import kinect_body, kinect_skeleton, lifting
+from psrjax.prepare.datasets import adapter, build, ntu, ntu_files
+from psrjax.vision import body
+from psrjax.vision.backgrounds import overlap
 
 TRAIN_1, TRAIN_2 = "S001P001R001A001", "S001P001R001A002"
 TEST_1, TEST_2 = "S001P003R001A001", "S001P003R001A002"
-OPTIONS = raw.Options(size=(108, 192))
+OPTIONS = adapter.Options(size=(108, 192))
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +33,10 @@ def folder(tmp_path_factory):
 def clips(folder):
     """{clip: {view: ClipView}} of a plain clip with ghosts, and a mirrored one with depth."""
     root, _ = folder
-    options = raw.complete(raw_ntu.SET, OPTIONS)
-    tasks = {task.name: task for task in raw.tasks(raw_ntu.SET, root, options).tasks}
+    options = adapter.complete(ntu.SET, OPTIONS)
+    tasks = {task.name: task for task in adapter.tasks(ntu.SET, root, options).tasks}
     return {
-        name: {view.view: view for _, view in raw_ntu.views(tasks[name], options)}
+        name: {view.view: view for _, view in ntu.views(tasks[name], options)}
         for name in (TRAIN_1, TEST_2)
     }
 
@@ -56,14 +48,14 @@ def truth_of(folder, clip, what, view):
 
 
 def test_names_say_who_did_what_and_people_make_the_splits(folder):
-    sample = raw_ntu_files.sample("S013C002P037R001A049_rgb.avi")
+    sample = ntu_files.sample("S013C002P037R001A049_rgb.avi")
     assert (sample.setup, sample.camera, sample.person, sample.action) == (13, 2, 37, 49)
     assert sample.clip == "S013P037R001A049" and sample.stem == "S013C002P037R001A049"
-    assert raw_ntu_files.sample("IMG_001.avi") is None
-    found = raw_ntu.find(folder[0], OPTIONS)
+    assert ntu_files.sample("IMG_001.avi") is None
+    found = ntu.find(folder[0], OPTIONS)
     splits = {task.name: task.split for task in found.tasks}
     assert splits == {TRAIN_1: "train", TRAIN_2: "train", TEST_1: "test", TEST_2: "test"}
-    assert len(raw_ntu_files.TRAIN_PEOPLE) == 20
+    assert len(ntu_files.TRAIN_PEOPLE) == 20
     assert "1 videos in the list of missing skeletons" in found.notes
     assert "1 videos of two people (A050 and above)" in found.notes
 
@@ -75,11 +67,11 @@ def test_gtnets_list_decides_where_it_is_there(folder, tmp_path):
         (tmp_path / f"{stem}.skeleton").write_bytes(b"x")
     cameras = {f"cam{c}": {f"/data/{stem}_rgb.avi": 90} for c, stem in enumerate(stems, 1)}
     (tmp_path / "ntu_nvs.json").write_text(json.dumps({"train": cameras, "test": {}}))
-    (task,) = raw_ntu.find(tmp_path, OPTIONS).tasks
+    (task,) = ntu.find(tmp_path, OPTIONS).tasks
     assert (task.name, task.split) == (TEST_1, "train")
     (tmp_path / "ntu_nvs.json").write_text("{")
     with pytest.raises(UserError, match="ntu_nvs.json: not GTNet's list"):
-        raw_ntu.find(tmp_path, OPTIONS)
+        ntu.find(tmp_path, OPTIONS)
 
 
 def test_a_clip_without_its_third_camera_is_left_out_and_counted(tmp_path):
@@ -87,12 +79,12 @@ def test_a_clip_without_its_third_camera_is_left_out_and_counted(tmp_path):
         (tmp_path / f"{stem}_rgb.avi").write_bytes(b"x")
         (tmp_path / f"{stem}.skeleton").write_bytes(b"x")
     with pytest.raises(UserError, match="no clip of ntu_rgbd.*1 clips lack one of the three"):
-        raw.tasks(raw_ntu.SET, tmp_path, OPTIONS)
+        adapter.tasks(ntu.SET, tmp_path, OPTIONS)
 
 
 def test_the_skeleton_is_the_persons_and_not_the_chairs(folder):
     path = folder[0] / "nturgb+d_skeletons" / "S001C001P001R001A001.skeleton"
-    skeleton = raw_ntu_files.read_skeleton(path)
+    skeleton = kinect_skeleton.read_skeleton(path)
     assert skeleton.points.shape == (ntu_fixture.FRAMES, 25, 3)
     assert (skeleton.state[3] == 0).all() and (skeleton.state[[0, 1, 2, 4]] == 2).all()
     truth = folder[1][TRAIN_1]
@@ -107,10 +99,10 @@ def test_the_skeleton_is_the_persons_and_not_the_chairs(folder):
 def test_a_skeleton_that_is_cut_off_is_refused_by_name(tmp_path, cut):
     (tmp_path / "S001C001P001R001A001.skeleton").write_text(cut)
     with pytest.raises(UserError, match="S001C001P001R001A001.skeleton: not a whole"):
-        raw_ntu_files.read_skeleton(tmp_path / "S001C001P001R001A001.skeleton")
+        kinect_skeleton.read_skeleton(tmp_path / "S001C001P001R001A001.skeleton")
     (tmp_path / "empty.skeleton").write_text("2\n0\n0\n")
     with pytest.raises(UserError, match="empty.skeleton: nobody in any frame"):
-        raw_ntu_files.read_skeleton(tmp_path / "empty.skeleton")
+        kinect_skeleton.read_skeleton(tmp_path / "empty.skeleton")
 
 
 @pytest.mark.parametrize("clip", [TRAIN_1, TEST_2])
@@ -124,7 +116,7 @@ def test_the_body_lies_where_the_pictures_show_the_person(folder, clips, clip):
         masks = view.streams["mask"] > 127
         assert np.mean([overlap(m, p) for m, p in zip(masks, person)]) > 0.75, name
         both = person & (view.streams["face"] >= 0)
-        found = raw_ntu.FAR - (raw_ntu.FAR - raw_ntu.NEAR) * view.streams["depth"].astype(float)
+        found = ntu.FAR - (ntu.FAR - ntu.NEAR) * view.streams["depth"].astype(float)
         assert np.median(np.abs(found - metres)[both]) < 0.05, name
 
 
@@ -175,17 +167,17 @@ def test_gaps_are_closed_by_motion_and_inferred_joints_count_less():
     noisy = way.copy()
     noisy[8:11] = np.nan
     noisy[15] += 0.3
-    found = raw_kinect.smooth(noisy, state, rate=30.0)
+    found = kinect_body.smooth(noisy, state, rate=30.0)
     np.testing.assert_allclose(found[8:11], way[8:11], atol=0.01)
     assert np.abs(found[15] - way[15]).max() < 0.1
     with pytest.raises(UserError, match="joint 1 of the skeleton is there in no frame"):
-        raw_kinect.smooth(noisy, np.zeros((20, 1), int), rate=30.0)
+        kinect_body.smooth(noisy, np.zeros((20, 1), int), rate=30.0)
 
 
 def test_the_26_joints_of_the_25_are_those_they_came_from():
     rest = body.template().joints
     points = pose.convert_points(rest[None], "ntu25")
-    found = raw_kinect.body_joints(points)[0]
+    found = kinect_body.body_joints(points)[0]
     limbs = list(range(1, 15))
     np.testing.assert_allclose(found[limbs], rest[limbs], atol=1e-9)
     head = [0, 15, 16, 17, 18, 25]
@@ -195,8 +187,8 @@ def test_the_26_joints_of_the_25_are_those_they_came_from():
 
 def test_everything_that_psrnet_reads_is_there(folder, tmp_path):
     root, _ = folder
-    small = raw.Options(size=(36, 64))
-    summary = raw_build.build("ntu_rgbd", root, tmp_path / "set", small, processes=1)
+    small = adapter.Options(size=(36, 64))
+    summary = build.build("ntu_rgbd", root, tmp_path / "set", small, processes=1)
     assert summary["clips"] == 4 and not summary["failed"]
     source = Source(tmp_path / "set", "train")
     method = Method()
@@ -207,7 +199,7 @@ def test_everything_that_psrnet_reads_is_there(folder, tmp_path):
     assert set(np.unique(sample["target_visibility"])) == {0, 1, 2}
     assert sample["target_prior"][sample["target_visibility"][..., 0] == 1].any()
     assert Source(tmp_path / "set", "test").clips[0].name == TEST_1
-    assert raw_build.build("ntu_rgbd", root, tmp_path / "set", small, processes=1) == summary
+    assert build.build("ntu_rgbd", root, tmp_path / "set", small, processes=1) == summary
 
 
 def test_a_damaged_clip_is_told_and_the_others_are_prepared(folder, tmp_path):
@@ -217,8 +209,8 @@ def test_a_damaged_clip_is_told_and_the_others_are_prepared(folder, tmp_path):
     broken.write_bytes(broken.read_bytes()[:4000])
     for name in ("S001C001P003R001A001_rgb.avi", "S001C001P003R001A002_rgb.avi"):
         (root / "nturgb+d_rgb" / name).unlink()
-    options = raw.Options(size=(24, 32))
-    summary = raw_build.build("ntu_rgbd", root, tmp_path / "set", options, processes=1)
+    options = adapter.Options(size=(24, 32))
+    summary = build.build("ntu_rgbd", root, tmp_path / "set", options, processes=1)
     assert summary["clips"] == 1
     assert broken.name in summary["failed"][TRAIN_2]
     assert not Path(f"{tmp_path / 'set'}.work").exists()
@@ -228,12 +220,12 @@ def test_a_damaged_clip_is_told_and_the_others_are_prepared(folder, tmp_path):
 def smpl_file(tmp_path_factory):
     """A model of SMPL's format and joints with the built-in body's surface: no SMPL is needed."""
     template = body.template()
-    rest = raw_lift.smpl_joints(np.zeros((1, 72)))
+    rest = lifting.smpl_joints(np.zeros((1, 72)))
     vertices = body.pose(template, rest)[0]
-    places = raw_lift.stretched()
+    places = lifting.stretched()
     nearest = np.linalg.norm(vertices[:, None] - places, axis=-1).argmin(1)
     around = np.pad(vertices, ((0, 0), (0, 1)), constant_values=1.0)
-    parents = np.array(raw_lift.PARENTS)
+    parents = np.array(lifting.PARENTS)
     path = tmp_path_factory.mktemp("smpl") / "SMPL_NEUTRAL.npz"
     np.savez(
         path,
@@ -261,16 +253,14 @@ def test_given_smpls_mesh_stands_where_it_says_or_on_the_skeleton(
         if translated:
             content["trans"] = middle + (0.4, 0, 0)
         np.savez(tmp_path / f"S001C{number:03d}P001R001A002.npz", **content)
-    chosen = raw.Options(
+    chosen = adapter.Options(
         size=(54, 96), smpl=str(smpl_file), smpl_parameters=str(tmp_path)
     )  # fmt: skip
-    options = raw.complete(raw_ntu.SET, chosen)
-    task = next(t for t in raw_ntu.find(folder[0], options).tasks if t.name == TRAIN_2)
-    views = [view for _, view in raw_ntu.views(task, options)]
-    assert {tuple(sorted(view.streams)) for view in views} == {
-        tuple(sorted(raw_ntu.streams(options)))
-    }
-    assert "iuv" not in views[0].streams and raw_ntu.meta(options)["faces"] == 7652
+    options = adapter.complete(ntu.SET, chosen)
+    task = next(t for t in ntu.find(folder[0], options).tasks if t.name == TRAIN_2)
+    views = [view for _, view in ntu.views(task, options)]
+    assert {tuple(sorted(view.streams)) for view in views} == {tuple(sorted(ntu.streams(options)))}
+    assert "iuv" not in views[0].streams and ntu.meta(options)["faces"] == 7652
     for view in views:
         hips = view.streams["joints"][:, 8, 0]  # in [-1, 1]
         columns = np.stack([(f >= 0).nonzero()[1].mean() for f in view.streams["face"]])
@@ -280,8 +270,8 @@ def test_given_smpls_mesh_stands_where_it_says_or_on_the_skeleton(
 
 
 def test_smpl_without_its_parameters_is_told(folder, smpl_file, tmp_path):
-    chosen = raw.Options(size=(54, 96), smpl=str(smpl_file), smpl_parameters=str(tmp_path))
-    options = raw.complete(raw_ntu.SET, chosen)
-    task = raw_ntu.find(folder[0], options).tasks[0]
+    chosen = adapter.Options(size=(54, 96), smpl=str(smpl_file), smpl_parameters=str(tmp_path))
+    options = adapter.complete(ntu.SET, chosen)
+    task = ntu.find(folder[0], options).tasks[0]
     with pytest.raises(UserError, match="no SMPL parameters of S001C001P001R001A001"):
-        list(raw_ntu.views(task, options))
+        list(ntu.views(task, options))

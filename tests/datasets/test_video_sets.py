@@ -1,21 +1,20 @@
 """Data sets of videos: read in their true layouts, split as they say, with what methods read."""
 
 import shutil
-import sys
 from pathlib import Path
 
+import acted
 import numpy as np
 import pytest
 from PIL import Image
 
-from psrjax.data import raw, raw_build, raw_fashion, raw_folder, raw_lift, sampling
-from psrjax.data.recording_plates import overlap
+from psrjax.data import sampling
 from psrjax.data.source import Source
 from psrjax.errors import UserError
 from psrjax.methods import internet
-
-sys.path.insert(0, str(Path(__file__).parent))
-import acted  # noqa: E402
+from psrjax.prepare.common import lifting
+from psrjax.prepare.datasets import adapter, build, dance_fashion, video_folder
+from psrjax.vision.backgrounds import overlap
 
 
 def squares(count, size=32, seed=0):
@@ -26,8 +25,8 @@ def squares(count, size=32, seed=0):
     return frames
 
 
-def build(name, root, directory, **options):
-    return raw_build.build(name, root, directory, raw.Options(**options), processes=1)
+def build_set(name, root, directory, **options):
+    return build.build(name, root, directory, adapter.Options(**options), processes=1)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +46,7 @@ def fashion(tmp_path_factory):
 
 
 def test_fashion_in_all_its_forms_gives_what_internet_reads(fashion, tmp_path):
-    summary = build("dance_fashion", fashion, tmp_path / "set", size=(32, 32))
+    summary = build_set("dance_fashion", fashion, tmp_path / "set", size=(32, 32))
     assert summary["clips"] == 7 and not summary["failed"]
     assert (
         "fashion256.csv: a list of pairs to animate, not part of the data set" in summary["notes"]
@@ -64,7 +63,7 @@ def test_fashion_in_all_its_forms_gives_what_internet_reads(fashion, tmp_path):
 
 
 def test_frames_are_sorted_as_people_count_and_squeezed_to_the_size(fashion, tmp_path):
-    build("dance_fashion", fashion, tmp_path / "set", size=(16, 32))
+    build_set("dance_fashion", fashion, tmp_path / "set", size=(16, 32))
     frames = Source(tmp_path / "set", "train").read("a", "cam1", "frames")
     left = [np.flatnonzero(frame[6, :, 0] > 200)[0] for frame in frames]
     assert left == list(range(12)) and frames.shape[1:3] == (16, 32)
@@ -73,7 +72,7 @@ def test_frames_are_sorted_as_people_count_and_squeezed_to_the_size(fashion, tmp
 def test_without_splits_the_fifth_is_drawn_as_first_order_motion_draws_it(tmp_path):
     for number in range(10):
         acted.write_pictures(tmp_path / f"v{number}", squares(2))
-    found = raw_fashion.find(tmp_path, raw.Options())
+    found = dance_fashion.find(tmp_path, adapter.Options())
     # sklearn.model_selection.train_test_split(range(10), random_state=0, test_size=0.2)[1]
     assert [task.name for task in found.tasks if task.split == "test"] == ["v2", "v8"]
 
@@ -85,7 +84,7 @@ def test_lists_of_addresses_split_a_folder(tmp_path):
         "https://x.org/i/A1%2Bx.mp4\nhttps://x.org/B2.mp4\n"
     )
     (tmp_path / "fashion_test.txt").write_text("https://x.org/C3.mp4\nhttps://x.org/gone.mp4\n")
-    found = raw_fashion.find(tmp_path, raw.Options())
+    found = dance_fashion.find(tmp_path, adapter.Options())
     splits = {task.name: task.split for task in found.tasks}
     assert splits == {"A1+x": "train", "B2": "train", "C3": "test"}
     assert found.notes == ("1 videos of the lists are not there",)
@@ -98,7 +97,7 @@ def test_a_strip_of_no_squares_a_single_frame_and_a_cut_video_are_told(fashion, 
     acted.write_pictures(root / "test" / "other", squares(5))
     Image.fromarray(np.zeros((32, 70, 3), np.uint8)).save(root / "train" / "strip.png")
     (root / "train" / "cut.mp4").write_bytes(b"\0" * 100)
-    summary = build("dance_fashion", root, tmp_path / "set", size=(32, 32))
+    summary = build_set("dance_fashion", root, tmp_path / "set", size=(32, 32))
     assert summary["clips"] == 2 and set(summary["failed"]) == {"single", "strip", "cut"}
     assert "no row of square frames" in summary["failed"]["strip"]
     assert "one frame is no video" in summary["failed"]["single"]
@@ -118,7 +117,7 @@ def folder(tmp_path_factory):
 
 
 def test_a_folder_of_videos_is_cut_and_no_video_is_on_two_sides(folder, tmp_path):
-    summary = build("video_folder", folder, tmp_path / "set", size=(48, 48), seconds=0.3)
+    summary = build_set("video_folder", folder, tmp_path / "set", size=(48, 48), seconds=0.3)
     assert summary["clips"] == 3 and not summary["failed"], summary
     splits = {s: Source(tmp_path / "set", s) for s in ("train", "test")}
     origins = {
@@ -137,15 +136,15 @@ def test_a_folder_of_videos_is_cut_and_no_video_is_on_two_sides(folder, tmp_path
 def test_splits_hold_a_tenth_each_whatever_the_order():
     videos = {Path(f"v{number}.mp4"): 3.0 + number % 2 for number in range(163)}
     origins = {video: video.stem for video in videos}
-    splits = raw_folder.by_hash(videos, origins)
-    turned = raw_folder.by_hash(dict(reversed(videos.items())), dict(reversed(origins.items())))
+    splits = video_folder.by_hash(videos, origins)
+    turned = video_folder.by_hash(dict(reversed(videos.items())), dict(reversed(origins.items())))
     assert splits == turned
     total = sum(videos.values())
     for split, share in (("train", 0.8), ("validation", 0.1), ("test", 0.1)):
         held = sum(count for video, count in videos.items() if splits[video] == split)
         assert abs(held / total - share) < 0.02
     three = {Path(f"{name}.mp4"): 1.0 for name in "abc"}
-    assert set(raw_folder.by_hash(three, {v: v.stem for v in three}).values()) == {
+    assert set(video_folder.by_hash(three, {v: v.stem for v in three}).values()) == {
         "train", "validation", "test",
     }  # fmt: skip
 
@@ -155,12 +154,12 @@ def test_lists_decide_and_one_video_in_two_is_refused(tmp_path):
         acted.write_pictures(tmp_path / name, squares(2))
     (tmp_path / "train.txt").write_text("a\n")
     (tmp_path / "val.txt").write_text("b.mp4\n")
-    found = raw_folder.find(tmp_path, raw.Options())
+    found = video_folder.find(tmp_path, adapter.Options())
     assert {t.name: t.split for t in found.tasks} == {"a": "train", "b": "validation"}
     assert found.notes == ("c is in no list",)
     (tmp_path / "test.txt").write_text("a\n")
     with pytest.raises(UserError, match="test.txt: 'a' is also in the list of 'train'"):
-        raw_folder.find(tmp_path, raw.Options())
+        video_folder.find(tmp_path, adapter.Options())
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +172,7 @@ def person(tmp_path_factory):
 
 def test_one_person_is_split_in_time_with_the_source_clips_beside(person, tmp_path):
     root, made, other = person
-    summary = build("single_person", root, tmp_path / "set", size=(64, 64))
+    summary = build_set("single_person", root, tmp_path / "set", size=(64, 64))
     assert not summary["failed"], summary
     splits = {s: Source(tmp_path / "set", s) for s in ("train", "test", "source")}
     frames = {s: source.clips[0].frames for s, source in splits.items()}
@@ -191,7 +190,7 @@ def test_one_person_is_split_in_time_with_the_source_clips_beside(person, tmp_pa
 
 def test_where_there_is_no_densepose_the_bodys_own_is_rendered(person, tmp_path):
     root, _, other = person
-    build("single_person", root, tmp_path / "set", size=(64, 64))
+    build_set("single_person", root, tmp_path / "set", size=(64, 64))
     source = Source(tmp_path / "set", "source")
     found = source.read(source.clips[0].name, "cam1", "iuv")
     true = other["iuv"]
@@ -204,7 +203,7 @@ def test_too_few_pictures_of_iuv_are_told(person, tmp_path):
     root = tmp_path / "raw"
     shutil.copytree(person[0], root)
     (root / "anna" / "densepose" / "frame00003_IUV.png").unlink()
-    summary = build("single_person", root, tmp_path / "set", size=(64, 64))
+    summary = build_set("single_person", root, tmp_path / "set", size=(64, 64))
     assert "densepose: 19 pictures" in summary["failed"]["anna"] and summary["clips"] == 1
 
 
@@ -218,7 +217,7 @@ def iper(tmp_path_factory):
 
 def test_iper_gives_joints_and_charts_by_smpls_angles(iper, tmp_path):
     root, made = iper
-    summary = build("iper", root, tmp_path / "set", size=(64, 64))
+    summary = build_set("iper", root, tmp_path / "set", size=(64, 64))
     assert summary["clips"] == 2 and not summary["failed"], summary
     for split, name in (("train", "001/9/1"), ("test", "002/1/2")):
         source = Source(tmp_path / "set", split)
@@ -233,7 +232,7 @@ def test_iper_gives_joints_and_charts_by_smpls_angles(iper, tmp_path):
 
 
 def test_smpl_at_rest_stretches_its_arms_and_bends_as_told():
-    rest = raw_lift.smpl_joints(np.zeros((1, 72)))[0]
+    rest = lifting.smpl_joints(np.zeros((1, 72)))[0]
     left, right = rest[[5, 6, 7]], rest[[2, 3, 4]]
     assert (np.diff(left[:, 0]) > 0.2).all() and (np.diff(right[:, 0]) < -0.2).all()
     np.testing.assert_allclose(left[:, 1], left[0, 1], atol=1e-9)
@@ -242,7 +241,7 @@ def test_smpl_at_rest_stretches_its_arms_and_bends_as_told():
     bent = np.zeros((1, 72))
     bent[0, 3 * 16 + 2] = -np.pi / 2  # left arm down
     bent[0, 3 * 4] = np.pi / 2  # left shin back
-    found = raw_lift.smpl_joints(bent)[0]
+    found = lifting.smpl_joints(bent)[0]
     np.testing.assert_allclose(found[6, :1], found[5, :1], atol=1e-9)
     assert found[7, 1] < found[6, 1] < found[5, 1]
     assert found[14, 2] < found[13, 2] - 0.3
@@ -255,5 +254,5 @@ def test_a_pickle_that_is_cut_or_of_other_frames_is_told(iper, tmp_path):
     shutil.copytree(iper[0], root)
     path = root / "smpls" / "001" / "9" / "1" / "pose_shape.pkl"
     path.write_bytes(path.read_bytes()[:-300])
-    summary = build("iper", root, tmp_path / "set", size=(64, 64))
+    summary = build_set("iper", root, tmp_path / "set", size=(64, 64))
     assert str(path) in summary["failed"]["001_9_1"] and summary["clips"] == 1

@@ -8,7 +8,7 @@ from scipy import special
 
 from psrjax.errors import UserError
 from psrjax.losses import adversarial, perceptual, pixel
-from psrjax.nn import i3d
+from psrjax.pretrained import i3d
 
 
 def test_huber_is_scipys_summed_over_channels():

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from psrjax import config as configs
-from psrjax import pretrained
 from psrjax.data import spec
 from psrjax.errors import UserError
 from psrjax.methods import base
+from psrjax.pretrained import registry
 from psrjax.training import optimizer, state, step
 
 FOLDER = Path(__file__).parents[2] / "configs"
@@ -87,7 +87,7 @@ class Stage:
     def pretrained_shapes(self):
         return jax.tree.map(
             lambda shape: jax.ShapeDtypeStruct(shape, jnp.float32),
-            {name: pretrained.shapes(name) for name in self.method.pretrained},
+            {name: registry.shapes(name) for name in self.method.pretrained},
             is_leaf=lambda leaf: isinstance(leaf, tuple),
         )
 
@@ -168,7 +168,7 @@ def test_synthesis_and_baselines_have_the_targets_shape(name, stage):
 @pytest.mark.parametrize(("name", "stage"), STEPS)
 def test_a_step_changes_its_own_nets_and_no_others(name, stage):
     made = Stage(name, "tiny", stage)
-    weights = {key: pretrained.load(key) for key in made.method.pretrained}
+    weights = {key: registry.load(key) for key in made.method.pretrained}
     cheap = {"xla_backend_optimization_level": 0}  # one step only: compile quickly
     start = jax.jit(made.start, compiler_options=cheap)()
     play = step.make_step(made.method, made.weights, made.optimizers)

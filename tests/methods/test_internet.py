@@ -10,7 +10,9 @@ import pytest
 
 from psrjax.data import video
 from psrjax.errors import UserError
-from psrjax.training import checkpoint, convert_first_order, driving
+from psrjax.importers import first_order_model
+from psrjax.inference import transfer
+from psrjax.training import checkpoint
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -19,7 +21,7 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 def run(tmp_path_factory):
     """A run of the public project's modules with random weights (64x64, 4 key points)."""
     folder = tmp_path_factory.mktemp("converted") / "run"
-    convert_first_order.convert(
+    first_order_model.convert(
         GOLDEN / "first_order_model.pth.tar", GOLDEN / "first_order_model.yaml", folder
     )
     method, variables, config, _ = checkpoint.restore_for_inference(folder)
@@ -48,9 +50,9 @@ def animate(run, tmp_path, source, driven, **how):
     picture, clip, out = (str(tmp_path / name) for name in ("s.png", "d.mkv", "out.mkv"))
     cv2.imwrite(picture, source[..., ::-1])
     video.write(clip, np.stack(driven), fps=10)
-    cast = driving.open_cast(config, source=picture, driving=clip, reads=method.synthesis_reads)
-    options = driving.Options(check_person=False, **how)
-    driving.drive(method, variables, config, cast, out, how=options)
+    cast = transfer.open_cast(config, source=picture, driving=clip, reads=method.synthesis_reads)
+    options = transfer.Options(check_person=False, **how)
+    transfer.drive(method, variables, config, cast, out, how=options)
     return video.read(out).frames.astype(int)
 
 

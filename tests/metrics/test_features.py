@@ -9,11 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from psrjax import pretrained
 from psrjax.metrics import features
-from psrjax.nn import alexnet, i3d, inception, lpips, vgg
 from psrjax.ops import geometry
-from psrjax.training import convert_networks
+from psrjax.pretrained import alexnet, convert, i3d, inception, lpips, registry, vgg
 
 SCRIPT = Path(__file__).parents[1] / "golden" / "features.py"
 
@@ -34,7 +32,7 @@ KINDS |= {"lpips_alex": "lpips", "lpips_vgg": "lpips", "inception": "fid-incepti
 
 def weights(name):
     saved = {key: golden.seeded(key, tuple(shape)) for key, shape in NAMES[name].items()}
-    found, made = convert_networks.convert_arrays(KINDS[name], saved, where=name)
+    found, made = convert.convert_arrays(KINDS[name], saved, where=name)
     assert found == {"i3d": "i3d_whole"}.get(name, name)
     return made
 
@@ -107,9 +105,9 @@ LARGE = ("i3d", "i3d_whole", "inception")  # their random weights take long to c
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=pytest.mark.slow) if n in LARGE else n for n in pretrained.NETWORKS],
+    [pytest.param(n, marks=pytest.mark.slow) if n in LARGE else n for n in registry.NETWORKS],
 )
 def test_every_network_has_seeded_random_weights_of_its_shapes(name):
-    found = pretrained.load(f"{name}:random")
+    found = registry.load(f"{name}:random")
     shapes = {unit: {k: v.shape for k, v in parts.items()} for unit, parts in found.items()}
-    assert shapes == pretrained.shapes(name)
+    assert shapes == registry.shapes(name)

@@ -4,9 +4,10 @@ import importlib
 
 import pytest
 
-from psrjax import metrics, pretrained
+from psrjax import metrics
 from psrjax.errors import UserError
 from psrjax.metrics import keypoints
+from psrjax.pretrained import registry
 
 
 @pytest.mark.parametrize("name", metrics.available())
@@ -14,7 +15,7 @@ def test_a_metric_names_its_function_and_its_networks(name):
     metric = metrics.get(name)
     module, _, function = metric.function.partition(".")
     assert callable(getattr(importlib.import_module(f"psrjax.metrics.{module}"), function))
-    assert set(metric.networks) <= set(pretrained.NETWORKS)
+    assert set(metric.networks) <= set(registry.NETWORKS)
     assert metric.of in ("frame", "pair", "clip", "set")
 
 

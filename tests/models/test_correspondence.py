@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from psrjax.errors import UserError
-from psrjax.models import correspondence, global_generator, spade_painter
+from psrjax.models import correspondence, global_generator, spade_generator
 
 SMALL = {"width": 2, "hidden": 4, "blocks": 1}
 
@@ -21,7 +21,7 @@ def test_parameters_are_as_many_as_those_of_the_published_networks():
     picture = (1, 256, 256, 3)
     # CoCosNet's NoVGGCorrespondence and SPADEGenerator with a label of 21 channels.
     assert count(correspondence.Correspondence(), (1, 256, 256, 21), picture) == 50_905_860
-    assert count(spade_painter.SpadePainter(), (1, 256, 256, 24)) == 92_770_500
+    assert count(spade_generator.SpadePainter(), (1, 256, 256, 24)) == 92_770_500
     # pix2pixHD's GlobalGenerator of 5 blocks, 3 halvings, 6 channels: the face's net.
     assert count(global_generator.GlobalGenerator(64, 3, 5), (1, 64, 64, 6)) == 26_724_291
 
@@ -71,7 +71,7 @@ def test_sizes_that_do_not_fit_are_told():
     for net, shapes, message in (
         (correspondence.Adaptor(width=2), [(1, 18, 16, 3)], "cannot be halved 2 times"),
         (correspondence.Correspondence(halvings=3), [(1, 8, 8, 5), (1, 8, 8, 3)], "use 1 or 2"),
-        (spade_painter.SpadePainter(width=2, levels=3), [(1, 12, 16, 5)], "halved 3 times"),
+        (spade_generator.SpadePainter(width=2, levels=3), [(1, 12, 16, 5)], "halved 3 times"),
         (global_generator.GlobalGenerator(2, 3, 1), [(1, 8, 8, 6)], "to at least 2x2"),
     ):
         with pytest.raises(UserError, match=message):

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from psrjax import config as config_lib
+from psrjax.importers import first_order_model
 from psrjax.methods import base
 from psrjax.ops import local_affine
-from psrjax.training import convert_first_order, optimizer, state, torch_files
+from psrjax.pretrained import torch_files
+from psrjax.training import optimizer, state
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CHECKPOINT = GOLDEN / "first_order_model.pth.tar"
@@ -22,14 +24,14 @@ CONFIG = GOLDEN / "first_order_model.yaml"
 
 @pytest.fixture(scope="module")
 def converted():
-    config = config_lib.stage_config(convert_first_order.read_config(CONFIG), "joint")
+    config = config_lib.stage_config(first_order_model.read_config(CONFIG), "joint")
     method = base.build(**config_lib.method_fields(config))
     optimizers = optimizer.make_optimizers(config.optimizer, method.turns)
     sizes = {"b": 1, "k": 1, "t": 2, "h": 64, "w": 64}
     fresh = jax.eval_shape(lambda: state.init_state(method, optimizers, sizes, 0, ema=False))
     saved = torch_files.load(CHECKPOINT)
     fresh = {"params": fresh.params, **fresh.stats}
-    variables = convert_first_order.convert_variables(saved, fresh, factor=4, where="golden")
+    variables = first_order_model.convert_variables(saved, fresh, factor=4, where="golden")
     return method, jax.tree.map(jnp.asarray, variables)
 
 

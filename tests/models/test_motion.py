@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from psrjax.errors import UserError
-from psrjax.models import motion, motion_painter
-from psrjax.nn import picture_critics
+from psrjax.models import motion, motion_generator
+from psrjax.nn.discriminators import multiscale
 from psrjax.ops import geometry, local_affine
 
 
@@ -28,12 +28,10 @@ def test_all_nets_are_of_the_published_size():
     field = jnp.zeros((1, 1, 64, 64, 2)), jnp.zeros((1, 1, 64, 64, 1))
     assert count(motion.KeypointDetector(), image) == 14_215_368
     assert count(motion.DenseMotion(), image, points(1, 10), points(1, 1, 10)) == 37_730_268
-    assert count(motion_painter.Painter("ss4x", blocks=6), image, *field) == 7_845_123
-    assert count(picture_critics.ValidCritic(), image) == 2_758_849
+    assert count(motion_generator.Painter("ss4x", blocks=6), image, *field) == 7_845_123
+    assert count(multiscale.ValidCritic(), image) == 2_758_849
     biases = 128 + 256 + 512  # those that a norm removes
-    assert count(picture_critics.MultiScaleCritic(1), jnp.zeros((1, 64, 64, 6))) == (
-        2_767_809 - biases
-    )
+    assert count(multiscale.MultiScaleCritic(1), jnp.zeros((1, 64, 64, 6))) == (2_767_809 - biases)
 
 
 def test_no_motion_is_the_identity_at_every_scale():
@@ -85,14 +83,14 @@ def test_confidence_decides_between_the_warped_source_and_what_is_painted():
     painted = jax.random.uniform(jax.random.key(2), (2, 3, 16, 12, 3))
     shape = (2, 3, 8, 6)
     still = jnp.broadcast_to(local_affine.corner_grid(8, 6), (*shape, 2))
-    keep = functools.partial(motion_painter.keep_source, painted, source, still, levels=1)
+    keep = functools.partial(motion_generator.keep_source, painted, source, still, levels=1)
     np.testing.assert_allclose(keep(jnp.zeros((*shape, 1))), painted, atol=1e-6)
     whole = jnp.broadcast_to(source[:, None], painted.shape)
     np.testing.assert_allclose(keep(jnp.ones((*shape, 1))), whole, atol=1e-4)
 
 
 def test_frames_together_are_frames_one_by_one():
-    painter = motion_painter.Painter(width=4, blocks=1)
+    painter = motion_generator.Painter(width=4, blocks=1)
     image = jax.random.uniform(jax.random.key(1), (1, 32, 32, 3))
     field = jax.random.uniform(jax.random.key(2), (1, 3, 8, 8, 2), minval=-1.0)
     trust = jax.random.uniform(jax.random.key(3), (1, 3, 8, 8, 1))
@@ -105,9 +103,9 @@ def test_frames_together_are_frames_one_by_one():
         np.testing.assert_allclose(whole[:, one], alone, atol=1e-5)
 
 
-@pytest.mark.parametrize("generator", motion_painter.GENERATORS)
+@pytest.mark.parametrize("generator", motion_generator.GENERATORS)
 def test_confidence_gates_all_that_comes_from_the_source(generator):
-    painter = motion_painter.Painter(generator, width=4, blocks=1)
+    painter = motion_generator.Painter(generator, width=4, blocks=1)
     image = jax.random.uniform(jax.random.key(1), (2, 32, 32, 3))
     field = jnp.broadcast_to(local_affine.corner_grid(8, 8), (2, 1, 8, 8, 2))
     paint = jax.jit(painter.init_with_output, static_argnums=4)
@@ -124,4 +122,4 @@ def test_sizes_that_do_not_fit_are_told():
         count(motion.KeypointDetector(depth=2), image)
     field = jnp.zeros((1, 1, 8, 8, 2)), jnp.zeros((1, 1, 8, 8, 1))
     with pytest.raises(UserError, match="config.method.factor"):
-        count(motion_painter.Painter(width=4, levels=1), jnp.zeros((1, 32, 32, 3)), *field)
+        count(motion_generator.Painter(width=4, levels=1), jnp.zeros((1, 32, 32, 3)), *field)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from psrjax.models import volumetric
-from psrjax.nn import critics, i3d
+from psrjax.nn.discriminators import patch
+from psrjax.pretrained import i3d
 
 SCRIPT = Path(__file__).parents[1] / "golden" / "networks.py"
 module_spec = importlib.util.spec_from_file_location("golden_networks", SCRIPT)
@@ -76,12 +77,12 @@ def test_gradient_of_the_whole_generator(expected):
 
 
 def test_frame_critic(expected):
-    made = run(critics.PatchCritic(4), "patch", seeded("frames", (2, 32, 32, 6)))
+    made = run(patch.PatchCritic(4), "patch", seeded("frames", (2, 32, 32, 6)))
     close(made["logits"], expected["patch_logits"])
 
 
 def test_video_critic(expected):
-    made = run(critics.VideoCritic(4), "video", seeded("movie", (2, 9, 64, 64, 3)))
+    made = run(patch.VideoCritic(4), "video", seeded("movie", (2, 9, 64, 64, 3)))
     close(made["logits"], expected["video_logits"])
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from psrjax.errors import UserError
-from psrjax.nn import attention, layers, spade, spectral_critics
+from psrjax.nn import attention, layers, spade
+from psrjax.nn.discriminators import spectral
 
 
 def maps(seed=0, shape=(2, 6, 4, 8)):
@@ -88,7 +89,7 @@ def test_attention_begins_as_the_identity_and_is_then_its_formula():
 
 
 def test_the_spectral_critic_judges_at_every_size_and_refuses_what_is_too_small():
-    net = spectral_critics.SpectralCritic(scales=2, width=4, depth=3)
+    net = spectral.SpectralCritic(scales=2, width=4, depth=3)
     shape = jax.ShapeDtypeStruct((2, 32, 48, 5), jnp.float32)
     made = lambda x: net.init_with_output(jax.random.key(0), x, True)[0]  # noqa: E731
     judged = jax.eval_shape(made, shape)

@@ -10,8 +10,7 @@ import pytest
 from scipy import signal
 
 from psrjax.errors import UserError
-from psrjax.ops import conv_flat
-from psrjax.ops.conv import conv, conv_enlarged, conv_transpose
+from psrjax.ops.conv import conv, conv_enlarged, conv_transpose, cpu
 
 # (frames, height, width), taps, channels in and out, stride, padding: as in PSR-Net's layers
 # (stem, downs, residual, head), its video critic, a pointwise layer, and odd ones.
@@ -70,7 +69,7 @@ def ways(cases):
 @pytest.fixture
 def impl(request, monkeypatch):
     if request.param == "side_by_side":
-        monkeypatch.setattr(conv_flat, "_LEAST", 0)
+        monkeypatch.setattr(cpu, "_LEAST", 0)
         return "fold"
     return request.param
 

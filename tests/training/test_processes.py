@@ -12,7 +12,7 @@ import numpy as np
 from psrjax import config as config_lib
 from psrjax.training import checkpoint, stages
 
-RUN = Path(__file__).parent / "toy_run.py"
+RUN = Path(__file__).parents[1] / "helpers" / "toy_run.py"
 SETTINGS = {"only": ("first",), "steps": 4, "mesh.data": 4, "mesh.fsdp": 2}
 
 

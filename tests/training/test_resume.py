@@ -15,7 +15,7 @@ from psrjax import config as config_lib
 from psrjax.errors import UserError
 from psrjax.training import checkpoint, loop, stages
 
-RUN = Path(__file__).parent / "toy_run.py"
+RUN = Path(__file__).parents[1] / "helpers" / "toy_run.py"
 
 
 def config_for(toy, words="adam", **overrides):

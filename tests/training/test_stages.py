@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from psrjax import config as config_lib
-from psrjax import files
+from psrjax import io
 from psrjax.data import spec
 from psrjax.errors import UserError
-from psrjax.training import checkpoint, evaluation, stages
+from psrjax.training import checkpoint, stages
 
 
 def make_config(toy, words="", **overrides):
@@ -126,7 +126,7 @@ def test_a_run_older_than_a_field_had_its_default():
 def test_inference_uses_the_last_finished_stage(toy, tmp_path):
     with pytest.raises(UserError, match="not the directory of a run"):
         checkpoint.restore_for_inference(tmp_path)
-    files.write_text(tmp_path / "config.json", config_lib.to_json(make_config(toy)))
+    io.write_text(tmp_path / "config.json", config_lib.to_json(make_config(toy)))
     with pytest.raises(UserError, match="no stage of it has a checkpoint yet"):
         checkpoint.restore_for_inference(tmp_path)
     stages.train(make_config(toy, ema=0.5), tmp_path)
@@ -137,7 +137,7 @@ def test_inference_uses_the_last_finished_stage(toy, tmp_path):
     with pytest.raises(UserError, match="no stage 'third'; there are first, second"):
         checkpoint.restore_for_inference(tmp_path, "third")
     unfinished = make_config(toy, **{"overrides.second.steps": 9})
-    files.write_text(tmp_path / "config.json", config_lib.to_json(unfinished))
+    io.write_text(tmp_path / "config.json", config_lib.to_json(unfinished))
     assert checkpoint.find_stage(tmp_path) == "first"
 
 
@@ -154,11 +154,11 @@ def test_samples_are_written_as_pictures(toy, tmp_path, monkeypatch):
 
     def evaluate(method, variables, config, **options):
         assert method.stage == "first" and "params" in variables
-        windows = [evaluation.Sample("clip", "a", "b", 0, {"truth": video, "layer1": video + 9})]
+        windows = [evaluate.Sample("clip", "a", "b", 0, {"truth": video, "layer1": video + 9})]
         row = {"name": "layer1", "kind": "step", "pair": "all", "metrics": {"ssim": 0.5, "psnr": 9}}
-        return evaluation.Evaluation([row], windows)
+        return evaluate.Evaluation([row], windows)
 
-    monkeypatch.setattr(evaluation, "evaluate", evaluate)
+    monkeypatch.setattr(evaluate, "evaluate", evaluate)
     stages.train(make_config(toy, "first", steps=5, evaluate_steps=2), tmp_path)
     pictures = sorted(os.listdir(tmp_path / "first" / "samples"))
     assert pictures == ["0000002.png", "0000004.png", "0000005.png", "scores.jsonl"]

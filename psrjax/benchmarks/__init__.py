@@ -1,0 +1,1 @@
+"""Timing, FLOPs and the comparison with PyTorch."""

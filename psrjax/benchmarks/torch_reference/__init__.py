@@ -1,0 +1,1 @@
+"""The five systems in PyTorch, for `psrjax bench --against=torch` only."""

@@ -1,0 +1,321 @@
+"""D2G-Net in PyTorch, for `psrjax bench --method d2gnet --against torch` only.
+
+Written from the same tables as `psrjax.models.uv_generator` and `dynamic_details` (d2gnet.md §3 and
+§4), as someone at home in PyTorch would: the texture is sampled by `grid_sample`, part by part.
+Pictures are (n, c, h, w) in [-1, 1]; joints as the contract has them.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from psrjax.benchmarks.torch_reference import common, hpt, psrnet
+from psrjax.models.uv_generator import PARTS
+
+LEAK = 0.2
+PAIR = 2
+
+
+class Mirrored(nn.Conv2d):
+    """A convolution of the mirrored picture."""
+
+    def __init__(self, inputs: int, outputs: int, taps: int):
+        super().__init__(inputs, outputs, taps, padding=taps // 2, padding_mode="reflect")
+
+
+class Residual(nn.Module):
+    """Twice convolution - instance norm, a ReLU between them, added to the input."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.conv0, self.conv1 = (Mirrored(width, width, 3) for _ in range(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Same shape out as in."""
+        y = F.relu_(F.instance_norm(self.conv0(x)))
+        return x + F.instance_norm(self.conv1(y))
+
+
+class PoseEncoder(nn.Module):
+    """7x7, then halvings, each twice as wide."""
+
+    def __init__(self, inputs: int, width: int, halvings: int):
+        super().__init__()
+        self.halvings = halvings
+        self.first = Mirrored(inputs, width, 7)
+        for i in range(halvings):
+            down = nn.Conv2d(width * 2**i, width * 2 ** (i + 1), 3, 2, 1)
+            self.add_module(f"down{i}", down)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(n, inputs, h, w) to (n, c, y, x)."""
+        x = F.relu_(F.instance_norm(self.first(x)))
+        for i in range(self.halvings):
+            x = F.relu_(F.instance_norm(getattr(self, f"down{i}")(x)))
+        return x
+
+
+class Joining(nn.Module):
+    """A layer over two maps, as wide as the first."""
+
+    def __init__(self, width: int, other: int):
+        super().__init__()
+        self.conv = nn.Conv2d(width + other, width, 3, padding=1)
+
+    def forward(self, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        """(n, width, y, x)."""
+        return F.relu_(F.instance_norm(self.conv(torch.cat([x, other], 1))))
+
+
+class Generator(nn.Module):
+    """pix2pixHD's; a pose may join it at one level (D2G)."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        widths: list[int],
+        blocks: int,
+        *,
+        taps: int = 7,
+        label: int = 0,
+        pose_width: int = 0,
+        pose_level: int = 0,
+    ):
+        super().__init__()
+        self.halvings, self.blocks, self.level = len(widths) - 1, blocks, pose_level
+        self.first = Mirrored(inputs, widths[0], 7)
+        for i in range(self.halvings):
+            self.add_module(f"down{i}", nn.Conv2d(widths[i], widths[i + 1], 3, 2, 1))
+            if pose_level == 2 ** (i + 1):
+                self.pose = PoseEncoder(label, pose_width, i + 1)
+                self.joining = Joining(widths[i + 1], pose_width * pose_level)
+        for i in range(blocks):
+            self.add_module(f"block{i}", Residual(widths[-1]))
+        for i, (before, after) in enumerate(zip(widths[::-1], widths[-2::-1])):
+            self.add_module(f"up{i}", nn.ConvTranspose2d(before, after, 3, 2, 1, 1))
+        self.last = Mirrored(widths[0], outputs, taps)
+
+    def forward(self, x: torch.Tensor, label: torch.Tensor | None = None) -> torch.Tensor:
+        """(n, inputs, h, w) to (n, outputs, h, w), nothing following the last layer."""
+        x = F.relu_(F.instance_norm(self.first(x)))
+        for i in range(self.halvings):
+            x = F.relu_(F.instance_norm(getattr(self, f"down{i}")(x)))
+            if self.level == 2 ** (i + 1):
+                x = self.joining(x, self.pose(label))
+        for i in range(self.blocks):
+            x = getattr(self, f"block{i}")(x)
+        for i in range(self.halvings):
+            x = F.relu_(F.instance_norm(getattr(self, f"up{i}")(x)))
+        return self.last(x)
+
+
+class Texture(nn.Module):
+    """The hybrid texture (p, c, s, s), sampled part by part."""
+
+    def __init__(self, size: int, channels: int):
+        super().__init__()
+        self.atlas = nn.Parameter(torch.zeros(PARTS, channels, size, size))
+
+    def forward(self, coordinates: torch.Tensor, parts: torch.Tensor) -> torch.Tensor:
+        """See `sample`."""
+        return sample(self.atlas, coordinates, parts)
+
+
+def sample(atlas: torch.Tensor, coordinates: torch.Tensor, parts: torch.Tensor) -> torch.Tensor:
+    """Eq. 1: (p, c, s, s), (n, p, h, w, 2) and (n, p, h, w) to (n, c, h, w)."""
+    # Unbound, because each index alone would have a gradient of the whole atlas.
+    total = 0
+    for picture, places, share in zip(atlas.unbind(), coordinates.unbind(1), parts.unbind(1)):
+        picture = picture.expand(len(share), -1, -1, -1)
+        picked = F.grid_sample(picture, places, padding_mode="zeros", align_corners=True)
+        total = total + picked * share[:, None]
+    return total
+
+
+class Background(nn.Module):
+    """One picture."""
+
+    def __init__(self, height: int, width: int):
+        super().__init__()
+        self.picture = nn.Parameter(torch.zeros(1, 3, height, width))
+
+
+class PatchCritic(nn.Module):
+    """pix2pixHD's, for one size."""
+
+    def __init__(self, inputs: int, width: int, strided: int):
+        super().__init__()
+        widths = [inputs, *(width * min(2**i, 8) for i in range(strided + 1))]
+        self.layers = strided + 1
+        for i in range(self.layers):
+            stride = 2 if i < strided else 1
+            conv = nn.Conv2d(widths[i], widths[i + 1], 4, stride, 2, bias=i == 0)
+            self.add_module(f"conv{i}", conv)
+        self.add_module(f"conv{self.layers}", nn.Conv2d(widths[-1], 1, 4, 1, 2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The logits."""
+        for i in range(self.layers):
+            x = getattr(self, f"conv{i}")(x)
+            x = F.leaky_relu_(F.instance_norm(x) if i else x, LEAK)
+        return getattr(self, f"conv{self.layers}")(x)
+
+
+class Critic(nn.Module):
+    """At several sizes."""
+
+    def __init__(self, inputs: int, method: Any):
+        super().__init__()
+        self.scales = method.critic_scales
+        for i in range(self.scales):
+            critic = PatchCritic(inputs, method.critic_width, method.critic_layers)
+            self.add_module(f"scale{i}", critic)
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """The logits of each size."""
+        found = []
+        for i in range(self.scales):
+            x = F.avg_pool2d(x, 3, 2, 1, count_include_pad=False) if i else x
+            found.append(getattr(self, f"scale{i}")(x))
+        return found
+
+
+class Peer(common.Peer):
+    """The stage `joint` without VGG-19's terms."""
+
+    supported = {
+        "stage": ("joint",),
+        "d2g": ("picture", "residual"),
+        "mask_tex": (False,),
+        "perceptual": ("off",),
+        "dtype": ("float32",),
+    }
+
+    def __init__(self, config: Any, pretrained: Mapping, *, channels_last: bool):
+        super().__init__(config, pretrained, channels_last=channels_last)
+        method = config.method
+        label = method.history * (6 if method.label3d else 3)
+        widths = [method.uv_width * 2**i for i in range(method.uv_halvings + 1)]
+        self.uv = Generator(label, 1 + 3 * PARTS, widths, method.uv_blocks, taps=method.uv_taps)
+        self.texture = Texture(method.tex_size, method.tex_channels)
+        self.background = Background(1, 1)  # of the size of what is loaded
+        self.details = Generator(
+            method.tex_channels,
+            3,
+            [
+                min(method.d2g_max_ch, method.d2g_width * 2**i)
+                for i in range(method.d2g_halvings + 1)
+            ],
+            method.d2g_blocks,
+            label=label,
+            pose_width=method.pose_width,
+            pose_level=method.pose_level if method.pose_cond == "mid" else 0,
+        )
+        self.critic = Critic(label + 3, method)
+
+    def load(self, variables: Mapping[str, Mapping]) -> None:
+        """As the base class; the learned pictures have their channels first here."""
+        first = {
+            net: {name: np.moveaxis(np.asarray(array), -1, 1) for name, array in tree.items()}
+            for net, tree in variables["params"].items()
+            if net in ("texture", "background")
+        }
+        picture = self.background.picture
+        picture.data = picture.new_zeros(first["background"]["picture"].shape)
+        super().load({**variables, "params": {**variables["params"], **first}})
+
+    def loss(
+        self, turn: str, batch: common.Batch, shared: common.Batch
+    ) -> tuple[common.Terms, common.Decoded]:
+        """Eq. 5 to 8 without VGG-19's terms."""
+        if turn == "discriminator":
+            real, fake = (
+                self.critic(torch.cat([shared["label"], shared[name]], 1))
+                for name in ("truth", "frame")
+            )
+            terms = [
+                0.5 * ((r - 1).square().mean() + f.square().mean())
+                for r, f in zip(real, fake, strict=True)
+            ]
+            return {"adversarial": sum(terms)}, {}
+        labels = self._labels(batch)
+        last = PAIR + self.config.method.history - 1
+        label = self._with_history(labels[:, -PAIR:], labels[:, -last:-PAIR])
+        made = self._render(label)
+        truth = self.pictures(batch["target"][:, -PAIR:])
+        judged = self.critic(torch.cat([label, made["frame"]], 1))
+        terms = {
+            **_uv_terms(made, batch["target_iuv"][:, -PAIR:].flatten(0, 1)),
+            "regular": (made["raw"] - truth).square().mean(),
+            "reconstruction": (made["frame"] - truth).square().mean(),
+            "adversarial": sum((x - 1).square().mean() for x in judged),
+            "temporal": _temporal(made["frame"], batch),
+        }
+        return terms, {"label": label, "frame": made["frame"], "truth": truth}
+
+    def start(self, batch: common.Batch) -> torch.Tensor:
+        """The poses before the first frame."""
+        before = self.config.method.history - 1
+        return self._labels(batch)[:, :1].expand(-1, before, -1, -1, -1)
+
+    def synthesize(self, batch: common.Batch, carry: torch.Tensor) -> torch.Tensor:
+        """Every frame at its pose."""
+        labels = self._labels(batch)
+        made = self._render(self._with_history(labels, carry))["frame"].clamp(-1, 1)
+        return made.movedim(1, -1).unflatten(0, labels.shape[:2])
+
+    def _labels(self, batch: common.Batch) -> torch.Tensor:
+        """(b, t, c, h, w)."""
+        joints, size = batch["target_joints"], batch["source"].shape[2:4]
+        sticks = hpt.draw(joints.flatten(0, 1), *size)[:, -3:] * 2 - 1
+        labels = [sticks.unflatten(0, joints.shape[:2])]
+        if self.config.method.label3d:
+            labels.append(batch["target_mesh_label"].movedim(-1, 2))
+        return torch.cat(labels, 2)
+
+    def _with_history(self, labels: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+        """(b t, c history, h, w), each frame's own label first."""
+        n, t = before.shape[1], labels.shape[1]
+        whole = torch.cat([before, labels], 1)
+        both = torch.cat([whole[:, n - back : n - back + t] for back in range(n + 1)], 2)
+        kind = torch.channels_last if self.channels_last else torch.contiguous_format
+        return both.flatten(0, 1).contiguous(memory_format=kind)
+
+    def _render(self, label: torch.Tensor) -> dict[str, torch.Tensor]:
+        heads = self.uv(label)
+        logits = heads[:, : 1 + PARTS]
+        coordinates = heads[:, 1 + PARTS :].tanh().unflatten(1, (PARTS, 2))
+        parts = logits.softmax(1)
+        mapped = self.texture(coordinates.movedim(2, -1), parts[:, 1:])
+        colors, behind = 2 * mapped[:, :3] - 1, self.background.picture * parts[:, :1]
+        person = self.details(mapped, label).tanh()
+        person = person + colors if self.config.method.d2g == "residual" else person
+        raw, frame = (x * (1 - parts[:, :1]) + behind for x in (colors, person))
+        return {"logits": logits, "coordinates": coordinates, "raw": raw, "frame": frame}
+
+
+def _uv_terms(made: Mapping[str, torch.Tensor], iuv: torch.Tensor) -> common.Terms:
+    """Eq. 5; iuv (n, h, w, 3)."""
+    part = iuv[..., 0].long()
+    place = (part - 1).clamp(min=0)[:, None, None].expand(-1, -1, 2, -1, -1)
+    mine = made["coordinates"].gather(1, place)[:, 0]
+    error = (mine - (2 * iuv[..., 1:].movedim(-1, 1) - 1)).abs() * (part > 0)[:, None]
+    return {
+        "parts": F.cross_entropy(made["logits"], part),
+        "coordinates": error.sum() / made["coordinates"].numel(),
+    }
+
+
+def _temporal(frames: torch.Tensor, batch: common.Batch) -> torch.Tensor:
+    before, now = frames.unflatten(0, (-1, PAIR)).unbind(1)
+    there, back = (
+        batch[key][:, -1].movedim(-1, 1) for key in ("target_flow", "target_flow_forward")
+    )
+    apart = there + psrnet.warp(back, there, "border")
+    trusted = (apart.square().sum(1, keepdim=True) < 1).float()
+    return ((psrnet.warp(before, there, "border") - now).abs() * trusted).mean()

@@ -1,0 +1,389 @@
+"""HPT's first stage in PyTorch, for `psrjax bench --method hpt --against torch` only.
+
+Written from the same tables as `psrjax.models.correspondence` and `spade_painter` (hpt.md §4 and
+§5), as someone at home in PyTorch would: `unfold`, pooling and interpolation are the library's own,
+and the correlation is the dense matrix product of the published code. Pictures are (n, c, h, w) in
+[-1, 1]; joints as the contract has them.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from psrjax.benchmarks.torch_reference import common
+from psrjax.ops import pose, pose_label
+
+LEAK = 0.2
+_LAYOUT = pose.layout("coco18")
+
+
+class SpectralConv(nn.Conv2d):
+    """A convolution divided by its largest singular value, one power iteration in each step."""
+
+    def __init__(self, inputs: int, outputs: int, taps: int, **options: Any):
+        super().__init__(inputs, outputs, taps, **options)
+        self.register_buffer("left", torch.full((outputs,), outputs**-0.5))
+        columns = inputs * taps * taps
+        self.register_buffer("right", torch.full((columns,), columns**-0.5))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(n, inputs, h, w) to (n, outputs, …)."""
+        matrix = self.weight.flatten(1)
+        if self.training:
+            with torch.no_grad():
+                self.right.copy_(F.normalize(matrix.T @ self.left, dim=0, eps=1e-6))
+                self.left.copy_(F.normalize(matrix @ self.right, dim=0, eps=1e-6))
+        # Copies: the buffers change again before the backward pass.
+        size = torch.dot(self.left.clone(), matrix @ self.right.clone())
+        return self._conv_forward(x, self.weight / size, self.bias)
+
+
+class Spade(nn.Module):
+    """Positional norm, modulated by two convolutions of the condition."""
+
+    def __init__(self, width: int, condition: int, hidden: int):
+        super().__init__()
+        self.shared = _mirrored_conv(condition, hidden)
+        self.maps = _mirrored_conv(hidden, 2 * width)
+
+    def forward(self, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        """(n, c, h, w) to the same."""
+        condition = F.interpolate(condition, x.shape[-2:])
+        gamma, beta = self.maps(F.relu_(self.shared(condition))).chunk(2, 1)
+        variance, mean = torch.var_mean(x, 1, keepdim=True)
+        return (x - mean) * torch.rsqrt(variance + 1e-5) * (1 + gamma) + beta
+
+
+class SpadeResidual(nn.Module):
+    """Twice SPADE - leaky ReLU - spectral convolution, added to the input."""
+
+    def __init__(self, inputs: int, width: int, condition: int, hidden: int):
+        super().__init__()
+        middle = min(inputs, width)
+        mirrored = {"padding": 1, "padding_mode": "reflect"}
+        self.spade0, self.spade1 = (Spade(w, condition, hidden) for w in (inputs, middle))
+        self.conv0 = SpectralConv(inputs, middle, 3, **mirrored)
+        self.conv1 = SpectralConv(middle, width, 3, **mirrored)
+        self.skips = inputs != width
+        if self.skips:
+            self.spade_skip = Spade(inputs, condition, hidden)
+            self.skip = SpectralConv(inputs, width, 1, bias=False)
+
+    def forward(self, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        """(n, inputs, h, w) to (n, width, h, w)."""
+        y = self.conv0(F.leaky_relu_(self.spade0(x, condition), LEAK))
+        y = self.conv1(F.leaky_relu_(self.spade1(y, condition), LEAK))
+        return (self.skip(self.spade_skip(x, condition)) if self.skips else x) + y
+
+
+def _mirrored_conv(inputs: int, outputs: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, padding=1, padding_mode="reflect")
+
+
+class Adaptor(nn.Module):
+    """From one domain to the shared space, features of length 1."""
+
+    def __init__(self, inputs: int, method: Any):
+        super().__init__()
+        widths = [inputs, *(factor * method.width for factor in (1, 2, 4, 8, 8))]
+        for i, stride in enumerate((1, 2, 1, method.halvings, 1)):
+            conv = SpectralConv(widths[i], widths[i + 1], 3, stride=stride, padding=1, bias=False)
+            self.add_module(f"conv{i}", conv)
+        before = widths[-1]
+        for i, factor in enumerate((8, 8, 4)):
+            width = factor * method.width
+            self.add_module(f"block{i}", SpadeResidual(before, width, inputs, method.hidden))
+            before = width
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(n, inputs, h, w) to (n, 4 width, y, x)."""
+        condition = x
+        for i in range(5):
+            x = getattr(self, f"conv{i}")(F.leaky_relu_(x, LEAK) if i else x)
+            x = F.instance_norm(x)
+        for i in range(3):
+            x = getattr(self, f"block{i}")(x, condition)
+        return x * torch.rsqrt(x.square().sum(1, keepdim=True) + 1e-12)
+
+
+class Residual(nn.Module):
+    """Twice convolution - instance norm, one slope for both PReLUs."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.conv0, self.conv1 = (_mirrored_conv(width, width) for _ in range(2))
+        self.slope = nn.Parameter(torch.tensor(0.25))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Same shape out as in."""
+        slope = self.slope.reshape(1)
+        y = F.prelu(F.instance_norm(self.conv0(x)), slope)
+        return F.prelu(x + F.instance_norm(self.conv1(y)), slope)
+
+
+class Correspondence(nn.Module):
+    """Both adaptors, the shared layers, and the warp by the dense correlation."""
+
+    def __init__(self, label: int, method: Any):
+        super().__init__()
+        self.method = method
+        self.pose_adaptor, self.picture_adaptor = Adaptor(label, method), Adaptor(3, method)
+        for i in range(method.match_blocks):
+            self.add_module(f"shared_{i}", Residual(4 * method.width))
+        self.pose_projection, self.picture_projection = (
+            nn.Conv2d(4 * method.width, 4 * method.width, 1) for _ in range(2)
+        )
+
+    def descriptors(self, features: torch.Tensor, projection: nn.Module) -> torch.Tensor:
+        """(n, d, positions), of length 1."""
+        for i in range(self.method.match_blocks):
+            features = getattr(self, f"shared_{i}")(features)
+        taps = self.method.match_taps
+        x = F.unfold(projection(features), taps, padding=taps // 2)
+        x = x - x.mean(1, keepdim=True)
+        return x * torch.rsqrt(x.square().sum(1, keepdim=True) + 1e-12)
+
+    def encode(self, picture: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The keys and values of an exemplar."""
+        keys = self.descriptors(self.picture_adaptor(picture), self.picture_projection)
+        side = 2**self.method.halvings
+        if self.method.warp == "patch":
+            return {"keys": keys, "values": F.unfold(picture, side, stride=side)}
+        return {"keys": keys, "values": F.avg_pool2d(picture, side).flatten(2)}
+
+    def warp(self, queries: torch.Tensor, exemplar: Mapping, size: tuple[int, int]) -> torch.Tensor:
+        """The coarse picture."""
+        scores = queries.transpose(1, 2) @ exemplar["keys"]
+        weights = (scores * self.method.sharpness).softmax(-1)
+        values = exemplar["values"] @ weights.transpose(1, 2)
+        side = 2**self.method.halvings
+        if self.method.warp == "patch":
+            return F.fold(values, size, side, stride=side)
+        small = values.unflatten(2, (size[0] // side, size[1] // side))
+        return F.interpolate(small, scale_factor=side)
+
+
+class SelfAttention(nn.Module):
+    """SAGAN's."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        narrow, half = max(width // 8, 1), max(width // 2, 1)
+        self.query, self.key = (SpectralConv(width, narrow, 1, bias=False) for _ in range(2))
+        self.value = SpectralConv(width, half, 1, bias=False)
+        self.out = SpectralConv(half, width, 1, bias=False)
+        self.gamma = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Same shape out as in."""
+        query = self.query(x).flatten(2)
+        key, value = (F.max_pool2d(net(x), 2).flatten(2) for net in (self.key, self.value))
+        weights = (query.transpose(1, 2) @ key).softmax(-1)
+        seen = (value @ weights.transpose(1, 2)).unflatten(2, x.shape[-2:])
+        return x + self.gamma * self.out(seen)
+
+
+class Painter(nn.Module):
+    """The coarse-to-fine generator."""
+
+    def __init__(self, condition: int, method: Any):
+        super().__init__()
+        self.levels, self.attend = method.levels, method.attend
+        before = self._channels(method, 0)
+        self.seed = nn.Conv2d(condition, before, 3, padding=1)
+        self.names: list[list[str]] = []
+        for level in range(self.levels + 1):
+            if self.attend and level == self.levels - 1:
+                self.attention = SelfAttention(before)
+            self.names.append([f"block{level}{part}" for part in ("ab" if level == 1 else "a")])
+            for name in self.names[-1]:
+                width = self._channels(method, level)
+                self.add_module(name, SpadeResidual(before, width, condition, method.hidden))
+                before = width
+        self.picture = nn.Conv2d(before, 3, 3, padding=1)
+
+    def _channels(self, method: Any, level: int) -> int:
+        return method.paint_width * 2 ** min(4, self.levels - level)
+
+    def forward(self, condition: torch.Tensor) -> torch.Tensor:
+        """(n, c, h, w) to (n, 3, h, w)."""
+        x = self.seed(condition[..., :: 2**self.levels, :: 2**self.levels])
+        for level, names in enumerate(self.names):
+            x = F.interpolate(x, scale_factor=2) if level else x
+            if self.attend and level == self.levels - 1:
+                x = self.attention(x)
+            for name in names:
+                x = getattr(self, name)(x, condition)
+        return self.picture(F.leaky_relu_(x, LEAK)).tanh()
+
+
+class Critic(nn.Module):
+    """CoCosNet's critic at several sizes."""
+
+    def __init__(self, inputs: int, method: Any):
+        super().__init__()
+        self.scales, self.depth = method.critic_scales, method.critic_layers
+        self.attend = method.attend
+        widths = [method.critic_width * min(2**i, 8) for i in range(self.depth)]
+        for scale in range(self.scales):
+            self.add_module(f"scale{scale}_conv0", nn.Conv2d(inputs, widths[0], 4, 2, 1))
+            for i in range(1, self.depth):
+                stride = 1 if i == self.depth - 1 else 2
+                conv = SpectralConv(
+                    widths[i - 1], widths[i], 4, stride=stride, padding=1, bias=False
+                )
+                self.add_module(f"scale{scale}_conv{i}", conv)
+            if self.attend:
+                self.add_module(f"scale{scale}_attention", SelfAttention(widths[-2]))
+            self.add_module(f"scale{scale}_logits", nn.Conv2d(widths[-1], 1, 4, padding=1))
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """The logits of each size."""
+        found = []
+        for scale in range(self.scales):
+            x = F.avg_pool2d(x, 3, 2, padding=1, count_include_pad=False) if scale else x
+            y = x
+            for i in range(self.depth):
+                if i == self.depth - 1 and self.attend:
+                    y = getattr(self, f"scale{scale}_attention")(y)
+                y = getattr(self, f"scale{scale}_conv{i}")(y)
+                y = F.leaky_relu_(F.instance_norm(y) if i else y, LEAK)
+            found.append(getattr(self, f"scale{scale}_logits")(y))
+        return found
+
+
+def draw(joints: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """The label "hpt21" of (n, 26, 3) joints: (n, 21, h, w)."""
+    joints = joints[:, list(_LAYOUT.view)]
+    there = joints[..., 2] > 0
+    x = ((joints[..., 0] + 1) * width - 1) / 2
+    y = ((joints[..., 1] + 1) * height - 1) / 2
+    radius = max(pose_label.RADIUS * height / 256, 0.75)
+    columns, rows = torch.arange(width), torch.arange(height)[:, None]
+    away = (columns - x[..., None, None]) ** 2 + (rows - y[..., None, None]) ** 2
+    discs = ((away <= radius**2) & there[..., None, None]).float()
+    colors = torch.tensor(pose_label.COLORS) / 255
+    sticks = torch.zeros(len(joints), 3, height, width)
+    for joint, color in enumerate(colors):
+        sticks = torch.where(discs[:, joint, None] > 0, color[:, None, None], sticks)
+    start, end = torch.tensor(_LAYOUT.limbs).T
+    ends = torch.stack([x, y], -1)
+    middle, along = (ends[:, start] + ends[:, end]) / 2, (ends[:, end] - ends[:, start]) / 2
+    half = (along.square().sum(-1, keepdim=True) + 1e-6).sqrt()
+    along = along / half
+    right, down = (columns - middle[..., :1, None], rows - middle[..., 1:, None])
+    (ax, ay), half = along[..., None, None].unbind(2), half[..., None]
+    forward = (right * ax + down * ay) / half.clamp(min=radius)
+    aside = (right * ay - down * ax) / radius
+    limbs = (forward**2 + aside**2 <= 1) & (there[:, start] & there[:, end])[..., None, None]
+    for limb in range(limbs.shape[1]):
+        mixed = 0.4 * sticks + 0.6 * colors[limb][:, None, None]
+        sticks = torch.where(limbs[:, limb, None], mixed, sticks)
+    return torch.cat([discs, sticks], 1)
+
+
+class Peer(common.Peer):
+    """The stage `transfer` without VGG-19's terms."""
+
+    supported = {
+        "stage": ("transfer",),
+        "pose_label": ("hpt21",),
+        "gan": ("bce",),
+        "perceptual": ("off",),
+        "dtype": ("float32",),
+    }
+
+    def __init__(self, config: Any, pretrained: Mapping, *, channels_last: bool):
+        super().__init__(config, pretrained, channels_last=channels_last)
+        method = config.method
+        label = pose_label.KINDS[method.pose_label] + 4 * method.octaves
+        self.align = Correspondence(label, method)
+        self.paint = Painter(label + 3, method)
+        self.critic = Critic(label + 3, method)
+
+    def load(self, variables: Mapping[str, Mapping]) -> None:
+        """As the base class; PyTorch's kernels stand in another order than the kept vectors."""
+        super().load(variables)
+        for module in self.modules():
+            if isinstance(module, SpectralConv):
+                outer = (*module.kernel_size, module.in_channels)
+                module.right.copy_(module.right.reshape(outer).movedim(-1, 0).flatten())
+
+    def _labels(self, joints: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+        kind = torch.channels_last if self.channels_last else torch.contiguous_format
+        label = draw(joints.flatten(0, 1), *frames.shape[2:4])
+        if self.config.method.octaves:
+            where = pose_label.places(*frames.shape[2:4], octaves=self.config.method.octaves)
+            where = torch.as_tensor(where).movedim(-1, 0).expand(len(label), -1, -1, -1)
+            label = torch.cat([label, where], 1)
+        return label.contiguous(memory_format=kind)
+
+    def loss(
+        self, turn: str, batch: common.Batch, shared: common.Batch
+    ) -> tuple[common.Terms, common.Decoded]:
+        """Eq. 10, 11 and 14, and the critic's side."""
+        if turn == "discriminator":
+            real, fake = (
+                self.critic(torch.cat([shared["label"], shared[name]], 1))
+                for name in ("truth", "picture")
+            )
+            terms = [
+                0.5 * (F.softplus(-r).mean() + F.softplus(f).mean())
+                for r, f in zip(real, fake, strict=True)
+            ]
+            return {"adversarial": sum(terms) / len(terms)}, {}
+        label = self._labels(batch["target_joints"], batch["target"])
+        truth = self.pictures(batch["target"])
+        t = batch["target"].shape[1]
+        exemplar = self.pictures(batch["source"][:, 0]).repeat_interleave(t, 0)
+        features = self.align.pose_adaptor(label)
+        queries = self.align.descriptors(features, self.align.pose_projection)
+        coarse = self.align.warp(queries, self.align.encode(exemplar), truth.shape[-2:])
+        picture = self.paint(torch.cat([coarse, label], 1))
+        aligned = truth if self.config.method.align_to == "real" else picture.detach()
+        itself = (exemplar == truth).flatten(1).all(1).float()
+        apart = (coarse - truth).abs().mean((1, 2, 3))
+        turning = [m for m in self.critic.modules() if isinstance(m, SpectralConv)]
+        before = [(m.left.clone(), m.right.clone()) for m in turning]
+        logits = self.critic(torch.cat([label, picture], 1))
+        for module, (left, right) in zip(turning, before, strict=True):
+            # Of the vectors that turn here, the step keeps those of the generator's nets alone.
+            module.left.copy_(left)
+            module.right.copy_(right)
+        terms = {
+            "adversarial": sum(F.softplus(-x).mean() for x in logits) / len(logits),
+            "reconstruction": (picture - truth).abs().mean(),
+            "align": (features - self.align.picture_adaptor(aligned)).abs().mean(),
+            "warp": apart.mean(),
+            "warp_self": (itself * apart).sum() / itself.sum().clamp(min=1),
+        }
+        return terms, {"label": label, "picture": picture, "truth": truth}
+
+    def start(self, batch: common.Batch) -> dict[str, torch.Tensor]:
+        """The nearest exemplar, painted once more at its own pose."""
+        ours = batch["source_joints"][:, :, list(_LAYOUT.view)]
+        wanted = batch["target_joints"][:, :1, list(_LAYOUT.view)]
+        both = (ours[..., 2] > 0) & (wanted[..., 2] > 0)
+        squares = (ours[..., :2] - wanted[..., :2]).square().sum(-1)
+        away = (squares * both).sum(-1) / both.sum(-1).clamp(min=1)
+        chosen = torch.where(both.any(-1), away.sqrt(), 2.0).argmin(1)
+        rows = torch.arange(len(chosen))
+        picture = self.pictures(batch["source"][rows, chosen])
+        label = self._labels(batch["source_joints"][rows, chosen][:, None], batch["source"])
+        return self.align.encode(self._paint(label, self.align.encode(picture)))
+
+    def _paint(self, label: torch.Tensor, exemplar: Mapping) -> torch.Tensor:
+        features = self.align.pose_adaptor(label)
+        queries = self.align.descriptors(features, self.align.pose_projection)
+        coarse = self.align.warp(queries, exemplar, label.shape[-2:])
+        return self.paint(torch.cat([coarse, label], 1))
+
+    def synthesize(self, batch: common.Batch, carry: Any) -> torch.Tensor:
+        """Every frame at its pose."""
+        b, t = batch["target_joints"].shape[:2]
+        exemplar = {name: value.repeat_interleave(t, 0) for name, value in carry.items()}
+        made = self._paint(self._labels(batch["target_joints"], batch["source"]), exemplar)
+        return made.movedim(1, -1).unflatten(0, (b, t))

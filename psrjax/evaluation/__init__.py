@@ -1,0 +1,1 @@
+"""Metrics of runs and of folders of videos, their statistics and their files."""

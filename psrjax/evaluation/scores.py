@@ -1,0 +1,135 @@
+"""What the rows of `results.json` say: a table, and sentences that judge it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from psrjax import metrics
+from psrjax.evaluation.score_statistics import ALL
+from psrjax.metrics.registry import RANDOM
+
+BASELINE, STEP = "baseline", "step"  # a row's kind: needs no training, or is made by the method
+JUDGED_BY = ("ssim", "psnr")  # by these a step is compared with the baselines and the step before
+
+_DECIBEL = ("psnr", "m_psnr", "r_psnr", "interp_psnr", "sd_")
+
+
+def overall(rows: Sequence[Mapping[str, Any]], kind: str = "") -> list[Mapping[str, Any]]:
+    """The rows over all pairs of views, of one kind if it is named."""
+    return [row for row in rows if row["pair"] == ALL and kind in ("", row["kind"])]
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether a metric of `psrjax.metrics` is a distance or an error: the less the better."""
+    known = metrics.available().get(metric.removeprefix(RANDOM))
+    return known is not None and known.lower
+
+
+def with_arrow(metric: str) -> str:
+    """The metric's name and which way is better, as papers print it."""
+    return f"{metric} {'↓' if lower_is_better(metric) else '↑'}"
+
+
+def best(metric: str, values: Sequence[float]) -> float:
+    """The best of some values of a metric."""
+    return min(values) if lower_is_better(metric) else max(values)
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The scores over all pairs, as cells of text.
+
+    Returns:
+      {"metrics": names, "rows": [{"name", "baseline", "cells": [{"text", "best", "interval"}]}]};
+      a metric that a row lacks is "", and so is an interval that it has not.
+    """
+    chosen = overall(rows)
+    metrics = list(dict.fromkeys(metric for row in chosen for metric in row["metrics"]))
+    winners = {m: best(m, [r["metrics"][m] for r in chosen if m in r["metrics"]]) for m in metrics}
+    return {
+        "metrics": metrics,
+        "rows": [
+            {
+                "name": row["name"],
+                "baseline": row["kind"] == BASELINE,
+                "cells": [_cell(row, metric, winners[metric]) for metric in metrics],
+            }
+            for row in chosen
+        ],
+    }
+
+
+def _cell(row: Mapping[str, Any], metric: str, winner: float) -> dict[str, Any]:
+    value = row["metrics"].get(metric)
+    if value is None:
+        return {"text": "", "best": False, "interval": ""}
+    return {
+        "text": format_metric(metric, value),
+        "best": value == winner,
+        "interval": format_interval(metric, row.get("interval", {}).get(metric)),
+    }
+
+
+def text_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """`table` as lines of text; the best of each column has a star."""
+    content = table(rows)
+    lines = [["", *(metric + " " for metric in content["metrics"])]]
+    for row in content["rows"]:
+        cells = [cell["text"] + ("*" if cell["best"] else " ") for cell in row["cells"]]
+        lines.append([row["name"], *cells])
+    return aligned(lines)
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as lines of text: the first column to the left, the others to the right."""
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def verdicts(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What the scores say: the first step against the best baseline, each step against the last.
+
+    Returns:
+      [{"text": a sentence, "good": whether the step is at least as good in every metric of
+      JUDGED_BY}]. The best baseline is taken for each metric by itself.
+    """
+    steps, baselines = overall(rows, STEP), overall(rows, BASELINE)
+    said = []
+    if steps and baselines:
+        strongest = {m: max(row["metrics"][m] for row in baselines) for m in JUDGED_BY}
+        said.append(_compare(steps[0], strongest, "the best baseline"))
+    for before, after in zip(steps, steps[1:]):
+        said.append(_compare(after, before["metrics"], before["name"]))
+    return said
+
+
+def _compare(row: Mapping, against: Mapping[str, float], name: str) -> dict[str, Any]:
+    mine = row["metrics"]
+    better = {metric: mine[metric] >= against[metric] for metric in JUDGED_BY}
+    said = ", ".join(
+        f"{metric.upper()} {format_metric(metric, mine[metric])} "
+        f"{'≥' if better[metric] else '<'} {format_metric(metric, against[metric])}"
+        for metric in JUDGED_BY
+    )
+    return {"text": f"{row['name']} against {name}: {said}", "good": all(better.values())}
+
+
+def format_metric(name: str, value: float) -> str:
+    """Decibels and large values with two places, similarities with four, tiny errors as powers."""
+    if lower_is_better(name) and 0 < abs(value) < 0.01:
+        return f"{value:.1e}"
+    return f"{value:.2f}" if is_decibel(name) or abs(value) >= 10 else f"{value:.4f}"
+
+
+def format_interval(name: str, bounds: Sequence[float] | None) -> str:
+    """ "low, high", or "" where there is none."""
+    return ", ".join(format_metric(name, bound) for bound in bounds) if bounds else ""
+
+
+def is_decibel(metric: str) -> bool:
+    """Whether a metric is measured in decibels."""
+    return metric.startswith(_DECIBEL)

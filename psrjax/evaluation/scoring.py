@@ -1,0 +1,277 @@
+"""Scores a trained method on the clips it has not seen, beside the baselines it must beat."""
+
+import dataclasses
+import functools
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+from tqdm.auto import tqdm
+
+import psrjax
+from psrjax.data import loader
+from psrjax.errors import UserError
+from psrjax.evaluation import (
+    challenging_poses,
+    failure_pictures,
+    further_metrics,
+    score_files,
+    score_statistics,
+    scores,
+)
+from psrjax.inference import core
+from psrjax.methods.base import Method
+from psrjax.metrics import image
+from psrjax.synthetic import dataset
+
+METRICS = ("ssim", "ssim_uniform7", "psnr", "m_ssim_zero", "m_psnr_zero", "m_ssim_in", "m_psnr_in")
+IN_A_ROW = "clips"  # windows of whole clips, one after the other
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """One evaluated window: where it is from, and {label: (t h w 3) uint8 frames}."""
+
+    clip: str
+    source_view: str
+    target_view: str
+    start: int
+    videos: dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found.
+
+    Attributes:
+      rows: of `results.json`.
+      samples: the first windows of the split to look at.
+      scored: the scores of every frame, of which the rows are the means.
+      gallery: the worst frames, and where the result flickers.
+    """
+
+    rows: list[dict[str, Any]]
+    samples: list[Sample]
+    scored: list[score_statistics.Scored] = dataclasses.field(default_factory=list)
+    gallery: failure_pictures.Gallery = dataclasses.field(default_factory=failure_pictures.Gallery)
+
+
+def evaluate(
+    method: Method,
+    variables: Mapping[str, Any],
+    config: Any,
+    *,
+    split: str = "",
+    windows: str = "central",
+    metrics: Sequence[str] = (),
+    limit: int = 0,
+    samples: int = 0,
+    show_progress: bool = False,
+) -> Evaluation:
+    """Synthesizes every evaluation window of a split and scores it against the truth.
+
+    The scores are taken of frames rounded to 8 bits, averaged over all frames of a pair of views
+    (a mean of per-frame scores, not a score of means); a frame without a person is left out of the
+    masked metrics and counted. The windows, and their order, depend on nothing but the data set.
+    Where windows overlap, a frame is scored once, in the first of them.
+
+    Args:
+      method: as `psrjax.methods.base.build` gives it, at the stage to be scored.
+      variables: its parameters and statistics.
+      config: the run's config; `data` and `batch` are read.
+      split: the split's name; by default `config.data.eval_split`.
+      windows: "central", one of each clip and pair of views; "all" of every clip, each by itself;
+        or "clips": all of them in a row, what the method carries from one to the next included.
+      metrics: further ones, of `evaluation_measures.NAMES`: of whole clips under "clips", else of
+        each window.
+      limit: how many windows to score at most; 0 is all of them.
+      samples: how many windows to keep frames of.
+      show_progress: whether to show a progress bar.
+
+    Returns:
+      Rows {"name", "split", "pair", "metrics"}: baselines first, then the method's steps in their
+      order; pair "all" (the mean of all frames) and each pair "source->target". Beside these each
+      row says its "kind" ("baseline" or "step"), "interval" (see `score_statistics.rows`) and
+      "about": what the numbers were taken of.
+
+    Raises:
+      UserError: if the split holds no window, or the data set lacks a key that is read.
+    """
+    split = split or config.data.eval_split
+    reads = tuple(dict.fromkeys((*method.reads, *method.baseline_reads, "target_mask")))
+    in_a_row = windows == IN_A_ROW
+    data = dataset.located(config.data)
+    batches = loader.evaluation_batches(
+        data,
+        reads,
+        batch=1 if in_a_row else config.batch,
+        split=split,
+        windows="all" if in_a_row else windows,
+    )
+    rare = [metric for metric in metrics if metric in challenging_poses.METRICS]
+    others = [metric for metric in metrics if metric not in rare]
+    source = loader.open_split(data, split) if metrics else None
+    training = loader.open_split(data, config.data.train_split) if rare else None
+    challenging_poses.require(*([source, training] if rare else []))
+    clips = further_metrics.Clips(others, source, config.data.crop) if others else None
+    score, ledger, kept, about = _scorer(method), _Ledger(clips), [], {}
+    carry, last = None, None
+    for batch, ids in tqdm(batches, f"evaluate {split}", unit="batch", disable=not show_progress):
+        about = about or _about(method, split, windows, batch)
+        joins = in_a_row and _footage(ids[0]) == last
+        videos, found, carry = score(variables, batch, carry if joins else None)
+        last = _footage(ids[0])
+        valid = np.flatnonzero(np.asarray(batch["valid"]))
+        valid = valid[: limit - ledger.windows] if limit else valid
+        mask = np.asarray(batch["target_mask"])
+        for i in valid:
+            own = {label: np.asarray(video[i]) for label, video in videos.items()}
+            ledger.add(ids[i], own, mask[i], _at(found, i), joins=joins)
+            if len(kept) < samples:
+                kept.append(Sample(**_identity(ids[i]), videos=own))
+        if limit and ledger.windows >= limit:
+            break
+    if ledger.windows == 0:
+        raise UserError(f"{config.data.path}: no window to evaluate in split {split!r}")
+    scored = ledger.finish()
+    about |= {"windows": ledger.windows, "notes": further_metrics.weights_of(metrics)}
+    if rare:
+        chosen = challenging_poses.choose(scored, ledger.views, rare, source, training, config.data)
+        scored, about = [*scored, *chosen.scored], about | {"challenging_frames": chosen.frames}
+    rows = score_statistics.rows(scored, about)
+    if clips:
+        rows = clips.rows(rows, _made_of(about, in_a_row))
+    return Evaluation(rows, kept, scored, ledger.gallery)
+
+
+def _made_of(about: Mapping[str, Any], in_a_row: bool) -> str:
+    """What a clip of the metrics of clips is."""
+    windows = f"windows of {about['window_frames']} frames"
+    return f"whole clips, synthesized in {windows} and joined" if in_a_row else windows
+
+
+def write(folder: str | os.PathLike, found: Evaluation) -> epath.Path:
+    """Writes `results.json` and what goes with it (`score_files.write`), and the pictures.
+
+    Returns:
+      The path of `results.json`.
+
+    Raises:
+      UserError: if the folder cannot be written to.
+    """
+    failure_pictures.write(epath.Path(folder) / failure_pictures.FOLDER, found.gallery)
+    return score_files.write(folder, found.rows, found.scored)
+
+
+def _about(method: Method, split: str, windows: str, batch: Mapping) -> dict[str, Any]:
+    _, frames, height, width, _ = batch["target"].shape
+    return {
+        "split": split,
+        "windows_of": windows,
+        "window_frames": frames,
+        "height": height,
+        "width": width,
+        "frames": "rounded to 8 bits, data range 255",
+        "stage": method.stage,
+        "psrjax": psrjax.__version__,
+    }
+
+
+def _identity(window: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: window[key] for key in ("clip", "source_view", "target_view", "start")}
+
+
+def _footage(window: Mapping[str, Any]) -> tuple[str, str, str]:
+    """The clip and the views of a window: windows of the same footage follow one another."""
+    return window["clip"], window["source_view"], window["target_view"]
+
+
+def _at(found: Mapping[str, Mapping], place: int) -> dict[str, dict[str, dict]]:
+    """The scores of one window of a batch: {kind: {name: {metric: (t,)}}}."""
+    return {
+        kind: {name: {m: v[place] for m, v in metrics.items()} for name, metrics in names.items()}
+        for kind, names in found.items()
+    }
+
+
+def pair_name(source_view: str, target_view: str) -> str:
+    """ "cam1", "cam02" -> "1->2"; views that are not numbered keep their names."""
+    numbers = [re.fullmatch(r"\D*?0*(\d+)", view) for view in (source_view, target_view)]
+    names = [n[1] for n in numbers] if all(numbers) else [source_view, target_view]
+    return "->".join(names)
+
+
+@functools.lru_cache(maxsize=4)  # clip after clip is synthesized by one compiled program
+def _scorer(method: Method) -> Callable:
+    """A function (variables, wire batch, carry) -> ({label: video}, {kind: {label: {metric: (b,
+    t)}}}, carry)."""
+    synthesize = core.make_synthesizer(method, baselines=True)
+
+    def run(variables: Mapping, batch: Mapping, carry: Any) -> tuple[dict, dict, Any]:
+        made = synthesize(variables, batch, carry)
+        truth, mask = batch["target"], batch["target_mask"]
+        found = {
+            kind: {name: frame_scores(video, truth, mask) for name, video in made[key].items()}
+            for kind, key in ((scores.BASELINE, "baselines"), (scores.STEP, "steps"))
+        }
+        videos = made["baselines"] | made["steps"]
+        return {core.SOURCE: batch["source"], **videos, core.TRUTH: truth}, found, made["carry"]
+
+    return run
+
+
+def frame_scores(*videos: Any) -> dict[str, np.ndarray]:
+    """`metrics.image.frame_scores` on the host, in the order of METRICS."""
+    found = image.frame_scores(*videos)  # compiled, so its keys come back sorted
+    return {metric: np.asarray(found[metric]) for metric in METRICS}
+
+
+class _Ledger:
+    """The scores of all windows so far, each frame of a clip and pair of views once."""
+
+    def __init__(self, clips: further_metrics.Clips | None) -> None:
+        self.windows = 0
+        self.views: dict[str, str] = {}  # by pair the target view
+        self.gallery = failure_pictures.Gallery()
+        self._clips = clips
+        self._scored: list[score_statistics.Scored] = []
+        self._ends: dict[tuple[str, str, str], int] = {}
+
+    def add(
+        self,
+        window: Mapping[str, Any],
+        videos: Mapping[str, np.ndarray],
+        mask: np.ndarray,
+        found: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]],
+        *,
+        joins: bool,
+    ) -> None:
+        """Adds one window: {label: (t h w 3)}, (t h w 1), {kind: {name: {metric: (t,)}}}; `joins`
+        if it goes on where the last one ended."""
+        self.windows += 1
+        pair = pair_name(window["source_view"], window["target_view"])
+        self.views[pair] = window["target_view"]
+        first = max(0, self._ends.get(_footage(window), 0) - window["start"])
+        self._ends[_footage(window)] = window["start"] + len(mask)
+        start = window["start"] + first
+        for kind, names in found.items():
+            for name, metrics in names.items():
+                fresh = {metric: values[first:] for metric, values in metrics.items()}
+                entry = score_statistics.Scored(kind, name, pair, window["clip"], start, fresh)
+                self._scored.append(entry)
+        if first < len(mask):
+            self.gallery.add(window, pair, videos, mask, list(found[scores.STEP].values())[-1])
+        if self._clips:
+            kinds = {name: kind for kind, names in found.items() for name in names}
+            skip = first if joins else 0
+            fresh = {name: videos[name][skip:] for name in kinds} | {"": videos[core.TRUTH][skip:]}
+            self._clips.add(window, pair, kinds, fresh, mask[skip:], joins=joins)
+
+    def finish(self) -> list[score_statistics.Scored]:
+        """All scores, those of whole clips last."""
+        if self._clips:
+            self._clips.finish()
+        return [*self._scored, *(self._clips.scored if self._clips else ())]

@@ -1,0 +1,296 @@
+"""Scores videos that any tool made against the real ones of the same names, in two folders."""
+
+import itertools
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image, UnidentifiedImageError
+from tqdm.auto import tqdm
+
+import psrjax
+from psrjax.data import video
+from psrjax.errors import UserError
+from psrjax.evaluation import (
+    challenging_poses,
+    failure_pictures,
+    further_metrics,
+    score_statistics,
+    scores,
+    scoring,
+    set_metrics,
+)
+from psrjax.evaluation.clip_features import Footage
+from psrjax.inference import core
+from psrjax.metrics import image, interpolation
+from psrjax.prepare.common import joint_files
+
+VIDEOS = (".mp4", ".mov", ".m4v", ".mkv", ".avi", ".webm")
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+
+_CHUNK = 16  # frames scored at a time: memory does not grow with a video's length
+
+
+def evaluate(
+    real: str | os.PathLike,
+    fakes: Sequence[str | os.PathLike],
+    *,
+    masks: str | os.PathLike = "",
+    metrics: Sequence[str] = (),
+    joints: Sequence[str | os.PathLike] = (),
+    show_progress: bool = False,
+) -> scoring.Evaluation:
+    """Scores each folder of `fakes` against `real`, clip by clip and frame by frame.
+
+    A folder holds a video for each clip, or a folder of pictures in the order of their names; a
+    folder of pictures alone is one clip. Clips belong together by their names without suffix.
+
+    Args:
+      real: the folder of the true videos.
+      fakes: folders of made ones; a row of the results is named after each.
+      masks: a folder of the people's masks (half of white or more is the person), for the masked
+        metrics; without it there are none.
+      metrics: further ones, of `evaluation_measures.NAMES`: those that need no data set. With them
+        a clip is held in memory. Those that need the motion of the real videos take DIS flow.
+      joints: where the joints of the clips lie, as `preparation_joints.find` finds them, for the
+        pose metrics: one place for `real` and one for each of `fakes`, all of one detector. Without
+        them MediaPipe is asked.
+      show_progress: whether to show a progress bar.
+
+    Returns:
+      As `evaluation.evaluate`, with the one pair "all"; the pictures are of the last of `fakes`.
+
+    Raises:
+      UserError: naming the files, if a clip is missing on either side, or is of another length or
+        size; if a file cannot be read; for a metric that these videos cannot have.
+    """
+    _check_metrics(metrics, masked=bool(masks))
+    if joints and len(joints) != 1 + len(fakes):
+        raise UserError(
+            f"--joints: give one for --real and one for each --fake, in their order, not "
+            f"{len(joints)}"
+        )
+    wanted = find(real)
+    names = [Path(os.path.abspath(fake)).name for fake in fakes]
+    taken = [*names, core.TRUTH]
+    if len(set(taken)) < len(taken):
+        raise UserError(f"--fake: a second {max(taken, key=taken.count)!r}; rename the folder")
+    found = {name: find(fake) for name, fake in zip(names, fakes)}
+    person = find(masks) if masks else {}
+    for folder, clips in zip((*fakes, *([masks] if masks else [])), (*found.values(), person)):
+        _check_names(real, wanted, folder, clips)
+    scored, about = [], {"real": os.fspath(real), "frames": "8 bits, data range 255"}
+    gallery = failure_pictures.Gallery()
+    sets = set_metrics.Sets([name for name in metrics if name in set_metrics.SETS])
+    given = dict(zip((core.TRUTH, *names), joints))
+    work = [(name, clip) for name in names for clip in wanted]
+    for name, clip in tqdm(work, "evaluate", unit="clip", disable=not show_progress):
+        streams = {core.TRUTH: wanted[clip], name: found[name][clip]}
+        streams |= {"mask": person[clip]} if masks else {}
+        if name != gallery.result:
+            gallery = failure_pictures.Gallery()
+        pieces = []
+        for start, frames in _chunks(streams):
+            entry = _score(name, clip, start, frames, masked=bool(masks))
+            scored.append(entry)
+            _show(gallery, entry, frames)
+            pieces += [frames] if metrics else []
+        if metrics:
+            sides = _footage(streams, pieces, given)
+            scored += _score_whole(name, clip, *sides, _mask_of(pieces), metrics)
+            sets.add((scores.STEP, name, score_statistics.ALL), clip, 0, *sides)
+    about |= {"psrjax": psrjax.__version__, "masks": os.fspath(masks), "split": ""}
+    about["notes"] = further_metrics.weights_of(metrics)
+    rows = sets.finish(score_statistics.rows(scored, about), "whole clips")
+    return scoring.Evaluation(rows, [], scored, gallery)
+
+
+def find(folder: str | os.PathLike) -> dict[str, Path]:
+    """{name: path} of the clips of a folder, by name: videos, or folders of pictures.
+
+    Raises:
+      UserError: if there is no such folder, no clip in it, or two of one name.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise UserError(f"{folder}: no such folder")
+    entries = sorted(root.iterdir())
+    clips = [path for path in entries if path.suffix.lower() in VIDEOS or _pictures(path)]
+    if not clips and _pictures(root):
+        return {"frames": root}
+    if not clips:
+        raise UserError(f"{folder}: holds no video ({', '.join(VIDEOS)}) and no folder of pictures")
+    found = {}
+    for path in clips:
+        if path.stem in found:
+            raise UserError(f"{folder}: {path.name} and {found[path.stem].name} are of one name")
+        found[path.stem] = path
+    return found
+
+
+def _pictures(path: Path) -> list[Path]:
+    """The pictures of a folder, by name; none of a file."""
+    if not path.is_dir():
+        return []
+    return sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES)
+
+
+def _check_names(real: Any, wanted: Mapping, folder: Any, clips: Mapping) -> None:
+    for here, there, where in ((wanted, clips, folder), (clips, wanted, real)):
+        missing = sorted(set(here) - set(there))
+        if missing:
+            raise UserError(f"{where}: holds no clip {missing[0]!r}, which the other folder has")
+
+
+def _frames(path: Path) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+    if not path.is_dir():
+        for frame in video.decode(path):
+            yield frame.image
+        return
+    for picture in _pictures(path):
+        try:
+            with Image.open(picture) as opened:
+                yield np.asarray(opened.convert("RGB"))
+        except (OSError, UnidentifiedImageError) as error:
+            raise UserError(f"{picture}: not a picture, or damaged ({error})") from error
+
+
+def _chunks(paths: Mapping[str, Path]) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """(number of the first frame, {label: (t h w 3)}) of clips that go side by side."""
+    together = enumerate(itertools.zip_longest(*(_frames(path) for path in paths.values())))
+    for start in itertools.count(0, _CHUNK):
+        chunk = list(itertools.islice(together, _CHUNK))
+        if not chunk:
+            return
+        for number, frames in chunk:
+            _check_frames(number, frames, paths)
+        columns = zip(*(frames for _, frames in chunk))
+        yield start, {label: np.stack(column) for label, column in zip(paths, columns)}
+
+
+def _check_frames(number: int, frames: Sequence, paths: Mapping[str, Path]) -> None:
+    places = list(paths.values())
+    for frame, path in zip(frames, places):
+        if frame is None:
+            counts = (f"{place} has {sum(1 for _ in _frames(place))} frames" for place in places)
+            raise UserError(f"{path} ends at frame {number}: {', '.join(counts)}")
+        if frame.shape != frames[0].shape:
+            sizes = (f"{f.shape[1]}x{f.shape[0]}" for f in (frame, frames[0]))
+            raise UserError(f"{path} is {' and '.join(sizes)} pixels in {places[0]}: resize one")
+
+
+@jax.jit
+def _unmasked(made: jax.Array, truth: jax.Array) -> dict[str, jax.Array]:
+    """The metrics that need no mask."""
+    made, truth = made.astype(np.float32) / 255.0, truth.astype(np.float32) / 255.0
+    functions = {"ssim": image.ssim, "ssim_uniform7": image.ssim_uniform7, "psnr": image.psnr}
+    return {metric: function(made, truth) for metric, function in functions.items()}
+
+
+def _score(
+    name: str, clip: str, start: int, frames: Mapping[str, np.ndarray], *, masked: bool
+) -> score_statistics.Scored:
+    """The scores of a chunk; it is filled up to one length, so that one program serves all."""
+    count = len(frames[core.TRUTH])
+    full = [frames[label][np.minimum(np.arange(_CHUNK), count - 1)] for label in (name, core.TRUTH)]
+    if masked:
+        mask = _mask(frames)[np.minimum(np.arange(_CHUNK), count - 1)]
+        found = scoring.frame_scores(*full, mask)
+    else:
+        found = _unmasked(*full)
+    metrics = {m: np.asarray(found[m])[:count] for m in scoring.METRICS if m in found}
+    return score_statistics.Scored(scores.STEP, name, score_statistics.ALL, clip, start, metrics)
+
+
+def _check_metrics(metrics: Sequence[str], *, masked: bool) -> None:
+    for metric in metrics:
+        if reason := further_metrics.obstacle(metric, 0, 0):
+            raise UserError(f"--metrics: {reason}")
+        own = further_metrics.MEASURES.get(metric)
+        lacking = set(own.reads if own else ()) - set(further_metrics.FLOWS)
+        if lacking or metric in challenging_poses.METRICS:
+            raise UserError(f"--metrics: {metric} needs the joints of a data set: evaluate a run")
+        if metric == "flicker" and not masked:
+            raise UserError("--metrics: flicker is of what is not the person: give --masks")
+
+
+def _footage(
+    streams: Mapping[str, Path], pieces: Sequence[Mapping[str, np.ndarray]], joints: Mapping
+) -> tuple[Footage, Footage]:
+    """The made clip and the true one, from their chunks."""
+    truth, name, *_ = streams
+    found = []
+    for label in (name, truth):
+        frames, own = np.concatenate([piece[label] for piece in pieces]), None
+        if label in joints:
+            size = frames.shape[1:3]
+            place = joint_files.find(joints[label], streams[label])
+            people = joint_files.read(place, frames=len(frames), size=size)
+            own = np.stack([_first(here) for here in people.frames])
+        found.append(Footage(frames, own))
+    return tuple(found)
+
+
+def _first(people: Float[np.ndarray, "n 26 3"]) -> Float[np.ndarray, "26 3"]:
+    """The person of whom the detector is surest; zeros of nobody."""
+    if not len(people):
+        return np.zeros(people.shape[1:], np.float32)
+    return people[people[..., 2].sum(-1).argmax()].astype(np.float32)
+
+
+def _score_whole(
+    name: str,
+    clip: str,
+    made: Footage,
+    truth: Footage,
+    mask: UInt8[np.ndarray, "t h w 1"],
+    metrics: Sequence[str],
+) -> list[score_statistics.Scored]:
+    """The metrics of a whole clip."""
+    for metric in metrics:
+        if reason := further_metrics.obstacle(metric, min(mask.shape[1:3]), len(mask)):
+            raise UserError(f"--metrics: {reason}: clip {clip!r}")
+    own = {m: further_metrics.MEASURES[m] for m in metrics if m in further_metrics.MEASURES}
+    if not own:
+        return []
+    maps = _flows(truth.frames) if any(measure.reads for measure in own.values()) else {}
+    values = further_metrics.score(own, made, truth, mask, maps)
+    place = (scores.STEP, name, score_statistics.ALL, clip, 0)
+    return [score_statistics.Scored(*place, values, whole=True)]
+
+
+def _flows(frames: UInt8[np.ndarray, "t h w 3"]) -> dict[str, Float[np.ndarray, "t h w 2"]]:
+    """DIS flow between the frames of a true video, under the names of stored flow."""
+    if min(frames.shape[1:3]) < interpolation.SMALLEST:
+        raise UserError(
+            f"--metrics: DIS flow needs at least {interpolation.SMALLEST} pixels a side"
+        )
+    still = np.zeros((*frames.shape[1:3], 2), np.float32)
+    pairs = list(zip(frames[1:], frames[:-1]))
+    backward = [still, *(interpolation.dis_flow(now, before) for now, before in pairs)]
+    forward = [still, *(interpolation.dis_flow(before, now) for now, before in pairs)]
+    return dict(zip(further_metrics.FLOWS, (np.stack(backward), np.stack(forward))))
+
+
+def _mask_of(pieces: Sequence[Mapping[str, np.ndarray]]) -> UInt8[np.ndarray, "t h w 1"]:
+    return np.concatenate([_mask(piece) for piece in pieces])
+
+
+def _mask(frames: Mapping[str, np.ndarray]) -> UInt8[np.ndarray, "t h w 1"]:
+    if "mask" not in frames:
+        return np.zeros((*frames[core.TRUTH].shape[:3], 1), np.uint8)
+    return frames["mask"].max(-1, keepdims=True)
+
+
+def _show(
+    gallery: failure_pictures.Gallery,
+    entry: score_statistics.Scored,
+    frames: Mapping[str, np.ndarray],
+) -> None:
+    window = {"clip": entry.clip, "target_view": entry.clip, "start": entry.start}
+    videos = {label: frames[label] for label in (entry.name, core.TRUTH)}
+    gallery.add(window, entry.pair, videos, _mask(frames), entry.metrics)

@@ -1,0 +1,1 @@
+"""Converters of other projects' checkpoints into runs."""

@@ -1,0 +1,1 @@
+"""Decodes, starts and synthesizes: motion transfer and novel views."""

@@ -1,0 +1,318 @@
+"""Footage of one person for transfer: a stored clip, a video, a folder of pictures or one picture.
+
+All are asked alike: some keys of the contract, at some frames. A stored clip gives every key that
+its data set holds; files give "source" and "target", the frames themselves.
+"""
+
+import abc
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from absl import logging
+from jaxtyping import Float, UInt8
+
+from psrjax import io
+from psrjax.data import codec, sampling, spec, store, video
+from psrjax.data.source import Clip, Source
+from psrjax.errors import UserError
+from psrjax.prepare.common import clip_reader, detector
+from psrjax.prepare.monocular import clip_set, pipeline
+from psrjax.synthetic import dataset
+from psrjax.vision import guidance
+
+FITS = ("exact", "crop")
+FRAMES = ("source", "target")  # the keys that are the frames themselves
+_ASPECT = 0.02  # how much a shape may be off before it counts as another one
+_LOOKS = 8  # frames, spread over a clip, in which a person is looked for
+_LEAST_CONTRAST = 2.0  # gray levels; a frame that varies less shows nothing
+
+
+class Footage(abc.ABC):
+    """Frames of one person, and what is known of them.
+
+    Attributes:
+      name: for messages and titles.
+      times: (t,) seconds at which the frames are shown, the first at 0.
+      audio: a file whose sound goes with the frames, or "".
+    """
+
+    name: str
+    times: Float[np.ndarray, " t"]
+    audio: str = ""
+
+    @property
+    def frames(self) -> int:
+        """How many there are."""
+        return len(self.times)
+
+    @abc.abstractmethod
+    def read(self, keys: Iterable[str], frames: Sequence[int]) -> sampling.Sample:
+        """{key: array} of wire type without the batch axis, at the run's size.
+
+        Runs of frames that go on from one another are read as they come: what was read is not kept.
+
+        Raises:
+          UserError: if this footage cannot give a key, naming it and what to do.
+        """
+
+    @abc.abstractmethod
+    def require(self, keys: Iterable[str]) -> None:
+        """Raises UserError, as `read` does, before anything is read."""
+
+    @abc.abstractmethod
+    def backdrop(self, frames: Sequence[int]) -> UInt8[np.ndarray, "t h w 3"]:
+        """What stands behind the person: a data set's clean plate; a file's frames, over and over.
+
+        Raises:
+          UserError: if a data set holds no plate.
+        """
+
+    @abc.abstractmethod
+    def persons(self, frames: Sequence[int]) -> list[bool] | None:
+        """Whether each of these frames shows a person; None where there is no means to tell."""
+
+
+class StoredFootage(Footage):
+    """One view of a clip of a stored data set."""
+
+    def __init__(self, source: Source, clip: Clip, view: str, size: tuple[int, int]):
+        entry = clip.views[view]
+        self.name = f"{clip.name}:{view}" if len(clip.views) > 1 else clip.name
+        known = entry.meta.get("times")
+        self.times = np.asarray(known if known else np.arange(entry.frames) / entry.fps)
+        self._source, self._clip, self._view = source, clip, view
+        self._crop = sampling.Augmentation(crop=size)
+        have = entry.size
+        if have[0] < size[0] or have[1] < size[1]:
+            raise UserError(
+                f"{source.directory}: its frames are {have[1]}x{have[0]}, the run's "
+                f"{size[1]}x{size[0]}: prepare the footage at that size (psrjax prepare --size)"
+            )
+
+    def require(self, keys: Iterable[str]) -> None:
+        """See the base class."""
+        for key in keys:
+            stream = sampling.stream(key)
+            if stream in codec.STREAMS and codec.STREAMS[stream].by_source:
+                raise UserError(
+                    f"this method reads {key!r}, which belongs to two views of one scene: name "
+                    "them with --clip, --source_view and --target_view instead"
+                )
+        sampling.require(self._source, keys)
+
+    def read(self, keys: Iterable[str], frames: Sequence[int]) -> sampling.Sample:
+        """See the base class."""
+        keys = tuple(keys)
+        frames = tuple(int(frame) for frame in frames)
+        window = sampling.Window(self._clip.name, self._view, self._view, frames[0], frames, frames)
+        images = [key for key in keys if "h w" in spec.KEYS[key].axes]
+        side = "source" if any(key.startswith("source") for key in keys) else "target"
+        # Joints move with a crop in units of the frames: these are read for their size.
+        sample = sampling.assemble(self._source, window, keys if images else (*keys, side))
+        sample = sampling.augment(sample, self._crop)
+        return {key: sample[key] for key in keys}
+
+    def backdrop(self, frames: Sequence[int]) -> UInt8[np.ndarray, "t h w 3"]:
+        """See the base class."""
+        self.require(("background",))
+        plate = self.read(("background",), (0,))["background"]
+        return np.broadcast_to(plate, (len(frames), *plate.shape))
+
+    def persons(self, frames: Sequence[int]) -> list[bool] | None:
+        """See the base class."""
+        for key in ("target_mask", "target_joints"):
+            if sampling.stream(key) in self._source.streams:
+                found = self.read((key,), frames)[key]
+                return [bool((frame[..., -1] > 0).any()) for frame in found]
+        return None
+
+
+class FilmedFootage(Footage):
+    """A video, a folder of pictures or one picture, brought to the run's size frame by frame."""
+
+    def __init__(self, path: Path, size: tuple[int, int], fit: str):
+        self.name = path.name
+        self._path, self._size, self._fit = path, size, fit
+        self._is_picture = path.is_file() and path.suffix.lower() in clip_reader.PICTURES
+        self.audio = "" if self._is_picture or path.is_dir() else os.fspath(path)
+        # A first pass: the file is whole, of one size, of the right shape, and these are its times.
+        times = []
+        for frame in self._decode():
+            if not times:
+                self._check_shape(frame.image.shape)
+            times.append(frame.time)
+        self.times = np.asarray(times)
+        self._kept: dict[int, np.ndarray] = {}
+        self._rewind()
+
+    def _decode(self) -> Iterator[video.Frame]:
+        if self._is_picture:
+            image = cv2.imdecode(np.fromfile(self._path, np.uint8), cv2.IMREAD_COLOR)
+            if image is None:
+                raise UserError(f"{self._path}: not a picture, or damaged")
+            yield video.Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), 0.0)
+        else:
+            yield from (shot.frame for shot in clip_reader.shots(self._path))
+
+    def _check_shape(self, shape: Sequence[int]) -> None:
+        (height, width), (rows, columns) = shape[:2], self._size
+        if self._fit == "exact" and abs(width / height * rows / columns - 1.0) > _ASPECT:
+            raise UserError(
+                f"{self._path}: {width}x{height} is of another shape than the run's "
+                f"{columns}x{rows}: cut it to that shape, or let --fit=crop take its middle"
+            )
+
+    def _rewind(self) -> None:
+        self._frames, self._next = self._decode(), 0
+
+    def require(self, keys: Iterable[str]) -> None:
+        """See the base class."""
+        for key in keys:
+            if key not in FRAMES:
+                raise UserError(
+                    f"{self._path}: this method also reads {key!r} ({spec.KEYS[key].meaning}): "
+                    "make a data set of it with psrjax prepare, and give its folder"
+                )
+
+    def read(self, keys: Iterable[str], frames: Sequence[int]) -> sampling.Sample:
+        """See the base class."""
+        keys = tuple(keys)
+        self.require(keys)
+        # What comes before a window was the end of the one before it.
+        self._kept = {frame: self._kept[frame] for frame in frames if frame in self._kept}
+        missing = set(frames) - set(self._kept)
+        if missing and min(missing) < self._next:
+            self._rewind()
+        while missing:
+            frame, number = next(self._frames), self._next
+            self._next += 1
+            if number in missing:
+                self._kept[number] = guidance.fit_frames(frame.image[None], self._size)[0]
+                missing.remove(number)
+        images = np.stack([self._kept[frame] for frame in frames])
+        return dict.fromkeys(keys, images)
+
+    def backdrop(self, frames: Sequence[int]) -> UInt8[np.ndarray, "t h w 3"]:
+        """See the base class."""
+        rounds = [[f for f in frames if f // self.frames == n] for n in self._rounds(frames)]
+        return np.concatenate(
+            [self.read(("target",), [f % self.frames for f in one])["target"] for one in rounds]
+        )
+
+    def _rounds(self, frames: Sequence[int]) -> list[int]:
+        return sorted({frame // self.frames for frame in frames})
+
+    def persons(self, frames: Sequence[int]) -> list[bool] | None:
+        """See the base class; asks MediaPipe where `psrjax prepare` has installed it."""
+        wanted, found = set(frames), []
+        for number, frame in enumerate(self._decode()):
+            if number in wanted:
+                shows = frame.image.std((0, 1)).max() >= _LEAST_CONTRAST
+                found.append(shows and (not detector.installed() or _mediapipe(frame.image)))
+        if any(found) and not detector.installed():
+            logging.info("%s: nobody looked for a person (MediaPipe is not installed)", self._path)
+        return found
+
+
+def _mediapipe(image: UInt8[np.ndarray, "h w 3"]) -> bool:
+    (found,) = pipeline.mediapipe().estimate([image])
+    return bool((found.joints[:, 2] > 0).any())
+
+
+def open_footage(
+    place: str,
+    config: Mapping[str, Any],
+    *,
+    size: tuple[int, int],
+    fit: str = "exact",
+    reads: Iterable[str] = (),
+) -> Footage:
+    """The footage at a place.
+
+    Args:
+      place: a video, a folder of pictures, a picture; or a data set's "DIR", "DIR:CLIP" or
+        "DIR:CLIP:VIEW", where "world" is the data set of the run. By default the first clip of the
+        run's evaluation split, and its first view.
+      config: the run's config; `data` is read.
+      size: (height, width) of the frames to give.
+      fit: of files: "exact" only scales; "crop" first takes the largest middle of the right shape.
+      reads: keys that will be read. A video without them, such as joints, is first made into a data
+        set in the cache (`psrjax prepare`, with MediaPipe), cut to hold the person.
+
+    Raises:
+      UserError: if there is no such place, or it is of another shape or too small.
+    """
+    if fit not in FITS:
+        raise UserError(f"--fit={fit}: it is one of {', '.join(FITS)}")
+    path = Path(place)
+    if path.is_file() or (path.is_dir() and clip_reader.is_footage(path)):
+        if set(reads) <= set(FRAMES):
+            return FilmedFootage(path, size, fit)
+        return _prepared(path, size)
+    folder, *names = _parts(place)
+    is_synthetic = folder == dataset.WORLD
+    directory = dataset.located(config["data"])["path"] if is_synthetic else folder
+    if not Path(directory).is_dir():
+        raise UserError(f"{place}: no such video, picture or data set")
+    source, clip = _clip(directory, names[0] if names else "", config["data"]["eval_split"])
+    view = names[1] if len(names) > 1 else next(iter(clip.views))
+    if view not in clip.views:
+        raise UserError(f"{place}: no view {view!r}, there are {', '.join(clip.views)}")
+    return StoredFootage(source, clip, view, size)
+
+
+def _prepared(path: Path, size: tuple[int, int]) -> StoredFootage:
+    """A video as a data set in the cache; it keeps its sound."""
+    state = path.stat()
+    described = f"{path.resolve()} {state.st_mtime_ns} {state.st_size} {size}"
+    key = hashlib.sha256(described.encode()).hexdigest()[:16]
+    directory = io.cache_folder() / f"driving-{key}"
+    clip = pipeline.Clip(os.fspath(path), path.stem)
+    clip_set.prepare([clip], directory, pipeline.Options(size=size))
+    source = Source(directory, clip.split)
+    footage = StoredFootage(source, source.clips[0], clip.view, size)
+    footage.audio = os.fspath(path) if path.is_file() else ""
+    return footage
+
+
+def _parts(place: str) -> list[str]:
+    """The folder, and up to two names after it; the folder's own name may hold colons."""
+    names: list[str] = []
+    while place != dataset.WORLD and not Path(place).is_dir() and ":" in place and len(names) < 2:
+        place, _, name = place.rpartition(":")
+        names.insert(0, name)
+    return [place, *names]
+
+
+def _clip(directory: str, name: str, split: str) -> tuple[Source, Clip]:
+    splits = tuple(store.read_manifest(directory)["splits"])
+    if not name:
+        source = Source(directory, split if split in splits else splits[0])
+        return source, source.clips[0]
+    sources = [Source(directory, each) for each in splits]
+    for source in sources:
+        if any(clip.name == name for clip in source.clips):
+            return source, source.clip(name)
+    known = [clip.name for source in sources for clip in source.clips]
+    shown = ", ".join(known[:8]) + (" …" if len(known) > 8 else "")
+    raise UserError(f"{directory}: no clip {name!r}; there are {shown}")
+
+
+def require_person(footage: Footage) -> None:
+    """Looks at a few frames, spread over the footage, for a person.
+
+    Raises:
+      UserError: if none of them shows one.
+    """
+    frames = np.unique(np.linspace(0, footage.frames - 1, _LOOKS).round().astype(int))
+    found = footage.persons(frames.tolist())
+    if found is not None and not any(found):
+        raise UserError(
+            f"{footage.name}: no person in any of {len(found)} frames spread over it; give footage "
+            "that shows one, whole and large"
+        )

@@ -1,0 +1,234 @@
+"""Where the clips to synthesize come from: a stored data set, or a video and the person's mesh."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from psrjax.data import loader, sampling, spec, video
+from psrjax.data.source import Clip, Source
+from psrjax.errors import UserError
+from psrjax.methods.base import Method
+from psrjax.prepare.common.annotations import read_calibration
+from psrjax.prepare.multiview import virtual_camera
+from psrjax.synthetic import dataset
+from psrjax.vision import guidance
+from psrjax.vision.camera import Camera
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A clip to synthesize.
+
+    Attributes:
+      read: gives the wire batch (b = 1) of the window that starts at a frame of the clip.
+      frames: the clip's length.
+      window: a window's length: the t of `read`'s batches.
+      times: (frames,) seconds at which the frames are shown.
+      name: what is synthesized, for titles.
+    """
+
+    read: Callable[[int], Mapping[str, np.ndarray]]
+    frames: int
+    window: int
+    times: np.ndarray
+    name: str
+
+
+def from_data(
+    method: Method,
+    config: Any,
+    *,
+    split: str = "",
+    clip: str = "",
+    views: tuple[str, str] = ("", ""),
+    frames: tuple[int, int] = (0, 0),
+) -> Inputs:
+    """A clip of a data set, from one of its views in another's.
+
+    Args:
+      method: says which keys are read.
+      config: the run's config; `data` is read.
+      split: by default the config's evaluation split.
+      clip: by default the split's first.
+      views: source and target; by default the first, and the first other one.
+      frames: first and end; an end of 0 is the clip's.
+
+    Raises:
+      UserError: if there is no such clip, view or frame, or a stream is missing.
+    """
+    source, entry = _clip(config, split, clip)
+    policy = sampling.policy(config.data.sampling)
+    pair = _pair(sampling.pairs(entry, policy), views, entry.name)
+    first, end = _range(frames, entry.frames, entry.name)
+    reads = _reads(method)
+    sampling.require(source, reads)
+    crop = sampling.Augmentation(crop=tuple(config.data.crop))
+
+    def read(start: int) -> dict[str, np.ndarray]:
+        window = sampling.fixed(entry, pair, first + start, policy)
+        sample = sampling.augment(sampling.assemble(source, window, reads), crop)
+        return {key: value[None] for key, value in sample.items()}
+
+    return Inputs(
+        read=read,
+        frames=end - first,
+        window=policy.t,
+        times=np.arange(end - first) / entry.views[pair[1]].fps,
+        name=f"{entry.name}, {pair[0]} → {pair[1]}",
+    )
+
+
+def _clip(config: Any, split: str, name: str) -> tuple[Source, Clip]:
+    source = loader.open_split(dataset.located(config.data), split or config.data.eval_split)
+    return source, source.clip(name) if name else source.clips[0]
+
+
+def _reads(method: Method) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*method.reads, *method.baseline_reads, "target")))
+
+
+def _pair(pairs: tuple[tuple[str, str], ...], views: tuple[str, str], clip: str) -> tuple[str, str]:
+    found = [p for p in pairs if all(w in ("", have) for w, have in zip(views, p, strict=True))]
+    if not found:
+        known = ", ".join(f"{a} to {b}" for a, b in pairs)
+        raise UserError(f"clip {clip!r}: no views {' to '.join(views)}; there are {known}")
+    return found[0]
+
+
+def _range(frames: tuple[int, int], length: int, name: str) -> tuple[int, int]:
+    first, end = frames[0], frames[1] or length
+    if not 0 <= first < end <= length:
+        raise UserError(f"{name} has frames 0 to {length - 1}; {first}:{end} was asked for")
+    return first, end
+
+
+def from_video(
+    method: Method,
+    config: Any,
+    *,
+    path: str,
+    mesh: str,
+    source_camera: str,
+    target_camera: str,
+    frames: tuple[int, int] = (0, 0),
+) -> Inputs:
+    """A video of a person with a known mesh, in a view that nobody filmed.
+
+    The video and both cameras are cut to the shape and resized to the size of the stored frames of
+    the run's data set, and then cropped as those are.
+
+    Args:
+      method: says which keys are read.
+      config: the run's config; the frames' size and the coding of depth are those of its data.
+      path: the source video.
+      mesh: npz of `verts` (t, v, 3) in world metres, one for each frame, and `faces` (f, 3).
+      source_camera: "FILE.json" or "FILE.json:NAME", as `annotations.read_calibration` reads it.
+      target_camera: the same, of the view to make.
+      frames: first and end; an end of 0 is the video's.
+
+    Raises:
+      UserError: if a file is not as it must be, or the method reads what a mesh cannot give.
+    """
+    data = loader.open_split(dataset.located(config.data), config.data.eval_split)
+    size = next(iter(data.clips[0].views.values())).size
+    clip = video.read(path)
+    first, end = _range(frames, len(clip.frames), path)
+    body = guidance.read_mesh(mesh)
+    if len(body.vertices) != len(clip.frames):
+        count = f"{len(body.vertices)} meshes"
+        raise UserError(f"{mesh}: {count}, {path} has {len(clip.frames)} frames")
+    filmed_size = clip.frames.shape[1:3]
+    keys = guidance.guide(
+        guidance.fit_frames(clip.frames[first:end], size),
+        body.cut(first, end),
+        guidance.fit_camera(_camera(source_camera, filmed_size), size),
+        guidance.fit_camera(_camera(target_camera, filmed_size), size),
+        near=data.meta["near"],
+        far=data.meta["far"],
+    )
+    times = clip.times[first:end] - clip.times[first]
+    return _guided(method, config, keys, times, f"{Path(path).name}, {target_camera}")
+
+
+def from_camera(
+    method: Method,
+    config: Any,
+    *,
+    camera: str,
+    split: str = "",
+    clip: str = "",
+    source_view: str = "",
+    frames: tuple[int, int] = (0, 0),
+) -> Inputs:
+    """A clip of a data set that stores its person's body, for a camera that nobody filmed with.
+
+    There is no mean frame of such a camera: a method that reads one gets that of the view whose
+    camera looks most nearly the same way.
+
+    Args:
+      method: says which keys are read.
+      config: the run's config; `data` is read.
+      camera: "FILE.json" or "FILE.json:NAME", in the world of the data set.
+      split: by default the config's evaluation split.
+      clip: by default the split's first.
+      source_view: by default the clip's first.
+      frames: first and end; an end of 0 is the clip's.
+
+    Raises:
+      UserError: if there is no such clip or view, or the data set does not store the body.
+    """
+    data, entry = _clip(config, split, clip)
+    view = source_view or next(iter(entry.views))
+    first, end = _range(frames, entry.frames, entry.name)
+    target = _camera(camera, (0, 0))
+    keys = virtual_camera.guide(data, entry.name, view, target, range(first, end))
+    if "target_mean" in method.reads:
+        keys["target_mean"] = data.means[virtual_camera.nearest_view(data, entry.name, target)]
+    times = np.arange(end - first) / entry.views[view].fps
+    return _guided(method, config, keys, times, f"{entry.name}, {view} → {Path(camera).name}")
+
+
+def _guided(
+    method: Method, config: Any, keys: Mapping[str, np.ndarray], times: np.ndarray, name: str
+) -> Inputs:
+    """The clip of `guidance.guide`'s arrays (t, …), and keys without time, cropped as evaluation
+    does."""
+    lacking = sorted(set(method.reads) - set(keys) - {"target"})
+    if lacking:
+        raise UserError(f"{lacking[0]!r}, which this method reads, cannot be made from a mesh")
+    policy = sampling.policy(config.data.sampling)
+    crop = sampling.Augmentation(crop=tuple(config.data.crop))
+    # Baselines that need more than a mesh are not shown, but they are computed with the others.
+    _, height, width, _ = keys["source"].shape
+    sizes = {"b": 1, "h": height, "w": width, "t": policy.t, "k": policy.t}
+    unseen = spec.zeros(set(method.baseline_reads) - set(keys), sizes)
+    fixed = {key: value[0] for key, value in unseen.items()}
+    fixed |= {key: keys[key] for key in keys if not {"k", "t"} & set(spec.KEYS[key].axes.split())}
+    timed = {key: value for key, value in keys.items() if key not in fixed}
+
+    def read(start: int) -> dict[str, np.ndarray]:
+        sample = {key: value[start : start + policy.t] for key, value in timed.items()}
+        flow = sample["target_mesh_flow"].copy()
+        flow[:1] = 0  # by the contract: nothing comes before a window
+        sample = sampling.augment({**fixed, **sample, "target_mesh_flow": flow}, crop)
+        return {key: value[None] for key, value in sample.items()}
+
+    return Inputs(read, frames=len(times), window=policy.t, times=times, name=name)
+
+
+def _camera(name: str, size: tuple[int, int]) -> Camera:
+    """The camera of "FILE.json:NAME"; without a size of its own it gets `size`."""
+    path, _, wanted = name.partition(".json:")
+    cameras = read_calibration(f"{path}.json" if wanted else path)
+    if wanted and wanted not in cameras:
+        raise UserError(f"{path}.json: no camera {wanted!r}, only {', '.join(cameras)}")
+    if not wanted and len(cameras) > 1:
+        raise UserError(
+            f"{path}: holds {', '.join(cameras)}; name one as {path}:{next(iter(cameras))}"
+        )
+    camera = cameras[wanted] if wanted else next(iter(cameras.values()))
+    return camera if all(camera.size) else dataclasses.replace(camera, size=size)

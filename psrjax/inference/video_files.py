@@ -1,0 +1,183 @@
+"""The files of a transfer: videos written as their frames come, each by a thread of its own."""
+
+import contextlib
+import os
+import queue
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from psrjax import io
+from psrjax.data import video
+from psrjax.inference import explanations
+
+_SOURCES = 4  # source frames that are shown: methods may read a hundred
+_STRIP = 6  # frames of the picture of explanations
+_AHEAD = 8  # frames that may wait to be encoded: memory does not grow with the video
+_END, _ABORT = "end", "abort"
+
+
+class VideoSink:
+    """A video file that takes its frames one by one; `video.write` in a thread.
+
+    Use as a context manager: the file appears when the block ends, whole, and not at all if the
+    block ends in an error.
+    """
+
+    def __init__(self, path: str | os.PathLike, **options: Any):
+        """`options` are those of `psrjax.data.video.write`."""
+        self.path = Path(path)
+        self._queue: queue.Queue = queue.Queue(_AHEAD)
+        self._error: BaseException | None = None
+        self._options = options
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> "VideoSink":
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: Any, *details: object) -> None:
+        self._put(_ABORT if kind else _END)
+        self._thread.join()
+        if self._error is not None and kind is None:
+            raise self._error
+
+    def push(self, frame: UInt8[np.ndarray, "h w 3"]) -> None:
+        """Takes the next frame; waits while many are not yet encoded.
+
+        Raises:
+          UserError: if the file cannot be written.
+        """
+        self._put(frame)
+        if self._error is not None:
+            raise self._error
+
+    def _put(self, item: Any) -> None:
+        while self._thread.is_alive():
+            try:
+                return self._queue.put(item, timeout=0.2)
+            except queue.Full:
+                continue
+        return None
+
+    def _run(self) -> None:
+        try:
+            video.write(self.path, self._frames(), **self._options)
+        except _Aborted:
+            pass
+        except BaseException as error:  # raised again where the frames are pushed
+            self._error = error
+
+    def _frames(self) -> Iterator[np.ndarray]:
+        while True:
+            item = self._queue.get()
+            if isinstance(item, str):
+                if item == _ABORT:
+                    raise _Aborted
+                return
+            yield item
+
+
+class _Aborted(Exception):
+    """Ends `video.write` from within, so that it takes its half-written file away."""
+
+
+class Films:
+    """The files of one transfer, written side by side; use as a context manager.
+
+    `add` takes what is made, window by window; `finish`, after the block, gives the paths.
+    """
+
+    def __init__(
+        self,
+        output: str | os.PathLike,
+        source: UInt8[np.ndarray, "k h w 3"],
+        times: Float[np.ndarray, " t"],
+        *,
+        audio: str = "",
+    ):
+        """Opens nothing yet.
+
+        Args:
+          output: the result; the others are named after it.
+          source: the source frames, of which the first are shown beside it.
+          times: seconds at which the frames are shown.
+          audio: a file whose sound is copied, or "".
+        """
+        self._output, self._times = Path(output), times
+        self._source = source[:_SOURCES]
+        self._audio = audio
+        self._stack = contextlib.ExitStack()
+        self._sinks: dict[str, VideoSink] = {}
+        self._paths: list[Path] = []
+        self._strip = set(np.linspace(0, len(times) - 1, _STRIP).round().astype(int).tolist())
+        self._rows: list[np.ndarray] = []
+        self._once: dict[str, np.ndarray] = {}
+        self._written = 0
+
+    def __enter__(self) -> "Films":
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self._stack.__exit__(*details)
+
+    def add(
+        self,
+        result: UInt8[np.ndarray, "t h w 3"],
+        driving: UInt8[np.ndarray, "t h w 3"],
+        *,
+        mask: UInt8[np.ndarray, "t h w 1"] | None = None,
+        explain: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        """Writes the next frames."""
+        shown = {"source" if i == 0 else f"source {i + 1}": p for i, p in enumerate(self._source)}
+        if explain and not self._written:
+            self._once = explanations.once(explain)
+        for number, frame in enumerate(result):
+            self._push("", frame, audio=self._audio)
+            beside = {**shown, "driving": driving[number], "result": frame}
+            self._push("compare", _side_by_side(beside))
+            if mask is not None:
+                self._push("mask", mask[number].repeat(3, -1))
+            if explain:
+                row = explanations.panels(explain, self._source, driving[number], frame, number)
+                row = _side_by_side(row)
+                self._push("explain", row)
+                if self._written in self._strip:
+                    self._rows.append(row)
+            self._written += 1
+
+    def finish(self) -> list[Path]:
+        """Writes the pictures of what is explained, and gives the paths of all files."""
+        for name, image in self._once.items():
+            self._picture(f"explain.{name}", image)
+        if self._rows:
+            self._picture("explain", np.concatenate(self._rows))
+        return self._paths
+
+    def _push(self, what: str, frame: np.ndarray, **options: Any) -> None:
+        if what not in self._sinks:
+            sink = VideoSink(self._name(what), times=self._times, **options)
+            self._sinks[what] = self._stack.enter_context(sink)
+            self._paths.append(sink.path)
+        self._sinks[what].push(frame)
+
+    def _picture(self, what: str, image: np.ndarray) -> None:
+        path = self._name(what, ".png")
+        with io.replacing(path) as temporary:
+            _, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+            temporary.write_bytes(data.tobytes())
+        self._paths.append(path)
+
+    def _name(self, what: str, suffix: str = "") -> Path:
+        middle = f".{what}" if what else ""
+        return self._output.with_name(f"{self._output.stem}{middle}{suffix or self._output.suffix}")
+
+
+def _side_by_side(images: Mapping[str, np.ndarray]) -> np.ndarray:
+    return video.beside({label: image[None] for label, image in images.items()})[0]

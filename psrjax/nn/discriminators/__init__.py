@@ -1,0 +1,1 @@
+"""Discriminators of images, patches and videos; all return logits and features."""

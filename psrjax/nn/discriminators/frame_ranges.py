@@ -1,0 +1,165 @@
+"""Critics of n frames in a row with the flow between them, for several n at once (D_V^n).
+
+Cheng et al. (MFCI), Eq. 2; inputs as vid2vid's (Wang et al. 2018). Any method may have them: they
+see frames and flow only.
+"""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from psrjax.errors import UserError
+from psrjax.nn import layers
+from psrjax.nn.discriminators import multiscale
+
+KINDS = ("res6", "patch")
+_SLOPE = 0.2
+_FULL_FLOW = 20.0 / 256.0  # vid2vid divides pixels by 20; here of 256, whatever the size
+_WIDTHS = (1, 2, 4, 8, 8, 8)
+_POOLED = 4  # the first blocks halve the size
+# Kernels that keep the size of what they see, through leaky ReLUs, skips and branches: with
+# PyTorch's default, whose outputs are a third of it each time, the logits of a fresh critic hardly
+# depend on its input, and after 400 steps it still could not tell blurred frames from real ones.
+_THROUGH_RELU = nn.initializers.variance_scaling(2 / (1 + _SLOPE**2), "fan_in", "normal")
+_STRAIGHT = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
+_BRANCH = nn.initializers.variance_scaling(0.2, "fan_in", "normal")  # little beside the skip
+
+
+class ResidualCritic(nn.Module):
+    """A convolution, six residual blocks, and a map of logits: 16x16 for 256x256.
+
+    Cheng et al. (section 4) give "six residual blocks" and nothing more; widths and pooling are
+    ours: blocks of LReLU - conv - LReLU - conv beside a 1x1, means of 2x2 after the first four.
+
+    Attributes:
+      width: channels of the first layer and block; they grow to eight times as many.
+      dtype: compute type; logits are float32.
+      impl: see `psrjax.ops.conv`.
+    """
+
+    width: int = 64
+    dtype: DTypeLike = jnp.float32
+    impl: str = "auto"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], train: bool) -> tuple[dict, ...]:
+        """({"logits": (b h' w' 1) float32, "features": every block's output},).
+
+        Raises:
+          UserError: if the frames cannot be halved four times.
+        """
+        del train
+        if any(size % 2**_POOLED for size in x.shape[1:3]):
+            raise UserError(
+                f"the critics of six blocks need frames whose sides {2**_POOLED} divides, not "
+                f"{x.shape[1]}x{x.shape[2]}: change config.data.crop"
+            )
+        x = self._conv(x, self.width, 3, "stem", _STRAIGHT)
+        features = []
+        for i, times in enumerate(_WIDTHS):
+            wide = times * self.width
+            y = self._conv(nn.leaky_relu(x, _SLOPE), wide, 3, f"block{i}_conv0", _THROUGH_RELU)
+            y = self._conv(nn.leaky_relu(y, _SLOPE), wide, 3, f"block{i}_conv1", _BRANCH)
+            x = y + self._conv(x, wide, 1, f"block{i}_skip", _STRAIGHT)
+            x = nn.avg_pool(x, (2, 2), (2, 2)) if i < _POOLED else x
+            features.append(x)
+        logits = self._conv(nn.leaky_relu(x, _SLOPE), 1, 3, "logits", _THROUGH_RELU)
+        return ({"logits": logits.astype(jnp.float32), "features": tuple(features)},)
+
+    def _conv(self, x: Array, features: int, taps: int, name: str, init: Callable) -> Array:
+        conv = layers.Conv(
+            features,
+            (taps, taps),
+            padding=taps // 2,
+            dtype=self.dtype,
+            impl=self.impl,
+            init=init,
+            name=name,
+        )
+        return conv(x)
+
+
+class RangeCritics(nn.Module):
+    """A critic for each range n of frames, on every window of n frames.
+
+    Attributes:
+      ranges: the n; each at least 2.
+      kind: "res6" (`ResidualCritic`) or "patch" (vid2vid's `MultiScaleCritic`).
+      width: channels of each critic's first layer.
+      strided: strided layers of the "patch" critics.
+      dtype: compute type; logits are float32.
+      impl: see `psrjax.ops.conv`.
+    """
+
+    ranges: tuple[int, ...] = (3, 5, 7)
+    kind: str = "res6"
+    width: int = 64
+    strided: int = 3
+    dtype: DTypeLike = jnp.float32
+    impl: str = "auto"
+
+    @nn.compact
+    def __call__(
+        self, video: Float[Array, "b t h w 3"], flow: Float[Array, "b t h w 2"], train: bool
+    ) -> dict[str, tuple[dict, ...]]:
+        """{"range3": what the critic of 3 frames gives, in one batch of all windows, …}.
+
+        Args:
+          video: in [-1, 1].
+          flow: of the real video, for real and fake alike: pixels, from frame t to t-1.
+          train: passed to the critics.
+
+        Raises:
+          UserError: for a range that is longer than the video, or an unknown kind.
+        """
+        options = {"strided": self.strided, "dtype": self.dtype, "impl": self.impl}
+        return {
+            f"range{n}": make_critic(self.kind, self.width, name=f"range{n}", **options)(
+                windows(video, flow, n), train
+            )
+            for n in self.ranges
+        }
+
+
+def make_critic(
+    kind: str, width: int, *, strided: int, dtype: DTypeLike, impl: str, name: str
+) -> ResidualCritic | multiscale.MultiScaleCritic:
+    """A critic of frames, or of frames side by side, called as `critic(x, train)`.
+
+    Raises:
+      UserError: for an unknown kind.
+    """
+    if kind == "res6":
+        return ResidualCritic(width, dtype=dtype, impl=impl, name=name)
+    if kind == "patch":
+        return multiscale.MultiScaleCritic(
+            scales=2, width=width, strided=strided, dtype=dtype, impl=impl, name=name
+        )
+    raise UserError(f"config.method.critic_kind: no {kind!r}; there are {', '.join(KINDS)}")
+
+
+def windows(
+    video: Float[Array, "b t h w 3"], flow: Float[Array, "b t h w 2"], n: int
+) -> Float[Array, "m h w c"]:
+    """All windows of n frames: their frames and the n - 1 flows between them on the channels.
+
+    m is b (t - n + 1), c is 3 n + 2 (n - 1). Flow is divided by 20 pixels of a width of 256.
+
+    Raises:
+      UserError: if the video is shorter than n, or n than 2.
+    """
+    t, width = video.shape[1], video.shape[3]
+    if not 2 <= n <= t:
+        raise UserError(
+            f"a critic of {n} frames and windows of {t} (config.data.sampling.t): ranges are from "
+            "2 to the window's length"
+        )
+    flow = (flow / (_FULL_FLOW * width)).astype(video.dtype)
+    last = t - n + 1
+    shifted = [video[:, i : i + last] for i in range(n)]
+    shifted += [flow[:, i : i + last] for i in range(1, n)]
+    beside = jnp.concatenate(shifted, -1)
+    return beside.reshape(-1, *beside.shape[2:])

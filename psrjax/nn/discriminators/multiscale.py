@@ -1,0 +1,129 @@
+"""Critics of single pictures: at several sizes (pix2pixHD), and the first-order model's own."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from psrjax.errors import UserError
+from psrjax.nn import hourglass, layers
+from psrjax.nn.discriminators import patch
+
+_SLOPE = 0.2
+
+
+class MultiScaleCritic(nn.Module):
+    """Patch critics of the picture at several sizes, each half the one before (pix2pixHD).
+
+    `Departs from:` pix2pixHD, whose convolutions before a norm have a bias, which the norm removes.
+
+    Attributes:
+      scales: how many critics.
+      width: channels of each critic's first layer.
+      strided: layers of stride 2 of each.
+      norm: see `psrjax.nn.layers.make_norm`.
+      dtype: compute type; logits are float32.
+      impl: see `psrjax.ops.conv`.
+    """
+
+    scales: int = 3
+    width: int = 64
+    strided: int = 3
+    norm: str = "instance_fixed"
+    dtype: DTypeLike = jnp.float32
+    impl: str = "auto"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], train: bool) -> tuple[dict, ...]:
+        """For each scale what `PatchCritic` gives, the full size first.
+
+        Raises:
+          UserError: if the smallest pictures are too small for the strides.
+        """
+        judged = []
+        for i in range(self.scales):
+            x = blurred_half(x) if i else x
+            critic = patch.PatchCritic(
+                self.width,
+                self.norm,
+                strided=self.strided,
+                padding=2,
+                dtype=self.dtype,
+                impl=self.impl,
+                name=f"scale{i}",
+            )
+            judged.append(critic(x, train))
+        return tuple(judged)
+
+
+def blurred_half(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+    """Means of 3x3 pixels around every other one; what lies outside does not count."""
+    window, stride, pad = (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0))
+    total = lax.reduce_window(x.astype(jnp.float32), 0.0, lax.add, window, stride, pad)
+    rows, columns = map(_pixels_of_three, x.shape[1:3])
+    return total / (rows[:, None] * columns)[:, :, None]
+
+
+def _pixels_of_three(size: int) -> Float[np.ndarray, " n"]:
+    """How many of the three pixels around every other one lie inside; XLA would count for long."""
+    centres = np.arange(0, size, 2)
+    inside = np.minimum(centres + 1, size - 1) - np.maximum(centres - 1, 0) + 1
+    return inside.astype(np.float32)
+
+
+class ValidCritic(nn.Module):
+    """The first-order model's critic: unpadded convolutions, means of 2x2 between them.
+
+    Attributes:
+      width: half of the first layer's channels, as the official code counts.
+      depth: layers before the logits.
+      widest: no layer has more channels.
+      spectral: whether convolutions are divided by their spectral norm.
+      dtype: compute type; logits are float32.
+      impl: see `psrjax.ops.conv`.
+    """
+
+    width: int = 32
+    depth: int = 4
+    widest: int = 512
+    spectral: bool = False
+    dtype: DTypeLike = jnp.float32
+    impl: str = "auto"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], train: bool) -> tuple[dict, ...]:
+        """One scale: "logits" (b h' w' 1) float32, "features" every layer's output but the last's.
+
+        Raises:
+          UserError: if the picture is too small.
+        """
+        least = 4
+        for _ in range(self.depth - 1):
+            least = 2 * least + 3
+        if min(x.shape[1:3]) < least:
+            raise UserError(
+                f"the unpadded critic of depth {self.depth} needs pictures of at least "
+                f"{least}x{least}, not {x.shape[1]}x{x.shape[2]}: change config.data.crop or "
+                "config.method.critic_layers"
+            )
+        features = []
+        for i in range(self.depth):
+            width = min(self.widest, self.width * 2 ** (i + 1))
+            x = self._conv(x, train, f"conv{i}", width, 4)
+            if i:
+                x = layers.make_norm("instance", dtype=self.dtype, name=f"norm{i}")(x, train)
+            x = nn.leaky_relu(x, _SLOPE)
+            if i < self.depth - 1:
+                x = x[:, : x.shape[1] // 2 * 2, : x.shape[2] // 2 * 2]
+                x = hourglass.mean_of_four(x)
+            features.append(x)
+        logits = self._conv(x, train, "logits", 1, 1)
+        return ({"logits": logits.astype(jnp.float32), "features": tuple(features)},)
+
+    def _conv(self, x: Array, train: bool, name: str, width: int, taps: int) -> Array:
+        options = {"dtype": self.dtype, "impl": self.impl, "name": name}
+        if self.spectral:
+            return layers.SpectralConv(width, (taps, taps), **options)(x, train)
+        return layers.Conv(width, (taps, taps), **options)(x)

@@ -1,0 +1,82 @@
+"""CoCosNet's critic: patches at several sizes, spectral and instance norm, self-attention."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from psrjax.errors import UserError
+from psrjax.nn import attention, layers
+from psrjax.nn.discriminators import multiscale
+
+_SLOPE = 0.2
+_WIDEST = 8  # channels stop growing at this multiple of the first layer's
+
+
+class SpectralCritic(nn.Module):
+    """Identical critics of the picture and of pictures each half as large as the one before.
+
+    Each: `depth` layers of 4x4, stride 2 but for the last, then the logits. All but the first and
+    the logits have spectral and instance norm; before the last layer stands self-attention.
+
+    Attributes:
+      scales: how many critics.
+      width: channels of each critic's first layer, doubled from layer to layer up to 8 times.
+      depth: layers before the logits.
+      attend: whether there is self-attention.
+      dtype: compute type; logits are float32.
+      impl: see `psrjax.ops.conv`.
+    """
+
+    scales: int = 2
+    width: int = 64
+    depth: int = 4
+    attend: bool = True
+    dtype: DTypeLike = jnp.float32
+    impl: str = "auto"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], train: bool) -> tuple[dict, ...]:
+        """For each scale, the full size first: "logits" (b h' w' 1) float32, and "features".
+
+        The features are every layer's output but the last's.
+
+        Raises:
+          UserError: if the smallest pictures are too small for the strides.
+        """
+        least = 3 * 2 ** (self.depth + self.scales - 2)
+        if min(x.shape[1:3]) < least:
+            raise UserError(
+                f"{self.scales} critics of {self.depth} layers need pictures of at least "
+                f"{least}x{least}, not {x.shape[1]}x{x.shape[2]}: change config.data.crop, "
+                "config.method.critic_layers or config.method.critic_scales"
+            )
+        judged = []
+        for scale in range(self.scales):
+            x = multiscale.blurred_half(x) if scale else x
+            judged.append(self._judge(x, train, scale))
+        return tuple(judged)
+
+    def _judge(self, x: Array, train: bool, scale: int) -> dict:
+        options = {"dtype": self.dtype, "impl": self.impl}
+        window = {"padding": 1, "init": layers.xavier_small}
+        features = []
+        for i in range(self.depth):
+            name, last = f"scale{scale}_conv{i}", i == self.depth - 1
+            width, stride = self.width * min(2**i, _WIDEST), 1 if last else 2
+            if i == 0:
+                x = layers.Conv(width, (4, 4), stride=stride, name=name, **window, **options)(x)
+            else:
+                if last and self.attend:
+                    x = attention.SelfAttention(name=f"scale{scale}_attention", **options)(x, train)
+                conv = layers.SpectralConv(
+                    width, (4, 4), stride=stride, use_bias=False, name=name, **window, **options
+                )
+                norm = layers.make_norm(
+                    "instance_fixed", dtype=self.dtype, name=f"scale{scale}_norm{i}"
+                )
+                x = norm(conv(x, train), train)
+            x = nn.leaky_relu(x, _SLOPE)
+            features.append(x)
+        logits = layers.Conv(1, (4, 4), name=f"scale{scale}_logits", **window, **options)(x)
+        return {"logits": logits.astype(jnp.float32), "features": tuple(features)}

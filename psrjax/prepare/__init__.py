@@ -1,0 +1,1 @@
+"""Turns videos, recordings and published datasets into stored datasets."""

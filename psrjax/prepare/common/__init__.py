@@ -1,0 +1,1 @@
+"""Joint files, detection, lifting and masks, which all kinds of preparation share."""

@@ -1,0 +1,359 @@
+"""Readers of what others annotated: OpenPose joints in three joint orders, and calibrations."""
+
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from psrjax.errors import UserError
+from psrjax.ops import pose
+from psrjax.vision.camera import Camera
+
+SEEN = 0.1  # confidence from which a joint counts as seen
+JOINT_KINDS = {"body25": 25, "body25b": 25, "coco18": 18}
+
+# Lengths of a standing adult's bones, as fractions of the height (rounded from anthropometry);
+# used only to tell joint orders apart, where a wrong order is wrong by factors.
+_BONES = {
+    (2, 3): 0.17, (3, 4): 0.15, (5, 6): 0.17, (6, 7): 0.15, (2, 5): 0.22, (9, 12): 0.13,
+    (9, 10): 0.24, (10, 11): 0.24, (12, 13): 0.24, (13, 14): 0.24, (2, 9): 0.29, (5, 12): 0.29,
+    (0, 1): 0.11, (0, 15): 0.03, (0, 16): 0.03, (11, 24): 0.05, (14, 21): 0.05,
+}  # fmt: skip
+
+
+@dataclass
+class People:
+    """The people of one camera's clip: per frame an array (n, 26, 3) of x, y, confidence in pixels.
+
+    `kind` is the joint order of the files (a key of `JOINT_KINDS`); `problems` names each file that
+    was missing or could not be read, one line each, and `lost` holds the numbers of those frames.
+    """
+
+    frames: list[np.ndarray]
+    kind: str
+    files: dict[int, Path]
+    problems: list[str] = field(default_factory=list)
+    lost: list[int] = field(default_factory=list)
+
+    def file(self, frame: int) -> str:
+        """The name of the file that holds `frame`."""
+        return self.files[frame].name if frame in self.files else "no file"
+
+
+def height(person: Float[np.ndarray, "26 3"]) -> float:
+    """The extent of a person's seen joints in pixels: the diagonal of their box."""
+    seen = person[person[:, 2] > SEEN, :2]
+    return float(np.hypot(*np.ptp(seen, axis=0))) if len(seen) > 1 else 0.0
+
+
+def read_openpose(
+    folder: Path | str,
+    *,
+    frames: int,
+    joints: str = "auto",
+    size: tuple[int, int] | None = None,
+    max_lost: float = 0.2,
+) -> People:
+    """Reads a folder of OpenPose JSON, one file a frame, the last number of a name being its frame.
+
+    Numbers may start at 0 or at 1. A frame whose file is missing or broken holds nobody and is
+    named in `problems`; the caller fills it in. Coordinates that all lie in [0, 1] are taken as
+    fractions of the image (`--keypoint_scale 3`) and need `size`.
+
+    Args:
+      folder: where the `.json` files lie.
+      frames: how many frames the video has.
+      joints: "auto" tells BODY_25 from BODY_25B by which gives plausible bone lengths over the
+        clip; or a key of `JOINT_KINDS`.
+      size: height and width of the image, for fractional coordinates.
+      max_lost: the fraction of frames without a readable file above which reading is refused.
+
+    Raises:
+      UserError: no files, too many missing or broken, mixed or unknown numbers of joints.
+    """
+    folder = Path(folder)
+    if joints != "auto" and joints not in JOINT_KINDS:
+        raise UserError(f"joints {joints!r} is not one of auto, {', '.join(JOINT_KINDS)}")
+    files = _numbered(folder, frames)
+    raw: list[list[np.ndarray]] = []
+    problems, lost = [], []
+    for index in range(frames):
+        people: list[np.ndarray] = []
+        try:
+            if index not in files:
+                raise UserError(f"{folder}: frame {index} has no JSON file")
+            people = _people(files[index])
+        except UserError as error:
+            problems.append(str(error))
+            lost.append(index)
+        raw.append(people)
+    extra = [number for number in files if number >= frames]
+    if extra:
+        problems.append(
+            f"{files[min(extra)]}: the video ends at frame {frames - 1}; "
+            f"{len(extra)} JSON files from frame {min(extra)} on are left out"
+        )
+    if len(lost) > max_lost * frames:
+        raise UserError(
+            f"{folder}: {len(lost)} of {frames} frames have no readable JSON; first: {problems[0]};"
+            f" at most {max_lost:.0%} may be missing"
+        )
+    kind = _kind(folder, raw, joints)
+    scaled = in_pixels(folder, raw, size)
+    converted = [
+        np.stack([checked(pose.convert(p, kind, "body26")) for p in people])
+        if people
+        else np.zeros((0, 26, 3), np.float32)
+        for people in scaled
+    ]
+    return People(converted, kind, files, problems, lost)
+
+
+def _numbered(folder: Path, frames: int) -> dict[int, Path]:
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder of OpenPose JSON files")
+    files: dict[int, Path] = {}
+    for path in sorted(folder.glob("*.json")):
+        numbers = re.findall(r"\d+", path.stem)
+        if not numbers:
+            raise UserError(f"{path}: the name holds no frame number")
+        number = int(numbers[-1])
+        if number in files:
+            raise UserError(f"{path}: frame {number} is also in {files[number].name}")
+        files[number] = path
+    if not files:
+        raise UserError(f"{folder}: holds no .json file; one OpenPose JSON a frame is expected")
+    if 0 not in files and max(files) == frames:
+        files = {number - 1: path for number, path in files.items()}
+    return files
+
+
+def _people(path: Path) -> list[np.ndarray]:
+    try:
+        people = json.loads(path.read_text())["people"]
+        flat = [p.get("pose_keypoints_2d") or p["pose_keypoints"] for p in people]
+        arrays = [np.asarray(values, np.float32).reshape(-1, 3) for values in flat]
+    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path}: not a whole OpenPose JSON file ({type(error).__name__}: {error})"
+        ) from error
+    return arrays
+
+
+def checked(person: np.ndarray) -> np.ndarray:
+    """Missing joints all zero, confidences in [0, 1]; a joint that is not finite is missing."""
+    good = np.isfinite(person).all(-1) & (np.nan_to_num(person[:, 2]) > 0)
+    person = np.where(good[:, None], person, 0.0)
+    person[:, 2] = np.clip(person[:, 2], 0.0, 1.0)
+    return person.astype(np.float32)
+
+
+def _kind(folder: Path, raw: list[list[np.ndarray]], joints: str) -> str:
+    counts = {len(person) for people in raw for person in people}
+    if not counts:
+        raise UserError(f"{folder}: nobody in any frame; run the pose estimator again, or leave "
+                        "this camera out (--cameras)")  # fmt: skip
+    if len(counts) > 1 or not counts & set(JOINT_KINDS.values()):
+        raise UserError(
+            f"{folder}: people of {sorted(counts)} joints; expected 25 (BODY_25, BODY_25B) or "
+            "18 (COCO-18), the same in every file"
+        )
+    count = counts.pop()
+    candidates = [kind for kind, number in JOINT_KINDS.items() if number == count]
+    if joints != "auto":
+        if joints not in candidates:
+            raise UserError(
+                f"{folder}: people of {count} joints; --joints {joints} has {JOINT_KINDS[joints]}"
+            )
+        return joints
+    people = [person for frame in raw for person in frame]
+    return min(candidates, key=lambda kind: implausibility(people, kind))
+
+
+def implausibility(people: list[np.ndarray], kind: str) -> float:
+    """How far bones, read in the joint order `kind`, are from an adult's: median |log ratio|.
+
+    Each person's scale is free: lengths are compared with the person's own mean bone. People are
+    arrays (joints, 3) in that order; people with fewer than four bones seen do not count.
+    """
+    scores = []
+    ends = np.asarray(list(_BONES))
+    expected = np.asarray(list(_BONES.values()))
+    for person in people:
+        points = pose.convert(person, kind, "body26")
+        seen = (points[ends, 2] > 0).all(1)
+        if seen.sum() < 4:
+            continue
+        lengths = np.linalg.norm(np.diff(points[ends, :2], axis=1)[:, 0], axis=-1)[seen]
+        ratios = (lengths + 1e-6) / lengths.mean() * expected[seen].mean() / expected[seen]
+        scores.append(np.abs(np.log(ratios)).mean())
+    return float(np.median(scores)) if scores else float("inf")
+
+
+def in_pixels(
+    folder: Path, raw: list[list[np.ndarray]], size: tuple[int, int] | None
+) -> list[list[np.ndarray]]:
+    """People of all frames in pixels: where all coordinates lie in [0, 1], they are fractions of a
+    picture of `size` (height, width). Raises UserError if that is not known."""
+    people = [person for frame in raw for person in frame if len(person)]
+    if max((np.abs(np.nan_to_num(p[:, :2])).max() for p in people), default=2.0) > 1.0:
+        return raw
+    if size is None:
+        raise UserError(f"{folder}: joints are fractions of the image, whose size is not known")
+    scale = np.asarray([size[1], size[0], 1.0], np.float32)
+    shift = np.asarray([0.5, 0.5, 0.0], np.float32)
+    return [[person * scale - shift * (person[:, 2:] > 0) for person in frame] for frame in raw]
+
+
+def calibration_files(folder: Path | str) -> list[Path]:
+    """The calibration files in `folder`, OpenCV-style JSON before Qualisys text."""
+    folder = Path(folder)
+    return sorted(folder.glob("*.json")) + sorted(folder.glob("*.qca.txt"))
+
+
+def read_calibration(path: Path | str) -> dict[str, Camera]:
+    """Reads a calibration: OpenCV-style JSON, or Qualisys `.qca.txt`; cameras by name.
+
+    The JSON maps names to `K`, `R`, `t` (metres; world to camera, OpenCV axes), `dist` and an
+    optional `image_size` [width, height] as OpenCV writes it, or `size` [height, width] as psrjax
+    does; common spellings are known. A camera without a size gets (0, 0): the caller replaces it.
+
+    Raises:
+      UserError: not readable, or a camera's numbers are not a camera's.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: the calibration cannot be read ({error})") from error
+    read = _opencv if path.suffix == ".json" else _qualisys
+    cameras = read(path, text)
+    if not cameras:
+        raise UserError(f"{path}: holds no camera")
+    return cameras
+
+
+def same_name(one: str, other: str) -> bool:
+    """Whether two camera names differ only in case and punctuation, as `cam_01` and `cam01` do."""
+    return _bare(one) == _bare(other)
+
+
+def _bare(name: str) -> str:
+    return re.sub(r"[\W_]", "", name).lower()
+
+
+_SPELLINGS = {
+    "matrix": ("K", "matrix", "camera_matrix", "intrinsic", "intrinsics"),
+    "rotation": ("R_world_to_cam_opencv", "R", "rotation", "rvec"),
+    "translation": ("t_m", "t", "T", "translation", "tvec"),
+    "distortion": ("dist_k1k2p1p2", "dist", "distortion", "dist_coeffs", "distortion_coefficients"),
+    "image_size": ("image_size", "resolution"),
+}
+
+
+def _opencv(path: Path, text: str) -> dict[str, Camera]:
+    try:
+        entries = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{path}: not a whole JSON file ({error})") from error
+    if isinstance(entries, dict) and isinstance(entries.get("cameras"), dict):
+        entries = entries["cameras"]
+    if not isinstance(entries, dict) or not all(isinstance(e, dict) for e in entries.values()):
+        raise UserError(f"{path}: expected an object of cameras by name, each with K, dist, R, t")
+    return {name: _opencv_camera(path, name, entry) for name, entry in entries.items()}
+
+
+def _opencv_camera(path: Path, name: str, entry: dict) -> Camera:
+    found = {
+        part: next((entry[key] for key in keys if key in entry), None)
+        for part, keys in _SPELLINGS.items()
+    }
+    missing = [part for part in ("matrix", "rotation", "translation") if found[part] is None]
+    if missing:
+        keys = ", ".join(_SPELLINGS[missing[0]])
+        raise UserError(f"{path}: camera {name!r} has no {missing[0]} (one of the keys {keys})")
+    size = entry.get("size", (0, 0) if found["image_size"] is None else found["image_size"][::-1])
+    distortion = [] if found["distortion"] is None else found["distortion"]
+    return _camera(
+        path, name, found["matrix"], found["rotation"], found["translation"], distortion,
+        size,
+    )  # fmt: skip
+
+
+def _qualisys(path: Path, text: str) -> dict[str, Camera]:
+    """Qualisys: lengths in millimetres, intrinsics in 64ths of a pixel, camera y and z reversed."""
+    try:
+        root = ElementTree.fromstring(text)
+    except ElementTree.ParseError as error:
+        raise UserError(f"{path}: not a whole Qualisys calibration file ({error})") from error
+    cameras = {}
+    for node in root.iter("camera"):
+        name = node.get("serial", f"camera {len(cameras)}")
+        if int(node.get("viewrotation", "0")):
+            raise UserError(
+                f"{path}: camera {name!r} has viewrotation {node.get('viewrotation')}, which is "
+                "not supported: export the calibration and the video unrotated"
+            )
+        try:
+            view = {k: float(v) for k, v in node.find("fov_video").attrib.items()}
+            lens = {k: float(v) for k, v in node.find("intrinsic").attrib.items()}
+            place = {k: float(v) for k, v in node.find("transform").attrib.items()}
+            matrix = np.asarray([
+                [lens["focalLengthU"] / 64, 0.0, lens["centerPointU"] / 64 - view["left"]],
+                [0.0, lens["focalLengthV"] / 64, lens["centerPointV"] / 64 - view["top"]],
+                [0.0, 0.0, 1.0],
+            ])  # fmt: skip
+            axes = [[place[f"r{i}{j}"] for j in (1, 2, 3)] for i in (1, 2, 3)]
+            rotation = np.diag([1.0, -1.0, -1.0]) @ np.asarray(axes)
+            centre = np.asarray([place["x"], place["y"], place["z"]]) / 1000.0
+            distortion = [
+                lens["radialDistortion1"], lens["radialDistortion2"],
+                lens["tangentalDistortion1"], lens["tangentalDistortion2"],
+                lens["radialDistortion3"],
+            ]  # fmt: skip
+        except (AttributeError, KeyError, ValueError) as error:
+            raise UserError(f"{path}: camera {name!r} is not whole ({error!r})") from error
+        height = int(view["bottom"] - view["top"]) + 1
+        width = int(view["right"] - view["left"]) + 1
+        cameras[name] = _camera(
+            path, name, matrix, rotation, -rotation @ centre, distortion, (height, width)
+        )
+    return cameras
+
+
+def _camera(path, name, matrix, rotation, translation, distortion, size) -> Camera:
+    """A checked camera; a rotation of three numbers is a Rodrigues vector."""
+    try:
+        matrix = np.asarray(matrix, np.float64).reshape(3, 3)
+        rotation = np.asarray(rotation, np.float64)
+        if rotation.size == 3:
+            rotation = _rodrigues(rotation.reshape(3))
+        rotation = rotation.reshape(3, 3)
+        translation = np.asarray(translation, np.float64).reshape(3)
+        distortion = np.asarray(distortion, np.float64).reshape(-1)
+        height, width = (int(side) for side in size)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path}: camera {name!r}: {error}") from error
+    if len(distortion) > 5 and np.any(distortion[5:]):
+        raise UserError(f"{path}: camera {name!r}: only k1 k2 p1 p2 k3 of the distortion are known")
+    distortion = np.pad(distortion[:5], (0, max(0, 5 - len(distortion))))
+    numbers = np.concatenate([matrix.ravel(), rotation.ravel(), translation, distortion])
+    if not np.isfinite(numbers).all() or matrix[0, 0] <= 0 or matrix[1, 1] <= 0:
+        raise UserError(f"{path}: camera {name!r}: K, R, t must be finite and focal lengths > 0")
+    unit = np.abs(rotation @ rotation.T - np.eye(3)).max()
+    if unit > 1e-3 or np.linalg.det(rotation) < 0:
+        raise UserError(f"{path}: camera {name!r}: R is not a rotation (R Rᵀ is off by {unit:.3g})")
+    return Camera(matrix, rotation, translation, distortion=distortion, size=(height, width))
+
+
+def _rodrigues(vector: np.ndarray) -> np.ndarray:
+    angle = np.linalg.norm(vector)
+    if angle < 1e-12:
+        return np.eye(3)
+    x, y, z = vector / angle
+    cross = np.asarray([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
+    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross

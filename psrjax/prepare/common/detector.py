@@ -1,0 +1,231 @@
+"""MediaPipe's pose estimator in an environment of its own: made on first use, spoken to by pipe.
+
+MediaPipe 0.10.21 is the last release whose wheel holds its pose model, so that it works without a
+network once installed; it needs numpy < 2 and Python up to 3.12, which psrjax cannot promise. So a
+virtual environment of its own stands in the cache folder, and `estimator_worker` runs there.
+"""
+
+import errno
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from absl import logging
+from jaxtyping import Float, UInt8
+
+from psrjax import io
+from psrjax.errors import UserError
+from psrjax.ops import pose
+from psrjax.prepare.common import detector_worker as worker
+
+VERSION = "0.10.21"
+PYTHONS = ((3, 9), (3, 12))  # first and last for which there is a wheel
+PYTHON_VARIABLE = "PSRJAX_MEDIAPIPE_PYTHON"
+OTHERS = (
+    "give joints from files instead: --joints PATH of OpenPose, COCO-17/MMPose/RTMPose or "
+    "MediaPipe JSON, NTU .skeleton or .npz"
+)
+LEAST_VISIBLE = 0.1  # MediaPipe places every joint; one that it hardly believes in is missing
+
+# MediaPipe without what a pose needs nothing of (jax, sound), and an OpenCV that needs no display.
+_MEDIAPIPE = ("--no-deps", f"mediapipe=={VERSION}")
+_NEEDED = (
+    *("absl-py", "attrs>=19.1", "flatbuffers>=2", "matplotlib", "numpy<2"),
+    *("opencv-contrib-python-headless<4.12", "protobuf>=4.25.3,<5"),
+)
+_COMPLETE = "complete"  # a file in the environment's folder, written last
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One frame's person: joints (26, 3) in pixels (missing: 0), and where he is.
+
+    `mask` is (h, w) uint8. Both are zero where nobody was found.
+    """
+
+    joints: Float[np.ndarray, "26 3"]
+    mask: UInt8[np.ndarray, "h w"]
+
+
+class Estimator:
+    """A running MediaPipe. Frames of one clip go in by their order in time: it follows the person.
+
+    Use as a context manager; `close` ends the process.
+
+    Raises:
+      UserError: if the environment cannot be made, or MediaPipe does not start or breaks off.
+    """
+
+    def __init__(self, python: Path | None = None):
+        self._errors = tempfile.TemporaryFile()  # lives as long as the process
+        command = [os.fspath(python or environment()), worker.__file__]
+        quiet = {"GLOG_minloglevel": "2", "TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONPATH": ""}
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                env=os.environ | quiet,
+                start_new_session=True,  # Ctrl-C is for the parent, which closes the pipe
+            )
+        except OSError as error:
+            raise UserError(f"{command[0]}: MediaPipe's Python does not start ({error})") from error
+        if self._read(len(worker.READY)) != worker.READY:
+            raise self._broken("is of another version of psrjax")
+
+    def __enter__(self) -> "Estimator":
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self.close()
+
+    def estimate(self, frames: Iterable[UInt8[np.ndarray, "h w 3"]]) -> Iterator[Estimate]:
+        """The person of each frame of one clip."""
+        self._write(worker.HEADER.pack(0, 0))
+        for frame in frames:
+            height, width = frame.shape[:2]
+            self._write(worker.HEADER.pack(height, width) + np.ascontiguousarray(frame).tobytes())
+            if not worker.FOUND.unpack(self._read(worker.FOUND.size))[0]:
+                yield Estimate(
+                    np.zeros((pose.COUNT, 3), np.float32), np.zeros((height, width), np.uint8)
+                )
+                continue
+            landmarks = np.frombuffer(self._read(33 * 4 * 4), np.float32).reshape(33, 4)
+            mask = np.frombuffer(self._read(height * width), np.uint8).reshape(height, width)
+            yield Estimate(joints_of(landmarks), mask)
+
+    def close(self) -> None:
+        """Ends the process."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            try:
+                pipe.close()
+            except OSError:  # it had ended already
+                continue
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._errors.close()
+
+    def _write(self, data: bytes) -> None:
+        try:
+            self._process.stdin.write(data)
+            self._process.stdin.flush()
+        except OSError as error:
+            raise self._broken("broke off") from error
+
+    def _read(self, count: int) -> bytes:
+        data = self._process.stdout.read(count)
+        if len(data) < count:
+            raise self._broken("broke off")
+        return data
+
+    def _broken(self, what: str) -> UserError:
+        """What to raise when the worker ends: with the last line that it wrote."""
+        self._process.kill()
+        self._process.wait()
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        last = lines[-1].strip() if lines else f"exit code {self._process.returncode}"
+        return UserError(f"MediaPipe {what} ({last}); {OTHERS}")
+
+
+def joints_of(landmarks: Float[np.ndarray, "33 4"]) -> Float[np.ndarray, "26 3"]:
+    """MediaPipe's 33 landmarks (x, y, visibility, presence) as the 26; hardly seen: missing."""
+    seen = landmarks[:, 2] >= LEAST_VISIBLE
+    return pose.convert(
+        np.where(seen[:, None], landmarks[:, :3], 0.0).astype(np.float32), "mediapipe33", "body26"
+    )
+
+
+def environment(*, install: Callable[[Path, Path], None] | None = None) -> Path:
+    """The Python of MediaPipe's environment in the cache folder; made on first use (1 minute).
+
+    `$PSRJAX_MEDIAPIPE_PYTHON` names one that the user made. Several processes may ask at once: one
+    makes it, the others wait. A making that was interrupted is begun again.
+
+    Args:
+      install: for tests: fills (folder, python) instead of pip.
+
+    Raises:
+      UserError: if it cannot be made; the message names the other sources of joints.
+    """
+    named = os.environ.get(PYTHON_VARIABLE)
+    if named:
+        if not os.access(named, os.X_OK):
+            raise UserError(f"{PYTHON_VARIABLE}={named}: no Python there; {OTHERS}")
+        return Path(named)
+    folder = io.cache_folder() / f"mediapipe-{VERSION}"
+    ready = folder / "bin" / "python"
+    if (folder / _COMPLETE).is_file():
+        return ready
+    with _alone(folder):
+        if not (folder / _COMPLETE).is_file():
+            shutil.rmtree(folder, ignore_errors=True)
+            (install or _install)(folder, ready)
+            io.write_text(folder / _COMPLETE, f"mediapipe {VERSION}\n")
+    return ready
+
+
+def installed() -> bool:
+    """Whether there is an environment already, so that asking for it costs nothing."""
+    made = io.cache_folder() / f"mediapipe-{VERSION}" / _COMPLETE
+    return bool(os.environ.get(PYTHON_VARIABLE)) or made.is_file()
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Holds the lock beside a folder; it is released when the process ends, however that is."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = open(folder.with_name(folder.name + ".lock"), "w")
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        why = "the disk is full" if full else str(error)
+        raise UserError(f"{folder.parent}: cannot be written ({why}); set PSRJAX_CACHE") from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _install(folder: Path, ready: Path) -> None:
+    base = _base_python()
+    logging.info("making MediaPipe's environment in %s (once, about 430 MB)", folder)
+    _run([base, "-m", "venv", os.fspath(folder)], "the virtual environment cannot be made")
+    pip = [os.fspath(ready), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    _run([*pip, *_MEDIAPIPE], f"mediapipe {VERSION} cannot be installed")
+    _run([*pip, *_NEEDED], f"what mediapipe {VERSION} needs cannot be installed")
+
+
+def _base_python() -> str:
+    """A Python for which there is a wheel: this one, or one on the path."""
+    first, last = PYTHONS
+    if first <= sys.version_info[:2] <= last:
+        return sys.executable
+    names = (f"python3.{minor}" for minor in range(last[1], first[1] - 1, -1))
+    found = next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        raise UserError(
+            f"MediaPipe {VERSION} exists for Python {first[0]}.{first[1]} to {last[0]}.{last[1]}; "
+            f"this is {sys.version_info[0]}.{sys.version_info[1]} and no other is on the path: "
+            f"name one that has it in {PYTHON_VARIABLE}, or {OTHERS}"
+        )
+    return found
+
+
+def _run(command: list[str], what: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip() or "no reason given").splitlines()
+        reason = next((line for line in said if "ERROR" in line), said[-1])
+        raise UserError(f"MediaPipe's environment: {what} ({reason.strip()}); {OTHERS}")

@@ -1,0 +1,302 @@
+"""Joints of a clip out of files: OpenPose, COCO-17, MMPose, AlphaPose, MediaPipe, NTU, .npz.
+
+Whatever the file, the result is `annotations.People`: per frame the people in it, as the 26 joints
+in pixels of the video.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from psrjax.errors import UserError
+from psrjax.ops import pose
+from psrjax.prepare.common import annotations, kinect_skeleton, letterbox
+from psrjax.prepare.common.annotations import People
+
+LAYOUTS = {  # what a number of joints means, the likelier first
+    14: ("mpii14",), 17: ("coco17",), 18: ("coco18",), 23: ("coco23",),
+    25: ("body25", "body25b"), 26: ("halpe26", "body26"), 33: ("mediapipe33",), 133: ("coco23",),
+}  # fmt: skip
+ORDERS = tuple(dict.fromkeys(name for names in LAYOUTS.values() for name in names))
+MAX_LOST = 0.2  # the fraction of frames that may lack joints' files
+_INFERRED = 0.3  # confidence of an NTU joint that the Kinect inferred
+_KINECT_COLOUR = (1080, 1920)  # height and width that a .skeleton's colour coordinates are of
+
+# What readers of files that are cut off, or of something else, raise.
+_NOT_WHOLE = (*(OSError, EOFError, ValueError, KeyError, TypeError, IndexError, AttributeError),)
+
+Raw = dict[int, list[np.ndarray]]  # {frame: people (k, 3)}
+
+
+def find(source: str | Path, video: str | Path) -> Path:
+    """The file or folder of one video's joints: `source`, or what in it bears the video's name.
+
+    Raises:
+      UserError: if there is none.
+    """
+    source, stem = Path(source), Path(video).stem
+    if source.is_dir():
+        names = [stem, f"{stem}_json", *(f"{stem}{suffix}" for suffix in _READERS)]
+        names += [f"results_{stem}.json", stem.removesuffix("_rgb") + ".skeleton"]
+        inside = next((source / name for name in names if (source / name).exists()), None)
+        if inside is None and not any(source.glob("*.json")):
+            raise UserError(
+                f"{source}: no joints of {Path(video).name} (looked for {', '.join(names[:4])}, …)"
+            )
+        return inside or source
+    if not source.exists():
+        raise UserError(f"{source}: no such file or folder of joints, and not 'mediapipe'")
+    return source
+
+
+def read(
+    source: str | Path,
+    *,
+    frames: int,
+    size: tuple[int, int],
+    order: str = "auto",
+    of: tuple[int, int] | None = None,
+) -> People:
+    """Reads the people of a clip.
+
+    Args:
+      source: a folder of OpenPose JSON, one file a frame; a `.json` of MMPose (demo or inferencer),
+        AlphaPose or MediaPipe; an NTU `.skeleton`; a `.npz` or `.npy` of (t, k, 3) or (t, n, k, 3),
+        or with "keypoints" (…, k, 2) and "scores" (…, k) as rtmlib gives them.
+      frames: how many frames the video has.
+      size: height and width of the video.
+      order: the layout of the joints, one of `ORDERS`; "auto" goes by their number, and between
+        BODY_25 and BODY_25B by the lengths of bones.
+      of: height and width of the picture that the joints were found in, where it is not the video.
+
+    Raises:
+      UserError: naming the file, if it cannot be read, or lacks more than `MAX_LOST` of the frames.
+    """
+    source = Path(source)
+    if order != "auto" and order not in ORDERS:
+        raise UserError(f"joint order {order!r} is none of auto, {', '.join(ORDERS)}")
+    if source.is_dir() and order in ("auto", *annotations.JOINT_KINDS):
+        people = annotations.read_openpose(
+            source, frames=frames, joints=order, size=of or size, max_lost=MAX_LOST
+        )
+    else:
+        people = _file(source, frames, size if of is None else of, order)
+    if of is not None and of != size:
+        people.frames = [_moved(here, of, size) for here in people.frames]
+    return people
+
+
+def _moved(
+    people: Float[np.ndarray, "n 26 3"], of: tuple[int, int], size: tuple[int, int]
+) -> Float[np.ndarray, "n 26 3"]:
+    """Joints of a picture of another size that lies scaled and centred in the video."""
+    return letterbox.place(of, size).joints(people)
+
+
+def _file(path: Path, frames: int, size: tuple[int, int], order: str) -> People:
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise UserError(
+            f"{path}: joints are read from a folder of OpenPose JSON or from {', '.join(_READERS)}"
+        )
+    try:
+        raw = reader(path)
+    except _NOT_WHOLE as error:
+        raise UserError(
+            f"{path}: not whole, or not joints as psrjax knows them "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    if raw and 0 not in raw and max(raw) == frames:
+        raw = {number - 1: people for number, people in raw.items()}  # counted from one
+    problems, lost = _mismatch(path, raw, frames)
+    listed = [raw.get(number, []) for number in range(frames)]
+    kind = _kind(path, listed, order)
+    if path.suffix.lower() == ".skeleton":
+        scale = np.asarray([size[1] / _KINECT_COLOUR[1], size[0] / _KINECT_COLOUR[0], 1.0])
+        listed = [[(person * scale).astype(np.float32) for person in here] for here in listed]
+    else:
+        listed = annotations.in_pixels(path, _fractions(listed, kind, size), size)
+    converted = [
+        np.stack([annotations.checked(_convert(person, kind)) for person in here])
+        if here
+        else np.zeros((0, 26, 3), np.float32)
+        for here in listed
+    ]
+    return People(converted, kind, dict.fromkeys(range(frames), path), problems, lost)
+
+
+def _mismatch(path: Path, raw: Raw, frames: int) -> tuple[list[str], list[int]]:
+    """Frames that a file has too many or too few of: problems in words, and those that it lacks."""
+    lost = [number for number in range(frames) if number not in raw]
+    extra = [number for number in raw if number >= frames]
+    problems = []
+    if extra:
+        problems.append(
+            f"{path}: joints of {len(raw)} frames, the video ends at frame {frames - 1}; those "
+            "after it are left out"
+        )
+    if lost:
+        problems.append(f"{path}: no joints of {len(lost)} of {frames} frames, first {lost[0]}")
+    if len(lost) > MAX_LOST * frames:
+        raise UserError(
+            f"{problems[-1]}; at most {MAX_LOST:.0%} may be missing: are they of this video?"
+        )
+    return problems, lost
+
+
+def _kind(path: Path, listed: Sequence[Sequence[np.ndarray]], order: str) -> str:
+    people = [person for here in listed for person in here]
+    counts = sorted({len(person) for person in people})
+    if not counts:
+        raise UserError(f"{path}: nobody in any frame; run the pose estimator again")
+    if len(counts) > 1 or counts[0] not in LAYOUTS:
+        raise UserError(
+            f"{path}: people of {counts} joints; known are {', '.join(map(str, LAYOUTS))}, the "
+            "same in every frame"
+        )
+    candidates = LAYOUTS[counts[0]]
+    if path.suffix.lower() == ".skeleton":
+        return "ntu25"
+    if order != "auto":
+        if order not in candidates:
+            raise UserError(
+                f"{path}: people of {counts[0]} joints, which are not {order}'s; they may be "
+                f"{' or '.join(candidates)}"
+            )
+        return order
+    if len(candidates) == 1 or counts[0] == 26:
+        return candidates[0]
+    cut = [person[:25] for person in people]
+    return min(candidates, key=lambda kind: annotations.implausibility(cut, kind))
+
+
+def _convert(person: np.ndarray, kind: str) -> np.ndarray:
+    """One person as the 26; of whole bodies the face and the fingers are left out."""
+    return pose.convert(np.asarray(person[: pose.layout(kind).count], np.float32), kind, "body26")
+
+
+def _fractions(
+    listed: Sequence[Sequence[np.ndarray]], kind: str, size: tuple[int, int]
+) -> list[list[np.ndarray]]:
+    """MediaPipe's landmarks are always fractions, and may lie outside the picture."""
+    if kind != "mediapipe33":
+        return [list(here) for here in listed]
+    people = [person for here in listed for person in here]
+    if np.nanmedian(np.abs([person[:, :2] for person in people])) > 2.0:
+        return [list(here) for here in listed]  # someone made pixels of them
+    scale = np.asarray([size[1], size[0], 1.0], np.float32)
+    shift = np.asarray([0.5, 0.5, 0.0], np.float32)
+    return [[person * scale - shift for person in here] for here in listed]
+
+
+def _json(path: Path) -> Raw:
+    """MMPose, AlphaPose or MediaPipe, told apart by their keys."""
+    value = json.loads(path.read_text(encoding="utf-8-sig"))
+    if isinstance(value, Mapping):
+        for key in ("instance_info", "predictions", "frames", "landmarks", "poses"):
+            if key in value:
+                value = value[key]
+                break
+    if isinstance(value, Mapping):  # {frame: what is in it}, the names being numbers
+        value = [value[key] for key in sorted(value, key=lambda name: int("".join(_digits(name))))]
+    if not isinstance(value, list):
+        raise ValueError("expected a list of frames")
+    if value and isinstance(value[0], Mapping) and "image_id" in value[0]:
+        return _alphapose(value)
+    raw: Raw = {}
+    for index, frame in enumerate(value):
+        numbered = isinstance(frame, Mapping) and "frame_id" in frame
+        raw[int(frame["frame_id"]) if numbered else index] = _in_frame(frame)
+    return raw
+
+
+def _digits(name: Any) -> list[str]:
+    return [letter for letter in str(name) if letter.isdigit()] or ["0"]
+
+
+def _alphapose(rows: Sequence[Mapping[str, Any]]) -> Raw:
+    """One row a person; frames in which nobody was found have no row."""
+    names = sorted({str(row["image_id"]) for row in rows}, key=lambda n: int("".join(_digits(n))))
+    raw: Raw = {number: [] for number in range(int("".join(_digits(names[-1]))) + 1)}
+    for row in rows:
+        raw[int("".join(_digits(row["image_id"])))].append(_flat(row["keypoints"]))
+    return raw
+
+
+def _in_frame(frame: Any) -> list[np.ndarray]:
+    """The people of one frame, however it is written."""
+    if frame is None or (isinstance(frame, Mapping) and not frame) or frame == []:
+        return []
+    if isinstance(frame, Mapping):
+        for key in ("instances", "people", "pose_landmarks", "landmarks", "landmark"):
+            if key in frame:
+                return _in_frame(frame[key])
+        return [_person(frame)]
+    first = frame[0]
+    if isinstance(first, Mapping) and "x" in first:
+        return [_landmarks(frame)]
+    if isinstance(first, Mapping):
+        return [_person(one) for one in frame]
+    if np.ndim(first) == 1 and len(first) in (3, 4, 5):
+        return [_landmarks([dict(zip("xyz", mark), visibility=mark[-1]) for mark in frame])
+                if len(first) > 3 else np.asarray(frame, np.float32)]  # fmt: skip
+    return [person for one in frame for person in _in_frame(one)]
+
+
+def _landmarks(marks: Sequence[Mapping[str, float]]) -> np.ndarray:
+    return np.asarray([(m["x"], m["y"], m.get("visibility", 1.0)) for m in marks], np.float32)
+
+
+def _person(one: Mapping[str, Any]) -> np.ndarray:
+    if "pose_keypoints_2d" in one:
+        return _flat(one["pose_keypoints_2d"])
+    places = np.asarray(one["keypoints"], np.float32)
+    if places.ndim == 1 or "keypoint_scores" not in one:
+        return _flat(one["keypoints"])
+    scores = np.asarray(one["keypoint_scores"], np.float32).reshape(-1, 1)
+    return np.concatenate([places[:, :2], scores], 1)
+
+
+def _flat(values: Any) -> np.ndarray:
+    return np.asarray(values, np.float32).reshape(-1, 3)
+
+
+def _skeleton(path: Path) -> Raw:
+    """The person of an NTU file in the colour picture, by how the Kinect tracked each joint."""
+    one = kinect_skeleton.read_skeleton(path)
+    sure = np.asarray((0.0, _INFERRED, 1.0), np.float32)[one.state]
+    rows = np.concatenate([one.colour, sure[..., None]], -1).astype(np.float32)
+    return {t: [person] if person[:, 2].any() else [] for t, person in enumerate(rows)}
+
+
+def _arrays(path: Path) -> Raw:
+    loaded = np.load(path, allow_pickle=False)
+    if isinstance(loaded, np.ndarray):
+        joints = loaded
+    else:
+        with loaded as values:
+            key = next((k for k in ("joints", "keypoints", "poses") if k in values), None)
+            joints = values[key or next(iter(values))]
+            score = next((k for k in ("scores", "keypoint_scores") if k in values), None)
+            if score:
+                joints = np.concatenate([joints[..., :2], values[score][..., None]], -1)
+    if joints.ndim == 3:
+        joints = joints[:, None]
+    if joints.ndim != 4 or joints.shape[-1] not in (3, 4):
+        raise ValueError(f"an array {joints.shape}; expected (t, k, 3) or (t, n, k, 3)")
+    if joints.shape[-1] == 4:  # MediaPipe's x, y, z, visibility
+        joints = joints[..., [0, 1, 3]]
+    people = np.asarray(joints, np.float32)
+    return {t: [one for one in here if (one[:, 2] > 0).any()] for t, here in enumerate(people)}
+
+
+_READERS: Mapping[str, Callable[[Path], Raw]] = {
+    ".json": _json,
+    ".skeleton": _skeleton,
+    ".npz": _arrays,
+    ".npy": _arrays,
+}

@@ -1,0 +1,122 @@
+"""DanceFashion (UBC Fashion) and all sets in first-order-motion's layout, as INTERnet reads them.
+
+`ROOT/{train,test}/NAME`, NAME being a video, a folder of frames or a strip of square frames side by
+side; or videos and lists of addresses, as the authors publish the set.
+"""
+
+import dataclasses
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+import cv2
+import numpy as np
+
+from psrjax.errors import UserError
+from psrjax.prepare.common import clip_reader
+from psrjax.prepare.datasets import adapter, video_clips
+
+RATE = 30.0  # frames a second of folders and strips
+_TEST_SHARE = 0.2  # of a folder without splits, as first-order-motion does
+_PAIRS = {"distance", "source", "driving", "frame"}
+
+
+def find(root: Path, options: adapter.Options) -> adapter.Found:
+    """The clips of a folder, by its splits, its lists, or at random four to one."""
+    video_clips.check_crop(options)
+    lists = {split: _list(root, split) for split in ("train", "test")}
+    if (root / "train").is_dir() and (root / "test").is_dir():
+        splits = {split: _clips(root / split) for split in ("train", "test")}
+        notes = []
+    elif all(lists.values()):
+        everything = {path.stem: path for path in _clips(root)}
+        splits = {s: [everything[n] for n in lists[s] if n in everything] for s in lists}
+        lacking = [name for names in lists.values() for name in names if name not in everything]
+        notes = [f"{len(lacking)} videos of the lists are not there"] if lacking else []
+    else:
+        splits, notes = _at_random(_clips(root)), ["no train/ and test/: split at random, 4 to 1"]
+    tasks = [
+        adapter.Task(path.stem if path.is_file() else path.name, split, {"video": str(path)}, facts)
+        for split, paths in splits.items()
+        for path in paths
+        for facts in [{"identity": path.stem.split("#")[0]}]
+    ]
+    return adapter.Found(tuple(tasks), tuple(notes + _pairs(root)))
+
+
+def _clips(folder: Path) -> list[Path]:
+    """Videos, folders of frames and strips of a folder."""
+    strips = [p for p in folder.iterdir() if p.suffix.lower() in clip_reader.PICTURES]
+    found = {*video_clips.listed(folder), *strips} - {folder / "train", folder / "test"}
+    return sorted(found, key=clip_reader.natural)
+
+
+def _list(root: Path, split: str) -> list[str]:
+    """The names in a list of addresses, such as `fashion_train.txt`; none if there is no list."""
+    paths = sorted(root.glob(f"*{split}*.txt"))
+    lines = paths[0].read_text(errors="replace").split() if paths else []
+    return [Path(unquote(urlparse(line).path)).stem for line in lines]
+
+
+def _at_random(paths: list[Path]) -> dict[str, list[Path]]:
+    """scikit-learn's train_test_split(test_size=0.2, random_state=0), which that code calls."""
+    order = np.random.RandomState(0).permutation(len(paths))
+    count = int(np.ceil(_TEST_SHARE * len(paths)))
+    return {
+        "train": [paths[index] for index in order[count:]],
+        "test": [paths[index] for index in order[:count]],
+    }
+
+
+def _pairs(root: Path) -> list[str]:
+    """A note of each list of pairs: they name clips of the split "test" to animate one another."""
+    lists = [
+        path.name
+        for path in sorted(root.glob("*.csv"))
+        if _PAIRS <= set(path.open(errors="replace").readline().strip().split(","))
+    ]
+    return [f"{name}: a list of pairs to animate, not part of the data set" for name in lists]
+
+
+def views(task: adapter.Task, options: adapter.Options) -> video_clips.Views:
+    """One clip: frames and flow, and with joints all that `preparation` gives.
+
+    Raises:
+      UserError: naming the file, if it is damaged, of one frame, or a strip of other shape.
+    """
+    path = Path(task.files["video"])
+    if path.suffix.lower() in clip_reader.PICTURES:
+        if options.joints != video_clips.NO_JOINTS:
+            raise UserError(f"{path}: joints are found in videos and folders, not in strips")
+        frames = _strip(path)
+        box = (0, 0, *frames.shape[1:3])
+        sized = np.stack([clip_reader.cut(one, box, options.size) for one in frames])
+        times = np.arange(len(sized)) / (options.fps or RATE)
+        return video_clips.frames_only(task, options, sized, times, box)
+    if path.is_dir() and not options.fps:
+        options = dataclasses.replace(options, fps=RATE)
+    return video_clips.views(task, options)
+
+
+def _strip(path: Path) -> np.ndarray:
+    """Square frames side by side in one picture: (t, h, h, 3) RGB."""
+    picture = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    if picture is None:
+        raise UserError(f"{path}: not a picture, or damaged")
+    height, width = picture.shape[:2]
+    if width % height:
+        raise UserError(f"{path}: {width}x{height} is no row of square frames")
+    rgb = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+    return rgb.reshape(height, width // height, height, 3).swapaxes(0, 1)
+
+
+SET = adapter.RawSet(
+    name="dance_fashion",
+    # INTERnet: every frame resized to 512 x 512, whatever its shape.
+    defaults=adapter.Options(size=(512, 512), crop="squeeze", joints=video_clips.NO_JOINTS),
+    crops=("squeeze", "whole", "fixed", "follow"),
+    uses=("size", "crop", "margin", "joints", "fps", "seconds"),
+    find=find,
+    streams=video_clips.streams,
+    views=views,
+    meta=video_clips.meta("dance_fashion"),
+)

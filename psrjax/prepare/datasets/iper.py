@@ -1,0 +1,179 @@
+"""iPER (Liu et al., ICCV 2019) in impersonator's layout, as D2G-Net reads it.
+
+`images/ACTOR/CLOTHES/MOTION/*.jpg` (some releases hold PNG under that name) or
+`*_video_release/ACTOR_CLOTHES_MOTION.mp4`; `smpls/…/pose_shape.pkl` and `kps.pkl`; `train.txt` and
+`val.txt` with `001/9/1` a line.
+"""
+
+import dataclasses
+import re
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from psrjax.errors import UserError
+from psrjax.ops import geometry, pose
+from psrjax.prepare.common import clip_reader, lifting
+from psrjax.prepare.datasets import adapter, smpl_files, video_clips
+from psrjax.prepare.monocular import body_streams, pipeline
+from psrjax.vision import smpl
+from psrjax.vision.camera import Camera
+
+_NAME = re.compile(r"(\d+)_(\d+)_(\d+)$")
+_LISTS = {"train": "train.txt", "test": "val.txt"}
+# The 19 joints of `kps.pkl` (LSP's 14 and the face), as the 26.
+_KEYPOINTS = (11, 10, 9, 12, 13, 14, 4, 3, 2, 5, 6, 7, 1, 25, 0, 16, 15, 18, 17)
+_RATE = 30.0
+
+
+def find(root: Path, options: adapter.Options) -> adapter.Found:
+    """The clips of the lists; without lists all train."""
+    del options
+    clips = {**_videos(root), **_folders(root)}
+    splits = _splits(root)
+    tasks, notes = [], []
+    for name, video in sorted(clips.items()):
+        split = splits.get(name, "" if splits else "train")
+        if not split:
+            notes.append(f"{name} is in no list")
+            continue
+        files = {"video": str(video)}
+        actor, clothes, motion = name.split("_")
+        parameters = root / "smpls" / actor / clothes / motion
+        for role, file in (("smpl", "pose_shape.pkl"), ("keypoints", "kps.pkl")):
+            if (parameters / file).is_file():
+                files[role] = str(parameters / file)
+        if "smpl" not in files:
+            notes.append(f"{name}: no {parameters / 'pose_shape.pkl'}")
+        facts = {"person": actor, "clothes": clothes, "motion": motion}
+        tasks.append(adapter.Task(name, split, files, facts))
+    return adapter.Found(tuple(tasks), tuple(notes))
+
+
+def _videos(root: Path) -> dict[str, Path]:
+    inside = [*root.glob("*_video_release/*.mp4"), *root.glob("*.mp4")]
+    return {path.stem: path for path in inside if _NAME.match(path.stem)}
+
+
+def _folders(root: Path) -> dict[str, Path]:
+    inside = (root / "images").glob("*/*/*")
+    return {"_".join(path.parts[-3:]): path for path in inside if path.is_dir()}
+
+
+def _splits(root: Path) -> dict[str, str]:
+    found = {}
+    for split, file in _LISTS.items():
+        if (root / file).is_file():
+            lines = (root / file).read_text().split()
+            found |= {line.strip("/").replace("/", "_"): split for line in lines}
+    return found
+
+
+def streams(options: adapter.Options) -> tuple[str, ...]:
+    """What every clip holds."""
+    return video_clips.streams(dataclasses.replace(options, joints="files"), body=True)
+
+
+def views(task: adapter.Task, options: adapter.Options) -> video_clips.Views:
+    """One clip: joints of `kps.pkl`, else of the SMPL angles; IUV of the body on those angles.
+
+    Raises:
+      UserError: naming the file: damaged, of another number of frames.
+    """
+    if Path(task.files["video"]).is_dir():
+        options = dataclasses.replace(options, fps=_RATE)
+    if "smpl" not in task.files or options.joints:
+        given = options if options.joints else dataclasses.replace(options, joints="mediapipe")
+        yield from video_clips.with_joints(task, given, acted=body_streams.lifted)
+        return
+    picture, frames = _measure(task.files["video"])
+    parameters = smpl_files.read(task.files["smpl"], frames)
+    if parameters.cameras is None:
+        raise UserError(f"{task.files['smpl']}: no cams; iPER's pose_shape.pkl has them")
+    scale = float(np.median(parameters.cameras[:, 0]))
+    placed, camera = _placed(parameters, scale, options), _camera(picture, scale)
+    joints = _keypoints(task, frames, picture)
+    if joints is None:
+        seen = np.ones((frames, pose.COUNT, 1))
+        joints = np.concatenate([camera.project(placed)["pixels"], seen], -1)
+    with tempfile.NamedTemporaryFile(suffix=".npy") as file:
+        np.save(file, joints.astype(np.float32))
+        file.flush()
+        of_file = dataclasses.replace(
+            task, files={**task.files, "joints": file.name}, facts={**task.facts, "order": "body26"}
+        )
+
+        def acted(prepared: pipeline.Prepared) -> body_streams.Acted:
+            box = tuple(prepared.report["box"])
+            return body_streams.Acted(placed, camera.windowed(box, options.size))
+
+        yield from video_clips.with_joints(of_file, options, acted=acted)
+
+
+def _measure(video: str) -> tuple[tuple[int, int], int]:
+    """Height and width of a clip, and its frames."""
+    frames = 0
+    for shot in clip_reader.shots(video):
+        size, frames = shot.frame.image.shape[:2], frames + 1
+    return size, frames
+
+
+def _placed(
+    parameters: smpl_files.Parameters, scale: float, options: adapter.Options
+) -> Float[np.ndarray, "t 26 3"]:
+    """Joints in the axes of `_camera`, metres where the weak perspective has its median scale.
+
+    Of the built-in body's bones, put where SMPL's own skeleton is if its file is given.
+    """
+    joints = lifting.smpl_joints(parameters.pose)
+    if options.smpl:
+        model = smpl_files.surface(options.smpl).model
+        still = np.zeros((len(joints), 3))
+        own = smpl.joints(model, parameters.pose, parameters.betas, still)
+        joints = joints + (own[:, [1, 2, 16, 17]] - joints[:, [12, 9, 5, 2]]).mean(1)[:, None]
+    shift = np.pad(parameters.cameras[:, 1:], ((0, 0), (0, 1)))
+    relative = parameters.cameras[:, :1] / scale
+    return relative[:, None] * (joints + shift[:, None]) + (0.0, 0.0, lifting.AWAY)
+
+
+def _camera(picture: tuple[int, int], scale: float) -> Camera:
+    """The far camera in whose picture a metre is `scale` half widths, as `cams` says it."""
+    height, width = picture
+    focal = lifting.AWAY * scale / 2
+    matrix = np.array(
+        [[focal * width, 0, (width - 1) / 2], [0, focal * height, (height - 1) / 2], [0, 0, 1]]
+    )
+    return Camera(matrix, np.eye(3), np.zeros(3), np.zeros(5), picture)
+
+
+def _keypoints(
+    task: adapter.Task, frames: int, picture: tuple[int, int]
+) -> Float[np.ndarray, "t 26 3"] | None:
+    """The 26 joints of `kps.pkl` in pixels of the picture; None if there is none."""
+    if "keypoints" not in task.files:
+        return None
+    given = np.asarray(smpl_files.load(task.files["keypoints"]).get("kps", ()), np.float64)
+    if given.shape != (frames, len(_KEYPOINTS), 2):
+        raise UserError(
+            f"{task.files['keypoints']}: kps is {given.shape}, the clip needs ({frames}, "
+            f"{len(_KEYPOINTS)}, 2)"
+        )
+    joints = np.zeros((frames, pose.COUNT, 3))
+    joints[:, _KEYPOINTS, :2] = geometry.unit_to_pixels(given, height=picture[0], width=picture[1])
+    joints[:, _KEYPOINTS, 2] = np.isfinite(given).all(-1)
+    joints[:, 8] = 0.5 * (joints[:, 9] + joints[:, 12])
+    return np.nan_to_num(joints)
+
+
+SET = adapter.RawSet(
+    name="iper",
+    defaults=adapter.Options(size=(256, 256), crop="whole"),
+    crops=("whole", "fixed"),
+    uses=("size", "crop", "margin", "joints", "smpl"),
+    find=find,
+    streams=streams,
+    views=views,
+    meta=video_clips.meta("iper"),
+)

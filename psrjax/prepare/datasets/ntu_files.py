@@ -1,0 +1,136 @@
+"""NTU RGB+D's files: names, splits, lists, and the skeleton text (Shahroudy et al., CVPR 2016)."""
+
+import json
+import os
+import re
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from psrjax.errors import UserError
+
+NAME = re.compile(r"S(\d{3})C(\d{3})P(\d{3})R(\d{3})A(\d{3})")
+CAMERAS = (1, 2, 3)
+# The cross-subject protocol's training people; all others are test people.
+TRAIN_PEOPLE = frozenset((1, 2, 4, 5, 8, 9, 13, 14, 15, 16, 17, 18, 19, 25, 27, 28, 31, 34, 35, 38))
+ACTIONS = range(1, 50)  # GTNet's list, one person each; A050 to A060 show two
+GTNET_LIST = "ntu_nvs.json"
+_MISSING_LISTS = "*samples_with_missing_skeletons*.txt"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a name `SsssCcccPpppRrrrAaaa` says."""
+
+    setup: int
+    camera: int
+    person: int
+    repetition: int
+    action: int
+
+    @property
+    def stem(self) -> str:
+        """The name."""
+        return f"S{self.setup:03d}C{self.camera:03d}{self._rest}"
+
+    @property
+    def clip(self) -> str:
+        """The name without the camera: what the three cameras filmed at the same time."""
+        return f"S{self.setup:03d}{self._rest}"
+
+    @property
+    def split(self) -> str:
+        """ "train" or "test", by the cross-subject protocol."""
+        return "train" if self.person in TRAIN_PEOPLE else "test"
+
+    @property
+    def _rest(self) -> str:
+        return f"P{self.person:03d}R{self.repetition:03d}A{self.action:03d}"
+
+
+def sample(name: str) -> Sample | None:
+    """The sample that a file or folder is of, by its name; None of any other."""
+    match = NAME.match(name)
+    return Sample(*(int(number) for number in match.groups())) if match else None
+
+
+def missing(root: Path) -> frozenset[str]:
+    """The stems that the lists of missing skeletons in a folder name (their headings are none)."""
+    stems = set()
+    for path in sorted(root.glob(_MISSING_LISTS)):
+        lines = path.read_text(errors="replace").splitlines()
+        stems |= {line.strip() for line in lines if NAME.fullmatch(line.strip())}
+    return frozenset(stems)
+
+
+def gtnet_list(root: Path) -> dict[str, str] | None:
+    """{stem: split} of GTNet's `ntu_nvs.json`, where the folder holds it.
+
+    Raises:
+      UserError: if the file is damaged.
+    """
+    path = root / GTNET_LIST
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text())
+        return {
+            sample(os.path.basename(name)).stem: split
+            for split, cameras in content.items()
+            for videos in cameras.values()
+            for name in videos
+        }
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"{path}: not GTNet's list ({error}); get it again or remove it") from error
+
+
+def index(root: Path) -> dict[str, dict[str, Path]]:
+    """{stem: {"video" | "skeleton" | "depth": path}} of everything below a folder.
+
+    Folders named like a sample hold its depth pictures and are not searched. Files of no bytes do
+    not count.
+    """
+    found: dict[str, dict[str, Path]] = defaultdict(dict)
+    for folder, folders, names in os.walk(root):
+        here = Path(folder)
+        for name in sorted(folders):
+            if NAME.fullmatch(name):
+                folders.remove(name)
+                if "masked" in here.name:
+                    found[name]["depth"] = here / name
+        for name in names:
+            of = sample(name)
+            rest = name[len(of.stem) :] if of else ""
+            role = {"_rgb.avi": "video", ".skeleton": "skeleton"}.get(rest)
+            if role and (here / name).stat().st_size:
+                found[of.stem][role] = here / name
+    return dict(found)
+
+
+def triplets(root: Path) -> tuple[dict[str, dict[int, dict[str, Path]]], tuple[str, ...]]:
+    """The clips that all three cameras filmed, {clip: {camera: files}}, and what was left out.
+
+    A folder with GTNet's list gives what it lists; any other the actions A001 to A049.
+    """
+    listed, lost, files = gtnet_list(root), missing(root), index(root)
+    clips: dict[str, dict[int, dict[str, Path]]] = defaultdict(dict)
+    out: Counter[str] = Counter()
+    for stem in sorted(files):
+        of = sample(stem)
+        if "video" not in files[stem]:
+            continue
+        if listed is not None and stem not in listed:
+            out[f"not in {GTNET_LIST}"] += 1
+        elif listed is None and of.action not in ACTIONS:
+            out["of two people (A050 and above)"] += 1
+        elif stem in lost:
+            out["in the list of missing skeletons"] += 1
+        elif "skeleton" not in files[stem]:
+            out["without a skeleton file"] += 1
+        else:
+            clips[of.clip][of.camera] = files[stem]
+    whole = {clip: views for clip, views in clips.items() if set(views) == set(CAMERAS)}
+    notes = [f"{count} videos {why}" for why, count in out.items()]
+    if len(whole) < len(clips):
+        notes.append(f"{len(clips) - len(whole)} clips lack one of the three cameras")
+    return whole, tuple(notes)

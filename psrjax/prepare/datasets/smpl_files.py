@@ -1,0 +1,152 @@
+"""SMPL parameters that a user brings, in the files other tools write, and the mesh they pose."""
+
+import functools
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from psrjax.errors import UserError
+from psrjax.vision import body_parts, smpl
+
+_POSE = ("pose", "poses", "thetas", "smpl_thetas", "full_pose")
+_SHAPE = ("betas", "shape", "smpl_betas", "beta")
+_SHIFT = ("trans", "transl", "translation", "cam_trans")
+_CAMERA = ("cams", "cam", "pred_cam")
+# SMPL's joints that the built-in skeleton has too: (SMPL's, of the 26).
+_SHARED = ((1, 12), (2, 9), (4, 13), (5, 10), (16, 5), (17, 2), (18, 6), (19, 3))
+
+
+@dataclass(frozen=True, eq=False)
+class Parameters:
+    """SMPL of one clip, in the axes of the camera that filmed it (x right, y down, z away).
+
+    Attributes:
+      pose: (t, 72) axis-angle.
+      betas: (s,) or (t, s).
+      translation: (t, 3) metres, or None where nobody says.
+      cameras: (t, 3) scale, x, y of a weak perspective, pictures being [-1, 1]; or None.
+    """
+
+    pose: np.ndarray
+    betas: np.ndarray
+    translation: np.ndarray | None
+    cameras: np.ndarray | None
+
+
+@dataclass(frozen=True, eq=False)
+class Surface:
+    """SMPL's mesh with what `recording_views` asks of a body; DensePose's charts are not known."""
+
+    model: smpl.SmplModel
+    vertices: np.ndarray
+    faces: np.ndarray
+    face_group: np.ndarray
+    face_part: np.ndarray
+    corner_uv: np.ndarray
+    mirror_groups: tuple[int, ...] = body_parts.MIRROR_GROUPS
+
+
+@functools.lru_cache(maxsize=1)
+def surface(path: str) -> Surface:
+    """The mesh of an SMPL file, read once a process. Raises UserError as `smpl.load_smpl` does."""
+    model = smpl.load_smpl(path)
+    count = len(model.faces)
+    try:
+        groups = smpl.face_groups(model)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+    return Surface(
+        model,
+        model.vertices,
+        model.faces,
+        groups,
+        np.zeros(count, np.int32),
+        np.zeros((count, 3, 2), np.float32),
+    )
+
+
+def find(folder: str, stem: str) -> Path:
+    """The file of a clip's parameters.
+
+    Raises:
+      UserError: if there is none.
+    """
+    if not folder:
+        raise UserError("--smpl needs the people's parameters: --smpl_parameters FOLDER")
+    for ending in (".npz", ".pkl"):
+        if (Path(folder) / f"{stem}{ending}").is_file():
+            return Path(folder) / f"{stem}{ending}"
+    raise UserError(f"{folder}: no SMPL parameters of {stem} ({stem}.npz or {stem}.pkl)")
+
+
+def read(path: str | os.PathLike, frames: int) -> Parameters:
+    """Reads an .npz or a pickle (of arrays only: no code in it runs) of SMPL parameters.
+
+    Raises:
+      UserError: if the file is damaged, lacks pose or shape, or is of fewer frames.
+    """
+    content = load(path)
+    found = {
+        name: next((np.asarray(content[key], np.float64) for key in keys if key in content), None)
+        for name, keys in (("pose", _POSE), ("shape", _SHAPE), ("shift", _SHIFT), ("cam", _CAMERA))
+    }
+    for name, keys in (("pose", _POSE), ("shape", _SHAPE)):
+        if found[name] is None:
+            raise UserError(f"{path}: no SMPL {name} (one of the keys {', '.join(keys)})")
+    pose, betas = found["pose"], found["shape"]
+    pose = pose.reshape(len(pose), -1)
+    if pose.shape[1] != 72 or len(pose) < frames or not np.isfinite(pose).all():
+        raise UserError(f"{path}: poses {pose.shape}; the clip needs ({frames}, 72), finite")
+    if betas.ndim == 2:
+        betas = betas[:frames] if len(betas) >= frames else betas[0]
+    for name in ("shift", "cam"):
+        if found[name] is not None and found[name].shape != (len(pose), 3):
+            raise UserError(f"{path}: {name} is {found[name].shape}, poses are of {len(pose)}")
+    cut = {k: None if found[k] is None else found[k][:frames] for k in ("shift", "cam")}
+    return Parameters(pose[:frames], betas, cut["shift"], cut["cam"])
+
+
+def load(path: str | os.PathLike) -> Mapping[str, Any]:
+    """The arrays of an .npz or a pickled dict, whatever Python wrote it.
+
+    Raises:
+      UserError: if the file is damaged, or something else.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = smpl.load_arrays(file)
+            if isinstance(content, np.lib.npyio.NpzFile):
+                content = {name: content[name] for name in content.files}
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: damaged, or not arrays ({error})") from error
+    except Exception as error:  # a foreign or damaged pickle may raise anything
+        raise UserError(f"{path}: neither .npz nor a pickle of arrays ({error})") from error
+    if not isinstance(content, Mapping):
+        raise UserError(f"{path}: holds a {type(content).__name__}; expected arrays by name")
+    return content
+
+
+def posed(
+    surface: Surface, given: Parameters, joints: Float[np.ndarray, "t 26 3"]
+) -> Float[np.ndarray, "t v 3"]:
+    """SMPL's vertices in the camera's axes; where no translation is given, put on the joints.
+
+    Args:
+      surface: of `surface`.
+      given: of `read`.
+      joints: the skeleton in the same axes, metres.
+    """
+    shift = given.translation
+    if shift is None:
+        own = smpl.joints(surface.model, given.pose, given.betas, np.zeros((len(joints), 3)))
+        theirs, ours = (list(side) for side in zip(*_SHARED))
+        shift = (joints[:, ours] - own[:, theirs]).mean(1)
+    return smpl.vertices(surface.model, given.pose, given.betas, shift)

@@ -1,0 +1,222 @@
+"""Published data sets as TFDS builders: by a loop here, or on Apache Beam by TFDS's own support."""
+
+import functools
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+from absl import logging
+
+from psrjax import io
+from psrjax.data import codec, store
+from psrjax.errors import UserError
+from psrjax.prepare.datasets import adapter, build, catalogue
+
+_READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
+
+
+class RawBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Base of the builders in `datasets/`: a subclass sets `RAW` and its docstring.
+
+    `tfds build --manual_dir=FOLDER` (or `download_and_prepare` with such a download config) reads
+    the folder that the user has obtained. With Beam options the clips are spread over its workers,
+    and `psrjax prepare --dataset NAME BUILT --to DIR` gives the result psrjax's manifest; without,
+    `psrjax.prepare.datasets.build` writes it at once, manifest and all.
+    """
+
+    RAW = ""
+    VERSION = tfds.core.Version("1.0.0")
+    MANUAL_DOWNLOAD_INSTRUCTIONS = "See README.md beside the builder: its files are yours to get."
+
+    def __init__(
+        self,
+        *,
+        options: adapter.Options = adapter.NOTHING_CHOSEN,
+        file_format: str = "array_record",
+        **arguments: Any,
+    ):
+        self._options = adapter.complete(catalogue.get(self.RAW), options)
+        super().__init__(file_format=file_format, **arguments)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=self.__doc__,
+            features=codec.features(catalogue.get(self.RAW).streams(self._options)),
+        )
+
+    def download_and_prepare(
+        self, *, download_config: tfds.download.DownloadConfig | None = None, **arguments: Any
+    ) -> None:
+        """Builds the data set; on Beam if the config has its options or runner.
+
+        Departs from: TFDS's own writing without Beam, which holds a gigabyte of examples in memory.
+        """
+        config = download_config or tfds.download.DownloadConfig()
+        if config.beam_options is not None or config.beam_runner is not None:
+            super().download_and_prepare(download_config=config, **arguments)
+            return
+        if config.manual_dir is None:
+            raise UserError(f"{self.name}: give the folder of its files (--manual_dir)")
+        directory = os.fspath(self.data_dir)
+        build.build(self.RAW, config.manual_dir, directory, self._options)
+        self.info.read_from_directory(directory)
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+        found = adapter.tasks(catalogue.get(self.RAW), dl_manager.manual_dir, self._options)
+        splits = sorted({split for task in found.tasks for split in splits_of(task)})
+        return {split: self._generate_examples(found.tasks, split) for split in splits}
+
+    def _generate_examples(self, tasks: Sequence[adapter.Task], split: str) -> Any:
+        import apache_beam as beam
+
+        mine = [task for task in tasks if split in splits_of(task)]
+        work = functools.partial(examples, self.RAW, self._options, split)
+        return beam.Create(mine) | "Prepare" >> beam.FlatMap(work)
+
+
+def splits_of(task: adapter.Task) -> tuple[str, ...]:
+    """The splits that a task's clips may go to: its own, and "test" where its end is held out."""
+    return (task.split, "test") if task.facts.get("holdout") else (task.split,)
+
+
+def examples(
+    name: str, options: adapter.Options, split: str, task: adapter.Task
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """(key, example) of one clip, for a TFDS builder. A clip that cannot be used gives none: why is
+    in the worker's log, and counted by Beam."""
+    try:
+        views = build.encoded(name, options, task)
+    except UserError as error:
+        logging.warning("left out: %s", error)
+        _count_failed()
+        return
+    for goes_to, view in views:
+        for example in view.examples if goes_to == split else ():
+            yield f"{view.clip}/{view.view}/{int(example['start']):09d}", example
+
+
+def _count_failed() -> None:
+    import apache_beam as beam
+
+    beam.metrics.Metrics.counter("psrjax", "clips_left_out").inc()
+
+
+def build_on_beam(
+    name: str,
+    root: str | os.PathLike,
+    directory: str | os.PathLike,
+    options: adapter.Options,
+    *,
+    runner: str,
+    pipeline_options: Sequence[str] = (),
+) -> dict[str, Any]:
+    """As `raw_build.build`, on Apache Beam.
+
+    Args:
+      name: of `catalogue.MODULES`.
+      root: the data set's own files, where all workers see them.
+      directory: where it will stand; must not exist.
+      options: how.
+      runner: Beam's name of it, such as "DirectRunner".
+      pipeline_options: further options of Beam, as "--name=value".
+
+    Raises:
+      UserError: if Apache Beam is not installed, or as `raw_build.build`.
+    """
+    try:
+        import apache_beam as beam
+    except ImportError as error:
+        raise UserError("--beam_runner needs Apache Beam: pip install 'psrjax[beam]'") from error
+    options = adapter.complete(catalogue.get(name), options)
+    found = adapter.tasks(catalogue.get(name), root, options)
+    directory = Path(os.path.abspath(directory))
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise UserError(f"{directory}: exists already; remove it or name another folder")
+    work = directory.with_name(directory.name + ".beam")
+    of_set = type(RawBuilder)(
+        "Builder", (RawBuilder,), {"RAW": name, "name": name}, skip_registration=True
+    )
+    builder = of_set(data_dir=os.fspath(work), options=options)
+    given = beam.options.pipeline_options.PipelineOptions([f"--runner={runner}", *pipeline_options])
+    config = tfds.download.DownloadConfig(manual_dir=os.fspath(root), beam_options=given)
+    builder.download_and_prepare(download_config=config)
+    return adopt(name, builder.data_dir, directory, options, found=found, remove=work)
+
+
+def adopt(
+    name: str,
+    built: str | os.PathLike,
+    directory: str | os.PathLike,
+    options: adapter.Options,
+    *,
+    found: adapter.Found | None = None,
+    remove: Path | None = None,
+) -> dict[str, Any]:
+    """Makes what TFDS has built (on Beam, in any order) a stored data set with its manifest.
+
+    Args:
+      name: of `catalogue.MODULES`.
+      built: the folder with `dataset_info.json`.
+      directory: where the stored data set will stand.
+      options: those it was built with.
+      found: the tasks it was built of; those that it lacks are told.
+      remove: a folder that is removed when the data set stands.
+
+    Raises:
+      UserError: if the folder is no such data set, or a clip in it is not whole.
+    """
+    options = adapter.complete(catalogue.get(name), options)
+    try:
+        builder = tfds.builder_from_directory(os.fspath(built))
+        splits = {split: _Built(builder, split) for split in builder.info.splits}
+    except (OSError, ValueError, tfds.core.DatasetNotFoundError) as error:
+        raise UserError(f"{built}: no data set that TFDS has built ({error})") from error
+    order = sorted(splits, key=lambda split: (split != store.TRAIN_SPLIT, split))
+    meta = build.meta_of(name, options)
+    manifest = store.write(directory, {split: splits[split].views() for split in order}, meta=meta)
+    stored = {entry["clip"] for views in manifest["splits"].values() for entry in views}
+    lacking = [
+        task.name
+        for task in (found.tasks if found else ())
+        if not any(clip == task.name or clip.startswith(f"{task.name}_") for clip in stored)
+    ]
+    failed = dict.fromkeys(lacking, "could not be used; why is in the workers' logs")
+    notes = list(found.notes) if found else []
+    summary = {"clips": len(stored), "failed": failed, "notes": notes}
+    io.write_json(Path(directory) / build.SUMMARY, summary)
+    if remove is not None:
+        shutil.rmtree(remove, ignore_errors=True)
+    return summary
+
+
+class _Built:
+    """The records of one split that TFDS wrote, put in the order of clips, views and frames."""
+
+    def __init__(self, builder: tfds.core.DatasetBuilder, split: str):
+        from array_record.python import array_record_module
+
+        self._features = builder.info.features
+        self._readers = [
+            array_record_module.ArrayRecordReader(os.fspath(path), _READER_OPTIONS)
+            for path in builder.info.splits[split].filepaths
+        ]
+
+    def views(self) -> Iterator[codec.EncodedView]:
+        """What is stored of the views, in order."""
+        places = []
+        for file, reader in enumerate(self._readers):
+            for record in range(reader.num_records()):
+                example = self._example(file, record)
+                names = (example["clip"].decode(), example["view"].decode())
+                places.append((*names, int(example["start"]), file, record))
+        streams = tuple(sorted(name for name in self._features if name in codec.STREAMS))
+        for clip, view, start, file, record in sorted(places):
+            example = self._example(file, record)
+            yield codec.restored(clip, view, start, streams, example)
+
+    def _example(self, file: int, record: int) -> dict[str, Any]:
+        return self._features.deserialize_example_np(self._readers[file].read([record])[0])

@@ -1,0 +1,1 @@
+"""Videos of one person become datasets."""

@@ -1,0 +1,199 @@
+"""What is wrong with a clip, in words: for the report, and for who decides whether to use it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from psrjax.ops import pose
+from psrjax.prepare.common import clip_reader
+
+MOVING = 0.01  # of the width: how far a room may move and still count as still
+MISSING = 0.1  # the fraction of frames from which a body's joint counts as missing
+ABSENT = 0.05  # the fraction of frames without a person that is worth a word
+OTHERS = 0.05  # the fraction of frames with somebody else that is worth a word
+SHORT_FRAMES, SHORT_SECONDS = 48, 2.0
+ENLARGED = 1.25  # a window may be enlarged so many times before it counts as too small
+SMALL = 0.35  # of the stored height: a person below is too small in it
+TURNED = 0.5  # the fraction of frames not upright from which the video may be turned
+HOLE = 0.02  # of the picture: background that nobody ever saw
+
+# Joints that every method's layout has; eyes, ears and toes are often hidden.
+_BODY = tuple(range(15))
+_TRUNK = [1, 8]  # neck and middle hip
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What `report` judges; see `preparation.prepare_clip`, which fills it.
+
+    `outside` counts joints outside the picture, `hole` is the part of the plate that was guessed
+    (None: no plate), `boxes` are the windows in the video, `stored` the size they have in the end.
+    """
+
+    video: str
+    size: tuple[int, int]
+    times: Float[np.ndarray, " t"]
+    joints: Float[np.ndarray, "t 26 3"]
+    filled: Bool[np.ndarray, "t 26"]
+    outside: int
+    others: int
+    pieces: int
+    boxes: Int[np.ndarray, "t 4"]
+    stored: tuple[int, int]
+    camera_motion: float
+    hole: float | None
+    notes: list[str] = field(default_factory=list)
+    layout: str = ""
+
+
+def report(facts: Facts) -> dict[str, Any]:
+    """Numbers of a clip, and `problems`: [{"what", "detail", "advice"}], the gravest first."""
+    count = len(facts.times)
+    seen = pose.present(facts.joints) & ~facts.filled
+    person = seen.any(1)
+    missing = 1.0 - seen[person].mean(0) if person.any() else np.ones(pose.COUNT)
+    extent = _extents(facts.joints, person)
+    top, left, height, width = (int(edge) for edge in facts.boxes[0])
+    numbers = {
+        "video": facts.video,
+        "joints": facts.layout,
+        "video_size": list(facts.size),
+        "frames": count,
+        "seconds": round(float(facts.times[-1] - facts.times[0]), 3),
+        "fps": round(clip_reader.rate(facts.times), 3),
+        "even_times": clip_reader.even(facts.times),
+        "frames_with_person": int(person.sum()),
+        "person_height_px": round(extent, 1),
+        "box": [top, left, height, width],
+        "scale": round(facts.stored[0] / height, 4),
+        "missing_joints": {
+            pose.NAMES[joint]: round(float(missing[joint]), 3)
+            for joint in range(pose.COUNT)
+            if missing[joint] > 0
+        },
+        "joints_outside": facts.outside,
+        "joints_filled": int(facts.filled.sum()),
+        "filled": runs(facts.filled),
+        "frames_with_others": facts.others,
+        "camera_motion": round(facts.camera_motion, 4),
+        "plate_guessed": None if facts.hole is None else round(facts.hole, 4),
+        "notes": facts.notes,
+    }
+    return numbers | {"problems": [*_problems(facts, numbers, missing)]}
+
+
+def _problems(facts: Facts, numbers: dict[str, Any], missing: np.ndarray):
+    count, scale = numbers["frames"], numbers["scale"]
+    absent = count - numbers["frames_with_person"]
+    if absent > ABSENT * count:
+        yield _problem(
+            "person missing",
+            f"nobody is found in {absent} of {count} frames",
+            "cut the video to where the person is to be seen",
+        )
+    lacking = [joint for joint in _BODY if missing[joint] > MISSING]
+    if lacking:
+        worst = sorted(lacking, key=lambda joint: -missing[joint])[:4]
+        named = ", ".join(f"{pose.NAMES[joint]} {missing[joint]:.0%}" for joint in worst)
+        yield _problem(
+            "missing joints",
+            f"in the frames that show the person: {named}",
+            "is all of the body in the picture? another source of joints may see them (--joints)",
+        )
+    if facts.others > OTHERS * count:
+        yield _problem(
+            "several people",
+            f"somebody else is to be seen in {facts.others} of {count} frames",
+            "crop or cut them away; they stay in the frames and in the background",
+        )
+    if facts.camera_motion >= MOVING:
+        yield _problem(
+            "moving camera",
+            f"the room moves by {facts.camera_motion:.1%} of the picture's width",
+            "use a tripod; the background plate is blurred, and methods that compose with it "
+            "(d2gnet, mfci, hpt) will show that",
+        )
+    small = numbers["person_height_px"] * scale < SMALL * facts.stored[0]
+    if scale > ENLARGED or small:
+        yield _problem(
+            "too small",
+            f"the person is {numbers['person_height_px']:.0f} pixels tall in the video and "
+            f"{numbers['person_height_px'] * scale:.0f} of {facts.stored[0]} in the stored frames",
+            "film from closer, choose a smaller --size" + (", or --crop follow" if small else ""),
+        )
+    if count < SHORT_FRAMES or numbers["seconds"] < SHORT_SECONDS:
+        yield _problem(
+            "too short",
+            f"{count} frames, {numbers['seconds']:.1f} s",
+            f"most methods want {SHORT_SECONDS:.0f} s or more; sources and targets need room",
+        )
+    if facts.hole is not None and facts.hole > HOLE:
+        yield _problem(
+            "background guessed",
+            f"{facts.hole:.1%} of the background is always behind the person",
+            "let the person move aside for a moment of the video",
+        )
+    if facts.outside > MISSING * count:
+        yield _problem(
+            "joints outside the picture",
+            f"{facts.outside} joints lie outside and count as missing",
+            "are the joints of this video, and of its size? (--joints_size)",
+        )
+    turned = _turned(facts.joints)
+    if turned > TURNED:
+        yield _problem(
+            "person not upright",
+            f"the person lies or stands on the head in {turned:.0%} of the frames",
+            "was the video filmed upright? write it anew with its rotation "
+            "(ffmpeg -display_rotation 90 -i IN -c copy OUT)",
+        )
+    if facts.pieces > 1:
+        yield _problem(
+            "person lost",
+            f"the person was lost and found again {facts.pieces - 1} times",
+            "look at the preview: is it the same person all the time?",
+        )
+    if _beyond(facts):
+        yield _problem(
+            "window beyond the picture",
+            "the person moves over more than the picture holds in the stored shape; bars are black",
+            "choose --crop follow, or a --size of the picture's shape",
+        )
+
+
+def _problem(what: str, detail: str, advice: str) -> dict[str, str]:
+    return {"what": what, "detail": detail, "advice": advice}
+
+
+def _turned(joints: np.ndarray) -> float:
+    """The fraction of frames in which the neck is not above the hips, within 60 degrees."""
+    ends = joints[pose.present(joints[:, _TRUNK]).all(1)][:, _TRUNK, :2]
+    if not len(ends):
+        return 0.0
+    up = ends[:, 0] - ends[:, 1]
+    return float((-up[:, 1] < 0.5 * np.linalg.norm(up, axis=-1)).mean())
+
+
+def _beyond(facts: Facts) -> bool:
+    top, left, height, width = facts.boxes.T
+    outside = (top < 0) | (left < 0)
+    outside |= (top + height > facts.size[0]) | (left + width > facts.size[1])
+    return bool(outside.any())
+
+
+def _extents(joints: np.ndarray, person: np.ndarray) -> float:
+    """The median height of the box of the person's joints, pixels of the video."""
+    heights = [np.ptp(one[pose.present(one), 1]) for one in joints[person]]
+    return float(np.median(heights)) if heights else 0.0
+
+
+def runs(filled: Bool[np.ndarray, "t 26"]) -> dict[str, list[list[int]]]:
+    """{joint: [[first, last] frame of each run]} of joints that were filled in."""
+    result = {}
+    for joint in np.flatnonzero(filled.any(0)):
+        edges = np.diff(np.concatenate([[0], filled[:, joint].astype(int), [0]]))
+        starts, ends = np.flatnonzero(edges > 0), np.flatnonzero(edges < 0) - 1
+        result[pose.NAMES[joint]] = np.stack([starts, ends], -1).tolist()
+    return result

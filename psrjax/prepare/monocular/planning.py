@@ -1,0 +1,119 @@
+"""Which clips a list of videos is: names, joints, and who is held out for the split "test"."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from psrjax.data import store
+from psrjax.errors import UserError
+from psrjax.prepare.common import clip_reader
+from psrjax.prepare.monocular import clip_set
+from psrjax.prepare.monocular.pipeline import Clip
+from psrjax.prepare.multiview import layout
+
+BY = ("auto", "time", "video")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Clips to prepare, and the fraction of each that is held out in time."""
+
+    clips: tuple[Clip, ...]
+    holdout: float
+
+
+def plan(
+    inputs: Sequence[str | Path],
+    directory: str | os.PathLike,
+    *,
+    joints: str,
+    holdout: float,
+    by: str = "auto",
+) -> Plan:
+    """The clips of some inputs, for the data set `directory`.
+
+    A clip has the name of its video; of two videos with one name both carry their folder's, too.
+    What a data set that is there holds out it goes on to hold out, so that adding videos moves none
+    from one split to the other; of the new ones those with the lowest hash of their names are taken
+    until the share is reached.
+
+    Args:
+      inputs: video files, folders of pictures, or folders of videos.
+      directory: the data set, there or not.
+      joints: as `Clip.joints`.
+      holdout: the fraction that becomes the split "test".
+      by: "time": the end of every video; "video": whole ones; "auto": time of a single one, else
+        video, or as the data set that is there.
+
+    Raises:
+      UserError: if an input is not there, or holds no video.
+    """
+    videos = [video for given in inputs for video in _videos(Path(given))]
+    names = _names(videos)
+    before = _held_out(Path(directory))
+    if by == "auto":
+        everything = set(names) | set(before.splits)
+        by = before.by or ("time" if len(everything) == 1 else "video")
+    if by == "time":
+        clips = (Clip(str(video), name, joints) for video, name in zip(videos, names))
+        return Plan(tuple(clips), holdout)
+    splits = dict(before.splits)
+    wanted = round(holdout * len(set(names) | set(splits)))
+    wanted = max(1, wanted) if holdout and len(set(names) | set(splits)) > 1 else wanted
+    fresh = sorted((name for name in names if name not in splits), key=_rank)
+    lacking = wanted - sum(split == "test" for split in splits.values())
+    splits |= {name: "test" if i < lacking else "train" for i, name in enumerate(fresh)}
+    clips = (
+        Clip(str(video), name, joints, split=splits[name]) for video, name in zip(videos, names)
+    )
+    return Plan(tuple(clips), 0.0)
+
+
+def _rank(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+def _videos(given: Path) -> list[Path]:
+    if not given.exists():
+        raise UserError(f"{given}: no such file or folder")
+    if given.is_file() or clip_reader.is_footage(given):
+        return [given]
+    inside = [child for child in given.iterdir() if clip_reader.is_footage(child)]
+    if not inside:
+        raise UserError(
+            f"{given}: holds no video and no pictures (a multi-view recording is a folder with "
+            f"{layout.LAYOUT})"
+        )
+    return sorted(inside, key=clip_reader.natural)
+
+
+def _names(videos: Sequence[Path]) -> list[str]:
+    stems = [video.stem if video.is_file() else video.resolve().name for video in videos]
+    names = [
+        f"{video.resolve().parent.name}_{stem}" if stems.count(stem) > 1 else stem
+        for video, stem in zip(videos, stems)
+    ]
+    twice = next((i for i, name in enumerate(names) if name in names[:i]), None)
+    if twice is not None:
+        raise UserError(f"{videos[twice]}: a second clip of its name; rename it, or name it once")
+    return names
+
+
+@dataclass(frozen=True)
+class _HeldOut:
+    """How a data set that is there was split: by "time", "video" or "" (there is none)."""
+
+    by: str
+    splits: dict[str, str]
+
+
+def _held_out(directory: Path) -> _HeldOut:
+    if not (directory / store.MANIFEST).is_file():
+        return _HeldOut("", {})
+    meta = store.read_manifest(directory)["meta"]
+    if meta.get("kind") != clip_set.KIND:
+        return _HeldOut("", {})
+    splits = {name: one["pieces"][0][0] for name, one in meta["prepared"].items()}
+    return _HeldOut("time" if meta["options"]["holdout"] else "video", splits)

@@ -1,0 +1,74 @@
+"""The page that says what `psrjax prepare` made of each video, and what is wrong with it."""
+
+import base64
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from psrjax import io
+from psrjax.data import store
+from psrjax.ops import pose
+from psrjax.prepare.monocular import clip_set
+
+PAGE = "prepare.html"
+
+
+def write(directory: str | os.PathLike) -> Path:
+    """Writes `prepare.html` of a prepared data set, and returns its path.
+
+    Raises:
+      UserError: if the folder holds no data set that `preparation_set.prepare` made.
+    """
+    directory = Path(directory)
+    manifest = store.read_manifest(directory)
+    summary = io.read_json(directory / clip_set.SUMMARY)
+    prepared = manifest["meta"]["prepared"]
+    page = _template().render(
+        name=directory.resolve().name,
+        options=manifest["meta"]["options"],
+        streams=manifest["streams"],
+        splits={split: len(views) for split, views in manifest["splits"].items()},
+        failed=summary["failed"],
+        clips=[_clip(directory, name, report, prepared[name])
+               for name, report in summary["clips"].items()],
+    )  # fmt: skip
+    io.write_text(directory / PAGE, page)
+    return directory / PAGE
+
+
+def _clip(
+    directory: Path, name: str, report: Mapping[str, Any], prepared: Mapping[str, Any]
+) -> dict[str, Any]:
+    strip = directory / clip_set.PREVIEWS / f"{name}.jpg"
+    missing = report["missing_joints"]
+    return {
+        **report,
+        "name": name,
+        "splits": sorted({split for split, _ in prepared["pieces"]}, reverse=True),
+        "preview": f"{clip_set.PREVIEWS}/{name}.mp4",
+        "strip": base64.b64encode(strip.read_bytes()).decode() if strip.is_file() else "",
+        "unseen": [joint for joint in pose.NAMES if missing.get(joint) == 1.0],
+        "seldom": {joint: f"{share:.0%}" for joint, share in missing.items() if share < 1.0},
+    }
+
+
+def line(name: str, report: Mapping[str, Any]) -> str:
+    """What is printed of one clip: its size, and its problems in a word each."""
+    height, width = report["video_size"]
+    problems = ", ".join(problem["what"] for problem in report["problems"]) or "nothing to object"
+    return (
+        f"{name}: {report['frames']} frames of {width}x{height}, {report['fps']:g} a second, "
+        f"person in {report['frames_with_person']}: {problems}"
+    )
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("psrjax.prepare.monocular", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template("prepare.html")

@@ -1,0 +1,1 @@
+"""Calibrated multi-view recordings become datasets."""

@@ -1,0 +1,225 @@
+"""Who the actor is: people of several views matched by geometry, followed in time, triangulated."""
+
+from dataclasses import dataclass, field
+from itertools import combinations
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from psrjax.errors import UserError
+from psrjax.prepare.common.annotations import SEEN, People, height
+from psrjax.vision.camera import Camera, triangulate
+
+FITS = 0.08  # median joint error, as a fraction of a person's height, within which views agree
+STEP = 0.4  # metres that a person may move between frames a few apart and still be the same
+PATIENCE = 15  # frames without a person after which the next one is somebody else
+
+
+@dataclass
+class Actor:
+    """One person through a clip: joints (n, t, 26, 3) of every camera in pixels, 0 where not found.
+
+    `notes` says in words which camera was left out in which frame, and why.
+    """
+
+    joints: Float[np.ndarray, "n t 26 3"]
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class Candidate:
+    """A person in one frame, seen by two or more cameras; `members` says who it is in each."""
+
+    points: Float[np.ndarray, "26 3"]
+    seen: Bool[np.ndarray, "26"]
+    members: dict[int, int]
+    score: float
+
+
+def candidates(people: list[np.ndarray], cameras: list[Camera]) -> list[Candidate]:
+    """The people of one frame that two or more cameras agree on, best first, no person used twice.
+
+    Args:
+      people: per camera an array (people, 26, 3) in pixels.
+      cameras: the cameras, in the same order.
+    """
+    found = []
+    for one, other in combinations(range(len(cameras)), 2):
+        for first in range(len(people[one])):
+            for second in range(len(people[other])):
+                found.append(_candidate(people, cameras, {one: first, other: second}))
+    taken: set[tuple[int, int]] = set()
+    chosen = []
+    for candidate in sorted(filter(None, found), key=lambda c: -c.score):
+        if taken.isdisjoint(candidate.members.items()):
+            taken.update(candidate.members.items())
+            chosen.append(candidate)
+    return chosen
+
+
+def _candidate(people, cameras, members: dict[int, int]) -> Candidate | None:
+    """Grows a pair by the people of the other cameras who lie where its joints project."""
+    points, seen = _points(people, cameras, members)
+    if seen.sum() < 5:
+        return None
+    misfit = {c: _misfit(people[c][p], cameras[c], points, seen) for c, p in members.items()}
+    if max(misfit.values()) > FITS:
+        return None
+    members = dict(members)
+    for index, camera in enumerate(cameras):
+        if index in members or not len(people[index]):
+            continue
+        errors = [_misfit(person, camera, points, seen) for person in people[index]]
+        if min(errors) < FITS:
+            members[index] = int(np.argmin(errors))
+            misfit[index] = min(errors)
+    if len(members) > 2:
+        points, seen = _points(people, cameras, members)
+    score = sum(
+        height(people[c][p]) * (people[c][p][:, 2] > SEEN).mean() * (1 - misfit[c] / FITS / 2)
+        for c, p in members.items()
+    )
+    return Candidate(points, seen, members, float(score))
+
+
+def _points(people, cameras, members):
+    chosen = np.stack([people[c][p] for c, p in members.items()])
+    result = triangulate(chosen[..., :2], _weights(chosen), [cameras[c] for c in members])
+    return result["points"], np.isfinite(result["points"]).all(-1)
+
+
+def _weights(joints):
+    return np.where(joints[..., 2] > SEEN, joints[..., 2], 0.0)
+
+
+def _misfit(person, camera: Camera, points, seen) -> float:
+    """Median distance of a person's joints from projected ones, in heights of the person."""
+    both = seen & (person[:, 2] > SEEN)
+    if both.sum() < 4:
+        return float("inf")
+    distance = np.linalg.norm(camera.project(points[both])["pixels"] - person[both, :2], axis=-1)
+    median = np.median(np.nan_to_num(distance, nan=np.inf))  # behind the camera: no pixels
+    return float(median / max(height(person), 1.0))
+
+
+def follow(people: dict[str, People], cameras: dict[str, Camera]) -> Actor:
+    """Finds the actor: the largest and most steadily seen person that the cameras agree on.
+
+    Each frame's people are matched across views by reprojection, so the order of people in the
+    files is of no account, and a person whom only one camera holds is nobody. Matches are linked in
+    time by 3-D distance. A camera whose people do not fit the actor in a frame is left out of that
+    frame and named in `notes`.
+
+    Raises:
+      UserError: no person is seen by two cameras in at least half of the frames.
+    """
+    names = list(people)
+    views = [cameras[name] for name in names]
+    frames = len(people[names[0]].frames)
+    tracks: list[dict[int, Candidate]] = []
+    for time in range(frames):
+        free = candidates([people[name].frames[time] for name in names], views)
+        for track in sorted(tracks, key=lambda t: -sum(c.score for c in t.values())):
+            last = max(track)
+            near = [c for c in free if _distance(track[last], c) < STEP * (1 + 0.1 * (time - last))]
+            if near and time - last <= PATIENCE:
+                track[time] = near[0]
+                free.remove(near[0])
+        tracks += [{time: candidate} for candidate in free]
+    best = max(tracks, key=lambda t: sum(c.score for c in t.values()), default={})
+    if len(best) < frames / 2:
+        raise UserError(
+            f"{', '.join(names)}: no person is seen alike by two cameras in more than {len(best)} "
+            f"of {frames} frames; check the calibration, that the videos start together, and the "
+            "joints"
+        )
+    return _collect(best, people, frames)
+
+
+def _distance(one: Candidate, other: Candidate) -> float:
+    both = one.seen & other.seen
+    if both.sum() < 3:
+        return float("inf")
+    return float(np.median(np.linalg.norm(one.points[both] - other.points[both], axis=-1)))
+
+
+def _collect(track: dict[int, Candidate], people: dict[str, People], frames: int) -> Actor:
+    joints = np.zeros((len(people), frames, 26, 3), np.float32)
+    notes = []
+    for index, (name, clip) in enumerate(people.items()):
+        for time in range(frames):
+            member = track[time].members.get(index) if time in track else None
+            if member is not None:
+                joints[index, time] = clip.frames[time][member]
+            elif time not in clip.lost:
+                held = f"{len(clip.frames[time])} people, none of whom is the actor"
+                what = held if len(clip.frames[time]) else "nobody"
+                notes.append(f"{name} frame {time} ({clip.file(time)}): {what}; left out")
+    return Actor(joints, notes)
+
+
+def reprojection(
+    joints: Float[np.ndarray, "n t 26 3"], cameras: list[Camera]
+) -> Float[np.ndarray, "n t 26"]:
+    """Pixels between joints and their own triangulation; NaN where fewer than two views."""
+    return triangulate(joints[..., :2], _weights(joints), cameras)["error"]
+
+
+def reject(
+    joints: Float[np.ndarray, "n t 26 3"], cameras: list[Camera], *, bound: float
+) -> Float[np.ndarray, "n t 26 3"]:
+    """Joints with outliers set to missing: those farther than `bound` pixels from where views meet.
+
+    Of three or more views the worst goes first and the others are tried again; two that disagree
+    are both dropped.
+    """
+    joints = joints.copy()
+    for _ in cameras:
+        errors = np.nan_to_num(reprojection(joints, cameras))
+        bad = errors > bound
+        if not bad.any():
+            break
+        pair = (joints[..., 2] > SEEN).sum(0) <= 2
+        joints[bad & (pair | (errors == errors.max(0)))] = 0.0
+    return joints
+
+
+def check_calibration(
+    joints: Float[np.ndarray, "n t 26 3"], cameras: dict[str, Camera], *, bound: float, source: str
+) -> dict[str, float]:
+    """Median reprojection error in pixels by camera.
+
+    Raises:
+      UserError: if a camera's is above `bound`; names the cameras without which the rest agree.
+    """
+    names, views = list(cameras), list(cameras.values())
+    errors = reprojection(joints, views)
+    medians = {
+        name: float(np.nanmedian(e)) if np.isfinite(e).any() else float("inf")
+        for name, e in zip(names, errors)
+    }
+    if max(medians.values()) <= bound:
+        return medians
+    blame = ""
+    if len(names) > 2:
+        rest = {}
+        for index, name in enumerate(names):
+            others = [i for i in range(len(names)) if i != index]
+            left = reprojection(joints[others], [views[i] for i in others])
+            rest[name] = float(np.nanmedian(left)) if np.isfinite(left).any() else float("inf")
+        mended = [f"without {name}" for name in names if rest[name] <= bound]
+        blame = f"; the others agree {' or '.join(mended)}" if mended else ""
+    listed = ", ".join(f"{name} {error:.1f}" for name, error in medians.items())
+    raise UserError(
+        f"{source}: the joints do not triangulate: median reprojection error {listed} pixels, "
+        f"bound {bound:.1f}{blame}: calibrate again, leave one out (--cameras) or raise --max_error"
+    )
+
+
+def tallest(people: dict[str, People]) -> Float[np.ndarray, "n t 26 3"]:
+    """Each camera's tallest person in each frame, whether or not the views agree."""
+    return np.stack([
+        np.stack([max(f, key=height) if len(f) else np.zeros((26, 3), np.float32)
+                  for f in clip.frames])
+        for clip in people.values()
+    ])  # fmt: skip

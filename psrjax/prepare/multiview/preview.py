@@ -1,0 +1,43 @@
+"""What a prepared recording looks like: joints, the body's outline and its depth on the frames."""
+
+import cv2
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from psrjax.vision.drawing import OUTLINE, sticks
+
+
+def draw(
+    frames: UInt8[np.ndarray, "t h w 3"],
+    joints: Float[np.ndarray, "t 26 3"],
+    face: Int[np.ndarray, "t h w"],
+    depth: Float[np.ndarray, "t h w"],
+    mask: UInt8[np.ndarray, "t h w"],
+    *,
+    enlarge: int = 3,
+) -> UInt8[np.ndarray, "t hh ww 3"]:
+    """Per frame, side by side: joints and outline on the frame; depth over the frame; the mask.
+
+    Joints of low confidence (filled in) are hollow.
+    """
+    return np.stack([
+        _panel(*each, enlarge) for each in zip(frames, joints, face, depth, mask)
+    ])  # fmt: skip
+
+
+def _panel(frame, joints, face, depth, mask, enlarge: int) -> np.ndarray:
+    height, width = (side * enlarge for side in frame.shape[:2])
+    large = cv2.resize(frame, (width, height), interpolation=cv2.INTER_CUBIC)
+    on = cv2.resize((face >= 0).astype(np.float32), (width, height)) > 0.5
+    edges, _ = cv2.findContours(on.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    drawn = cv2.drawContours(large.copy(), edges, -1, OUTLINE, 1, cv2.LINE_AA)
+    sticks(drawn, joints)
+    coded = cv2.resize(depth.astype(np.float32), (width, height))
+    span = depth[depth > 0]
+    low, high = (float(span.min()), float(span.max())) if span.size else (0.0, 1.0)
+    tint = cv2.applyColorMap(
+        np.uint8(255 * np.clip((coded - low) / max(high - low, 1e-3), 0, 1)), cv2.COLORMAP_TURBO
+    )[..., ::-1]
+    over = np.where(on[..., None], np.uint8(0.35 * large + 0.65 * tint), large)
+    grey = np.repeat(cv2.resize(mask, (width, height))[..., None], 3, -1)
+    return np.concatenate([drawn, over, cv2.drawContours(grey, edges, -1, OUTLINE, 1)], 1)

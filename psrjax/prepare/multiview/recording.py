@@ -1,0 +1,321 @@
+"""A calibrated multi-view recording (videos, OpenPose joints, calibration) becomes a data set.
+
+The way there: who the actor is (`recording_actor`), joints in space (`recording_fitting`), a body
+that sits on them (`recording_body`), what every view then sees (`recording_views`), and what the
+frames say by themselves (`recording_plates`).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from tqdm import tqdm
+
+from psrjax import io
+from psrjax.data import codec, store, video
+from psrjax.errors import UserError
+from psrjax.ops import pose
+from psrjax.prepare.common import annotations, letterbox
+from psrjax.prepare.multiview import (
+    actor_tracking,
+    body_fitting,
+    camera_videos,
+    joint_fitting,
+    preview,
+)
+from psrjax.prepare.multiview.layout import Recording, find
+from psrjax.vision import backgrounds, body, rendering, visibility
+from psrjax.vision.camera import Camera
+
+MAX_ERROR = 0.015  # of a picture's longer side: the default bound on the reprojection error
+NOISE = 0.004  # of a picture's longer side: how far a detected joint usually lies from the true one
+SUMMARY = "prepare.json"
+FINE = 2  # masks are found in pictures so many times as large as small stored ones
+PREVIEW = 384  # height of a preview's panel, about
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may choose; every field is a flag of `psrjax prepare`.
+
+    `size` is (height, width) of the stored frames; `max_error` is in pixels of the videos, 0 for
+    `MAX_ERROR`; the last `holdout` of the frames becomes the split "test"; `margin` is what a crop
+    leaves around the person, as a fraction; `lag` is how many frames the joints run ahead of the
+    videos, None to measure it.
+    """
+
+    size: tuple[int, int] = (128, 128)
+    cameras: tuple[str, ...] = ()
+    calibration: str = ""
+    joints: str = "auto"
+    max_error: float = 0.0
+    holdout: float = 0.25
+    margin: float = 0.08
+    lag: int | None = None
+
+
+@dataclass
+class Measured:
+    """The actor's joints (n, t, 26, 3) in the videos' pixels, and the cameras of those pixels."""
+
+    names: list[str]
+    cameras: list[Camera]
+    joints: Float[np.ndarray, "n t 26 3"]
+    rate: float
+    frames: int
+    errors: dict[str, float]
+    bound: float
+    kinds: dict[str, str]
+    notes: list[str] = field(default_factory=list)
+
+
+def prepare(
+    root: Path | str, directory: Path | str, options: Options = Options()
+) -> dict[str, Any]:
+    """Writes a recording as a stored data set with splits "train" and "test", and its previews.
+
+    Beside the data set stand `prepare.json` (the returned summary: reprojection error and mask
+    agreement by camera, what was filled in, left out or assumed) and `previews/CAMERA.mp4`.
+
+    Raises:
+      UserError: for input that cannot be used; the message names the file and what to do.
+    """
+    directory = Path(directory)
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise UserError(f"{directory}: exists already; remove it or name another folder")
+    recording = find(root, cameras=options.cameras, calibration=options.calibration or None)
+    measured = measure(recording, options)
+    clip = build(recording, measured, options)
+    summary = summarize(clip)
+    store.write(directory, stored_splits(clip), meta=clip.meta | {"summary": summary})
+    io.write_json(directory / SUMMARY, summary)
+    write_previews(clip, directory / "previews")
+    return summary
+
+
+def measure(recording: Recording, options: Options) -> Measured:
+    """Reads joints and calibration, finds the actor and checks that the views agree."""
+    names = [filmed.name for filmed in recording.cameras]
+    facts = [camera_videos.probe(filmed.video) for filmed in recording.cameras]
+    notes = list(recording.notes)
+    frames, rate = camera_videos.common(recording, facts, notes)
+    cameras, people = {}, {}
+    for filmed, fact in zip(recording.cameras, facts):
+        known = filmed.camera if filmed.camera.size[0] else replace(filmed.camera, size=fact.size)
+        placement = letterbox.place(known.size, fact.size)
+        if fact.size != known.size:
+            camera_videos.check_bars(filmed.video, placement, known.size)
+            notes.append(
+                f"{filmed.video.name}: {fact.size[1]}x{fact.size[0]} pixels, calibrated at "
+                f"{known.size[1]}x{known.size[0]}: scaled by {placement.scale:.4f} and centred; "
+                "joints are taken to be in the calibrated picture"
+            )
+        clip = annotations.read_openpose(
+            filmed.joints, frames=frames, joints=options.joints, size=known.size
+        )
+        notes += clip.problems
+        clip.frames = [placement.joints(frame) for frame in clip.frames]
+        cameras[filmed.name] = placement.camera(known, fact.size)
+        people[filmed.name] = clip
+    longest = max(max(camera.size) for camera in cameras.values())
+    bound = options.max_error or MAX_ERROR * longest
+    check = {"bound": bound, "source": str(recording.calibration)}
+    try:
+        actor = actor_tracking.follow(people, cameras)
+    except UserError:
+        actor_tracking.check_calibration(actor_tracking.tallest(people), cameras, **check)
+        raise
+    held = (actor.joints[..., 2] > 0).any(-1).mean(1)
+    if held.min() < 0.5:
+        actor_tracking.check_calibration(actor_tracking.tallest(people), cameras, **check)
+        raise UserError(
+            f"{recording.calibration}: camera {names[held.argmin()]!r} sees whom the others see in "
+            f"{held.min():.0%} of the frames only; leave it out (--cameras), or calibrate again"
+        )
+    errors = actor_tracking.check_calibration(actor.joints, cameras, **check)
+    views = list(cameras.values())
+    joints = actor_tracking.reject(actor.joints, views, bound=2 * bound)
+    kinds = {name: clip.kind for name, clip in people.items()}
+    return Measured(
+        names, views, joints, rate, frames, errors, bound, kinds, notes + actor.notes
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A recording made ready: everything that is stored, in memory at the stored size.
+
+    `meta` are the facts of the whole data set; `views` holds, by camera, what `render_view` gives;
+    `masks` are (t, h, w) uint8.
+    """
+
+    name: str
+    measured: Measured
+    options: Options
+    boxes: dict[str, tuple[int, int, int, int]]
+    cameras: dict[str, Camera]
+    frames: dict[str, UInt8[np.ndarray, "t h w 3"]]
+    masks: dict[str, UInt8[np.ndarray, "t h w"]]
+    views: dict[str, dict[str, np.ndarray]]
+    person: body_fitting.Person
+    meta: dict[str, Any]
+
+    @property
+    def splits(self) -> dict[str, slice]:
+        """The frames of each split: the end of the clip is held back."""
+        frames = self.measured.frames
+        first = round(frames * (1.0 - self.options.holdout))
+        if not 0 < first < frames:
+            return {"train": slice(0, frames)}
+        return {"train": slice(0, first), "test": slice(first, frames)}
+
+
+def build(recording: Recording, measured: Measured, options: Options) -> Clip:
+    """Crops the frames, sits a body on the person, and renders every view of it."""
+    names, fine = measured.names, FINE if max(options.size) < 256 else 1
+    fine_size = (options.size[0] * fine, options.size[1] * fine)
+    rough = body.pose(body.template(), body_fitting.fit_joints(measured, 0).joints)
+    boxes, footage = {}, []
+    for filmed, camera in zip(tqdm(recording.cameras, "frames", unit="video"), measured.cameras):
+        box = camera_videos.crop_box(camera, rough, size=options.size, margin=options.margin)
+        boxes[filmed.name] = box
+        footage.append(
+            body_fitting.Footage(
+                camera_videos.read(filmed.video, box, fine_size, frames=measured.frames),
+                camera.windowed(box, fine_size),
+            )
+        )
+    person = body_fitting.settle(measured, footage, lag=options.lag)
+    vertices = body.pose(person.model, person.fit.joints)
+    cameras = {n: view.camera.resized(*options.size) for n, view in zip(names, footage)}
+    views = {
+        name: rendering.render_view(person.model, vertices, camera)
+        for name, camera in tqdm(cameras.items(), "views", unit="view")
+    }
+    return Clip(
+        name=recording.root.resolve().name,
+        measured=measured,
+        options=options,
+        boxes=boxes,
+        cameras=cameras,
+        frames={n: camera_videos.shrink(v.frames, fine) for n, v in zip(names, footage)},
+        masks={
+            name: camera_videos.shrink(np.uint8(255) * mask, fine)
+            for name, mask in zip(names, person.masks)
+        },
+        views=views,
+        person=person,
+        meta={
+            "kind": "recording",
+            "faces": len(person.model.faces),
+            "visibility_k": visibility.neighbour_count(len(person.model.faces)),
+            "body": {"girths": dict(person.girths)},
+            **rendering.depth_range([view["metres"] for view in views.values()]),
+        },
+    )
+
+
+def summarize(clip: Clip) -> dict[str, Any]:
+    """What `prepare` reports: agreement of joints and masks by camera, and what was done."""
+    measured, person = clip.measured, clip.person
+    errors = joint_fitting.fit_errors(
+        body_fitting.shifted(measured.joints, person.lag), measured.cameras, person.fit.joints
+    )
+    agreement = {
+        name: np.mean([
+            backgrounds.overlap(face >= 0, mask > 127)
+            for face, mask in zip(view["face"], clip.masks[name])
+        ])
+        for name, view in clip.views.items()
+    }  # fmt: skip
+    return {
+        "recording": clip.name,
+        "frames": measured.frames,
+        "fps": measured.rate,
+        "size": list(clip.options.size),
+        "joints": measured.kinds,
+        "reprojection_error_px": {n: round(e, 2) for n, e in measured.errors.items()},
+        "reprojection_bound_px": round(measured.bound, 2),
+        "fit_error_px": {
+            name: round(float(np.nanmedian(error)), 2)
+            for name, error in zip(measured.names, errors)
+        },
+        "mask_agreement_iou": {n: round(float(value), 4) for n, value in agreement.items()},
+        "joints_ahead_of_video_frames": person.lag,
+        "girths": dict(person.girths),
+        "height_m": round(joint_fitting.height(person.fit.lengths), 3),
+        "crops_top_left_height_width": {n: list(box) for n, box in clip.boxes.items()},
+        "filled": filled_runs(person.fit.filled),
+        "notes": measured.notes,
+    }
+
+
+def stored_splits(clip: Clip) -> dict[str, Iterator[codec.ClipView]]:
+    """{split: its views}, for `store.write`: one clip a split."""
+    near = rendering.neighbours(clip.person.model)
+    return {split: _stored_views(clip, split, near) for split in clip.splits}
+
+
+def _stored_views(clip: Clip, split: str, near: np.ndarray) -> Iterator[codec.ClipView]:
+    where, fit = clip.splits[split], clip.person.fit
+    depths = {name: clip.meta[name] for name in ("near", "far")}
+    frames = {name: values[where] for name, values in clip.frames.items()}
+    faces = {name: view["face"][where] for name, view in clip.views.items()}
+    masks = {name: mask[where] for name, mask in clip.masks.items()}
+    told = rendering.all_pairs(frames, faces, clip.person.model, near, masks=masks)
+    facts = {
+        "fps": clip.measured.rate,
+        "first_frame": where.start,
+        "filled": filled_runs(fit.filled[where]),
+        **{name: clip.meta[name] for name in ("kind", "body", "near", "far")},
+    }
+    for name, camera in tqdm(clip.cameras.items(), f"store {split}", unit="view"):
+        view = {stream: values[where] for stream, values in clip.views[name].items()}
+        view["mesh_flow"] = np.concatenate([0 * view["mesh_flow"][:1], view["mesh_flow"][1:]])
+        streams = {
+            "frames": frames[name],
+            "mask": masks[name],
+            "background": _plate(clip, name),
+            "depth": rendering.encode_depth(view.pop("metres"), **depths),
+            "joints": rendering.stored_joints(fit.joints[where], fit.confidence[where], camera),
+            "joints_3d": fit.joints[where].astype(np.float32),
+            **view,
+            **backgrounds.optical_flow(frames[name]),
+            **told[name],
+        }
+        yield codec.ClipView(f"{clip.name}_{split}", name, streams, facts, camera)
+
+
+def _plate(clip: Clip, name: str) -> UInt8[np.ndarray, "h w 3"]:
+    """The clean plate by all frames: what is held back is the person, not the room."""
+    person = backgrounds.grow(clip.masks[name] > 32, 1)
+    return backgrounds.clean_plate(clip.frames[name], person)["plate"]
+
+
+def write_previews(clip: Clip, folder: Path) -> None:
+    """One video a camera: joints, outline, depth and mask on the frames."""
+    depths = {name: clip.meta[name] for name in ("near", "far")}
+    fit = clip.person.fit
+    for name, camera in tqdm(clip.cameras.items(), "previews", unit="video"):
+        panels = preview.draw(
+            clip.frames[name],
+            rendering.stored_joints(fit.joints, fit.confidence, camera),
+            clip.views[name]["face"],
+            rendering.encode_depth(clip.views[name]["metres"], **depths),
+            clip.masks[name],
+            enlarge=max(1, PREVIEW // clip.options.size[0]),
+        )
+        video.write(folder / f"{name}.mp4", panels, fps=clip.measured.rate)
+
+
+def filled_runs(filled: Bool[np.ndarray, "t 26"]) -> dict[str, list[list[int]]]:
+    """{joint: [[first, last] frame of each run]} of joints that were filled in."""
+    result = {}
+    for joint in np.flatnonzero(filled.any(0)):
+        edges = np.diff(np.concatenate([[0], filled[:, joint].astype(int), [0]]))
+        starts, ends = np.flatnonzero(edges > 0), np.flatnonzero(edges < 0) - 1
+        result[pose.NAMES[joint]] = np.stack([starts, ends], -1).tolist()
+    return result

@@ -1,0 +1,1 @@
+"""Frozen feature networks, the registry of their weights, and converters."""

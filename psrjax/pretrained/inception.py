@@ -1,0 +1,223 @@
+"""Inception-v3 as the Fréchet Inception distance uses it: a pure function of a dict of weights.
+
+Szegedy et al. 2015 with the changes of TensorFlow's graph of 2015 that pytorch-fid carries over:
+average pools leave the padding out of their mean, the last block has a max pool, and there are 1008
+classes. Units are named as in torchvision ("Mixed_5b.branch1x1"), see `psrjax.pretrained.frozen`.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from psrjax.ops import conv as conv_ops
+from psrjax.pretrained import frozen
+
+FEATURES, CLASSES = 2048, 1008
+
+
+class Unit(NamedTuple):
+    """One unit: input and output channels, taps (height, width), stride, zeros on both sides."""
+
+    inputs: int
+    outputs: int
+    taps: tuple[int, int] = (1, 1)
+    stride: int = 1
+
+    @property
+    def padding(self) -> tuple[int, int]:
+        """ "SAME" with stride 1, none with stride 2."""
+        return (self.taps[0] // 2, self.taps[1] // 2) if self.stride == 1 else (0, 0)
+
+
+def _chain(name: str, inputs: int, *parts: tuple[str, int, tuple[int, int]]) -> dict[str, Unit]:
+    units = {}
+    for suffix, outputs, taps in parts:
+        units[f"{name}.{suffix}"] = Unit(inputs, outputs, taps)
+        inputs = outputs
+    return units
+
+
+_ONE, _THREE, _FIVE, _WIDE, _HIGH = (1, 1), (3, 3), (5, 5), (1, 7), (7, 1)
+
+
+def _block_a(name: str, inputs: int, pooled: int) -> dict[str, Unit]:
+    return {
+        f"{name}.branch1x1": Unit(inputs, 64),
+        **_chain(name, inputs, ("branch5x5_1", 48, _ONE), ("branch5x5_2", 64, _FIVE)),
+        **_chain(
+            name,
+            inputs,
+            ("branch3x3dbl_1", 64, _ONE),
+            ("branch3x3dbl_2", 96, _THREE),
+            ("branch3x3dbl_3", 96, _THREE),
+        ),
+        f"{name}.branch_pool": Unit(inputs, pooled),
+    }
+
+
+def _block_c(name: str, narrow: int) -> dict[str, Unit]:
+    return {
+        f"{name}.branch1x1": Unit(768, 192),
+        **_chain(
+            name,
+            768,
+            ("branch7x7_1", narrow, _ONE),
+            ("branch7x7_2", narrow, _WIDE),
+            ("branch7x7_3", 192, _HIGH),
+        ),
+        **_chain(
+            name,
+            768,
+            ("branch7x7dbl_1", narrow, _ONE),
+            ("branch7x7dbl_2", narrow, _HIGH),
+            ("branch7x7dbl_3", narrow, _WIDE),
+            ("branch7x7dbl_4", narrow, _HIGH),
+            ("branch7x7dbl_5", 192, _WIDE),
+        ),
+        f"{name}.branch_pool": Unit(768, 192),
+    }
+
+
+def _block_e(name: str, inputs: int) -> dict[str, Unit]:
+    return {
+        f"{name}.branch1x1": Unit(inputs, 320),
+        f"{name}.branch3x3_1": Unit(inputs, 384),
+        f"{name}.branch3x3_2a": Unit(384, 384, (1, 3)),
+        f"{name}.branch3x3_2b": Unit(384, 384, (3, 1)),
+        **_chain(name, inputs, ("branch3x3dbl_1", 448, _ONE), ("branch3x3dbl_2", 384, _THREE)),
+        f"{name}.branch3x3dbl_3a": Unit(384, 384, (1, 3)),
+        f"{name}.branch3x3dbl_3b": Unit(384, 384, (3, 1)),
+        f"{name}.branch_pool": Unit(inputs, 192),
+    }
+
+
+UNITS: dict[str, Unit] = {
+    "Conv2d_1a_3x3": Unit(3, 32, _THREE, 2),
+    "Conv2d_2a_3x3": Unit(32, 32, _THREE),
+    "Conv2d_2b_3x3": Unit(32, 64, _THREE),
+    "Conv2d_3b_1x1": Unit(64, 80),
+    "Conv2d_4a_3x3": Unit(80, 192, _THREE),
+    **_block_a("Mixed_5b", 192, 32),
+    **_block_a("Mixed_5c", 256, 64),
+    **_block_a("Mixed_5d", 288, 64),
+    "Mixed_6a.branch3x3": Unit(288, 384, _THREE, 2),
+    "Mixed_6a.branch3x3dbl_1": Unit(288, 64),
+    "Mixed_6a.branch3x3dbl_2": Unit(64, 96, _THREE),
+    "Mixed_6a.branch3x3dbl_3": Unit(96, 96, _THREE, 2),
+    **_block_c("Mixed_6b", 128),
+    **_block_c("Mixed_6c", 160),
+    **_block_c("Mixed_6d", 160),
+    **_block_c("Mixed_6e", 192),
+    "Mixed_7a.branch3x3_1": Unit(768, 192),
+    "Mixed_7a.branch3x3_2": Unit(192, 320, _THREE, 2),
+    "Mixed_7a.branch7x7x3_1": Unit(768, 192),
+    "Mixed_7a.branch7x7x3_2": Unit(192, 192, _WIDE),
+    "Mixed_7a.branch7x7x3_3": Unit(192, 192, _HIGH),
+    "Mixed_7a.branch7x7x3_4": Unit(192, 192, _THREE, 2),
+    **_block_e("Mixed_7b", 1280),
+    **_block_e("Mixed_7c", 2048),
+}
+_UNPADDED = ("Conv2d_2a_3x3", "Conv2d_4a_3x3")  # 3x3 with stride 1 and yet without padding
+
+
+def features(
+    weights: frozen.Weights, image: Float[Array, "b h w 3"]
+) -> dict[str, Float[Array, "b _"]]:
+    """{"features": (b 2048) pool3, "logits": (b 1008)} of pictures in [-1, 1], 299x299 for FID.
+
+    The logits are without the bias, as TensorFlow's graph gives them to the Inception score.
+    """
+    unit = functools.partial(_unit, weights)
+    pooled = _walk(unit, image.astype(jnp.float32)).mean((1, 2))
+    kernel = jnp.asarray(weights["fc"]["kernel"])
+    logits = jnp.matmul(pooled, kernel, precision=lax.Precision.HIGHEST)
+    return {"features": pooled, "logits": logits}
+
+
+def shapes() -> dict[str, dict[str, tuple[int, ...]]]:
+    """{unit: {array: shape}} of the weights."""
+    units = {name: frozen.unit_shapes((*u.taps, u.inputs, u.outputs)) for name, u in UNITS.items()}
+    return {**units, "fc": {"kernel": (FEATURES, CLASSES), "bias": (CLASSES,)}}
+
+
+def random_weights(seed: int = 0) -> dict[str, dict[str, np.ndarray]]:
+    """Untrained weights for tests: each unit's outputs have unit deviation on noise.
+
+    Features of these weights say little about appearance: no score with them compares with a paper.
+    """
+    noise = np.random.default_rng(seed).uniform(-1, 1, (1, 107, 107, 3)).astype(np.float32)
+    kernels = {n: frozen.random_kernel(shapes()[n]["kernel"], n, seed) for n in UNITS}
+    fc = {"kernel": frozen.random_kernel((FEATURES, CLASSES), "fc", seed)}
+    units = frozen.random_units(_walk, _convolve, kernels, noise)
+    return {**units, "fc": {**fc, "bias": np.zeros(CLASSES, np.float32)}}
+
+
+def _walk(apply: Callable, x: Array) -> Array:
+    """The last map before pooling, with `apply(unit, x)` for the units."""
+    for name in ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3"):
+        x = apply(name, x)
+    x = apply("Conv2d_4a_3x3", apply("Conv2d_3b_1x1", _max_pool(x)))
+    x = _max_pool(x)
+    for name in ("Mixed_5b", "Mixed_5c", "Mixed_5d"):
+        x = _mixed(apply, name, x, ("branch5x5", 2), ("branch3x3dbl", 3))
+    double = _run(apply, "Mixed_6a.branch3x3dbl", x, 3)
+    x = jnp.concatenate([apply("Mixed_6a.branch3x3", x), double, _max_pool(x)], -1)
+    for name in ("Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e"):
+        x = _mixed(apply, name, x, ("branch7x7", 3), ("branch7x7dbl", 5))
+    branches = (
+        _run(apply, f"Mixed_7a.{n}", x, c) for n, c in (("branch3x3", 2), ("branch7x7x3", 4))
+    )
+    x = jnp.concatenate([*branches, _max_pool(x)], -1)
+    x = _block_last(apply, "Mixed_7b", x, _mean_pool)
+    return _block_last(apply, "Mixed_7c", x, lambda y: _max_pool(y, stride=1, padding=1))
+
+
+def _run(apply: Callable, name: str, x: Array, count: int) -> Array:
+    for i in range(1, count + 1):
+        x = apply(f"{name}_{i}", x)
+    return x
+
+
+def _mixed(apply: Callable, name: str, x: Array, *chains: tuple[str, int]) -> Array:
+    branches = [apply(f"{name}.branch1x1", x)]
+    branches += [_run(apply, f"{name}.{chain}", x, count) for chain, count in chains]
+    return jnp.concatenate([*branches, apply(f"{name}.branch_pool", _mean_pool(x))], -1)
+
+
+def _block_last(apply: Callable, name: str, x: Array, pool: Callable) -> Array:
+    single = apply(f"{name}.branch3x3_1", x)
+    double = _run(apply, f"{name}.branch3x3dbl", x, 2)
+    branches = [apply(f"{name}.branch1x1", x)]
+    branches += [apply(f"{name}.branch3x3_2{side}", single) for side in "ab"]
+    branches += [apply(f"{name}.branch3x3dbl_3{side}", double) for side in "ab"]
+    return jnp.concatenate([*branches, apply(f"{name}.branch_pool", pool(x))], -1)
+
+
+def _unit(weights: frozen.Weights, name: str, x: Array) -> Array:
+    return frozen.normalized(weights[name], _convolve(name, weights[name]["kernel"], x))
+
+
+def _convolve(name: str, kernel: ArrayLike, x: Array) -> Array:
+    unit = UNITS[name]
+    padding = 0 if name in _UNPADDED else unit.padding
+    return conv_ops.conv(x, jnp.asarray(kernel), stride=unit.stride, padding=padding)
+
+
+def _max_pool(x: Array, *, stride: int = 2, padding: int = 0) -> Array:
+    margin = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    return lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, stride, stride, 1), margin)
+
+
+def _mean_pool(x: Array) -> Array:
+    """3x3 means with stride 1 of the pixels that exist."""
+
+    def total(y: Array) -> Array:
+        return lax.reduce_window(y, 0.0, lax.add, (1, 3, 3, 1), (1, 1, 1, 1), "SAME")
+
+    return total(x) / total(jnp.ones((1, *x.shape[1:3], 1)))

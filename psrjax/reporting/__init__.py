@@ -1,0 +1,1 @@
+"""The HTML report, the papers' tables, `reproduce` and the demo."""

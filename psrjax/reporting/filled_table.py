@@ -1,0 +1,265 @@
+"""A paper's table with our numbers beside the printed ones, and which of its orderings hold."""
+
+import itertools
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from etils import epath
+
+from psrjax import io
+from psrjax.evaluation import score_files, score_statistics, scores
+from psrjax.reporting.paper_tables import Row, Table
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run scored: its directory, the rows of `results.json`, those of `clips.json`.
+
+    `title` names the run in the table; by default the directory does.
+    """
+
+    folder: os.PathLike | str
+    rows: Sequence[Mapping[str, Any]]
+    clips: Sequence[Mapping[str, Any]]
+    title: str = ""
+
+    def row(self, step: str) -> Mapping[str, Any] | None:
+        """The row of a step over all pairs of views; "" is the last step."""
+        found = [r for r in scores.overall(self.rows, scores.STEP) if step in ("", r["name"])]
+        return found[-1] if found else None
+
+
+def make(table: Table, results: Mapping[str, Result], about: Mapping[str, Any]) -> dict[str, Any]:
+    """Puts results into a table.
+
+    Args:
+      table: of the paper.
+      results: {label: what its run scored}; rows without one have the printed numbers only.
+      about: where and how it was made.
+
+    Returns:
+      {"name", "title", "paper", "data", "note", "about",
+      "columns": [{"name", "metric", "lower", "missing": whether no row has the metric, "digits":
+      places that the paper prints}],
+      "rows": [{"label", "run", "name", and by column "paper", "ours", "interval": [low, high]}],
+      "orderings": [see `_ordering`], "shared": [[labels that are one step of one run], …]}.
+    """
+    found = {}
+    for row in table.rows:
+        scored = results[row.label].row(row.step) if row.label in results else None
+        if scored:
+            found[row.label] = scored
+    rows = [_filled(table, row, found.get(row.label), results.get(row.label)) for row in table.rows]
+    columns = [
+        {
+            "name": name,
+            "metric": metric,
+            "lower": scores.lower_is_better(metric),
+            "missing": not any(name in row["ours"] for row in rows),
+            "digits": max(_digits(row.paper.get(name, 0.0)) for row in table.rows),
+        }
+        for name, metric in table.columns.items()
+    ]
+    origin = {
+        label: (os.fspath(results[label].folder), scored["name"]) for label, scored in found.items()
+    }
+    pairs = itertools.combinations([row for row in table.rows if row.label in found], 2)
+    orderings = [
+        _ordering(column, pair, found, results)
+        for pair in pairs
+        for column in columns
+        if origin[pair[0].label] != origin[pair[1].label]
+        and all(column["name"] in row.paper for row in pair)
+        and all(column["metric"] in found[row.label]["metrics"] for row in pair)
+        and pair[0].paper[column["name"]] != pair[1].paper[column["name"]]
+    ]
+    sources: dict[tuple[str, str], list[str]] = {}
+    for label, source in origin.items():
+        sources.setdefault(source, []).append(label)
+    return {
+        "name": table.name,
+        "title": table.title,
+        "paper": table.paper,
+        "data": table.data,
+        "note": table.note,
+        "about": {**_about(found), **about},
+        "columns": columns,
+        "rows": rows,
+        "orderings": sorted(orderings, key=lambda o: list(table.columns).index(o["column"])),
+        "shared": [labels for labels in sources.values() if len(labels) > 1],
+    }
+
+
+def _digits(value: float) -> int:
+    """The decimal places of a printed number; a trailing 0 is seen by its column's others."""
+    return len(str(value).partition(".")[2]) if value % 1 else 0
+
+
+def _about(found: Mapping[str, Mapping]) -> dict[str, Any]:
+    abouts = [row["about"] for row in found.values() if "about" in row]
+    keys = ("clips", "windows", "windows_of", "window_frames", "height", "width", "psrjax")
+    return {key: abouts[0][key] for key in keys if key in abouts[0]} if abouts else {}
+
+
+def _filled(
+    table: Table, row: Row, scored: Mapping[str, Any] | None, result: Result | None
+) -> dict[str, Any]:
+    metrics = scored["metrics"] if scored else {}
+    bounds = scored.get("interval", {}) if scored else {}
+    return {
+        "label": row.label,
+        "run": (result.title or os.path.basename(os.fspath(result.folder))) if result else "",
+        "name": scored["name"] if scored else "",
+        "paper": dict(row.paper),
+        "ours": {c: metrics[m] for c, m in table.columns.items() if m in metrics},
+        "interval": {c: bounds[m] for c, m in table.columns.items() if m in bounds},
+    }
+
+
+def _ordering(
+    column: Mapping[str, Any],
+    pair: tuple[Row, Row],
+    found: Mapping[str, Mapping],
+    results: Mapping[str, Result],
+) -> dict[str, Any]:
+    """Whether two rows stand to one another as in the paper, in one column.
+
+    Returns:
+      {"column", "better", "worse": the labels as the paper orders them, "paper", "ours": the two
+      numbers in this order, "holds", "sure": whether the difference of ours, over the clips that
+      both have, excludes 0 with a confidence of 95 % (None where that is not known)}.
+    """
+    name, metric = column["name"], column["metric"]
+    better, worse = sorted(pair, key=lambda row: row.paper[name], reverse=not column["lower"])
+    ours = [found[row.label]["metrics"][metric] for row in (better, worse)]
+    by_clip = [
+        [clip for clip in results[row.label].clips if clip["name"] == found[row.label]["name"]]
+        for row in (better, worse)
+    ]
+    bounds = score_statistics.difference(*by_clip, metric)["interval"]
+    return {
+        "column": name,
+        "better": better.label,
+        "worse": worse.label,
+        "paper": [better.paper[name], worse.paper[name]],
+        "ours": ours,
+        "holds": ours[0] != ours[1] and scores.best(metric, ours) == ours[0],
+        "sure": None if bounds is None else not bounds[0] <= 0 <= bounds[1],
+    }
+
+
+def sentences(filled: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What is to be said of a filled table: [{"text", "good": True, False or None}].
+
+    For each column how many of the paper's orderings hold; each that does not; rows that are one
+    run at this scale; columns that nothing fills.
+    """
+    said = []
+    for column in filled["columns"]:
+        own = [o for o in filled["orderings"] if o["column"] == column["name"]]
+        if own:
+            kept = sum(o["holds"] for o in own)
+            sure = sum(o["holds"] and o["sure"] is True for o in own)
+            text = f"{column['name']}: {kept} of {len(own)} orderings of the paper hold"
+            said.append({"text": f"{text}, {sure} of them beyond chance", "good": kept == len(own)})
+        for o in own:
+            if not o["holds"]:
+                said.append({"text": _broken(column, o), "good": False})
+    for labels in filled["shared"]:
+        said.append({"text": f"one run at this scale: {', '.join(labels)}", "good": None})
+    reasons = filled["about"].get("obstacles", {})
+    for column in filled["columns"]:
+        if column["missing"]:
+            why = reasons.get(column["metric"]) or column["metric"] or "people's judgement"
+            said.append({"text": f"{column['name']}: not measured here ({why})", "good": None})
+    return said
+
+
+def _broken(column: Mapping[str, Any], ordering: Mapping[str, Any]) -> str:
+    ours = [scores.format_metric(column["metric"], value) for value in ordering["ours"]]
+    chance = "" if ordering["sure"] else ", which may be chance"
+    return (
+        f"{column['name']}: {ordering['better']} over {ordering['worse']} does not hold "
+        f"({ours[0]} against {ours[1]}{chance})"
+    )
+
+
+def cells(filled: Mapping[str, Any]) -> list[list[str]]:
+    """The table as text: a header, then for each row and column our number and the paper's."""
+    names = [column["name"] for column in filled["columns"]]
+    lines = [["", *(cell for name in names for cell in (name, "(paper)"))]]
+    for row in filled["rows"]:
+        line = [row["label"]]
+        for column in filled["columns"]:
+            ours = row["ours"].get(column["name"])
+            line.append("" if ours is None else scores.format_metric(column["metric"], ours))
+            line.append(f"({value})" if (value := printed(row, column)) else "")
+        lines.append(line)
+    return lines
+
+
+def printed(row: Mapping[str, Any], column: Mapping[str, Any]) -> str:
+    """A row's number in a column as the paper prints it; "" where it prints none."""
+    value = row["paper"].get(column["name"])
+    return "" if value is None else f"{value:.{column['digits']}f}"
+
+
+def markdown(filled: Mapping[str, Any]) -> str:
+    """The table, and the sentences under it."""
+    header, *rows = cells(filled)
+    about = filled["about"]
+    clips = about.get("clips", 0)
+    lines = [
+        f"**{filled['paper']}, {filled['title']}** (the paper's numbers in brackets: "
+        f"{filled['data']}; ours: scale {about.get('scale', '')}, {clips} "
+        f"clip{'s' * (clips != 1)} at {about.get('width', 0)}x{about.get('height', 0)})",
+        "",
+        f"| {' | '.join(header)} |",
+        f"|---|{'---:|' * (len(header) - 1)}",
+        *(f"| {' | '.join(row)} |" for row in rows),
+        "",
+        *(f"- {sentence['text']}" for sentence in sentences(filled)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def text(filled: Mapping[str, Any]) -> str:
+    """The table for the screen, with what is to be said of it."""
+    marks = {True: "yes", False: "NO ", None: "   "}
+    said = [f"{marks[sentence['good']]}  {sentence['text']}" for sentence in sentences(filled)]
+    return "\n".join([scores.aligned(cells(filled)), *said])
+
+
+def latex(filled: Mapping[str, Any]) -> str:
+    """Rows of a LaTeX table: our number, and the paper's in brackets."""
+    header, *rows = cells(filled)
+    lines = [f"% {' & '.join(header).strip()} \\\\"]
+    for row in rows:
+        lines.append(f"{' & '.join(map(score_files.escaped, row))} \\\\")
+    return "\n".join(lines) + "\n"
+
+
+def write(folder: str | os.PathLike, filled: Mapping[str, Any]) -> None:
+    """Writes `table.json`, `table.md`, `table.tex` and `table.csv`.
+
+    Raises:
+      UserError: if the folder cannot be written to.
+    """
+    root = epath.Path(folder)
+    io.write_json(root / "table.json", dict(filled))
+    io.write_text(root / "table.md", markdown(filled))
+    io.write_text(root / "table.tex", latex(filled))
+    names = [column["name"] for column in filled["columns"]]
+    rows = [
+        {
+            "label": row["label"],
+            "metrics": {
+                **{name: row["ours"].get(name) for name in names},
+                **{f"{name} (paper)": row["paper"].get(name) for name in names},
+            },
+        }
+        for row in filled["rows"]
+    ]
+    io.write_text(root / "table.csv", score_files.as_csv(("label",), rows))

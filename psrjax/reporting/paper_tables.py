@@ -1,0 +1,194 @@
+"""The tables of the five papers: printed numbers, and the config words that stand for each row.
+
+The numbers lie in `papers/*.toml`, a file for each method.
+"""
+
+import dataclasses
+import functools
+import json
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any
+
+from psrjax import config as config_lib
+from psrjax.errors import UserError
+from psrjax.evaluation import further_metrics, scoring
+from psrjax.methods import base
+
+MEASURED = (*scoring.METRICS, *further_metrics.NAMES)  # by the evaluation of a run
+
+Scores = dict[str, float]
+
+_TELLING = ("stages", "method", "weights", "overrides")  # by these a run finds its row
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A row of a table.
+
+    Attributes:
+      label: as the paper prints it.
+      paper: {column: printed number}; a column may be missing.
+      words: of the config, without a scale's; None of another's system, which cannot be run.
+      step: the name of the row of `results.json`; "" is the method's last step.
+      after: words of a run whose last stage this row's run starts from; "" is none.
+    """
+
+    label: str
+    paper: Scores
+    words: str | None = None
+    step: str = ""
+    after: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table (or figure) of a paper.
+
+    Attributes:
+      name: "psrnet-table3", as `psrjax reproduce` takes it.
+      method: psrjax's name of the paper's method.
+      paper: the method's name in the paper.
+      title: the table's number and what it shows.
+      data: what the paper measured on.
+      columns: {column as printed: psrjax's metric}; "" where nothing computes it.
+      rows: in the paper's order.
+      windows: of `evaluation.evaluate`.
+      note: what a reader must know; may be "".
+      scales: {name: {"words": of the config, "set": {dotted key: value}}}.
+      set: {dotted key: value} for all rows at every scale.
+    """
+
+    name: str
+    method: str
+    paper: str
+    title: str
+    data: str
+    columns: dict[str, str]
+    rows: tuple[Row, ...]
+    windows: str
+    note: str
+    scales: dict[str, Mapping[str, Any]]
+    set: Mapping[str, Any]
+
+
+@functools.cache
+def tables() -> dict[str, Table]:
+    """Every table of every paper, by name."""
+    folder = resources.files("psrjax.reporting").joinpath("papers")
+    found = {}
+    for file in sorted(folder.iterdir(), key=lambda file: file.name):
+        if file.name.endswith(".toml"):
+            content = tomllib.loads(file.read_text(encoding="utf-8"))
+            for name, table in content["tables"].items():
+                found[name] = _table(name, table, content)
+    return found
+
+
+def _table(name: str, table: Mapping[str, Any], paper: Mapping[str, Any]) -> Table:
+    columns = table["columns"]
+    rows = tuple(Row(**{**row, "paper": dict(zip(columns, row["paper"]))}) for row in table["rows"])
+    return Table(
+        name=name,
+        method=paper["method"],
+        paper=paper["paper"],
+        title=table["title"],
+        data=paper["data"],
+        columns=columns,
+        rows=rows,
+        windows=table.get("windows", "central"),
+        note=table.get("note", ""),
+        scales=paper["scales"],
+        set=table.get("set", {}),
+    )
+
+
+def find(name: str) -> Table:
+    """A table by its name.
+
+    Raises:
+      UserError: for a name that none has, with the list.
+    """
+    if name not in tables():
+        raise UserError(f"no table {name!r}; there are {', '.join(tables())}")
+    return tables()[name]
+
+
+def obstacle(table: Table) -> str:
+    """Why a table cannot be filled by runs, in a sentence; "" if it can."""
+    if not any(table.columns.values()):
+        return "people judged; nothing here computes it"
+    if not set(table.columns.values()) & set(MEASURED):
+        return f"no evaluation of a run measures {', '.join(table.columns.values())}"
+    if table.method not in base.available():
+        return f"the method {table.method!r} is not in this version of psrjax"
+    try:
+        for row in table.rows:
+            if row.words is not None:
+                load(table, row.words, "paper")
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def load(table: Table, words: str, scale: str) -> Any:
+    """The locked config of a row's words at a scale.
+
+    Values of a scale for a stage that the row does without are left out.
+
+    Raises:
+      UserError: for a scale that the table does not have, or words that the config does not know.
+    """
+    if scale not in table.scales:
+        raise UserError(f"{table.name}: no scale {scale!r}; there are {', '.join(table.scales)}")
+    size = table.scales[scale]
+    both = ",".join(word for word in (size["words"], words) if word)
+    stages = config_lib.load(f"{table.method}:{both}").stages
+    values = {
+        key: value
+        for key, value in {**size.get("set", {}), **table.set}.items()
+        if not key.startswith("overrides.") or key.split(".")[1] in stages
+    }
+    return config_lib.load(f"{table.method}:{both}", values)
+
+
+def matching_rows(table: Table, config: Mapping[str, Any]) -> dict[str, Row]:
+    """{label: row} of the rows that a run's config stands for.
+
+    A run is a row's if it has every field of the method and every weight that the row's words
+    change; of several such rows, those that change the most. So a run of any scale finds its row.
+
+    Args:
+      table: any; one of another method has no such row.
+      config: as `config.json` holds it.
+    """
+    if table.method != config["method"]["name"] or obstacle(table):
+        return {}
+    own, plain = _fields(config), _fields(load(table, "", "paper"))
+    rows = {row.label: row for row in table.rows if row.words is not None}
+    changes = {
+        label: _fields(load(table, row.words, "paper")).items() - plain.items()
+        for label, row in rows.items()
+    }
+    fitting = {label: len(made) for label, made in changes.items() if made <= own.items()}
+    most = max(fitting.values(), default=0)
+    return {label: rows[label] for label, count in fitting.items() if count == most}
+
+
+def _fields(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes a run the one that it is: its stages, the method's fields, the weights; flat."""
+    plain = json.loads(json.dumps({key: _plain(config[key]) for key in _TELLING}))
+    flat = {}
+    todo = list(plain.items())
+    while todo:
+        key, value = todo.pop()
+        if isinstance(value, dict):
+            todo += [(f"{key}.{name}", inner) for name, inner in value.items()]
+        elif not key.startswith("overrides.") or ".weights." in key:
+            flat[key] = json.dumps(value)
+    return flat
+
+
+def _plain(value: Any) -> Any:
+    return value.to_dict() if hasattr(value, "to_dict") else value

@@ -1,0 +1,158 @@
+"""The page that shows runs side by side: scores, papers' tables, curves, videos; in one file."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jinja2
+from etils import epath
+
+from psrjax import io
+from psrjax.evaluation import score_statistics, scores
+from psrjax.reporting import figures, filled_table, paper_tables, run_summary
+from psrjax.reporting.run_summary import Run
+
+HEADLINE = ("ssim", "psnr", "m_ssim_in", "m_psnr_in")  # the bars; the table shows every metric
+
+
+def write(
+    *folders: str | os.PathLike,
+    output: str | os.PathLike = "",
+    filled: Sequence[Mapping[str, Any]] = (),
+) -> epath.Path:
+    """Writes a page of runs, self-contained: pictures, curves and videos stand in it.
+
+    Reads `config.json` of each, and where they exist what `psrjax evaluate`, `psrjax demo` and
+    `psrjax reproduce` wrote, and every stage's `metrics.jsonl`.
+
+    Args:
+      folders: of runs, or of evaluations of videos (`psrjax evaluate --real`).
+      output: the page; by default `report.html`, in the directory of a single run.
+      filled: tables of `filled_table.make` to show. Of other tables of the papers those rows are
+        shown that the runs stand for by their configs.
+
+    Returns:
+      The path of the page.
+
+    Raises:
+      UserError: if a folder is not the directory of a run, or a file of it cannot be read.
+    """
+    runs = run_summary.open_runs(folders)
+    beside = runs[0].folder if len(runs) == 1 else epath.Path()
+    path = epath.Path(output or beside / "report.html")
+    tables = [*filled, *_matched(runs, {table["name"] for table in filled})]
+    page = _template().render(
+        title=", ".join(run.title for run in runs),
+        methods=list(dict.fromkeys(run.method for run in runs if run.method)),
+        runs=[run_summary.content(run) for run in runs],
+        scores=_side_by_side(runs),
+        tables=[_shown(table) for table in tables],
+        bars=_bars(runs),
+    )
+    io.write_text(path, page)
+    return path
+
+
+def _matched(runs: Sequence[Run], known: set[str]) -> list[dict[str, Any]]:
+    """The papers' tables, less the known ones, of which a run is a row; the first run that is."""
+    found = []
+    for table in paper_tables.tables().values():
+        results: dict[str, filled_table.Result] = {}
+        for run in runs if table.name not in known else ():
+            labels = paper_tables.matching_rows(table, run.config) if run.config else ()
+            for label in labels:
+                results.setdefault(
+                    label, filled_table.Result(run.folder, run.rows, run.clips, run.title)
+                )
+        made = filled_table.make(table, results, {})
+        if any(row["ours"] for row in made["rows"]):
+            found.append(made)
+    return found
+
+
+def _shown(table: Mapping[str, Any]) -> dict[str, Any]:
+    """A filled table as text for the template: cells of our number, its interval, the paper's."""
+    rows = []
+    for row in table["rows"]:
+        cells = []
+        for column in table["columns"]:
+            name, metric = column["name"], column["metric"]
+            ours = row["ours"].get(name)
+            cells.append(
+                {
+                    "ours": "" if ours is None else scores.format_metric(metric, ours),
+                    "interval": scores.format_interval(metric, row["interval"].get(name)),
+                    "paper": filled_table.printed(row, column),
+                }
+            )
+        rows.append({"label": row["label"], "run": row["run"], "name": row["name"], "cells": cells})
+    about = dict.fromkeys(("scale", "clips", "height", "width")) | table["about"]
+    return {**table, "rows": rows, "about": about, "sentences": filled_table.sentences(table)}
+
+
+def _side_by_side(runs: Sequence[Run]) -> dict[str, Any]:
+    """{"metrics", "groups": [{"title", "rows"}]}: every run's table, the best over all of them."""
+    together = [
+        {**row, "name": f"{number}/{row['name']}"}
+        for number, run in enumerate(runs)
+        for row in run.rows
+    ]
+    table = scores.table(together)
+    groups = [{"title": run.title, "rows": []} for run in runs]
+    for row in table["rows"]:
+        number, name = row["name"].split("/", 1)
+        groups[int(number)]["rows"].append({**row, "name": name})
+    metrics = [scores.with_arrow(metric) for metric in table["metrics"]]
+    return {"metrics": metrics, "groups": [group for group in groups if group["rows"]]}
+
+
+def _bars(runs: Sequence[Run]) -> list[dict[str, str]]:
+    """By pair of views: the last steps of several runs beside each other, then each run's own."""
+    found = []
+    last = {run.title: steps[-1]["name"] for run in runs if (steps := _steps(run))}
+    if len(last) > 1:
+        chosen = {run.title: {last[run.title]: run.title} for run in runs if run.title in last}
+        paint = figures.distinct_colors(list(last))
+        found += [{"title": "all runs", "svg": svg} for svg in _drawn(runs, chosen, paint)]
+    for run in runs:
+        names = list(dict.fromkeys(row["name"] for row in run.rows))
+        baselines = {row["name"] for row in run.rows if row["kind"] == scores.BASELINE}
+        chosen = {run.title: {name: name for name in names}}
+        paint = figures.colors(names, baselines)
+        metrics = HEADLINE if len(runs) == 1 else HEADLINE[:1]
+        drawn = _drawn([run], chosen, paint, metrics)
+        found += [{"title": run.title, "svg": svg} for svg in drawn]
+    return found
+
+
+def _steps(run: Run) -> list[Mapping[str, Any]]:
+    return scores.overall(run.rows, scores.STEP)
+
+
+def _drawn(
+    runs: Sequence[Run],
+    chosen: Mapping[str, Mapping[str, str]],
+    paint: Mapping[str, str],
+    metrics: Sequence[str] = HEADLINE[:2],
+) -> list[str]:
+    """A figure for each metric, of {run: {name: its label}}; none where there are no pairs."""
+    found = []
+    for metric in metrics:
+        values: dict[str, dict[str, float]] = {label: {} for label in paint}
+        for run in runs:
+            for row in run.rows:
+                label = chosen.get(run.title, {}).get(row["name"])
+                if label and row["pair"] != score_statistics.ALL and metric in row["metrics"]:
+                    values[label][row["pair"]] = row["metrics"][metric]
+        if any(values.values()):
+            found.append(figures.bars(metric, values, paint))
+    return found
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("psrjax.reporting", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template("report.html")

@@ -1,0 +1,168 @@
+"""Fills a table of a paper: trains and scores the run of each row, and compares the orderings."""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from absl import logging
+from etils import epath
+
+from psrjax import config as config_lib
+from psrjax import io
+from psrjax.errors import UserError
+from psrjax.evaluation import further_metrics, score_files, scoring
+from psrjax.reporting import demo, filled_table, paper_tables, report
+from psrjax.reporting.paper_tables import Table
+from psrjax.runtime import machine
+from psrjax.training import checkpoint, stages
+
+RECORD = "reproduce.json"  # in the directory of a run: which rows it stands for, how it was scored
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run to train: its config, its directory, and the rows that it stands for.
+
+    `after` is the run whose last stage it starts from, or None.
+    """
+
+    folder: epath.Path
+    config: Any
+    labels: tuple[str, ...]
+    after: "Run | None"
+
+
+def plan(table: Table, scale: str, folder: str | os.PathLike, *, data: str = "") -> list[Run]:
+    """The runs of a table, in the order of their rows; rows of one config share a run.
+
+    Args:
+      table: one that has no obstacle.
+      scale: a name of `table.scales`.
+      folder: where the runs go, each in a directory named after its words.
+      data: a stored data set instead of the config's own.
+
+    Raises:
+      UserError: if the table cannot be filled by runs, or has no such scale.
+    """
+    reason = paper_tables.obstacle(table)
+    if reason:
+        raise UserError(f"{table.name}: {reason}")
+    root = checkpoint.absolute(folder)
+    found: dict[str, Run] = {}
+    for row in table.rows:
+        if row.words is None:
+            continue
+        first = _run(table, row.after, scale, root, data, None, ()) if row.after else None
+        run = _run(table, row.words, scale, root, data, first, (row.label,))
+        key = config_lib.to_json(run.config)
+        if key in found:
+            known = found[key]
+            run = Run(known.folder, known.config, (*known.labels, row.label), known.after)
+        found[key] = run
+    return list(found.values())
+
+
+def _run(
+    table: Table,
+    words: str,
+    scale: str,
+    root: epath.Path,
+    data: str,
+    after: Run | None,
+    labels: tuple[str, ...],
+) -> Run:
+    config = paper_tables.load(table, words, scale)
+    changes = {"data.path": data} if data else {}
+    if after:
+        stage = (after.config.only or after.config.stages)[-1]
+        changes |= {"init.path": os.fspath(after.folder), "init.stage": stage}
+    config_lib.update(config, changes)
+    name = re.sub(r"[^a-z0-9.=+-]+", "_", words.lower()).strip("_") or table.method
+    return Run(root / name, config, labels, after)
+
+
+def fill(
+    table: Table, scale: str, folder: str | os.PathLike, *, data: str = "", command: str = ""
+) -> dict[str, Any]:
+    """Trains and scores what is not yet there, and writes the table.
+
+    Each run is resumed where it was cut off, and scored once: the same call goes on. The table is
+    there from the first run on, with the rows that are done.
+
+    Args:
+      table: see `plan`.
+      scale: see `plan`.
+      folder: see `plan`; the table goes there as `table.json`, `.md`, `.csv` and `.tex`, with
+        `report.html`.
+      data: see `plan`.
+      command: what the user typed, for the report.
+
+    Returns:
+      What `filled_table.make` gives.
+
+    Raises:
+      UserError: as `plan`, training and evaluation do.
+    """
+    root = checkpoint.absolute(folder)
+    runs = plan(table, scale, root, data=data)
+    about = {"scale": scale, "machine": machine.describe(), "commit": machine.commit()}
+    about |= {"obstacles": {metric: why for run in runs for metric, why in _obstacles(table, run)}}
+    results, filled = {}, {}
+    for number, run in enumerate(runs, 1):
+        logging.info("%s, run %d of %d: %s", table.name, number, len(runs), ", ".join(run.labels))
+        if run.after:
+            stages.train(run.after.config, run.after.folder)
+        stages.train(run.config, run.folder)
+        rows, clips = _scores(table, scale, run)
+        results |= {label: filled_table.Result(run.folder, rows, clips) for label in run.labels}
+        filled = filled_table.make(table, results, {**about, "command": command})
+        filled_table.write(root, filled)  # after every run: a long list can be looked at
+    report.write(*(run.folder for run in runs), output=root / "report.html", filled=(filled,))
+    return filled
+
+
+def _scores(table: Table, scale: str, run: Run) -> tuple[list[dict], list[dict]]:
+    """(rows, rows by clip) of a run, scored now unless they are there."""
+    record = {
+        "table": table.name,
+        "labels": list(run.labels),
+        "scale": scale,
+        "windows": table.windows,
+        "metrics": [metric for metric in table.columns.values() if metric],
+        "config": json.loads(config_lib.to_json(run.config)),
+    }
+    done = all((run.folder / name).exists() for name in (RECORD, score_files.RESULTS))
+    if not done or io.read_json(run.folder / RECORD) != record:
+        method, variables, config, _ = checkpoint.restore_for_inference(run.folder)
+        refused = dict(_obstacles(table, run))
+        further = [m for m in _further(table) if m not in refused]
+        found = scoring.evaluate(
+            method,
+            variables,
+            config,
+            windows=table.windows,
+            metrics=further,
+            show_progress=True,
+        )
+        scoring.write(run.folder, found)
+        demo.show_clips(method, variables, config, run.folder / "videos")
+        io.write_json(run.folder / RECORD, record)
+    rows = io.read_json(run.folder / score_files.RESULTS)
+    return rows, io.read_json(run.folder / score_files.CLIPS)
+
+
+def _further(table: Table) -> list[str]:
+    """The metrics of a table that an evaluation has to be asked for."""
+    return [m for m in table.columns.values() if m and m not in scoring.METRICS]
+
+
+def _obstacles(table: Table, run: Run) -> Iterator[tuple[str, str]]:
+    """(metric, why the run's clips cannot have it) of those that a table's row goes without."""
+    data = run.config.data
+    frames = 0 if table.windows == scoring.IN_A_ROW else data.sampling.t
+    for metric in _further(table):
+        if reason := further_metrics.obstacle(metric, min(data.crop), frames):
+            yield metric, reason

@@ -1,0 +1,1 @@
+"""The synthetic dataset: rendered people who act in scenes, filmed by calibrated cameras."""

@@ -1,0 +1,277 @@
+"""Films the embedded world: a posed, painted body in a room, seen by its cameras, exact streams.
+
+Pictures are rendered `SAMPLES` times finer each way and averaged, so edges are smooth; the middle
+sample of a pixel is its centre, and gives the exact maps (face, depth, flow).
+"""
+
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from psrjax.synthetic import cloth_folds, scenes
+from psrjax.synthetic.characters import Person
+from psrjax.synthetic.scenes import Room
+from psrjax.vision import body, raster
+from psrjax.vision.camera import Camera
+
+SAMPLES = 3  # odd, so that one sample is the pixel's centre
+NEAR, FAR = 2.4, 5.8  # metres that the coded depth spans
+_LAMP_PIXELS = 160
+_BIAS = 0.035  # metres; a body does not shade the very skin that the lamp hits
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One camera's view of a clip: pictures and what lies behind them.
+
+    Attributes:
+      frames: (t, h, w, 3) uint8.
+      mask: (t, h, w) uint8, the share of each pixel that the person covers, times 255.
+      rasters: one per frame, of the body at the pixel centres.
+    """
+
+    frames: np.ndarray
+    mask: np.ndarray
+    rasters: tuple[raster.Raster, ...]
+
+
+def rig(number: int, seed: int, cameras: int, size: tuple[int, int]) -> dict[str, Camera]:
+    """The cameras of room `number`: {"cam1": …}, at equal height and distance, no lens distortion.
+
+    Several stand at equal steps from -45 to +45 degrees about the origin (NTU RGB+D's three at
+    -45, 0 and 45), a single one at 0. A person of 1.75 m takes two thirds of the picture's height.
+    """
+    generator = np.random.default_rng((seed, 7002, number))
+    turn, height = np.radians(generator.uniform(-4, 4)), generator.uniform(1.20, 1.45)
+    distance = generator.uniform(3.9, 4.1)
+    angles = np.radians(np.linspace(-45, 45, cameras) if cameras > 1 else np.zeros(1))
+    target = np.array([0.0, 0.0, generator.uniform(0.92, 0.98)])
+    return {
+        f"cam{index}": _camera(angle + turn, distance, height, target, size)
+        for index, angle in enumerate(angles, start=1)
+    }
+
+
+def _camera(
+    angle: float, distance: float, height: float, target: np.ndarray, size: tuple[int, int]
+) -> Camera:
+    centre = np.array([distance * np.cos(angle), distance * np.sin(angle), height])
+    focal = 0.66 * size[0] * distance / 1.75
+    return _looking(centre, target, focal, size)
+
+
+def _looking(centre: np.ndarray, target: np.ndarray, focal: float, size: tuple[int, int]) -> Camera:
+    ahead = (target - centre) / np.linalg.norm(target - centre)
+    right = np.cross(ahead, (0.0, 0.0, 1.0))
+    right /= np.linalg.norm(right)
+    rotation = np.stack([right, np.cross(ahead, right), ahead])
+    matrix = np.array([[focal, 0, (size[1] - 1) / 2], [0, focal, (size[0] - 1) / 2], [0, 0, 1.0]])
+    return Camera(matrix, rotation, -rotation @ centre, np.zeros(5), size)
+
+
+def film(
+    person: Person,
+    vertices: Float[np.ndarray, "t v 3"],
+    room: Room,
+    cameras: Mapping[str, Camera],
+    plates: Mapping[str, Mapping[str, np.ndarray]],
+    bends: Float[np.ndarray, "t 8"],
+) -> dict[str, Shot]:
+    """All cameras' views of a person who moves through a room.
+
+    Args:
+      person: who it is.
+      vertices: the posed body, world metres.
+      room: where.
+      cameras: by view.
+      plates: by view, the empty room as `world_rooms.view` gives it.
+      bends: what folds the clothes, see `world_folds`; zeros: they have no folds.
+    """
+    shots: dict[str, list[tuple]] = {view: [] for view in cameras}
+    for now, bend in zip(vertices, bends, strict=True):
+        normals = body.vertex_normals(now, person.model.faces)
+        shadow = _Shadow(room, now, person.model.faces)
+        for view, camera in cameras.items():
+            light = functools.partial(_body_light, person, now, normals, room, shadow, bend)
+            shots[view].append(_picture(person, now, camera, plates[view], shadow, light))
+    return {
+        view: Shot(
+            np.stack([frame for frame, _, _ in pictures]),
+            np.stack([mask for _, mask, _ in pictures]),
+            tuple(seen for _, _, seen in pictures),
+        )
+        for view, pictures in shots.items()
+    }
+
+
+def plate_colors(plate: Mapping[str, np.ndarray]) -> UInt8[np.ndarray, "h w 3"]:
+    """The empty room as a picture."""
+    return _to_uint8(plate["lit"] + plate["unlit"])
+
+
+def _to_uint8(light: np.ndarray) -> np.ndarray:
+    return np.round(255 * scenes.display(light)).astype(np.uint8)
+
+
+def visible_raster(
+    vertices: Float[np.ndarray, "v 3"], faces: np.ndarray, camera: Camera
+) -> raster.Raster:
+    """As `raster.render` of a closed surface, at half the cost: only faces turned to the camera."""
+    corners = vertices[faces]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    towards = np.flatnonzero(np.einsum("fi,fi->f", camera.centre - corners[:, 0], normals) > 0)
+    seen = raster.render(vertices, faces[towards], camera)
+    index = np.append(towards, -1).astype(np.int32)
+    return raster.Raster(index[seen.face], seen.barycentric, seen.depth)
+
+
+class _Shadow:
+    """The body's shadow: its depth as the lamp sees it, and soft silhouettes for the room."""
+
+    def __init__(self, room: Room, vertices: np.ndarray, faces: np.ndarray):
+        middle = 0.5 * (vertices.min(0) + vertices.max(0))
+        distance = np.linalg.norm(room.light - middle)
+        size = (_LAMP_PIXELS, _LAMP_PIXELS)
+        focal = 0.46 * _LAMP_PIXELS * distance / 1.15
+        self._camera = _looking(room.light, middle, focal, size)
+        seen = visible_raster(vertices, faces, self._camera)
+        self._depth = np.where(seen.face >= 0, seen.depth, np.float32(1e3))
+        self._far = float(seen.depth[seen.face >= 0].max(initial=0.0))
+        covered = (seen.face >= 0).astype(np.float32)
+        self._soft = [cv2.GaussianBlur(covered, (0, 0), sigma) for sigma in (1.5, 6.0)]
+
+    def on_room(self, points: Float[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w 1"]:
+        """0 in full shadow, 1 in the light; the farther behind the body, the softer."""
+        at = self._camera.project(points)
+        place = np.nan_to_num(at["pixels"], nan=-9.0).astype(np.float32)
+        near, far = (
+            cv2.remap(soft, place[..., 0], place[..., 1], cv2.INTER_LINEAR) for soft in self._soft
+        )
+        gap = np.clip((at["depth"] - self._far) / 1.5, 0.0, 1.0)
+        return 1 - ((1 - gap) * near + 0.75 * gap * far)[..., None]
+
+    def on_body(self, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 1"]:
+        """As `on_room`, for points of the body itself."""
+        at = self._camera.project(points)
+        lit = np.zeros(len(points), np.float32)
+        for offset in ((-0.5, -0.5), (0.5, -0.5), (-0.5, 0.5), (0.5, 0.5)):
+            place = np.round(at["pixels"] + offset).astype(int).clip(0, _LAMP_PIXELS - 1)
+            lit += at["depth"] < self._depth[place[:, 1], place[:, 0]] + _BIAS
+        return lit[:, None] / 4
+
+
+def _picture(
+    person: Person,
+    vertices: np.ndarray,
+    camera: Camera,
+    plate: Mapping[str, np.ndarray],
+    shadow: _Shadow,
+    body_light: Callable[[raster.Raster], np.ndarray],
+) -> tuple[np.ndarray, np.ndarray, raster.Raster]:
+    height, width = camera.size
+    faces = person.model.faces
+    fine = visible_raster(vertices, faces, camera.resized(SAMPLES * height, SAMPLES * width))
+    on = fine.face >= 0
+    light = np.zeros((*on.shape, 3), np.float32)
+    light[on] = body_light(fine)
+
+    def pooled(values):  # the mean over each pixel's samples
+        return cv2.resize(values, (width, height), interpolation=cv2.INTER_AREA)
+
+    cover = pooled(on.astype(np.float32))[..., None]
+    empty = plate["lit"] * shadow.on_room(plate["points"]) + plate["unlit"] * _contact(
+        vertices, plate["points"]
+    )
+    frame = _to_uint8(pooled(light) + (1 - cover) * empty)
+    centre = slice(SAMPLES // 2, None, SAMPLES)
+    exact = raster.Raster(
+        fine.face[centre, centre], fine.barycentric[centre, centre], fine.depth[centre, centre]
+    )
+    return frame, np.round(255 * cover[..., 0]).astype(np.uint8), exact
+
+
+def _body_light(
+    person: Person,
+    vertices: np.ndarray,
+    normals: np.ndarray,
+    room: Room,
+    shadow: _Shadow,
+    bend: np.ndarray,
+    seen: raster.Raster,
+) -> Float[np.ndarray, "n 3"]:
+    on = seen.face >= 0
+    face = seen.face[on]
+    model = person.model
+    values = np.concatenate([model.canonical, vertices, normals], -1)[model.faces[face]]
+    values = np.einsum("pi,pic->pc", seen.barycentric[on], values, optimize=True)
+    canonical, points, normal = values[:, :3], values[:, 3:6], values[:, 6:]
+    normal = normal / np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-6)
+    part = model.face_part[face]
+    albedo = scenes.linear(person.paint(canonical, part))
+    if bend.any():
+        folds = person.clothed(canonical, part) * cloth_folds.shade(canonical, bend)
+        albedo = albedo * (1 + folds[:, None])
+    key = scenes.lamp(room, points, normal) * shadow.on_body(points)
+    bounce = np.clip(1 - points[:, 2:] / 1.2, 0, 1) * (1 - normal[:, 2:]) * 0.10
+    diffuse = room.ambient * (0.80 + 0.28 * normal[:, 2:]) + bounce
+    return albedo * (room.key * key + diffuse)
+
+
+def _contact(vertices: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """How much diffuse light reaches the floor beside the soles."""
+    low = vertices[(vertices[:, 2] < 0.05) & (vertices[:, 2] > -1)][::12]
+    near_floor = points[..., 2] < 0.02
+    light = np.ones((*near_floor.shape, 1), np.float32)
+    if not len(low):
+        return light
+    place = points[near_floor][:, :2]
+    square = ((place[:, None] - low[None, :, :2]) ** 2).sum(-1).min(1, initial=9.0)
+    light[near_floor, 0] = 1 - 0.55 * np.exp(-square / (2 * 0.09**2))
+    return light
+
+
+def agreement(
+    backward: Float[np.ndarray, "h w 2"],
+    forward: Float[np.ndarray, "h w 2"],
+    moving: np.ndarray,
+    moving_before: np.ndarray,
+) -> UInt8[np.ndarray, "h w"]:
+    """How far flow there and back agree, 0..255: low where a pixel was hidden a frame earlier.
+
+    Args:
+      backward: flow t to t-1, on t's grid.
+      forward: flow t-1 to t, on (t-1)'s grid.
+      moving: (h, w) bool, the person at t.
+      moving_before: (h, w) bool, the person at t-1.
+    """
+    height, width = backward.shape[:2]
+    rows, columns = np.mgrid[:height, :width].astype(np.float32)
+    x, y = columns + backward[..., 0], rows + backward[..., 1]
+    back = cv2.remap(
+        forward.astype(np.float32), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    error = np.linalg.norm(backward + back, axis=-1)
+    allowed = 0.5 + 0.05 * np.linalg.norm(backward, axis=-1)
+    trust = np.exp(-0.5 * (error / allowed) ** 2)
+    trust[(x < -0.5) | (y < -0.5) | (x > width - 0.5) | (y > height - 0.5)] = 0.0
+    trust[~moving & moving_before] = 0.0  # the person stood before this piece of the room
+    return np.round(255 * trust).astype(np.uint8)
+
+
+def joint_confidence(
+    depth: Iterable[np.ndarray], pixels: np.ndarray, joint_depth: np.ndarray
+) -> Float[np.ndarray, "t 26"]:
+    """1 for a joint in sight, 0.5 for one behind another part of the body, 0 off the picture."""
+    confidence = np.zeros(joint_depth.shape, np.float32)
+    for time, surface in enumerate(depth):
+        height, width = surface.shape
+        column, row = np.round(np.nan_to_num(pixels[time], nan=-9.0)).astype(int).T
+        inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+        front = surface[row.clip(0, height - 1), column.clip(0, width - 1)]
+        hidden = joint_depth[time] - front > 0.22  # joints lie up to 0.2 m below the skin
+        confidence[time] = np.where(inside, np.where(hidden, 0.5, 1.0), 0.0)
+    return confidence

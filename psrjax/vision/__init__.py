@@ -1,0 +1,1 @@
+"""Host geometry in NumPy: cameras, body meshes, rasterization, visibility, backgrounds."""

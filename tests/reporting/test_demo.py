@@ -1,0 +1,46 @@
+"""The comparison videos of a run show what its method can make."""
+
+import types
+
+import numpy as np
+import pytest
+from etils import epath
+
+from psrjax import config as config_lib
+from psrjax import io
+from psrjax.data import loader, sampling
+from psrjax.inference import novel_view, synthesis
+from psrjax.methods import base
+from psrjax.reporting import demo
+from psrjax.synthetic import dataset
+
+
+@pytest.mark.parametrize("name", base.available())
+def test_clips_are_shown_in_pairs_of_views_that_the_method_knows(name, tmp_path, monkeypatch):
+    config = config_lib.load(f"{name}:tiny")
+    config = config_lib.stage_config(config, config.stages[-1])
+    source = loader.open_split(dataset.located(config.data), config.data.eval_split)
+    known = {
+        clip.name: sampling.pairs(clip, sampling.policy(config.data.sampling))
+        for clip in source.clips
+    }
+    asked = []
+
+    def from_data(method, config, *, clip, views):
+        asked.append((clip, views))
+        return types.SimpleNamespace(name=clip)
+
+    def write(output, made):
+        return output, output.with_suffix(".compare.mp4")
+
+    video = np.zeros((2, 4, 4, 3), np.uint8)
+    made = types.SimpleNamespace(videos={"target": video, "made": video})
+    monkeypatch.setattr(novel_view, "from_data", from_data)
+    monkeypatch.setattr(synthesis, "synthesize", lambda *args: made)
+    monkeypatch.setattr(synthesis, "write", write)
+    folder = epath.Path(tmp_path)
+    demo.show_clips(None, None, config, folder)
+    assert asked and all(views in known[clip] for clip, views in asked)
+    listed = io.read_json(folder / "index.json")
+    assert [entry["title"] for entry in listed] == [clip for clip, _ in asked]
+    assert all((tmp_path / entry["strip"]).stat().st_size for entry in listed)

@@ -1,0 +1,201 @@
+"""Tables of the papers: their numbers are the printed ones; runs are planned, resumed, compared."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from psrjax.errors import UserError
+from psrjax.evaluation import failure_pictures, score_statistics, scoring
+from psrjax.methods import base
+from psrjax.reporting import demo, filled_table, paper_tables, reproduce
+from psrjax.training import checkpoint, stages
+
+PAPERS = Path(__file__).parents[3] / "shared" / "papers"
+TABLES = paper_tables.tables()
+ABOUT = ("split", "windows", "window_frames", "height", "width")
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_number_is_printed_in_the_paper(name):
+    text = PAPERS / f"{TABLES[name].method}.txt"
+    if not text.exists():
+        pytest.skip(f"the paper's text is not at {text}")
+    printed = text.read_text()
+    corrected = {("psrnet-table3", 0.954): "95.4", ("psrnet-table4", 10.0): ".1"}  # misprints
+    for row in TABLES[name].rows:
+        for column, value in row.paper.items():
+            forms = {f"{value:g}", f"{value:.2f}", f"{value:.3f}", f"{value:.1f}"}
+            forms |= {form.removeprefix("0") for form in forms}
+            forms |= {corrected.get((name, value), f"{value:g}")}
+            assert any(form in printed for form in forms), (row.label, column, value)
+
+
+def test_every_paper_and_every_numbered_table_is_there():
+    assert {table.method for table in TABLES.values()} == {
+        *("psrnet", "internet", "mfci", "hpt", "d2gnet")
+    }
+    assert {name for name in TABLES if name.startswith("psrnet-table")} == {
+        f"psrnet-table{number}" for number in (1, 2, 3, 4)
+    }
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_words_of_every_row_are_known_to_the_config(name):
+    table = TABLES[name]
+    for row in table.rows:
+        for scale in table.scales if row.words is not None else ():
+            assert paper_tables.load(table, row.words, scale).method.name == table.method
+            if row.after:
+                paper_tables.load(table, row.after, scale)
+
+
+def test_rows_of_one_config_share_a_run(tmp_path):
+    (run,) = reproduce.plan(TABLES["psrnet-table3"], "tiny", tmp_path)
+    assert run.labels == ("G, k = 1", "G, k = 2", "G, k = 3") and run.after is None
+    assert run.config.data.crop == (48, 48)  # the scale's words
+    assert run.config.overrides.layer1.steps != run.config.steps  # and its values
+
+
+def test_rows_that_begin_with_another_run_start_from_its_last_stage(tmp_path):
+    runs = reproduce.plan(TABLES["psrnet-table2"], "tiny", tmp_path)
+    assert [run.config.method.encoder for run in runs] == [
+        *("separate", "concat_all", "concat_videos")
+    ]
+    assert len({run.folder for run in runs}) == 3
+    for run in runs:
+        assert run.after.config.only == ("layer1",) and run.config.only == ("layer2",)
+        assert run.config.init.path == os.fspath(run.after.folder) == os.fspath(tmp_path / "layer1")
+        assert run.config.init.stage == "layer1"
+
+
+def test_a_table_that_cannot_be_filled_says_why(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="mfci-table2: people judged"):
+        reproduce.plan(TABLES["mfci-table2"], "tiny", tmp_path)
+    with pytest.raises(UserError, match="no scale 'huge'; there are tiny, demo, paper"):
+        reproduce.plan(TABLES["psrnet-table1"], "huge", tmp_path)
+    with pytest.raises(UserError, match="no table 'psrnet-table9'; there are .*psrnet-table3"):
+        paper_tables.find("psrnet-table9")
+    monkeypatch.setattr(paper_tables, "MEASURED", ("psnr",))
+    with pytest.raises(UserError, match="psrnet-table4: no evaluation .* kp_l2, pck@0.2"):
+        reproduce.plan(TABLES["psrnet-table4"], "tiny", tmp_path)
+
+
+def test_a_method_that_is_not_there_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(base, "available", lambda: ("psrnet",))
+    with pytest.raises(UserError, match="internet-table2: the method 'internet' is not in this"):
+        reproduce.plan(TABLES["internet-table2"], "tiny", tmp_path)
+
+
+def found(quality, names=("layer1",)):
+    """An evaluation whose frames have known scores: `quality` dB more or less, six clips."""
+    noise = np.random.default_rng(0).normal(size=6)  # the same in all runs: hard and easy clips
+    scored = [
+        score_statistics.Scored("step", name, "1->2", f"clip{i}", 0, scores_of(quality + n + place))
+        for place, name in enumerate(names)
+        for i, n in enumerate(noise)
+    ]
+    rows = score_statistics.rows(scored, dict.fromkeys(ABOUT, 3))
+    return scoring.Evaluation(rows, [], scored, failure_pictures.Gallery())
+
+
+def scores_of(psnr):
+    values = {"psnr": psnr, "ssim_uniform7": psnr / 40, "m_ssim_zero": 0.9, "m_psnr_zero": -psnr}
+    return {metric: np.full(2, value, np.float64) for metric, value in values.items()}
+
+
+@pytest.fixture
+def work(monkeypatch):
+    """Training and evaluation that only write down what they were asked for."""
+    done = {"trained": [], "scored": []}
+
+    def train(config, folder):
+        done["trained"].append(Path(folder).name)
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        (Path(folder) / "config.json").write_text(json.dumps(config.to_dict()))
+
+    def evaluate(method, variables, config, **options):
+        done["scored"].append(method)
+        return found({"layer1_context": 23.3, "layer1_common_head": 23.0, "layer1": 22.0}[method])
+
+    monkeypatch.setattr(stages, "train", train)
+    monkeypatch.setattr(
+        checkpoint, "restore_for_inference", lambda folder: (folder.name, {}, None, "")
+    )
+    monkeypatch.setattr(evaluate, "evaluate", evaluate)
+    monkeypatch.setattr(demo, "show_clips", lambda *args: None)
+    return done
+
+
+def test_a_table_is_trained_scored_and_filled_and_a_second_call_scores_nothing(work, tmp_path):
+    table = TABLES["psrnet-table1"]
+    filled = reproduce.fill(table, "tiny", tmp_path)
+    names = ["layer1_context", "layer1_common_head", "layer1"]
+    assert work == {"trained": names, "scored": names}
+    assert [row["ours"]["PSNR"] for row in filled["rows"]] == pytest.approx(
+        [found(q).rows[0]["metrics"]["psnr"] for q in (23.3, 23.0, 22.0)]
+    )
+    assert [row["paper"]["PSNR"] for row in filled["rows"]] == [23.32, 23.16, 23.13]
+    for name in ("table.json", "table.md", "table.csv", "table.tex", "report.html"):
+        assert (tmp_path / name).stat().st_size > 100
+    again = reproduce.fill(table, "tiny", tmp_path)
+    assert work["scored"] == names and work["trained"] == names * 2  # where stages are skipped
+    assert again["rows"] == filled["rows"] and again["orderings"] == filled["orderings"]
+
+
+def test_a_run_scored_at_another_scale_is_scored_again(work, tmp_path):
+    reproduce.fill(TABLES["psrnet-table1"], "tiny", tmp_path)
+    reproduce.fill(TABLES["psrnet-table1"], "demo", tmp_path)
+    assert len(work["scored"]) == 6
+
+
+def test_orderings_that_hold_and_that_do_not_are_told(work, tmp_path):
+    filled = reproduce.fill(TABLES["psrnet-table1"], "tiny", tmp_path)
+    holds = {
+        (o["column"], o["better"], o["worse"]): (o["holds"], o["sure"]) for o in filled["orderings"]
+    }
+    first, second, third = (row.label for row in TABLES["psrnet-table1"].rows)
+    assert holds["PSNR", first, second] == (True, True)
+    assert holds["PSNR", second, third] == (True, True)
+    assert holds["SSIM", third, second] == (False, True)  # the paper has .801 over .795
+    assert holds["M-PSNR", third, first] == (True, True)
+    assert ("M-SSIM", first, third) not in holds  # equal in the paper
+    assert holds["M-SSIM", first, second] == (False, False)  # equal here
+    said = {sentence["text"]: sentence["good"] for sentence in filled_table.sentences(filled)}
+    assert said["PSNR: 3 of 3 orderings of the paper hold, 3 of them beyond chance"] is True
+    assert said["SSIM: 2 of 3 orderings of the paper hold, 2 of them beyond chance"] is False
+    broken = next(text for text in said if text.startswith("SSIM: Separate heads over Common"))
+    assert "does not hold" in broken and "chance" not in broken
+
+
+def test_a_column_that_nothing_fills_is_said(tmp_path):
+    results = {
+        label: filled_table.Result(tmp_path, *scores_and_clips(found(20, ("layer1", "layer2"))))
+        for label in ("G, k = 1", "G, k = 2")
+    }
+    about = {"obstacles": {"fvd": "fvd: no weights i3d.npz"}}
+    filled = filled_table.make(TABLES["psrnet-table3"], results, about)
+    said = [sentence["text"] for sentence in filled_table.sentences(filled)]
+    assert "FVD: not measured here (fvd: no weights i3d.npz)" in said
+    rows = {row["label"]: row for row in filled["rows"]}
+    assert rows["G, k = 2"]["ours"]["PSNR"] == pytest.approx(rows["G, k = 1"]["ours"]["PSNR"] + 1)
+    assert rows["PG2"]["ours"] == {} and rows["PG2"]["paper"]["M-SSIM"] == 0.954
+    lines = filled_table.markdown(filled).splitlines()
+    assert any(line.startswith("| PG2 |  | (0.582) |") for line in lines)
+
+
+def scores_and_clips(evaluated):
+    return evaluated.rows, score_statistics.clip_rows(evaluated.scored)
+
+
+def test_rows_that_are_one_run_at_this_scale_are_said_and_not_compared(tmp_path):
+    results = {
+        row.label: filled_table.Result(tmp_path, *scores_and_clips(found(20)))
+        for row in TABLES["psrnet-table1"].rows
+    }
+    filled = filled_table.make(TABLES["psrnet-table1"], results, {})
+    assert filled["orderings"] == []
+    said = [sentence["text"] for sentence in filled_table.sentences(filled)]
+    assert "one run at this scale: Context-based, Common head, Separate heads" in said
