@@ -39,7 +39,7 @@ of the supplement: w/o regular, w/o temporal, w/o history; and further choices:
 
 from ml_collections import ConfigDict
 
-from psrjax.config import apply_words, base, update
+from psrjax.config import apply_variant, base, update
 
 STAGES = ("uv", "warmup", "joint")
 _STEPS = {"uv": 20_000, "warmup": 4_000, "joint": 36_000}
@@ -54,8 +54,8 @@ def _steps(**steps: int) -> dict:
     found = {}
     for stage, count in steps.items():
         found[f"overrides.{stage}.steps"] = count
-        for turn in ("generator", "discriminator") if stage == "joint" else ("generator",):
-            prefix = f"overrides.{stage}.optimizer.{turn}"
+        for side in ("generator", "discriminator") if stage == "joint" else ("generator",):
+            prefix = f"overrides.{stage}.optimizer.{side}"
             found[f"{prefix}.schedule"] = "linear"
             found[f"{prefix}.decay_start_step"] = count // 2
             found[f"{prefix}.decay_end_step"] = count
@@ -83,21 +83,21 @@ _DEMO = {
     **_weight("joint", adversarial=0.1),
     "method.d2g": "residual",
     "method.uv_width": 12,
-    "method.uv_halvings": 2,
+    "method.uv_num_downsamples": 2,
     "method.uv_blocks": 3,
-    "method.uv_taps": 3,
+    "method.uv_kernel_size": 3,
     "method.tex_size": 16,
     "method.d2g_width": 12,
-    "method.d2g_halvings": 2,
+    "method.d2g_num_downsamples": 2,
     "method.d2g_blocks": 2,
     "method.pose_level": 4,
     "method.pose_width": 8,
-    "method.critic_width": 12,
-    "method.critic_layers": 2,
-    "data.world": _LONG,
+    "method.discriminator_width": 12,
+    "method.discriminator_layers": 2,
+    "data.synthetic": _LONG,
     "data.crop": (64, 48),
     "data.sampling.held_back": 0.2,
-    "overrides.uv.data.world": _MANY,
+    "overrides.uv.data.synthetic": _MANY,
     "overrides.uv.batch": 4,
     "batch": 2,
     "checkpoint_steps": 250,
@@ -130,10 +130,10 @@ PRESETS = {
         "method.d2g_width": 8,
         "method.d2g_blocks": 1,
         "method.pose_width": 4,
-        "method.critic_width": 4,
-        "data.world": {**_LONG, "size": (32, 32), "frames": 96},
+        "method.discriminator_width": 4,
+        "data.synthetic": {**_LONG, "size": (32, 32), "frames": 96},
         "data.crop": (32, 32),
-        "overrides.uv.data.world": {**_MANY, "size": (32, 32), "people_train": 3, "frames": 48},
+        "overrides.uv.data.synthetic": {**_MANY, "size": (32, 32), "people_train": 3, "frames": 48},
         "checkpoint_steps": 40,
         "log_steps": 10,
         **_steps(uv=80, warmup=40, joint=80),
@@ -182,23 +182,23 @@ def get_config(variant: str = "") -> ConfigDict:
             "history": 3,
             "label3d": True,
             "uv_width": 64,
-            "uv_halvings": 4,
+            "uv_num_downsamples": 4,
             "uv_blocks": 9,
-            "uv_taps": 7,
+            "uv_kernel_size": 7,
             "tex_size": 200,
             "tex_channels": 18,
             "mask_tex": False,
             "d2g": "picture",
             "d2g_width": 64,
             "d2g_max_ch": 1024,
-            "d2g_halvings": 4,
+            "d2g_num_downsamples": 4,
             "d2g_blocks": 9,
             "pose_cond": "mid",
             "pose_level": 8,
             "pose_width": 32,
-            "critic_width": 64,
-            "critic_layers": 3,
-            "critic_scales": 2,
+            "discriminator_width": 64,
+            "discriminator_layers": 3,
+            "discriminator_scales": 2,
             "perceptual": "vgg19",
             "retarget": "head",
         }
@@ -241,4 +241,4 @@ def get_config(variant: str = "") -> ConfigDict:
             **_steps(**_STEPS),
         },
     )
-    return apply_words(config, variant, presets=PRESETS, ablations=ABLATIONS)
+    return apply_variant(config, variant, presets=PRESETS, ablations=ABLATIONS)

@@ -29,7 +29,7 @@ and further choices:
 
 from ml_collections import ConfigDict
 
-from psrjax.config import apply_words, base, update
+from psrjax.config import apply_variant, base, update
 
 STAGES = ("transfer", "temporal", "face")
 
@@ -41,8 +41,8 @@ def _stages(*names: str) -> dict:
 def _falling(stage: str, steps: int) -> dict:
     """Rates that are constant for half of a stage's steps and then fall linearly to 0."""
     found = {f"overrides.{stage}.steps": steps}
-    for turn in ("generator", "discriminator"):
-        prefix = f"overrides.{stage}.optimizer.{turn}"
+    for side in ("generator", "discriminator"):
+        prefix = f"overrides.{stage}.optimizer.{side}"
         found[f"{prefix}.schedule"] = "linear"
         found[f"{prefix}.decay_start_step"] = steps // 2
         found[f"{prefix}.decay_end_step"] = steps
@@ -62,8 +62,9 @@ _NO_VGG = {
 }
 # Two terms of ours, which the paper's presets weigh 0: "warp", the L1 error of the warped exemplar
 # for every pair, teaches the matching of poses directly; "change", that of what changes from frame
-# to frame, stands in for long training of the critic of sequences. G1 is trained on 8 frames in a
-# row: on 3 it hardly meets its own frames (E_temp .741 with change 20, here .711; transfer .756).
+# to frame, stands in for long training of the discriminator of sequences. G1 is trained on 8 frames
+# in a row: on 3 it hardly meets its own frames (E_temp .741 with change 20, here .711; transfer
+# .756).
 _DEMO = {
     **_NO_VGG,
     **_weight("transfer", reconstruction=40.0, warp=10.0, adversarial=0.2),
@@ -75,20 +76,20 @@ _DEMO = {
     "method.match_blocks": 2,
     "method.warp": "patch",
     "method.align_to": "real",
-    "method.paint_width": 12,
+    "method.generator_width": 12,
     "method.levels": 3,
     "method.hidden": 16,
-    "method.critic_width": 8,
-    "method.critic_layers": 3,
+    "method.discriminator_width": 8,
+    "method.discriminator_layers": 3,
     "method.smoothing": "residual",
     "method.smooth_width": 12,
-    "method.smooth_halvings": 1,
+    "method.smooth_num_downsamples": 1,
     "method.smooth_blocks": 2,
     "method.face_size": 16,  # VGG-19 halves it four times
     "method.face_width": 16,
-    "method.face_halvings": 1,
+    "method.face_num_downsamples": 1,
     "method.face_blocks": 3,
-    "data.world": {"kind": "long", "size": (48, 48)},
+    "data.synthetic": {"kind": "long", "size": (48, 48)},
     "data.crop": (48, 48),
     "batch": 4,
     "checkpoint_steps": 250,
@@ -125,19 +126,19 @@ PRESETS = {
         **_DEMO,
         "method.width": 4,
         "method.match_blocks": 1,
-        "method.paint_width": 4,
+        "method.generator_width": 4,
         "method.attend": False,
         "method.levels": 2,
         "method.hidden": 8,
-        "method.critic_width": 4,
-        "method.critic_layers": 2,
+        "method.discriminator_width": 4,
+        "method.discriminator_layers": 2,
         "method.smooth_width": 4,
-        "method.smooth_halvings": 1,
+        "method.smooth_num_downsamples": 1,
         "method.smooth_blocks": 1,
         "method.face_width": 4,
         "method.face_blocks": 1,
         "overrides.temporal.data.sampling.t": 3,
-        "data.world": {"kind": "long", "size": (32, 32), "frames": 96},
+        "data.synthetic": {"kind": "long", "size": (32, 32), "frames": 96},
         "data.crop": (32, 32),
         "batch": 2,
         "checkpoint_steps": 30,
@@ -184,29 +185,29 @@ def get_config(variant: str = "") -> ConfigDict:
             "pose_label": "hpt21",
             "octaves": 0,
             "width": 64,
-            "halvings": 2,
+            "num_downsamples": 2,
             "match_blocks": 4,
-            "match_taps": 3,
+            "match_kernel_size": 3,
             "sharpness": 100.0,
             "chunk": 512,
             "warp": "mean",
             "align_to": "refined",
-            "paint_width": 64,
+            "generator_width": 64,
             "levels": 5,
             "hidden": 128,
             "attend": True,
-            "critic_width": 64,
-            "critic_layers": 4,
-            "critic_scales": 2,
+            "discriminator_width": 64,
+            "discriminator_layers": 4,
+            "discriminator_scales": 2,
             "gan": "bce",
             "history": 2,
             "smoothing": "frame",
             "smooth_width": 64,
-            "smooth_halvings": 3,
+            "smooth_num_downsamples": 3,
             "smooth_blocks": 6,
             "face_size": 64,
             "face_width": 64,
-            "face_halvings": 3,
+            "face_num_downsamples": 3,
             "face_blocks": 5,
             "perceptual": "vgg19",
             "normalize": "head",
@@ -264,4 +265,4 @@ def get_config(variant: str = "") -> ConfigDict:
             **_falling("face", 20_000),
         },
     )
-    return apply_words(config, variant, presets=PRESETS, ablations=ABLATIONS)
+    return apply_variant(config, variant, presets=PRESETS, ablations=ABLATIONS)

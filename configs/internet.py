@@ -36,7 +36,7 @@ quarter of it, stands in for it.
 
 from ml_collections import ConfigDict
 
-from psrjax.config import apply_words, base, update
+from psrjax.config import apply_variant, base, update
 
 _EPOCH = 500 * 50 // 16  # steps: 500 videos, each 50 times, as the first-order model repeats them
 
@@ -52,7 +52,7 @@ _ANY_TWO = {"data.sampling.source": "disjoint", "data.sampling.gap_seconds": 0.4
 _OPEN_GATES = {"weights.generator.confidence_prior": 0.3}
 
 # Departs from: the papers, where a field that starts from nothing learns in tens of thousands of
-# steps. Key points are drawn to what moves, move at first what is near them, and a painter that
+# steps. Key points are drawn to what moves, move at first what is near them, and a generator that
 # knows nothing yet leaves the source as it is. See the fields' own descriptions.
 _QUICK = {
     "method.locality": 20.0,
@@ -61,7 +61,7 @@ _QUICK = {
     "method.points_padding": 3,
     "weights.generator.points_moving": 1.0,
     "weights.generator.points_apart": 0.5,
-    "weights.generator.painted": 2.0,  # or it never learns: the warped source is soon the better
+    "weights.generator.generated": 2.0,  # or it never learns: the warped source is soon the better
 }
 
 # A difference of blurred pictures tells which way to move also where nothing overlaps yet.
@@ -82,14 +82,14 @@ _DEMO = {
     "method.points_width": 16,
     "method.motion_width": 16,
     "method.depth": 3,
-    "method.widest": 128,
+    "method.max_channels": 128,
     "method.width": 16,
     "method.blocks": 3,
-    "method.critic_width": 16,
-    "method.critic_layers": 2,
-    "method.critic_scales": 2,
+    "method.discriminator_width": 16,
+    "method.discriminator_layers": 2,
+    "method.discriminator_scales": 2,
     "weights.generator.adversarial": 0.02,
-    "data.world": _WORLD,
+    "data.synthetic": _WORLD,
     "data.crop": (64, 48),
     "data.flip": 0.5,
     "batch": 8,
@@ -113,12 +113,12 @@ PRESETS = {
         "method.points": 8,
         "method.points_width": 8,
         "method.motion_width": 8,
-        "method.widest": 32,
+        "method.max_channels": 32,
         "method.width": 8,
         "method.blocks": 1,
-        "method.critic_width": 8,
-        "method.critic_scales": 1,
-        "data.world": {**_WORLD, "frames": 40},
+        "method.discriminator_width": 8,
+        "method.discriminator_scales": 1,
+        "data.synthetic": {**_WORLD, "frames": 40},
         "batch": 4,
         "steps": 900,
         "checkpoint_steps": 300,
@@ -130,12 +130,12 @@ PRESETS = {
 }
 
 _FOM = {
-    "method.generator": "ss4x",
+    "method.generator_kind": "ss4x",
     "method.temporal": "none",
     "method.blocks": 6,
-    "method.critic_kind": "valid",
-    "method.critic_width": 32,
-    "method.critic_layers": 4,
+    "method.discriminator_kind": "valid",
+    "method.discriminator_width": 32,
+    "method.discriminator_layers": 4,
     "method.perceptual_factors": (1, 2, 4, 8),
     "weights.generator.feature_matching": 10.0,
     "weights.generator.style": 0.0,
@@ -146,7 +146,7 @@ _FOM = {
 
 ABLATIONS = {
     **{
-        f"{label}-{scheme}": {"method.generator": generator, "method.temporal": scheme}
+        f"{label}-{scheme}": {"method.generator_kind": generator, "method.temporal": scheme}
         for label, generator in (("SS4x", "ss4x"), ("MS", "ms"))
         for scheme in "abc"
     },
@@ -181,7 +181,7 @@ def get_config(variant: str = "") -> ConfigDict:
             **config.method,
             "name": "internet",
             "stage": "joint",
-            "generator": "ms",
+            "generator_kind": "ms",
             "temporal": "c",
             "mask_grid": "literal",
             "relative": False,
@@ -197,19 +197,19 @@ def get_config(variant: str = "") -> ConfigDict:
             "motion_width": 64,
             "variance": 0.01,
             "depth": 5,
-            "widest": 1024,
+            "max_channels": 1024,
             "factor": 4,
             "width": 64,
             "levels": 2,
-            "painter_widest": 512,
+            "generator_max_channels": 512,
             "blocks": 9,
-            "critic_kind": "multiscale",
-            "critic_width": 64,
-            "critic_layers": 3,
-            "critic_scales": 3,
-            "critic_widest": 512,
-            "critic_spectral": False,
-            "critic_sees_points": False,
+            "discriminator_kind": "multiscale",
+            "discriminator_width": 64,
+            "discriminator_layers": 3,
+            "discriminator_scales": 3,
+            "discriminator_max_channels": 512,
+            "discriminator_spectral": False,
+            "discriminator_sees_points": False,
             "perceptual": "vgg19",
             "perceptual_factors": (1,),
             "style": "l1gram",
@@ -223,7 +223,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "adversarial": 1.0,
                 "feature_matching": 0.0,
                 "reconstruction": 0.0,  # not the paper's: stands in for VGG-19 where there is none
-                "painted": 0.0,  # likewise, of what the painter makes by itself
+                "generated": 0.0,  # likewise, of what the generator makes by itself
                 "perceptual": 10.0,
                 "style": 250.0,
                 "equivariance_value": 10.0,
@@ -255,4 +255,4 @@ def get_config(variant: str = "") -> ConfigDict:
             "log_steps": 100,
         },
     )
-    return apply_words(config, variant, presets=PRESETS, ablations=ABLATIONS)
+    return apply_variant(config, variant, presets=PRESETS, ablations=ABLATIONS)

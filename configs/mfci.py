@@ -3,8 +3,8 @@
     psrjax train --config=configs/mfci.py:WORDS --workdir=DIR --config.data.path=PREPARED
 
 One model for any pair of people. Three stages, trained in order: single (the single-frame model, by
-content losses), single_gan (and a critic of frames), joint (the integration of K frames, the single
-model frozen). Words, comma-separated, in their order:
+content losses), single_gan (and a discriminator of frames), joint (the integration of K frames, the
+single model frozen). Words, comma-separated, in their order:
 
   (none)      the paper's numbers at 256x256: the final model RB6+SA2D, K = 4 source frames, L = 8
               targets, batch 2. Needs VGG-19's weights and prepared clips with joints and flow.
@@ -18,20 +18,21 @@ model frozen). Words, comma-separated, in their order:
 Rows of the paper's Table 1 by their labels (VFID / PSNR):
 
   MSE (10.25 / 22.10), MSE+VGG (9.50 / 22.83): the single-frame model, no fusion;
-  MSE+VGG+RB6 (7.99 / 22.79): no temporal critics; MSE+VGG+RB6+D_V^3 (8.09 / 23.07);
+  MSE+VGG+RB6 (7.99 / 22.79): no temporal discriminators; MSE+VGG+RB6+D_V^3 (8.09 / 23.07);
   MSE+VGG+RB6+D_V (7.93 / 22.96), MSE+VGG+Avg+D_V (8.06 / 22.83), MSE+VGG+Max+D_V (7.47 / 21.37),
   MSE+VGG+SA3D+RB6+D_V (7.74 / 23.25), MSE+VGG+RB6+SA2D+D_V (7.57 / 23.20)
 
 and further choices:
 
-  avg, max, rb6, sa3d_rb6, rb6_sa2d (the fusion alone), w/o D_V, D_V^3, w/o D_I, patch_critics,
-  begin_single (last layers begin as the single model's), random_perceptual, w/o perceptual,
-  matte (the data set's outlines and clean plates teach mask and background: against ghosts)
+  avg, max, rb6, sa3d_rb6, rb6_sa2d (the fusion alone), w/o D_V, D_V^3, w/o D_I,
+  patch_discriminators, init_single (last layers begin as the single model's), random_perceptual,
+  w/o perceptual, matte (the data set's outlines and clean plates teach mask and background: against
+  ghosts)
 """
 
 from ml_collections import ConfigDict
 
-from psrjax.config import apply_words, base, update
+from psrjax.config import apply_variant, base, update
 
 STAGES = ("single", "single_gan", "joint")
 _SINGLE = STAGES[:2]
@@ -44,12 +45,12 @@ def _fusion(kind: str, ranges: tuple[int, ...] = _RANGES) -> dict:
 
 
 def _temporal(ranges: tuple[int, ...]) -> dict:
-    return {"method.ranges": ranges, **({} if ranges else _no_critic("adversarial_video"))}
+    return {"method.ranges": ranges, **({} if ranges else _no_discriminator("adversarial_video"))}
 
 
-def _no_critic(term: str) -> dict:
-    turns = ("generator", "discriminator")
-    return {f"overrides.joint.weights.{turn}.{term}": 0.0 for turn in turns}
+def _no_discriminator(term: str) -> dict:
+    sides = ("generator", "discriminator")
+    return {f"overrides.joint.weights.{side}.{term}": 0.0 for side in sides}
 
 
 def _weight(name: str, value: float, stages: tuple[str, ...] = STAGES) -> dict:
@@ -61,7 +62,7 @@ def _steps(single: int, single_gan: int, joint: int) -> dict:
     return {f"overrides.{stage}.steps": count for stage, count in counts}
 
 
-def _critics_rate(rate: float) -> dict:
+def _discriminators_rate(rate: float) -> dict:
     optimizer = {**_ADAM, "learning_rate": rate}
     return {
         f"overrides.{stage}.optimizer.discriminator.{key}": value
@@ -75,14 +76,14 @@ _NO_VGG = {"method.perceptual": "off", **_weight("perceptual", 0.0)}
 _DEMO = {
     **_NO_VGG,
     "method.width": 16,
-    "method.halvings": 4,
+    "method.num_downsamples": 4,
     "method.blocks": 2,
     "method.attention_stride": 4,
-    "method.critic_width": 8,
-    "method.beginning": "single",
+    "method.discriminator_width": 8,
+    "method.init_from": "single",
     "optimizer.generator.learning_rate": 1e-3,
-    **_critics_rate(2e-4),
-    "data.world": {"size": (48, 48)},
+    **_discriminators_rate(2e-4),
+    "data.synthetic": {"size": (48, 48)},
     "data.crop": (48, 48),
     "batch": 2,
     "checkpoint_steps": 250,
@@ -102,9 +103,9 @@ PRESETS = {
         "method.width": 4,
         "method.blocks": 1,
         "method.fusion": "rb6",
-        "method.critic_width": 4,
-        "method.critic_layers": 1,
-        "data.world": {
+        "method.discriminator_width": 4,
+        "method.discriminator_layers": 1,
+        "data.synthetic": {
             "size": (32, 32),
             "rooms": 2,
             "people_train": 2,
@@ -133,9 +134,9 @@ ABLATIONS = {
     **{kind: {"method.fusion": kind} for kind in ("avg", "max", "rb6", "sa3d_rb6", "rb6_sa2d")},
     "w/o D_V": _temporal(()),
     "D_V^3": _temporal((3,)),
-    "w/o D_I": {"method.frame_critic": False, **_no_critic("adversarial_image")},
-    "patch_critics": {"method.critic_kind": "patch"},
-    "begin_single": {"method.beginning": "single"},
+    "w/o D_I": {"method.frame_discriminator": False, **_no_discriminator("adversarial_image")},
+    "patch_discriminators": {"method.discriminator_kind": "patch"},
+    "init_single": {"method.init_from": "single"},
     "matte": {"method.matte": True, **_weight("matte", 0.02), **_weight("plate", 1.0)},
     "random_perceptual": {"method.perceptual": "random"},
     "w/o perceptual": _NO_VGG,
@@ -153,17 +154,17 @@ def get_config(variant: str = "") -> ConfigDict:
             "fusion": "rb6_sa2d",
             "sources": 4,
             "ranges": _RANGES,
-            "frame_critic": True,
-            "critic_kind": "res6",
-            "critic_width": 64,
-            "critic_layers": 3,
+            "frame_discriminator": True,
+            "discriminator_kind": "res6",
+            "discriminator_width": 64,
+            "discriminator_layers": 3,
             "width": 64,
-            "halvings": 5,
+            "num_downsamples": 5,
             "blocks": 6,
             "attention_stride": 8,
             "chunk": 512,
             "perceptual": "vgg19",
-            "beginning": "fresh",
+            "init_from": "fresh",
             "matte": False,
             "align": "torso",
         }
@@ -171,7 +172,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.stages = STAGES
     config.weights = ConfigDict({"generator": {"mse": 1.0}})
     config.optimizer = ConfigDict({"generator": dict(_ADAM)})
-    critics = "overrides.{}.weights.discriminator.{}"
+    discriminators = "overrides.{}.weights.discriminator.{}"
     update(
         config,
         {
@@ -191,19 +192,19 @@ def get_config(variant: str = "") -> ConfigDict:
             **_weight("adversarial_image", 0.1, ("single_gan",)),
             **_weight("adversarial_image", 0.2, ("joint",)),
             **_weight("adversarial_video", 0.1, ("joint",)),
-            critics.format("single_gan", "adversarial_image"): 1.0,
-            critics.format("joint", "adversarial_image"): 1.0,
-            critics.format("joint", "adversarial_video"): 1.0,
+            discriminators.format("single_gan", "adversarial_image"): 1.0,
+            discriminators.format("joint", "adversarial_image"): 1.0,
+            discriminators.format("joint", "adversarial_video"): 1.0,
             # The single-frame model has seen pairs of pictures, four a step.
             **{f"overrides.{stage}.data.sampling.k": 1 for stage in _SINGLE},
             **{f"overrides.{stage}.data.sampling.t": 1 for stage in _SINGLE},
             **{f"overrides.{stage}.batch": 4 for stage in _SINGLE},
-            **_critics_rate(1e-4),
+            **_discriminators_rate(1e-4),
             **_steps(100_000, 100_000, 35_000),
         },
     )
-    config = apply_words(config, variant, presets=PRESETS, ablations=ABLATIONS)
-    if not (config.method.frame_critic or config.method.ranges):  # nobody is left to train
+    config = apply_variant(config, variant, presets=PRESETS, ablations=ABLATIONS)
+    if not (config.method.frame_discriminator or config.method.ranges):  # nobody is left to train
         with config.unlocked():
             joint = config.overrides.joint
             del joint.optimizer.discriminator, joint.weights.discriminator

@@ -26,46 +26,46 @@ Rows of the paper's tables, by their labels, and of the further choices of the m
   Figure 7    alpha=.1, alpha=.3, alpha=.5 (default), alpha=.7, alpha=.9, alpha=1 (no mixing)
   Table 3     K=1, K=2, K=3 (default): how many layers
   further     zeta=0, warp_all, regions=none, regions=fgbg, w/o D_t, w/o L_p, random_perceptual,
-              D_V (critics of 3, 5 and 7 frames, MFCI's), D_V^3, w/o x0, texture_on_mean,
-              instance_norm, begin_before
+              D_V (discriminators of 3, 5 and 7 frames, MFCI's), D_V^3, w/o x0, texture_on_mean,
+              instance_norm, init_before
 """
 
 from ml_collections import ConfigDict
 
-from psrjax.config import apply_words, base, update
+from psrjax.config import apply_variant, base, update
 
 
 def _lasting(steps: dict[str, int], *, rest: int) -> dict:
     """Steps of each stage (`rest` for the others), at rates that fall linearly to 0 at its end."""
     found = {"steps": rest}
-    for turn in ("generator", "discriminator"):
-        found[f"optimizer.{turn}.schedule"] = "linear"
-        found[f"optimizer.{turn}.decay_end_step"] = rest
+    for side in ("generator", "discriminator"):
+        found[f"optimizer.{side}.schedule"] = "linear"
+        found[f"optimizer.{side}.decay_end_step"] = rest
     for stage, count in steps.items():
         found[f"overrides.{stage}.steps"] = count
-        for turn in ("generator", "discriminator"):
-            found[f"overrides.{stage}.optimizer.{turn}.decay_end_step"] = count
+        for side in ("generator", "discriminator"):
+            found[f"overrides.{stage}.optimizer.{side}.decay_end_step"] = count
     return found
 
 
 _DEMO = {
     "method.width": 16,
-    "method.critic_width": 16,
-    "method.critic_layers": 2,
+    "method.discriminator_width": 16,
+    "method.discriminator_layers": 2,
     "method.video_width": 8,
     "method.video_depth": 2,
     "method.video_time_padding": 2,
     "method.perceptual": "off",
     # With an encoder for each input, the second layer can begin as exactly the first.
     "method.encoder": "separate",
-    "method.beginning": "before",
+    "method.init_from": "before",
     "optimizer.generator.learning_rate": 1e-3,
-    "optimizer.discriminator.learning_rate": 2e-5,  # faster critics teach texture, not rooms
+    "optimizer.discriminator.learning_rate": 2e-5,  # faster discriminators teach texture, not rooms
     # Windows of 4 frames: twice as many rooms a second as windows of 8.
     "data.sampling.k": 4,
     "data.sampling.t": 4,
     "data.crop": (48, 48),
-    "data.world": {"size": (48, 48)},
+    "data.synthetic": {"size": (48, 48)},
     "batch": 4,
     **_lasting({"layer1": 1300}, rest=550),
     "checkpoint_steps": 175,
@@ -79,7 +79,7 @@ PRESETS = {
         **_DEMO,
         "method.prior": "texture_on_mean",
         "data.path": "",
-        "data.world": {},
+        "data.synthetic": {},
         "data.eval_split": "test",
         "data.crop": (64, 64),
         **_lasting({"layer1": 1900}, rest=500),
@@ -87,15 +87,15 @@ PRESETS = {
     "tiny": {
         "method.width": 4,
         "method.blocks": 1,
-        "method.critic_width": 4,
-        "method.critic_layers": 1,
+        "method.discriminator_width": 4,
+        "method.discriminator_layers": 1,
         "method.video_width": 4,
         "method.video_depth": 2,
         "method.perceptual": "off",
         "optimizer.generator.learning_rate": 1e-3,
         "optimizer.discriminator.learning_rate": 1e-3,
         "data.crop": (32, 32),
-        "data.world": {
+        "data.synthetic": {
             "size": (32, 32),
             "rooms": 2,
             "people_train": 2,
@@ -130,14 +130,14 @@ ABLATIONS = {
     "warp_all": {"method.warp_scope": "all"},
     "regions=none": {"method.recon_regions": "none"},
     "regions=fgbg": {"method.recon_regions": "fgbg"},
-    "w/o D_t": {"method.video_critic": False},
+    "w/o D_t": {"method.video_discriminator": False},
     "D_V": {"method.video_ranges": (3, 5, 7)},
     "D_V^3": {"method.video_ranges": (3,)},
     "w/o L_p": {"method.perceptual": "off"},
     "random_perceptual": {"method.perceptual": "random"},
     "w/o x0": {"method.prior": "zeros"},
     "texture_on_mean": {"method.prior": "texture_on_mean"},
-    "begin_before": {"method.beginning": "before"},
+    "init_before": {"method.init_from": "before"},
     "instance_norm": {"method.norm": "instance"},
 }
 
@@ -147,7 +147,7 @@ _VIDEO = {
     "weights.generator.adversarial_video": 0.01,
     "weights.discriminator.adversarial_video": 1.0,
 }
-_SEVERAL = {  # only where there are critics of several ranges
+_SEVERAL = {  # only where there are discriminators of several ranges
     "weights.generator.adversarial_ranges": 0.01,
     "weights.discriminator.adversarial_ranges": 1.0,
 }
@@ -168,15 +168,15 @@ def get_config(variant: str = "") -> ConfigDict:
             "zeta": 0.1,
             "warp_scope": "mesh",
             "recon_regions": "bvo",
-            "video_critic": True,
+            "video_discriminator": True,
             "video_ranges": (),
             "perceptual": "i3d",
             "prior": "texture",
-            "beginning": "fresh",
+            "init_from": "fresh",
             "width": 64,
             "blocks": 6,
-            "critic_width": 64,
-            "critic_layers": 3,
+            "discriminator_width": 64,
+            "discriminator_layers": 3,
             "video_width": 64,
             "video_depth": 4,
             "video_time_padding": 1,
@@ -208,8 +208,8 @@ def get_config(variant: str = "") -> ConfigDict:
             "log_steps": 100,
         },
     )
-    config = apply_words(config, variant, presets=PRESETS, ablations=ABLATIONS)
-    for stage in config.stages:  # Eq. 4 has the perceptual term, Eq. 5 the critic of clips
+    config = apply_variant(config, variant, presets=PRESETS, ablations=ABLATIONS)
+    for stage in config.stages:  # Eq. 4 has the perceptual term, Eq. 5 the discriminator of clips
         later = _VIDEO | (_SEVERAL if config.method.video_ranges else {})
         terms = _PERCEPTUAL if stage == "layer1" else later
         update(config, {f"overrides.{stage}.{key}": value for key, value in terms.items()})

@@ -8,7 +8,7 @@ A file in `configs/` imports only this module:
     def get_config(variant=""):
         config = base()
         ...
-        return apply_words(config, variant, presets=PRESETS, ablations=ABLATIONS)
+        return apply_variant(config, variant, presets=PRESETS, ablations=ABLATIONS)
 
 Leaves are int, float, bool, str or tuples of these, never None; keys are words without dots.
 """
@@ -26,8 +26,8 @@ from ml_collections import ConfigDict
 
 from psrjax.errors import UserError
 
-OPEN = ("weights", "optimizer", "overrides", "data.world")  # where overrides may add keys
-WORDS = {"bf16": {"method.dtype": "bfloat16"}}  # the words that every config file has
+OPEN = ("weights", "optimizer", "overrides", "data.synthetic")  # where overrides may add keys
+VARIANTS = {"bf16": {"method.dtype": "bfloat16"}}  # the words that every config file has
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -38,7 +38,7 @@ def base() -> ConfigDict:
       `method`: its name and its dataclass fields; `stages`: all stages in order, `only`: the ones
       to train now, () for all; `init`: another run to start the first stage from (`stage` "" is its
       last finished one, `nets` () is all nets that both have). `batch` is global and `steps` counts
-      of one stage. `weights[turn][term]`; `optimizer[turn]`; `ema` 0 is off. `overrides[stage]`
+      of one stage. `weights[update][term]`; `optimizer[update]`; `ema` 0 is off. `overrides[stage]`
       holds, nested, what a stage changes.
     """
     return ConfigDict(
@@ -54,8 +54,8 @@ def base() -> ConfigDict:
             "only": (),
             "init": {"path": "", "stage": "", "nets": ()},
             "data": {
-                "path": "world",  # a stored data set, or the embedded world
-                "world": {},  # what the embedded world is made of
+                "path": "synthetic",  # a stored data set, or the embedded world
+                "synthetic": {},  # what the embedded world is made of
                 "train_split": "train",
                 "eval_split": "test",
                 "crop": (0, 0),  # height and width; 0 is the stored size
@@ -87,7 +87,7 @@ def base() -> ConfigDict:
     )
 
 
-def apply_words(
+def apply_variant(
     config: ConfigDict,
     words: str,
     *,
@@ -102,7 +102,7 @@ def apply_words(
     Raises:
       UserError: for a word that is none of these, with the list; for a config that is not valid.
     """
-    rows = {**WORDS, **presets, **ablations}
+    rows = {**VARIANTS, **presets, **ablations}
     before = config.stages
     chosen = [word.strip() for word in words.split(",") if word.strip()]
     stages = [word for word in chosen if word not in rows]
@@ -112,7 +112,8 @@ def apply_words(
     unknown = [word for word in stages if word not in config.stages]
     if unknown:
         raise UserError(
-            f"unknown word {unknown[0]!r} after the colon; presets: {_list({**WORDS, **presets})}; "
+            f"unknown variant {unknown[0]!r} after the colon; "
+            f"presets: {_list({**VARIANTS, **presets})}; "
             f"stages: {_list(config.stages)}; ablations: {_list(ablations)}"
         )
     removed = set(before) - set(config.stages)  # by an ablation

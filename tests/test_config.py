@@ -18,7 +18,7 @@ def get_config(words=""):
     config.stages = ("a", "b")
     config.weights = {"generator": {"l1": 1.0, "adversarial": 0.1}}
     config.overrides = {"b": {"steps": 7, "weights": {"generator": {"extra": 2.0}}}}
-    return config_lib.apply_words(config, words, presets=PRESETS, ablations=ABLATIONS)
+    return config_lib.apply_variant(config, words, presets=PRESETS, ablations=ABLATIONS)
 
 
 def leaves(config, prefix=""):
@@ -79,10 +79,14 @@ def test_a_wrong_override_is_named(key, value, said):
 
 
 def test_open_parts_take_new_keys():
-    new = {"weights.critic.hinge": 1.0, "optimizer.critic.nets.a.b1": 0.5, "data.world.rooms": 2}
+    new = {
+        "weights.discriminator.hinge": 1.0,
+        "optimizer.discriminator.nets.a.b1": 0.5,
+        "data.synthetic.rooms": 2,
+    }
     config = config_lib.update(get_config(), new)
-    assert config.optimizer.critic.nets.a.b1 == 0.5
-    assert (config.weights.critic.hinge, config.data.world.rooms) == (1.0, 2)
+    assert config.optimizer.discriminator.nets.a.b1 == 0.5
+    assert (config.weights.discriminator.hinge, config.data.synthetic.rooms) == (1.0, 2)
     assert config.is_locked
 
 
@@ -115,8 +119,8 @@ def test_impossible_values_are_refused_by_key(key, value):
 def test_none_is_not_a_value():
     config = get_config()
     with config.unlocked():
-        config.data.world.people = None
-    with pytest.raises(UserError, match="config.data.world.people=None"):
+        config.data.synthetic.people = None
+    with pytest.raises(UserError, match="config.data.synthetic.people=None"):
         config_lib.validate(config)
 
 
@@ -142,13 +146,13 @@ def test_every_leaf_can_be_overridden_from_a_string(tmp_path):
 def write_config(folder):
     path = folder / "file.py"
     path.write_text(
-        "from psrjax.config import apply_words, base\n\n\n"
+        "from psrjax.config import apply_variant, base\n\n\n"
         "def get_config(variant=''):\n"
         "    config = base()\n"
         "    config.stages = ('a', 'b')\n"
         "    config.weights = {'generator': {'l1': 1.0, 'adversarial': 0.1}}\n"
         "    config.overrides = {'b': {'steps': 7, 'weights': {'generator': {'extra': 2.0}}}}\n"
-        f"    return apply_words(config, variant, presets={PRESETS!r})\n"
+        f"    return apply_variant(config, variant, presets={PRESETS!r})\n"
     )
     return path
 
@@ -217,10 +221,10 @@ def test_what_is_given_for_one_stage_holds_there(tmp_path):
 def test_a_stage_takes_keys_on_the_command_line_that_its_preset_left_alone(tmp_path):
     path = write_config(tmp_path)
     new = ("--config.overrides.a.steps=4", "--config.overrides.a.data.crop", "(8, 8)")
-    config = parse(path, *new, "--config.data.world.kind=many", "--config.batch=6")
+    config = parse(path, *new, "--config.data.synthetic.kind=many", "--config.batch=6")
     a, b = (config_lib.stage_config(config, stage) for stage in "ab")
     assert (a.steps, b.steps, a.data.crop, b.data.crop) == (4, 7, (8, 8), (0, 0))
-    assert (a.batch, a.data.world.kind) == (6, "many")
+    assert (a.batch, a.data.synthetic.kind) == (6, "many")
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ it are examples):
     `nn.Conv2d`/`nn.Conv3d`, `ConvTranspose` likewise, norms are PyTorch's, biases where JAX has
     them. Wider translations (spectral vectors, say) go into an override of `load`;
   - `supported` names the fields of `config.method` that it fixes, and their values;
-  - `loss(turn, batch, shared)` gives the raw terms under the method's names, `start` and
+  - `loss(update, batch, shared)` gives the raw terms under the method's names, `start` and
     `synthesize` the video; `decode` gives arrays with the contract's axes, and `pictures` and
-    `volume` turn them channels first;
+    `volume` update them channels first;
   - random losses: `draw` keeps JAX's random numbers for the check.
 
 `compare` then makes both, copies the weights, and refuses to time what is not the same: parameters
@@ -118,7 +118,7 @@ def build(
         name: jax.tree.map(lambda leaf: torch.from_numpy(np.array(leaf)), dict(weights))
         for name, weights in subject.weights.items()
     }
-    peer = kind(config, pretrained, channels_last=channels_last).prepare(subject.method.turns)
+    peer = kind(config, pretrained, channels_last=channels_last).prepare(subject.method.updates)
     peer.load(subject.trained)
     return peer
 

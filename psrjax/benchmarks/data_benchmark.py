@@ -46,7 +46,7 @@ def measure(
     with data.unlocked():
         data.crop = (sizes["h"], sizes["w"])
         data.sampling.k, data.sampling.t = sizes["k"], sizes["t"] - data.sampling.history
-    if data.path == dataset.WORLD or not Path(data.path).is_file():
+    if data.path == dataset.SYNTHETIC or not Path(data.path).is_file():
         return _load(data, reads, batch=batch, seed=config.seed)
     with tempfile.TemporaryDirectory(prefix="psrjax-bench-") as folder:
         rates = _prepare(data.path, f"{folder}/set", (sizes["h"], sizes["w"]), joints)

@@ -18,13 +18,13 @@ _LAYERS = (layers.Conv, layers.ConvTranspose, layers.SpectralConv, layers.Enlarg
 def convolution_flops(
     kernel_elements: int, *, samples: int, inputs: Sequence[int], outputs: Sequence[int]
 ) -> int:
-    """Two per multiply-add of a convolution or its transpose, taps on the padding included.
+    """Two per multiply-add of a convolution or its transpose, kernel_size on the padding included.
 
     A strided convolution uses its kernel once per output position, a transposed one once per input
     position: whichever side is smaller.
 
     Args:
-      kernel_elements: taps times input channels times output channels.
+      kernel_elements: kernel_size times input channels times output channels.
       samples: the batch, frames folded into it included.
       inputs: the input's size in each dimension.
       outputs: the output's.
@@ -40,7 +40,7 @@ def count_forward(forward: Callable, *arguments: Any) -> dict[str, int]:
         made, module = call(*args, **kwargs), context.module
         if isinstance(module, _LAYERS) and context.method_name == "__call__":
             path = "/".join(module.path)
-            elements = math.prod(module.taps) * args[0].shape[-1] * module.features
+            elements = math.prod(module.kernel_size) * args[0].shape[-1] * module.features
             seen = made if isinstance(module, layers.EnlargedConv) else args[0]
             found[path] = found.get(path, 0) + _flops(elements, seen, made)
         return made

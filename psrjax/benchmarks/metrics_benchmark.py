@@ -20,7 +20,7 @@ FRAMES, SIZE, BATCH, REPEATS = 1000, 256, 8, 3
 def compare(
     *, frames: int = FRAMES, size: int = SIZE, batch: int = BATCH, repeats: int = REPEATS
 ) -> dict[str, float]:
-    """Seconds for all frames, the best of some rounds in which both take turns.
+    """Seconds for all frames, the best of some rounds in which both take updates.
 
     Seconds of the processor, over all its cores, tell more than those of the clock where other
     programs run beside. Both get the same 8-bit frames and scale them to [0, 1]. torchmetrics
@@ -39,11 +39,11 @@ def compare(
     clocks = {"": time.perf_counter, "_cpu": time.process_time}
     best = {f"{name}{kind}": np.inf for kind in clocks for name in scorers}
     scores = {}
-    for turn in range(repeats + 1):
+    for update in range(repeats + 1):
         for name, score in scorers.items():
             starts = {kind: clock() for kind, clock in clocks.items()}
-            scores[name] = score(video, truth, rounds if turn else 1)
-            for kind, clock in clocks.items() if turn else ():
+            scores[name] = score(video, truth, rounds if update else 1)
+            for kind, clock in clocks.items() if update else ():
                 took = clock() - starts[kind]
                 best[f"{name}{kind}"] = min(best[f"{name}{kind}"], took)
     for kind in clocks:

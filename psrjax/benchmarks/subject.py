@@ -138,7 +138,7 @@ def prepare(config: Any, options: Options) -> Subject:
       UserError: for sizes or fields that the method refuses.
     """
     method = base.build(**config_lib.method_fields(config))
-    optimizers = optimizer.make_optimizers(config.optimizer, method.turns)
+    optimizers = optimizer.make_optimizers(config.optimizer, method.updates)
     weights = {name: jax.device_put(_pretrained(name)) for name in method.pretrained}
     sizes, window_sizes = options.training_sizes(config), options.window_sizes(config)
     batch = jax.device_put(random_batch(method.reads, sizes))
@@ -147,7 +147,7 @@ def prepare(config: Any, options: Options) -> Subject:
         lambda seed: states.init_state(method, optimizers, sizes, seed, ema=config.ema > 0)
     )
     state = init(config.seed)
-    terms = {turn: dict(names) for turn, names in config.weights.items()}
+    terms = {update: dict(names) for update, names in config.weights.items()}
     steps.check_weights(method, terms, state, batch, weights)
     step = steps.make_step(method, terms, optimizers, accumulate=config.accumulate, ema=config.ema)
 

@@ -3,7 +3,7 @@
     psrjax bench --base=64 --size=64x64 --frames=8 --stage=layer1
     psrjax bench --method=internet --size=256x256 --against=torch --json=bench.json
     psrjax bench --config="internet:MS-c,w/o perceptual" --size=512x512 --frames=1
-    psrjax bench --data=world
+    psrjax bench --data=synthetic
     psrjax bench --runs=0 --data=clip.mp4 --size=256x256
 
 Needs only jax, flax, optax, numpy, ml_collections and jaxtyping; --data and --against need more.

@@ -48,8 +48,8 @@ _BACKGROUND = flags.DEFINE_string("background", "", "transfer: what stands behin
 _FIT = flags.DEFINE_enum(
     "fit", "exact", footage_reader.FITS, "transfer: files of another shape are refused, or cut"
 )
-_KEY_FRAMES = flags.DEFINE_string(
-    "key_frames", "", "transfer: the source's frames: first, random, even, spread, or 0,40,80"
+_SOURCE_FRAMES = flags.DEFINE_string(
+    "source_frames", "", "transfer: the source's frames: first, random, even, spread, or 0,40,80"
 )
 _K = flags.DEFINE_integer("k", 0, "transfer: how many key frames; by default as trained")
 _SEED = flags.DEFINE_integer("seed", 0, "transfer: of random key frames")
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str]) -> None:
     with config.unlocked():
         config.data.path = _DATA.value or config.data.path
     if _SOURCE.value or _DRIVING.value:
-        cast = transfer.open_cast(
+        cast = transfer.open_inputs(
             config,
             source=_SOURCE.value,
             driving=_required(_DRIVING, "--source"),
@@ -113,11 +113,11 @@ def main(arguments: Sequence[str]) -> None:
         print(path)
 
 
-def _options(cast: transfer.Cast) -> transfer.Options:
+def _options(cast: transfer.TransferInputs) -> transfer.Options:
     frames = _range(_FRAMES.value)
     sounding = bool(cast.driving.audio) and not frames[0]
     return transfer.Options(
-        key_frames=_KEY_FRAMES.value,
+        source_frames=_SOURCE_FRAMES.value,
         k=_K.value,
         seed=_SEED.value,
         window=_WINDOW.value,

@@ -27,7 +27,7 @@ _MAKERS = {
     "iuv": "give DensePose's files to `psrjax prepare --dataset single_person`, or let `psrjax "
     "prepare --body` render the built-in body's mesh on the joints",
     "mesh_label": "`psrjax prepare --body` renders it of the built-in body on the joints, and the "
-    "embedded world where data.world.streams names it",
+    "embedded world where data.synthetic.streams names it",
 }
 
 

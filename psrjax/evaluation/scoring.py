@@ -117,7 +117,7 @@ def evaluate(
     training = loader.open_split(data, config.data.train_split) if rare else None
     challenging_poses.require(*([source, training] if rare else []))
     clips = further_metrics.Clips(others, source, config.data.crop) if others else None
-    score, ledger, kept, about = _scorer(method), _Ledger(clips), [], {}
+    score, accumulator, kept, about = _scorer(method), _ScoreAccumulator(clips), [], {}
     carry, last = None, None
     for batch, ids in tqdm(batches, f"evaluate {split}", unit="batch", disable=not show_progress):
         about = about or _about(method, split, windows, batch)
@@ -125,26 +125,28 @@ def evaluate(
         videos, found, carry = score(variables, batch, carry if joins else None)
         last = _footage(ids[0])
         valid = np.flatnonzero(np.asarray(batch["valid"]))
-        valid = valid[: limit - ledger.windows] if limit else valid
+        valid = valid[: limit - accumulator.windows] if limit else valid
         mask = np.asarray(batch["target_mask"])
         for i in valid:
             own = {label: np.asarray(video[i]) for label, video in videos.items()}
-            ledger.add(ids[i], own, mask[i], _at(found, i), joins=joins)
+            accumulator.add(ids[i], own, mask[i], _at(found, i), joins=joins)
             if len(kept) < samples:
                 kept.append(Sample(**_identity(ids[i]), videos=own))
-        if limit and ledger.windows >= limit:
+        if limit and accumulator.windows >= limit:
             break
-    if ledger.windows == 0:
+    if accumulator.windows == 0:
         raise UserError(f"{config.data.path}: no window to evaluate in split {split!r}")
-    scored = ledger.finish()
-    about |= {"windows": ledger.windows, "notes": further_metrics.weights_of(metrics)}
+    scored = accumulator.finish()
+    about |= {"windows": accumulator.windows, "notes": further_metrics.weights_of(metrics)}
     if rare:
-        chosen = challenging_poses.choose(scored, ledger.views, rare, source, training, config.data)
+        chosen = challenging_poses.choose(
+            scored, accumulator.views, rare, source, training, config.data
+        )
         scored, about = [*scored, *chosen.scored], about | {"challenging_frames": chosen.frames}
     rows = score_statistics.rows(scored, about)
     if clips:
         rows = clips.rows(rows, _made_of(about, in_a_row))
-    return Evaluation(rows, kept, scored, ledger.gallery)
+    return Evaluation(rows, kept, scored, accumulator.gallery)
 
 
 def _made_of(about: Mapping[str, Any], in_a_row: bool) -> str:
@@ -229,7 +231,7 @@ def frame_scores(*videos: Any) -> dict[str, np.ndarray]:
     return {metric: np.asarray(found[metric]) for metric in METRICS}
 
 
-class _Ledger:
+class _ScoreAccumulator:
     """The scores of all windows so far, each frame of a clip and pair of views once."""
 
     def __init__(self, clips: further_metrics.Clips | None) -> None:

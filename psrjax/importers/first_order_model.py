@@ -29,22 +29,22 @@ _FIELDS = {
     "common_params.num_kp": "method.points",
     "kp_detector_params.temperature": "method.temperature",
     "kp_detector_params.block_expansion": "method.points_width",
-    "kp_detector_params.max_features": "method.widest",
+    "kp_detector_params.max_features": "method.max_channels",
     "kp_detector_params.num_blocks": "method.depth",
     "generator_params.block_expansion": "method.width",
-    "generator_params.max_features": "method.painter_widest",
+    "generator_params.max_features": "method.generator_max_channels",
     "generator_params.num_down_blocks": "method.levels",
     "generator_params.num_bottleneck_blocks": "method.blocks",
     "generator_params.dense_motion_params.block_expansion": "method.motion_width",
-    "discriminator_params.block_expansion": "method.critic_width",
-    "discriminator_params.max_features": "method.critic_widest",
-    "discriminator_params.num_blocks": "method.critic_layers",
+    "discriminator_params.block_expansion": "method.discriminator_width",
+    "discriminator_params.max_features": "method.discriminator_max_channels",
+    "discriminator_params.num_blocks": "method.discriminator_layers",
 }
 _OPTIONAL = {
     "kp_detector_params.pad": ("method.points_padding", 0),
     "generator_params.dense_motion_params.kp_variance": ("method.variance", 0.01),
-    "discriminator_params.sn": ("method.critic_spectral", False),
-    "discriminator_params.use_kp": ("method.critic_sees_points", False),
+    "discriminator_params.sn": ("method.discriminator_spectral", False),
+    "discriminator_params.use_kp": ("method.discriminator_sees_points", False),
 }
 
 
@@ -69,7 +69,7 @@ def convert(path: str | os.PathLike, yaml_path: str | os.PathLike, to: str | os.
     method = base.build(**config_lib.method_fields(stage))
     height, width = config.data.crop
     sizes = {"b": 1, "k": 1, "t": config.data.sampling.t, "h": height, "w": width}
-    optimizers = optimizer.make_optimizers(stage.optimizer, method.turns)
+    optimizers = optimizer.make_optimizers(stage.optimizer, method.updates)
     shapes = jax.eval_shape(lambda: state.init_state(method, optimizers, sizes, 0, ema=False))
     fresh = {"params": shapes.params, **shapes.stats}
     variables = convert_variables(saved, fresh, factor=method.factor, where=str(path))
@@ -192,8 +192,8 @@ def _check_blur(arrays: dict[str, Any], factor: int, where: str) -> None:
 _NETS = {
     "keypoints": "kp_detector",
     "motion": "generator.dense_motion_network",
-    "paint": "generator",
-    "critic": "discriminator.discs.1",
+    "generator": "generator",
+    "discriminator": "discriminator.discs.1",
 }
 _LEAVES = {
     "kernel": "weight",
@@ -212,25 +212,27 @@ def official_name(place: tuple[str, ...], *, spectral: bool = False) -> str:
 
     Args:
       place: (collection, net, layers…, leaf).
-      spectral: whether the critic's kernels are divided by their spectral norm.
+      spectral: whether the discriminator's kernels are divided by their spectral norm.
     """
     _, net, *layers, leaf = place
     parts = [_NETS[net]]
     for layer in layers:
         stem = layer.rstrip("0123456789")
         number = layer[len(stem) :]
-        if net == "critic" and number:
+        if net == "discriminator" and number:
             parts.append(f"down_blocks.{number}.{stem}")
         elif stem == "hourglass":
             parts.append("predictor" if net == "keypoints" else "hourglass")
         elif stem in ("down", "up"):
-            inside = {"down": "encoder.", "up": "decoder."}[stem] if net != "paint" else ""
+            inside = {"down": "encoder.", "up": "decoder."}[stem] if net != "generator" else ""
             parts.append(f"{inside}{stem}_blocks.{number}")
         elif stem == "block":
             parts.append(f"bottleneck.r{number}")
         else:
             parts.append(_HEADS.get(layer, layer))
-    last = "weight_orig" if spectral and net == "critic" and leaf == "kernel" else _LEAVES[leaf]
+    last = (
+        "weight_orig" if spectral and net == "discriminator" and leaf == "kernel" else _LEAVES[leaf]
+    )
     return ".".join([*parts, last])
 
 

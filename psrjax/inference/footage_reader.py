@@ -255,7 +255,7 @@ def open_footage(
             return FilmedFootage(path, size, fit)
         return _prepared(path, size)
     folder, *names = _parts(place)
-    is_synthetic = folder == dataset.WORLD
+    is_synthetic = folder == dataset.SYNTHETIC
     directory = dataset.located(config["data"])["path"] if is_synthetic else folder
     if not Path(directory).is_dir():
         raise UserError(f"{place}: no such video, picture or data set")
@@ -283,7 +283,9 @@ def _prepared(path: Path, size: tuple[int, int]) -> StoredFootage:
 def _parts(place: str) -> list[str]:
     """The folder, and up to two names after it; the folder's own name may hold colons."""
     names: list[str] = []
-    while place != dataset.WORLD and not Path(place).is_dir() and ":" in place and len(names) < 2:
+    while (
+        place != dataset.SYNTHETIC and not Path(place).is_dir() and ":" in place and len(names) < 2
+    ):
         place, _, name = place.rpartition(":")
         names.insert(0, name)
     return [place, *names]

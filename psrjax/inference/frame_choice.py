@@ -17,7 +17,7 @@ _CANDIDATES = 200  # frames, evenly over the source, among which "spread" choose
 _EXCHANGES = 20  # rounds; it rarely takes more than three
 
 
-def key_frames(source: Footage, word: str, *, k: int, seed: int = 0) -> tuple[int, ...]:
+def source_frames(source: Footage, word: str, *, k: int, seed: int = 0) -> tuple[int, ...]:
     """Chooses k frames of the source, in order; all of them where it has fewer.
 
     Args:
@@ -47,10 +47,12 @@ def key_frames(source: Footage, word: str, *, k: int, seed: int = 0) -> tuple[in
         return tuple(candidates[list(spread(joints, k))].tolist())
     numbers = [number.strip() for number in word.split(",")]
     if not all(number.isdigit() for number in numbers):
-        raise UserError(f"--key_frames={word}: it is {', '.join(WORDS)} or numbers such as 0,40")
+        raise UserError(f"--source_frames={word}: it is {', '.join(WORDS)} or numbers such as 0,40")
     frames = tuple(int(number) for number in numbers)
     if max(frames) >= source.frames:
-        raise UserError(f"--key_frames={word}: {source.name} has frames 0 to {source.frames - 1}")
+        raise UserError(
+            f"--source_frames={word}: {source.name} has frames 0 to {source.frames - 1}"
+        )
     return frames
 
 
@@ -60,7 +62,7 @@ def require_joints(name: str, frames: Sequence[int], joints: Float[np.ndarray, "
         if not (pose[..., 2] > 0).any():
             raise UserError(
                 f"{name}: frame {frame} has no valid joint, and this method finds the person by "
-                "them: choose other frames (--key_frames=spread, or numbers), or annotate it"
+                "them: choose other frames (--source_frames=spread, or numbers), or annotate it"
             )
 
 

@@ -6,7 +6,7 @@ What a method must provide (see `psrjax.methods.base`):
                     "source" come from the source footage, at k frames chosen once; those that begin
                     with "target" from the driving footage, window by window, with
                     `config.data.sampling.history` frames before each (the first frame again where
-                    there are none). "background" is that of `Cast.background`, else the source's.
+                    there are none). "background" is `TransferInputs.background`, else the source's.
   start             gets the source frames and the first window, or with `find_best_frame` the one
                     driving frame whose pose is most like the source's; gives the carry.
   synthesize        one window and the carry. Windows follow one another and do not overlap; the
@@ -39,7 +39,7 @@ from psrjax.data import loader, spec
 from psrjax.errors import UserError
 from psrjax.inference import driving_poses, frame_choice
 from psrjax.inference.footage_reader import Footage, open_footage, require_person
-from psrjax.inference.video_files import Films
+from psrjax.inference.video_files import VideoWriters
 from psrjax.methods.base import Method
 from psrjax.synthetic import dataset
 
@@ -48,7 +48,7 @@ _BACKGROUND = "background"
 
 
 @dataclass(frozen=True)
-class Cast:
+class TransferInputs:
     """Whose looks, whose motion, and what stands behind (None: the source's background)."""
 
     source: Footage
@@ -56,7 +56,7 @@ class Cast:
     background: Footage | None = None
 
 
-def open_cast(
+def open_inputs(
     config: Any,
     *,
     source: str,
@@ -64,7 +64,7 @@ def open_cast(
     background: str = "",
     fit: str = "exact",
     reads: Iterable[str] = (),
-) -> Cast:
+) -> TransferInputs:
     """Opens the footage at the run's frame size; places as `driving_footage.open_footage` has them.
 
     Args:
@@ -92,7 +92,7 @@ def open_cast(
         open_footage(place, config, size=size, fit=fit, reads=keys) if place else None
         for place, keys in sides
     ]
-    return Cast(*found)
+    return TransferInputs(*found)
 
 
 def _of_side(method: Method, side: str) -> tuple[str, ...]:
@@ -104,7 +104,7 @@ class Options:
     """How to transfer.
 
     Attributes:
-      key_frames: see `driving_choice.key_frames`; "" is "first" for a method that is trained with
+      source_frames: see `frame_choice.source_frames`; "" is "first" for methods trained with
         the clip's first frames, "spread" for one that is evaluated with more source frames than it
         is trained with, else "random".
       k: how many; 0 is the config's.
@@ -121,7 +121,7 @@ class Options:
       fields: {field of the method: value}, for this transfer.
     """
 
-    key_frames: str = ""
+    source_frames: str = ""
     k: int = 0
     seed: int = 0
     window: int = 0
@@ -138,7 +138,7 @@ def drive(
     method: Method,
     variables: Mapping[str, Any],
     config: Any,
-    cast: Cast,
+    cast: TransferInputs,
     output: str | os.PathLike,
     *,
     how: Options = Options(),
@@ -169,7 +169,7 @@ def drive(
         does not fit.
     """
     method = with_fields(method, how.fields)
-    scenes = _Scenes(method, config, cast, how)
+    scenes = _WindowBatches(method, config, cast, how)
     previews = scenes.fit_joints(method, output)
     if how.check_person:
         require_person(cast.driving)
@@ -185,7 +185,7 @@ def drive(
     start, synthesize = _compiled(method, how.explain)
     carry = start(variables, scenes.batch(place))
     times = cast.driving.times[scenes.first : scenes.end]
-    with Films(output, scenes.source, times - times[0], audio=audio) as films:
+    with VideoWriters(output, scenes.source, times - times[0], audio=audio) as films:
         starts = range(scenes.first, scenes.end, scenes.window)
         for first in tqdm(starts, "synthesize", unit="window", disable=not show_progress):
             made, carry = synthesize(variables, scenes.batch(first), carry)
@@ -215,10 +215,10 @@ def with_fields(method: Method, fields: Mapping[str, Any]) -> Method:
     return method.clone(**fields) if fields else method
 
 
-class _Scenes:
+class _WindowBatches:
     """The batches of a transfer, window by window, and the frames that go with them."""
 
-    def __init__(self, method: Method, config: Any, cast: Cast, how: Options):
+    def __init__(self, method: Method, config: Any, cast: TransferInputs, how: Options):
         sampling = config["data"]["sampling"]
         still, self._moving = _of_side(method, "source"), _of_side(method, "target")
         self._cast = cast
@@ -232,9 +232,9 @@ class _Scenes:
         self.first, self.end = _range(how.frames, cast.driving)
         more = sampling.get("k_evaluation", 0)
         usual = "first" if sampling["source"] == "first" else "spread" if more else "random"
-        chosen = frame_choice.key_frames(
+        chosen = frame_choice.source_frames(
             cast.source,
-            how.key_frames or usual,
+            how.source_frames or usual,
             k=how.k or more or sampling["k"],
             seed=how.seed,
         )
@@ -335,7 +335,7 @@ def _audio(driving: Footage, how: Options) -> str:
 
 
 def _anchor(
-    method: Method, variables: Mapping, scenes: _Scenes, *, search: bool
+    method: Method, variables: Mapping, scenes: _WindowBatches, *, search: bool
 ) -> frame_choice.Anchor:
     compiled = jax.jit(lambda v, batch: method.apply(v, spec.decode(batch), method="poses"))
 

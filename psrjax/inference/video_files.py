@@ -87,7 +87,7 @@ class _Aborted(Exception):
     """Ends `video.write` from within, so that it takes its half-written file away."""
 
 
-class Films:
+class VideoWriters:
     """The files of one transfer, written side by side; use as a context manager.
 
     `add` takes what is made, window by window; `finish`, after the block, gives the paths.
@@ -120,7 +120,7 @@ class Films:
         self._once: dict[str, np.ndarray] = {}
         self._written = 0
 
-    def __enter__(self) -> "Films":
+    def __enter__(self) -> "VideoWriters":
         return self
 
     def __exit__(self, *details: object) -> None:

@@ -16,7 +16,7 @@ def generator_loss(logits: Float[Array, "*b"], *, mode: str = "bce") -> Float[Ar
     """What the generator pays for logits of its fakes, averaged.
 
     Args:
-      logits: the critic's answers.
+      logits: the discriminator's answers.
       mode: "bce" (non-saturating), "least_squares" or "hinge".
 
     Raises:
@@ -33,7 +33,7 @@ def generator_loss(logits: Float[Array, "*b"], *, mode: str = "bce") -> Float[Ar
 def discriminator_loss(
     real: Float[Array, "*b"], fake: Float[Array, "*b"], *, mode: str = "bce"
 ) -> Float[Array, ""]:
-    """What the critic pays: the mean of its losses on real and on fake samples.
+    """What the discriminator pays: the mean of its losses on real and on fake samples.
 
     Args:
       real: logits of real samples.
@@ -52,10 +52,11 @@ def discriminator_loss(
 
 
 def generator_total(judged: Any, *, mode: str = "bce") -> Float[Array, ""]:
-    """`generator_loss` summed over critics of several sizes or time ranges (Cheng et al., Eq. 2).
+    """`generator_loss` summed over discriminators of several sizes or time ranges (Cheng et al.,
+    Eq. 2).
 
     Args:
-      judged: any tree of logits, or of {"logits", …} as critics give them; each critic counts by
+      judged: any tree of logits, or of {"logits", …} as discriminators give them; each counts by
         the mean of its answers.
       mode: as in `generator_loss`.
     """
@@ -69,7 +70,7 @@ def discriminator_total(real: Any, fake: Any, *, mode: str = "bce") -> Float[Arr
 
 
 def mean_logit(judged: Any) -> Float[Array, ""]:
-    """The mean over critics of their mean logits, for the log."""
+    """The mean over discriminators of their mean logits, for the log."""
     return jnp.stack([logits.mean() for logits in _logits(judged)]).mean()
 
 

@@ -17,9 +17,9 @@ Batch = Mapping[str, Any]
 class Method(nn.Module):
     """One published system: its nets are the children, their names the top-level parameter keys.
 
-    A training step is a short game. Each entry of `turns` is one turn: a player (the nets that it
-    trains), one loss, one optimizer. The turns are played in order on the same batch; what the
-    first makes (`shared`), the later ones may judge. Nets that no turn of this stage owns are
+    A training step is a short game. Each entry of `updates` is one update: an update (the nets that
+    it trains), one loss, one optimizer. The updates are made in order on the same batch; what the
+    first makes (`shared`), the later ones may judge. Nets that no update of this stage owns are
     frozen: they are called with `train=False`, and neither their parameters nor their statistics
     change.
 
@@ -36,8 +36,8 @@ class Method(nn.Module):
     conv: str = "auto"
 
     @property
-    def turns(self) -> dict[str, tuple[str, ...]]:
-        """{turn: names of the nets it trains}, in order of play."""
+    def updates(self) -> dict[str, tuple[str, ...]]:
+        """{update: names of the nets it trains}, in order of play."""
         raise NotImplementedError
 
     @property
@@ -69,12 +69,12 @@ class Method(nn.Module):
         """Touches every net of this stage once; used for initialisation only."""
         raise NotImplementedError
 
-    def loss(self, turn: str, batch: Batch, shared: Batch, pretrained: Batch) -> dict[str, Any]:
-        """One turn's loss.
+    def loss(self, update: str, batch: Batch, shared: Batch, pretrained: Batch) -> dict[str, Any]:
+        """One update's loss.
 
         Returns:
-          "terms": {name: scalar}, raw; the step multiplies them by `config.weights[turn][name]`;
-          "shared": {name: array}, handed to the later turns through stop_gradient;
+          "terms": {name: scalar}, raw; the step multiplies them by `config.weights[update][name]`;
+          "shared": {name: array}, handed to the later updates through stop_gradient;
           "log": {name: scalar}, recorded and never weighted.
         """
         raise NotImplementedError
@@ -125,7 +125,7 @@ class Method(nn.Module):
         del clips
         return params
 
-    def inherit(self, variables: Mapping) -> Mapping:
+    def init_from_previous(self, variables: Mapping) -> Mapping:
         """Change of a stage's fresh variables, once the nets of the run it starts from are in.
 
         Here a net that is new in this stage may begin as one that an earlier stage has trained; by

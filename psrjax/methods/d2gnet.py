@@ -40,15 +40,15 @@ _MOVING = 8.0  # of 255: mean change of the background by which a camera counts 
 
 
 class Method(Base):
-    """D2G-Net as a method: `uv`, `texture`, `background` and `details`, against `critic`.
+    """D2G-Net as a method: `uv`, `texture`, `background` and `details`, against `discriminator`.
 
     Attributes:
       history: frames whose poses are in the label: 3 is this one and the last two, or 1.
       label3d: whether the label has the rendered features of the body's mesh too.
       uv_width: channels of the UV generator's first layer.
-      uv_halvings: how often it halves the size.
+      uv_num_downsamples: how often it halves the size.
       uv_blocks: its residual blocks.
-      uv_taps: side of its heads' kernels.
+      uv_kernel_size: side of its heads' kernels.
       tex_size: texels on the side of a part of the texture.
       tex_channels: of each texel; 3 is a texture of colours only ("w/o HybridTex").
       mask_tex: at synthesis the learned channels count as 0 ("MaskTex").
@@ -57,14 +57,14 @@ class Method(Base):
         what the texture has already.
       d2g_width: channels of D2G's first layer.
       d2g_max_ch: no layer of it has more.
-      d2g_halvings: how often it halves the size.
+      d2g_num_downsamples: how often it halves the size.
       d2g_blocks: its residual blocks.
       pose_cond: the pose label joins D2G in its middle ("mid"), or not ("none").
       pose_level: by what the size is divided there.
       pose_width: channels of the pose encoder's first layer.
-      critic_width: channels of the critics' first layers.
-      critic_layers: their strided layers.
-      critic_scales: sizes at which frames are judged.
+      discriminator_width: channels of the discriminators' first layers.
+      discriminator_layers: their strided layers.
+      discriminator_scales: sizes at which frames are judged.
       perceptual: weights of VGG-19: "vgg19", "random" (tests) or "off".
       retarget: what happens to driving poses: moved by the "head" (see
         `psrjax.ops.pose_normalization`), brought to the size and place of the person's "limbs" (see
@@ -74,23 +74,23 @@ class Method(Base):
     history: int = 3
     label3d: bool = True
     uv_width: int = 64
-    uv_halvings: int = 4
+    uv_num_downsamples: int = 4
     uv_blocks: int = 9
-    uv_taps: int = 7
+    uv_kernel_size: int = 7
     tex_size: int = 200
     tex_channels: int = 18
     mask_tex: bool = False
     d2g: str = "picture"
     d2g_width: int = 64
     d2g_max_ch: int = 1024
-    d2g_halvings: int = 4
+    d2g_num_downsamples: int = 4
     d2g_blocks: int = 9
     pose_cond: str = "mid"
     pose_level: int = 8
     pose_width: int = 32
-    critic_width: int = 64
-    critic_layers: int = 3
-    critic_scales: int = 2
+    discriminator_width: int = 64
+    discriminator_layers: int = 3
+    discriminator_scales: int = 2
     perceptual: str = "vgg19"
     retarget: str = "head"
 
@@ -114,7 +114,7 @@ class Method(Base):
         compute = {"dtype": self.dtype, "impl": self.conv}
         common = {**compute, "remat": self.remat}
         self.uv = uv_generator.UVGenerator(
-            self.uv_width, self.uv_halvings, self.uv_blocks, self.uv_taps, **common
+            self.uv_width, self.uv_num_downsamples, self.uv_blocks, self.uv_kernel_size, **common
         )
         if self.stage == "uv":
             return
@@ -125,28 +125,31 @@ class Method(Base):
         if self.d2g != "off":
             self.details = dynamic_details.DynamicDetails(
                 width=self.d2g_width,
-                widest=self.d2g_max_ch,
-                halvings=self.d2g_halvings,
+                max_channels=self.d2g_max_ch,
+                num_downsamples=self.d2g_num_downsamples,
                 blocks=self.d2g_blocks,
                 pose_width=self.pose_width,
                 pose_level=self.pose_level if self.pose_cond == "mid" else 0,
-                quiet=self.d2g == "residual",
+                zero_init_last=self.d2g == "residual",
                 **common,
             )
-        self.critic = multiscale.MultiScaleCritic(
-            self.critic_scales, self.critic_width, self.critic_layers, **compute
+        self.discriminator = multiscale.MultiScaleDiscriminator(
+            self.discriminator_scales,
+            self.discriminator_width,
+            self.discriminator_layers,
+            **compute,
         )
 
     @property
-    def turns(self) -> dict[str, tuple[str, ...]]:
-        """The generator's turn, then in `joint` the critic's on the fakes of the same pass."""
+    def updates(self) -> dict[str, tuple[str, ...]]:
+        """The generator's update; in `joint` then the discriminator's, on the same fakes."""
         if self.stage == "uv":
             return {"generator": ("uv",)}
         drawn = ("uv", "texture", "background")
         if self.stage == "warmup":
             return {"generator": drawn}
         details = ("details",) * (self.d2g != "off")
-        return {"generator": (*drawn, *details), "discriminator": ("critic",)}
+        return {"generator": (*drawn, *details), "discriminator": ("discriminator",)}
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -217,10 +220,10 @@ class Method(Base):
 
     # -------------------------------------------------------------------------------- training
 
-    def loss(self, turn: str, batch: Batch, shared: Batch, pretrained: Batch) -> dict[str, Any]:
-        """This stage's share of Eq. 5 and 6, and the critic's side of Eq. 7."""
-        if turn == "discriminator":
-            return self._critic_loss(shared)
+    def loss(self, update: str, batch: Batch, shared: Batch, pretrained: Batch) -> dict[str, Any]:
+        """This stage's share of Eq. 5 and 6, and the discriminator's side of Eq. 7."""
+        if update == "discriminator":
+            return self._discriminator_loss(shared)
         labels, iuv = self._window_labels(batch), batch["target_iuv"][:, -_PAIR:]
         if self.stage == "uv":
             terms = uv_terms(self.uv(labels[:, -1], True), iuv[:, -1])
@@ -246,7 +249,7 @@ class Method(Base):
         shared = {"label": label, "frame": frame, "truth": truth}
         return {"terms": terms, "shared": shared, "log": log}
 
-    def _critic_loss(self, shared: Batch) -> dict[str, Any]:
+    def _discriminator_loss(self, shared: Batch) -> dict[str, Any]:
         real = self._judge(shared["label"], shared["truth"])
         fake = self._judge(shared["label"], shared["frame"])
         total = adversarial.discriminator_total(real, fake, mode="least_squares")
@@ -254,7 +257,7 @@ class Method(Base):
         return {"terms": {"adversarial": total}, "shared": {}, "log": log}
 
     def _judge(self, label: Float[Array, "n h w c"], frame: Float[Array, "n h w 3"]) -> tuple:
-        return self.critic(jnp.concatenate([label, frame], -1), True)
+        return self.discriminator(jnp.concatenate([label, frame], -1), True)
 
     def _window_labels(self, batch: Batch) -> Float[Array, "b 2 h w c"]:
         """The labels of a training window's last two frames, history included.

@@ -3,7 +3,7 @@
 Wang, Huang, Wu, Li, Zhang: "Supervised Video-to-Video Synthesis for Single Human Pose Transfer".
 Equation numbers are the paper's; what it leaves open is CoCosNet's (Zhang et al. 2020) and
 "Everybody Dance Now"'s (Chan et al. 2019), on which it is built. One model belongs to one person's
-video. Its stages (Algorithm 1) train three pairs of nets, one after the other: `transfer` paints
+video. Its stages (Algorithm 1) train three pairs of nets, one after the other: `transfer` generates
 single frames from an exemplar, `temporal` smooths their sequence, `face` refines the head.
 """
 
@@ -35,7 +35,7 @@ _UNROLLED = 8  # windows up to this length are smoothed without a loop, which is
 
 
 class Method(Base):
-    """HPT as a method: `align` and `paint` against `critic`, then `smooth`, then `face`.
+    """HPT as a method: `align` and `generator` against `discriminator`, then `smooth`, then `face`.
 
     Attributes:
       chain: the stages that this run has, in order; "w/o L_ts" and "w/o L_face" leave one out.
@@ -44,29 +44,30 @@ class Method(Base):
         pixel is. `Departs from:` the paper, which has none (0): a fixed camera's room is a function
         of the place, and small nets do not find the place by themselves.
       width: channels of the domain adaptors' first layers.
-      halvings: how often they halve the size: the shared space is 64x64 for 256x256 at 2.
+      num_downsamples: how often they halve the size: the shared space is 64x64 for 256x256 at 2.
       match_blocks: residual blocks behind them.
-      match_taps: side of the neighbourhoods that are compared.
+      match_kernel_size: side of the neighbourhoods that are compared.
       sharpness: sigma of Eq. 5.
       chunk: rows of the correlation, and of the contextual loss, that exist at a time.
       warp: see `correspondence.Correspondence`.
       align_to: what T_I sees in L_D (Eq. 10): the "refined" picture r_I, or the "real" one.
-      paint_width: channels of G at full size.
+      generator_width: channels of G at full size.
       levels: how often G doubles the size.
       hidden: channels inside every SPADE.
-      attend: whether G and its critic have self-attention.
-      critic_width: channels of the critics' first layers.
-      critic_layers: layers of the critic of frames; the others have one less, strided.
-      critic_scales: sizes at which frames, and sequences, are judged.
+      attend: whether G and its discriminator have self-attention.
+      discriminator_width: channels of the discriminators' first layers.
+      discriminator_layers: layers of the discriminator of frames; the others have one less,
+        strided.
+      discriminator_scales: sizes at which frames, and sequences, are judged.
       gan: the adversarial loss of all stages, see `psrjax.losses.adversarial`.
-      history: l of Eq. 8: G1 sees its last l - 1 frames, its critic l + 1.
+      history: l of Eq. 8: G1 sees its last l - 1 frames, its discriminator l + 1.
       smoothing: G1 makes the "frame", or a "residual" that is added to G's frame.
       smooth_width: channels of G1's first layer.
-      smooth_halvings: how often G1 halves the size.
+      smooth_num_downsamples: how often G1 halves the size.
       smooth_blocks: residual blocks of G1.
       face_size: side of the head's square, pixels.
       face_width: channels of G2's first layer.
-      face_halvings: how often G2 halves the square.
+      face_num_downsamples: how often G2 halves the square.
       face_blocks: residual blocks of G2.
       perceptual: weights of VGG-19: "vgg19", "random" (tests) or "off".
       normalize: by what driving poses are moved, see `psrjax.ops.pose_normalization`.
@@ -78,29 +79,29 @@ class Method(Base):
     pose_label: str = "hpt21"
     octaves: int = 0
     width: int = 64
-    halvings: int = 2
+    num_downsamples: int = 2
     match_blocks: int = 4
-    match_taps: int = 3
+    match_kernel_size: int = 3
     sharpness: float = 100.0
     chunk: int = 512
     warp: str = "mean"
     align_to: str = "refined"
-    paint_width: int = 64
+    generator_width: int = 64
     levels: int = 5
     hidden: int = 128
     attend: bool = True
-    critic_width: int = 64
-    critic_layers: int = 4
-    critic_scales: int = 2
+    discriminator_width: int = 64
+    discriminator_layers: int = 4
+    discriminator_scales: int = 2
     gan: str = "bce"
     history: int = 2
     smoothing: str = "frame"
     smooth_width: int = 64
-    smooth_halvings: int = 3
+    smooth_num_downsamples: int = 3
     smooth_blocks: int = 6
     face_size: int = 64
     face_width: int = 64
-    face_halvings: int = 3
+    face_num_downsamples: int = 3
     face_blocks: int = 5
     perceptual: str = "vgg19"
     normalize: str = "head"
@@ -126,45 +127,56 @@ class Method(Base):
         common = {**compute, "remat": self.remat}
         self.align = correspondence.Correspondence(
             width=self.width,
-            halvings=self.halvings,
+            num_downsamples=self.num_downsamples,
             hidden=self.hidden,
             blocks=self.match_blocks,
-            taps=self.match_taps,
+            kernel_size=self.match_kernel_size,
             sharpness=self.sharpness,
             chunk=self.chunk,
             warp=self.warp,
             **common,
         )
-        self.paint = spade_generator.SpadePainter(
-            self.paint_width, self.levels, self.hidden, self.attend, **common
+        self.generator = spade_generator.SpadeGenerator(
+            self.generator_width, self.levels, self.hidden, self.attend, **common
         )
         if "temporal" in self._done:
             self.smooth = global_generator.GlobalGenerator(
                 self.smooth_width,
-                self.smooth_halvings,
+                self.smooth_num_downsamples,
                 self.smooth_blocks,
-                quiet=self.smoothing == "residual",
+                zero_init_last=self.smoothing == "residual",
                 **common,
             )
         if "face" in self._done:
             self.face = global_generator.GlobalGenerator(
-                self.face_width, self.face_halvings, self.face_blocks, quiet=True, **common
+                self.face_width,
+                self.face_num_downsamples,
+                self.face_blocks,
+                zero_init_last=True,
+                **common,
             )
-        self._build_critic(compute)
+        self._build_discriminator(compute)
 
-    def _build_critic(self, compute: Mapping[str, Any]) -> None:
-        """The critic of this stage; those of earlier stages are not needed any more."""
+    def _build_discriminator(self, compute: Mapping[str, Any]) -> None:
+        """The discriminator of this stage; those of earlier stages are not needed any more."""
         if self.stage == "transfer":
-            self.critic = spectral.SpectralCritic(
-                self.critic_scales, self.critic_width, self.critic_layers, self.attend, **compute
+            self.discriminator = spectral.SpectralDiscriminator(
+                self.discriminator_scales,
+                self.discriminator_width,
+                self.discriminator_layers,
+                self.attend,
+                **compute,
             )
         elif self.stage == "temporal":
-            self.video_critic = multiscale.MultiScaleCritic(
-                self.critic_scales, self.critic_width, self.critic_layers - 1, **compute
+            self.video_discriminator = multiscale.MultiScaleDiscriminator(
+                self.discriminator_scales,
+                self.discriminator_width,
+                self.discriminator_layers - 1,
+                **compute,
             )
         else:
-            self.face_critic = patch.PatchCritic(
-                self.critic_width, strided=self.critic_layers - 1, **compute
+            self.face_discriminator = patch.PatchDiscriminator(
+                self.discriminator_width, strided=self.discriminator_layers - 1, **compute
             )
 
     @property
@@ -173,12 +185,12 @@ class Method(Base):
         return self.chain[: self.chain.index(self.stage) + 1]
 
     @property
-    def turns(self) -> dict[str, tuple[str, ...]]:
-        """The generator's turn, then the critic's on the fakes of the same forward pass."""
+    def updates(self) -> dict[str, tuple[str, ...]]:
+        """The generator's update, then the discriminator's on the same fakes."""
         return {
-            "transfer": {"generator": ("align", "paint"), "discriminator": ("critic",)},
-            "temporal": {"generator": ("smooth",), "discriminator": ("video_critic",)},
-            "face": {"generator": ("face",), "discriminator": ("face_critic",)},
+            "transfer": {"generator": ("align", "generator"), "discriminator": ("discriminator",)},
+            "temporal": {"generator": ("smooth",), "discriminator": ("video_discriminator",)},
+            "face": {"generator": ("face",), "discriminator": ("face_discriminator",)},
         }[self.stage]
 
     @property
@@ -201,16 +213,17 @@ class Method(Base):
         made = self._generate(batch)
         self._judge(made["label"], made["picture"])
 
-    def loss(self, turn: str, batch: Batch, shared: Batch, pretrained: Batch) -> dict[str, Any]:
-        """This stage's share of Eq. 15: Eq. 10 to 14, Eq. 8, or Eq. 9; and the critics' side.
+    def loss(self, update: str, batch: Batch, shared: Batch, pretrained: Batch) -> dict[str, Any]:
+        """This stage's share of Eq. 15: Eq. 10 to 14, Eq. 8, or Eq. 9; and the discriminators'
+        side.
 
         Beside the paper's there are "warp", the error of the warped exemplar (CoCosNet has it for
         pairs of a frame with itself, "warp_self"), "reconstruction" and "feature_matching" in all
         stages (pix2pixHD's), and in `temporal` "change", the error of each frame's difference from
         the one before: what the weights of the config leave at 0 has no part.
         """
-        if turn == "discriminator":
-            return self._critic_loss(shared)
+        if update == "discriminator":
+            return self._discriminator_loss(shared)
         made = self._generate(batch)
         label, picture, truth = made["label"], made["picture"], made["truth"]
         fake, real = self._judge(label, picture), self._judge(label, truth)
@@ -234,7 +247,7 @@ class Method(Base):
         made = {"label": label, "picture": picture, "truth": truth}
         return {"terms": terms, "shared": made, "log": {}}
 
-    def _critic_loss(self, shared: Batch) -> dict[str, Any]:
+    def _discriminator_loss(self, shared: Batch) -> dict[str, Any]:
         real = self._judge(shared["label"], shared["truth"])
         fake = self._judge(shared["label"], shared["picture"])
         total = sum(
@@ -257,13 +270,13 @@ class Method(Base):
         return terms
 
     def _judge(self, label: Float[Array, "b h w c"], picture: Float[Array, "b h w d"]) -> tuple:
-        """What this stage's critic says, scale by scale, of pictures under their labels."""
+        """What this stage's discriminator says, scale by scale, of pictures under their labels."""
         both = jnp.concatenate([label, picture], -1)
         if self.stage == "transfer":
-            return self.critic(both, True)
+            return self.discriminator(both, True)
         if self.stage == "temporal":
-            return self.video_critic(both, True)
-        return (self.face_critic(both, True),)
+            return self.video_discriminator(both, True)
+        return (self.face_discriminator(both, True),)
 
     def _generate(self, batch: Batch) -> dict[str, Any]:
         """What this stage makes of a training batch, and the truth: "label", "picture", "truth".
@@ -287,7 +300,7 @@ class Method(Base):
         exemplar = jnp.repeat(batch["source"][:, 0], batch["target"].shape[1], 0)
         matched = self.align(label, exemplar, True)
         coarse = matched["coarse"]
-        picture = self.paint(jnp.concatenate([coarse, label], -1), True)
+        picture = self.generator(jnp.concatenate([coarse, label], -1), True)
         # r_I is constant: else G could make pictures that are easy to align instead of good ones.
         aligned = truth if self.align_to == "real" else jax.lax.stop_gradient(picture)
         found = self.align.picture_features(aligned, True)
@@ -303,7 +316,7 @@ class Method(Base):
     def _generate_sequence(self, batch: Batch) -> dict[str, Any]:
         labels = self._labels(batch["target_joints"], batch)
         carry = self.start(batch)
-        frames = jax.lax.stop_gradient(self._paint_frames(labels, carry)[0])
+        frames = jax.lax.stop_gradient(self._generate_frames(labels, carry)[0])
         smooth, _ = self._smooth_frames(labels, frames, carry["previous"], True)
         last = slice(-self.history - 1, None)
         label, picture, truth = (
@@ -338,14 +351,14 @@ class Method(Base):
         label = jnp.concatenate([label, where], -1)
         return label.reshape(*joints.shape[:2], *label.shape[1:])
 
-    def _paint_frames(self, labels: Array, carry: Mapping) -> tuple[Array, Array]:
+    def _generate_frames(self, labels: Array, carry: Mapping) -> tuple[Array, Array]:
         """G's frames and the coarse ones, (b t h w 3) each, of the carry's exemplar; frozen."""
         b, t, height, width, _ = labels.shape
         flat = _flat(labels)
         exemplar = jax.tree.map(lambda x: jnp.repeat(x, t, 0), carry["encoded"])
         queries = self.align.encode_pose(self.align.pose_features(flat, False), False)
         coarse = self.align.warp_exemplar(queries, exemplar, (height, width))
-        frames = self.paint(jnp.concatenate([coarse, flat], -1), False)
+        frames = self.generator(jnp.concatenate([coarse, flat], -1), False)
         return tuple(x.reshape(b, t, height, width, 3) for x in (frames, coarse))
 
     def _smooth_frames(
@@ -392,7 +405,7 @@ class Method(Base):
 
     def _frozen_steps(self, labels: Array, carry: Mapping) -> tuple[dict, Any, dict]:
         """({stage: video} of transfer and temporal, the carry after them, what to explain)."""
-        frames, coarse = self._paint_frames(labels, carry)
+        frames, coarse = self._generate_frames(labels, carry)
         videos, explained = {"transfer": frames}, {"coarse": coarse}
         if "temporal" in self._done:
             smooth, previous = self._smooth_frames(labels, frames, carry["previous"], False)
@@ -403,12 +416,12 @@ class Method(Base):
 
     def start(self, batch: Batch) -> dict[str, Any]:
         """The exemplar for a whole clip: of the source frames the one whose pose is nearest to the
-        first driving one, repainted at its own pose (the first of the paper's two passes).
+        first driving one, regenerated at its own pose (the first of the paper's two passes).
         """
         chosen = _nearest(batch["source_joints"], batch["target_joints"][:, :1])
         picture, joints = (_take(batch[key], chosen) for key in ("source", "source_joints"))
         label = self._labels(joints, batch)
-        frames, _ = self._paint_frames(
+        frames, _ = self._generate_frames(
             label, {"encoded": self.align.encode_exemplar(picture[:, 0], False)}
         )
         b, _, height, width, _ = frames.shape

@@ -24,17 +24,17 @@ from psrjax.pretrained import vgg
 
 TEMPORALS = ("none", "a", "b", "c")
 MASK_GRIDS = ("literal", "warped")
-CRITICS = ("multiscale", "valid")
+DISCRIMINATORS = ("multiscale", "valid")
 PERCEPTUALS = ("vgg19", "random", "off")
 JACOBIANS = ("each", "one", "none")
 GRAM_LAYERS = ("relu2_2", "relu3_4", "relu4_4", "relu5_2")
 
 
 class Method(Base):
-    """INTERnet as a method: nets `keypoints`, `motion`, `paint` against `critic`.
+    """INTERnet as a method: nets `keypoints`, `motion`, `generator` against `discriminator`.
 
     Attributes:
-      generator: "ms" or "ss4x" (Table 2), see `motion_painter.Painter`.
+      generator_kind: "ms" or "ss4x" (Table 2), see `motion_generator.MotionGenerator`.
       temporal: Table 2's a (flow warp, Eq. 2), b (extrinsic confidence, Eq. 3), c (intrinsic, Eq.
         4), or "none".
       mask_grid: Eq. 4's confidence lives on frame t, its residual on t-1: "literal" multiplies them
@@ -49,33 +49,34 @@ class Method(Base):
       temperature: likewise.
       locality: of the dense motion, see `motion.DenseMotion`.
       keeps_source: whether the picture is, where the confidence is high, the warped source itself:
-        see `motion_painter.keep_source`.
+        see `motion_generator.keep_source`.
       points_on_motion: whether the terms "points_moving" and "points_apart" are given, for which
         the driving frame's flow is read: see `psrjax.losses.landmarks`.
       motion_width: channels of the dense motion's hourglass.
       variance: of the Gaussians around key points.
       depth: of both hourglasses.
-      widest: no layer of the hourglasses has more channels.
+      max_channels: no layer of the hourglasses has more channels.
       factor: the motion is estimated on pictures so many times smaller.
       width: channels of the generator's finest scale.
       levels: how often the generator halves the size; factor is 2 to this power.
-      painter_widest: no layer of the generator has more channels.
+      generator_max_channels: no layer of the generator has more channels.
       blocks: residual blocks of the generator.
-      critic_kind: "multiscale" (Eq. 8) or the first-order model's "valid".
-      critic_width: channels of the critics' first layers.
-      critic_layers: strided layers, or those of the valid critic.
-      critic_scales: N_D of Eq. 8.
-      critic_widest: of the valid critic.
-      critic_spectral: of the valid critic.
-      critic_sees_points: whether the valid critic is given maps of the driving key points.
+      discriminator_kind: "multiscale" (Eq. 8) or the first-order model's "valid".
+      discriminator_width: channels of the discriminators' first layers.
+      discriminator_layers: strided layers, or those of the valid discriminator.
+      discriminator_scales: N_D of Eq. 8.
+      discriminator_max_channels: of the valid discriminator.
+      discriminator_spectral: of the valid discriminator.
+      discriminator_sees_points: whether the valid discriminator is given maps of the driving key
+        points.
       perceptual: weights of VGG-19: "vgg19", "random" (tests) or "off".
       perceptual_factors: the pictures are compared at their size divided by each of these, by the
         perceptual term and by the plain one.
       style: see `psrjax.losses.style.style_distance`.
-      norm: of all nets but the critic: "batch" or "instance".
+      norm: of all nets but the discriminator: "batch" or "instance".
     """
 
-    generator: str = "ms"
+    generator_kind: str = "ms"
     temporal: str = "c"
     mask_grid: str = "literal"
     relative: bool = False
@@ -91,19 +92,19 @@ class Method(Base):
     motion_width: int = 64
     variance: float = 0.01
     depth: int = 5
-    widest: int = 1024
+    max_channels: int = 1024
     factor: int = 4
     width: int = 64
     levels: int = 2
-    painter_widest: int = 512
+    generator_max_channels: int = 512
     blocks: int = 9
-    critic_kind: str = "multiscale"
-    critic_width: int = 64
-    critic_layers: int = 3
-    critic_scales: int = 3
-    critic_widest: int = 512
-    critic_spectral: bool = False
-    critic_sees_points: bool = False
+    discriminator_kind: str = "multiscale"
+    discriminator_width: int = 64
+    discriminator_layers: int = 3
+    discriminator_scales: int = 3
+    discriminator_max_channels: int = 512
+    discriminator_spectral: bool = False
+    discriminator_sees_points: bool = False
     perceptual: str = "vgg19"
     perceptual_factors: tuple[int, ...] = (1,)
     style: str = "l1gram"
@@ -112,10 +113,10 @@ class Method(Base):
     def setup(self):
         """Builds the four nets."""
         for field, choices in (
-            ("generator", motion_generator.GENERATORS),
+            ("generator_kind", motion_generator.GENERATORS),
             ("temporal", TEMPORALS),
             ("mask_grid", MASK_GRIDS),
-            ("critic_kind", CRITICS),
+            ("discriminator_kind", DISCRIMINATORS),
             ("perceptual", PERCEPTUALS),
             ("jacobians", JACOBIANS),
             ("style", style.STYLES),
@@ -127,7 +128,7 @@ class Method(Base):
                 )
         compute = {"dtype": self.dtype, "impl": self.conv}
         common = {**compute, "norm": self.norm, "remat": self.remat}
-        hourglass = {"depth": self.depth, "widest": self.widest, "factor": self.factor}
+        hourglass = {"depth": self.depth, "max_channels": self.max_channels, "factor": self.factor}
         self.keypoints = motion.KeypointDetector(
             points=self.points,
             width=self.points_width,
@@ -146,34 +147,37 @@ class Method(Base):
             **common,
             name="motion",
         )
-        self.paint = motion_generator.Painter(
-            generator=self.generator,
+        self.generator = motion_generator.MotionGenerator(
+            generator_kind=self.generator_kind,
             width=self.width,
             levels=self.levels,
-            widest=self.painter_widest,
+            max_channels=self.generator_max_channels,
             blocks=self.blocks,
             **common,
         )
-        if self.critic_kind == "valid":
-            self.critic = multiscale.ValidCritic(
-                width=self.critic_width,
-                depth=self.critic_layers,
-                widest=self.critic_widest,
-                spectral=self.critic_spectral,
+        if self.discriminator_kind == "valid":
+            self.discriminator = multiscale.ValidDiscriminator(
+                width=self.discriminator_width,
+                depth=self.discriminator_layers,
+                max_channels=self.discriminator_max_channels,
+                spectral=self.discriminator_spectral,
                 **compute,
             )
         else:
-            self.critic = multiscale.MultiScaleCritic(
-                scales=self.critic_scales,
-                width=self.critic_width,
-                strided=self.critic_layers,
+            self.discriminator = multiscale.MultiScaleDiscriminator(
+                scales=self.discriminator_scales,
+                width=self.discriminator_width,
+                strided=self.discriminator_layers,
                 **compute,
             )
 
     @property
-    def turns(self) -> dict[str, tuple[str, ...]]:
-        """The generator's turn with both parts of the motion, then the discriminator's."""
-        return {"generator": ("keypoints", "motion", "paint"), "discriminator": ("critic",)}
+    def updates(self) -> dict[str, tuple[str, ...]]:
+        """The generator's update with both parts of the motion, then the discriminator's."""
+        return {
+            "generator": ("keypoints", "motion", "generator"),
+            "discriminator": ("discriminator",),
+        }
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -199,33 +203,33 @@ class Method(Base):
         self._judge(made["picture"], made["driving_points"]["value"])
 
     def _reconstruct(self, batch: Batch) -> dict[str, Any]:
-        """The last target frame, painted from the source in train mode, and how."""
+        """The last target frame, generated from the source in train mode, and how."""
         source, driving = _unit_range(batch["source"][:, 0]), _unit_range(batch["target"][:, -1])
         source_points = self.keypoints(source, True)
         driving_points = self.keypoints(driving, True)
         moved = self.field(source, source_points, _with_time(driving_points), True)
-        made = self._paint(source, self.paint.encode(source, True), moved, True)
+        made = self._generate(source, self.generator.encode(source, True), moved, True)
         return {
             "picture": made["picture"][:, 0],
-            "painted": made["painted"][:, 0],
+            "generated": made["generated"][:, 0],
             "driving": driving,
             "driving_points": driving_points,
             "motion": moved,
         }
 
-    def _paint(
+    def _generate(
         self, source: Array, features: Any, moved: Mapping[str, Array], train: bool
     ) -> dict[str, Array]:
-        """The "picture" (b t h w 3) in [0, 1], and what of it is "painted"."""
+        """The "picture" (b t h w 3) in [0, 1], and what of it is "generated"."""
         field = {name: moved[name] for name in ("deformation", "confidence")}
-        picture = painted = self.paint.decode(features, **field, train=train)
+        picture = generated = self.generator.decode(features, **field, train=train)
         if self.keeps_source:
-            picture = motion_generator.keep_source(painted, source, **field, levels=self.levels)
-        return {"picture": picture, "painted": painted}
+            picture = motion_generator.keep_source(generated, source, **field, levels=self.levels)
+        return {"picture": picture, "generated": generated}
 
-    def loss(self, turn: str, batch: Batch, shared: Batch, pretrained: Batch) -> dict[str, Any]:
-        """Eq. 1 with Eq. 7 and the equivariance of key points, and the critics' side."""
-        if turn == "generator":
+    def loss(self, update: str, batch: Batch, shared: Batch, pretrained: Batch) -> dict[str, Any]:
+        """Eq. 1 with Eq. 7 and the equivariance of key points, and the discriminators' side."""
+        if update == "generator":
             return self._generator_loss(batch, pretrained)
         real = self._judge(_unit_range(batch["target"][:, -1]), shared["points"])
         fake = self._judge(shared["picture"], shared["points"])
@@ -257,7 +261,7 @@ class Method(Base):
                 for ours, theirs in zip(f["features"], r["features"], strict=True)
             ),
             "reconstruction": self._difference(picture, driving),
-            "painted": self._difference(made["painted"], driving),
+            "generated": self._difference(made["generated"], driving),
         }
         terms |= self._feature_terms(picture, driving, pretrained)
         terms |= self._equivariance_terms(driving, points)
@@ -326,20 +330,20 @@ class Method(Base):
         return temporal.flow_warp(picture, previous, forward, confidence, confidence_moves=warped)
 
     def _judge(self, picture: Array, points: Float[Array, "b j 2"]) -> tuple[dict, ...]:
-        if self.critic_sees_points:
+        if self.discriminator_sees_points:
             height, width = picture.shape[1:3]
             maps = local_affine.gaussians(
                 jax.lax.stop_gradient(points), height=height, width=width, variance=self.variance
             )
             picture = jnp.concatenate([picture, maps], -1)
-        return self.critic(picture, True)
+        return self.discriminator(picture, True)
 
     def start(self, batch: Batch) -> dict[str, Any]:
         """The source's features and key points, and those of the first driving frame."""
         source = _unit_range(batch["source"][:, 0])
         return {
             "source": source,
-            "features": self.paint.encode(source, False),
+            "features": self.generator.encode(source, False),
             "points": self.keypoints(source, False),
             "first": self.keypoints(_unit_range(batch["target"][:, 0]), False),
         }
@@ -360,7 +364,7 @@ class Method(Base):
                 carry["points"], driving, carry["first"], scale=self.relative_scale
             )
         moved = self.field(carry["source"], carry["points"], driving, False)
-        picture = self._paint(carry["source"], carry["features"], moved, False)["picture"]
+        picture = self._generate(carry["source"], carry["features"], moved, False)["picture"]
         made = {"video": picture * 2.0 - 1.0}
         if explain:
             h, w = moved["deformation"].shape[2:4]

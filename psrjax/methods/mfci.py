@@ -25,29 +25,30 @@ from psrjax.pretrained import vgg
 
 STAGES = ("single", "single_gan", "joint")
 PERCEPTUALS = ("vgg19", "random", "off")
-BEGINNINGS = ("fresh", "single")
+INITS = ("fresh", "single")
 ALIGNMENTS = ("torso", "none")
 TAPS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
 
 
 class Method(Base):
-    """MFCI as a method: `single` (against `critic`), then `integrate` against the other critics.
+    """MFCI as a method: `single` (against `discriminator`), then `integrate` against the other
+    discriminators.
 
     Attributes:
       fusion: how K maps become one, see `integration.Fusion`.
       sources: K; the fusions with residual blocks can do with no other number.
-      ranges: n of the temporal critics D_V^n (Eq. 2); () is none.
-      frame_critic: whether D_I (Eq. 1) judges frames.
-      critic_kind: "res6" or "patch", see `range_critics`.
-      critic_width: channels of every critic's first layer.
-      critic_layers: strided layers of the "patch" critics.
+      ranges: n of the temporal discriminators D_V^n (Eq. 2); () is none.
+      frame_discriminator: whether D_I (Eq. 1) judges frames.
+      discriminator_kind: "res6" or "patch", see `range_discriminators`.
+      discriminator_width: channels of every discriminator's first layer.
+      discriminator_layers: strided layers of the "patch" discriminators.
       width: C, channels of the features.
-      halvings: of the single-frame model's U-Nets.
+      num_downsamples: of the single-frame model's U-Nets.
       blocks: residual blocks of the fusion.
       attention_stride: see `integration.Fusion`.
       chunk: likewise.
       perceptual: weights of VGG-19: "vgg19", "random" (tests) or "off".
-      beginning: the last layers of `joint` begin "fresh" or as those of the "single" model.
+      init_from: the last layers of `joint` begin "fresh" or as those of the "single" model.
         `Departs from:` the paper, which is silent, where it is "single": the first steps then
         improve on the single-frame model instead of learning it anew.
       matte: whether the footage's outlines and clean plates teach M and O_bg too. `Departs from:`
@@ -61,17 +62,17 @@ class Method(Base):
     fusion: str = "rb6_sa2d"
     sources: int = 4
     ranges: tuple[int, ...] = (3, 5, 7)
-    frame_critic: bool = True
-    critic_kind: str = "res6"
-    critic_width: int = 64
-    critic_layers: int = 3
+    frame_discriminator: bool = True
+    discriminator_kind: str = "res6"
+    discriminator_width: int = 64
+    discriminator_layers: int = 3
     width: int = 64
-    halvings: int = 5
+    num_downsamples: int = 5
     blocks: int = 6
     attention_stride: int = 8
     chunk: int = 512
     perceptual: str = "vgg19"
-    beginning: str = "fresh"
+    init_from: str = "fresh"
     matte: bool = False
     align: str = "torso"
 
@@ -80,9 +81,9 @@ class Method(Base):
         for field, choices in (
             ("stage", STAGES),
             ("fusion", integration.FUSIONS),
-            ("critic_kind", frame_ranges.KINDS),
+            ("discriminator_kind", frame_ranges.KINDS),
             ("perceptual", PERCEPTUALS),
-            ("beginning", BEGINNINGS),
+            ("init_from", INITS),
             ("align", ALIGNMENTS),
         ):
             if getattr(self, field) not in choices:
@@ -91,9 +92,11 @@ class Method(Base):
                     f"{', '.join(choices)}"
                 )
         common = {"dtype": self.dtype, "impl": self.conv}
-        self.single = posewarp.PoseWarp(self.width, self.halvings, **common)
+        self.single = posewarp.PoseWarp(self.width, self.num_downsamples, **common)
         if self.stage == "single_gan":
-            self.critic = posewarp.PairCritic(self.critic_width, self.halvings, **common)
+            self.discriminator = posewarp.PairDiscriminator(
+                self.discriminator_width, self.num_downsamples, **common
+            )
         if self.stage != "joint":
             return
         self.integrate = integration.Integration(
@@ -104,35 +107,40 @@ class Method(Base):
             remat=self.remat,
             **common,
         )
-        judge = {**common, "strided": self.critic_layers}
-        if self.frame_critic:
-            self.image_critic = frame_ranges.make_critic(
-                self.critic_kind, self.critic_width, name="image_critic", **judge
+        judge = {**common, "strided": self.discriminator_layers}
+        if self.frame_discriminator:
+            self.image_discriminator = frame_ranges.make_discriminator(
+                self.discriminator_kind,
+                self.discriminator_width,
+                name="image_discriminator",
+                **judge,
             )
         if self.ranges:
-            self.video_critic = frame_ranges.RangeCritics(
-                self.ranges, self.critic_kind, self.critic_width, **judge
+            self.video_discriminator = frame_ranges.FrameRangeDiscriminators(
+                self.ranges, self.discriminator_kind, self.discriminator_width, **judge
             )
 
     @property
-    def _critics(self) -> tuple[str, ...]:
+    def _discriminators(self) -> tuple[str, ...]:
         if self.stage == "single_gan":
-            return ("critic",)
+            return ("discriminator",)
         if self.stage == "single":
             return ()
-        return ("image_critic",) * self.frame_critic + ("video_critic",) * bool(self.ranges)
+        return ("image_discriminator",) * self.frame_discriminator + (
+            "video_discriminator",
+        ) * bool(self.ranges)
 
     @property
-    def turns(self) -> dict[str, tuple[str, ...]]:
-        """The generator's turn, then its critics' where the stage has some."""
+    def updates(self) -> dict[str, tuple[str, ...]]:
+        """The generator's update, then its discriminators' where the stage has some."""
         generator = ("integrate",) if self.stage == "joint" else ("single",)
-        critics = {"discriminator": self._critics} if self._critics else {}
-        return {"generator": generator, **critics}
+        discriminators = {"discriminator": self._discriminators} if self._discriminators else {}
+        return {"generator": generator, **discriminators}
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Frames, joints, the flow that the temporal critics see, and what `matte` needs."""
-        flow = ("target_flow",) if "video_critic" in self._critics else ()
+        """Frames, joints, the flow that the temporal discriminators see, and what `matte` needs."""
+        flow = ("target_flow",) if "video_discriminator" in self._discriminators else ()
         matte = ("target_mask", "background") if self.matte else ()
         return ("source", "target", "source_joints", "target_joints", *flow, *matte)
 
@@ -153,9 +161,9 @@ class Method(Base):
             self.single(batch["source"][:, 0], joints, batch["target_joints"])
         self._judge(self._made(batch, train=True)["video"], batch)
 
-    def inherit(self, variables: Mapping) -> Mapping:
+    def init_from_previous(self, variables: Mapping) -> Mapping:
         """See `beginning`."""
-        if self.stage != "joint" or self.beginning == "fresh":
+        if self.stage != "joint" or self.init_from == "fresh":
             return variables
         nets = variables["params"]
         begun = {**nets["integrate"], "heads": nets["single"]["heads"]}
@@ -163,14 +171,14 @@ class Method(Base):
 
     # -------------------------------------------------------------------------------- training
 
-    def loss(self, turn: str, batch: Batch, shared: Batch, pretrained: Batch) -> dict[str, Any]:
-        """Eq. 3, and the critics' side of Eq. 1 and 2.
+    def loss(self, update: str, batch: Batch, shared: Batch, pretrained: Batch) -> dict[str, Any]:
+        """Eq. 3, and the discriminators' side of Eq. 1 and 2.
 
         `Departs from:` Eq. 1 and 2 as printed, whose labels contradict the game: least squares with
         1 for real and 0 for fake. Sums over frames and windows are means, so that the weights keep
         their meaning for windows of any length.
         """
-        if turn == "generator":
+        if update == "generator":
             return self._generator_loss(batch, pretrained)
         real, fake = (self._judge(video, batch) for video in (batch["target"], shared["video"]))
         terms, log = {}, {}
@@ -205,19 +213,21 @@ class Method(Base):
         return {"terms": terms, "shared": {"video": video}, "log": log}
 
     def _judge(self, video: Float[Array, "b t h w 3"], batch: Batch) -> dict[str, Any]:
-        """{what is judged: what its critics say} in this stage."""
+        """{what is judged: what its discriminators say} in this stage."""
         h, w = video.shape[2:4]
         judged = {}
-        if "critic" in self._critics:
+        if "discriminator" in self._discriminators:
             maps = limb.joint_maps(batch["target_joints"], height=h // 2, width=w // 2)
             source = limb.joint_maps(batch["source_joints"][:, :1], height=h // 2, width=w // 2)
             maps = jnp.concatenate([jnp.broadcast_to(source, maps.shape), maps], -1)
-            judged["image"] = ({"logits": self.critic(_flat(video), _flat(maps))},)
-        if "image_critic" in self._critics:
+            judged["image"] = ({"logits": self.discriminator(_flat(video), _flat(maps))},)
+        if "image_discriminator" in self._discriminators:
             maps = limb.joint_maps(batch["target_joints"], height=h, width=w)
-            judged["image"] = self.image_critic(_flat(jnp.concatenate([video, maps], -1)), True)
-        if "video_critic" in self._critics:
-            judged["video"] = self.video_critic(video, batch["target_flow"], True)
+            judged["image"] = self.image_discriminator(
+                _flat(jnp.concatenate([video, maps], -1)), True
+            )
+        if "video_discriminator" in self._discriminators:
+            judged["video"] = self.video_discriminator(video, batch["target_flow"], True)
         return judged
 
     def _made(self, batch: Batch, *, train: bool) -> dict[str, Array]:

@@ -2,7 +2,7 @@
 
 Lakhal, Boscaini, Poiesi, Lanz, Cavallaro: "Multi-View Video Synthesis Through Progressive Synthesis
 and Refinement". Equation numbers are the paper's. Each stage `layer<k>` trains one layer and its
-critics on the frozen layers before it.
+discriminators on the frozen layers before it.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -20,7 +20,7 @@ from psrjax.nn.discriminators import frame_ranges, patch
 
 PERCEPTUALS = ("i3d", "random", "off")
 PRIORS = ("texture", "texture_on_mean", "zeros")
-BEGINNINGS = ("fresh", "before")
+INITS = ("fresh", "before")
 REGIONS = {
     "none": (),
     "fgbg": ((volumetric.BACKGROUND,), (volumetric.VISIBLE, volumetric.OCCLUDED)),
@@ -28,16 +28,17 @@ REGIONS = {
 }
 
 
-class Critics(nn.Module):
-    """The critics of one layer: of frames beside their source, of the clip alone, of n frames.
+class Discriminators(nn.Module):
+    """The discriminators of one layer: of frames beside their source, of the clip alone, of n
+    frames.
 
     Attributes:
-      width: channels of the frame critic's first layer.
-      strided: strided layers of the frame critic.
-      video_width: channels of the video critic's first layer; 0 is no video critic.
-      video_depth: strided layers of the video critic.
+      width: channels of the frame discriminator's first layer.
+      strided: strided layers of the frame discriminator.
+      video_width: channels of the video discriminator's first layer; 0 is no video discriminator.
+      video_depth: strided layers of the video discriminator.
       video_time_padding: frames of zeros at both ends of each of them.
-      ranges: n of critics of n frames and the flow between them; () is none.
+      ranges: n of discriminators of n frames and the flow between them; () is none.
       norm: see `psrjax.nn.layers.make_norm`.
       dtype: compute type.
       impl: see `psrjax.ops.conv`.
@@ -61,20 +62,20 @@ class Critics(nn.Module):
         flow: Float[Array, "b t h w 2"] | None,
         train: bool,
     ) -> dict[str, Any]:
-        """{"frame": logits, and where there are such critics "video": logits, "ranges": answers}.
+        """{"frame": logits, and where there are such nets "video": logits, "ranges": answers}.
 
         Args:
           source: the frames that were given.
           video: the frames to judge.
-          flow: of the real target video, which only the critics of n frames see.
+          flow: of the real target video, which only the discriminators of n frames see.
           train: whether norms learn.
         """
         pairs = jnp.concatenate([source, video], -1)
         common = {"norm": self.norm, "dtype": self.dtype, "impl": self.impl}
-        frame = patch.PatchCritic(self.width, strided=self.strided, name="frame", **common)
+        frame = patch.PatchDiscriminator(self.width, strided=self.strided, name="frame", **common)
         logits = {"frame": frame(pairs.reshape(-1, *pairs.shape[2:]), train)["logits"]}
         if self.video_width:
-            clip = patch.VideoCritic(
+            clip = patch.VideoDiscriminator(
                 self.video_width,
                 depth=self.video_depth,
                 time_padding=self.video_time_padding,
@@ -83,7 +84,7 @@ class Critics(nn.Module):
             )
             logits["video"] = clip(video, train)["logits"]
         if self.ranges:
-            several = frame_ranges.RangeCritics(
+            several = frame_ranges.FrameRangeDiscriminators(
                 self.ranges, width=self.width, dtype=self.dtype, impl=self.impl, name="ranges"
             )
             logits["ranges"] = several(video, flow, train)
@@ -91,7 +92,7 @@ class Critics(nn.Module):
 
 
 class Method(Base):
-    """PSR-Net as a method: nets `layer<k>` and `critic<k>`, one stage for each layer.
+    """PSR-Net as a method: nets `layer<k>` and `discriminator<k>`, one stage for each layer.
 
     Attributes:
       layers: K, how many layers there are.
@@ -102,23 +103,24 @@ class Method(Base):
       warp_scope: where it is added: "mesh" or "all".
       recon_regions: over which regions the first layer's Huber loss is averaged one by one: "bvo"
         (background, visible, occluded), "fgbg" (GTNet's two) or "none" (all pixels alike).
-      video_critic: whether the later layers have a critic of whole clips.
-      video_ranges: n of further critics of n frames in a row, of the later layers: the multi-range
-        temporal critics of MFCI (Cheng et al., Eq. 2), not the paper's; () is none.
+      video_discriminator: whether the later layers have a discriminator of whole clips.
+      video_ranges: n of further discriminators of n frames in a row, of the later layers: the
+        multi-range temporal discriminators of MFCI (Cheng et al., Eq. 2), not the paper's; () is
+        none.
       perceptual: weights of the temporal perceptual term: "i3d", "random" (tests) or "off".
       prior: the initial estimate: "texture" (transferred texture), "texture_on_mean" (the same over
         the mean training frame of the target's camera) or "zeros". `Departs from:` the paper, which
         has nothing off the mesh, where it is "texture_on_mean": one recording of minutes shows too
         few rooms to learn from a source view what stands in another's picture.
-      beginning: how a later layer's net begins: "fresh" (random, as the paper) or "before" (as the
+      init_from: how a later layer's net begins: "fresh" (random, as the paper) or "before" (as the
         net of the layer before it). `Departs from:` the paper's random start where it is "before":
         in minutes of training a fresh net does not get past what the estimate already holds.
       width: channels of the generators' stems.
       blocks: residual blocks of each encoder.
-      critic_width: channels of the frame critics' first layers.
-      critic_layers: strided layers of the frame critics.
-      video_width: channels of the video critics' first layers.
-      video_depth: strided layers of the video critics.
+      discriminator_width: channels of the frame discriminators' first layers.
+      discriminator_layers: strided layers of the frame discriminators.
+      video_width: channels of the video discriminators' first layers.
+      video_depth: strided layers of the video discriminators.
       norm: "batch" or "instance".
     """
 
@@ -130,15 +132,15 @@ class Method(Base):
     zeta: float = 0.1
     warp_scope: str = "mesh"
     recon_regions: str = "bvo"
-    video_critic: bool = True
+    video_discriminator: bool = True
     video_ranges: tuple[int, ...] = ()
     perceptual: str = "i3d"
     prior: str = "texture"
-    beginning: str = "fresh"
+    init_from: str = "fresh"
     width: int = 64
     blocks: int = 6
-    critic_width: int = 64
-    critic_layers: int = 3
+    discriminator_width: int = 64
+    discriminator_layers: int = 3
     video_width: int = 64
     video_depth: int = 4
     video_time_padding: int = 1
@@ -149,7 +151,7 @@ class Method(Base):
         volumetric.check_choice("recon_regions", self.recon_regions, tuple(REGIONS))
         volumetric.check_choice("perceptual", self.perceptual, PERCEPTUALS)
         volumetric.check_choice("prior", self.prior, PRIORS)
-        volumetric.check_choice("beginning", self.beginning, BEGINNINGS)
+        volumetric.check_choice("init_from", self.init_from, INITS)
         common = {
             "width": self.width,
             "blocks": self.blocks,
@@ -164,10 +166,10 @@ class Method(Base):
             else:
                 net = volumetric.Refinement(encoder=self.encoder, **common)
             setattr(self, f"layer{k}", net)
-        critic = Critics(
-            self.critic_width,
-            self.critic_layers,
-            self.video_width if self.video_critic and self._current > 1 else 0,
+        discriminator = Discriminators(
+            self.discriminator_width,
+            self.discriminator_layers,
+            self.video_width if self.video_discriminator and self._current > 1 else 0,
             self.video_depth,
             self.video_time_padding,
             self._ranges,
@@ -175,15 +177,15 @@ class Method(Base):
             self.dtype,
             self.conv,
         )
-        setattr(self, f"critic{self._current}", critic)
+        setattr(self, f"discriminator{self._current}", discriminator)
 
     @property
     def _ranges(self) -> tuple[int, ...]:
         return self.video_ranges if self._current > 1 else ()
 
     @property
-    def _critic(self) -> Critics:
-        return getattr(self, f"critic{self._current}")
+    def _discriminator(self) -> Discriminators:
+        return getattr(self, f"discriminator{self._current}")
 
     @property
     def _current(self) -> int:
@@ -193,14 +195,14 @@ class Method(Base):
         return stages.index(self.stage) + 1
 
     @property
-    def turns(self) -> dict[str, tuple[str, ...]]:
-        """The generator's turn, then the discriminator's on the fakes of the same forward pass.
+    def updates(self) -> dict[str, tuple[str, ...]]:
+        """The generator's update, then the discriminator's on the fakes of the same forward pass.
 
         `Departs from:` GTNet's script, where the discriminator plays first; the paper is silent.
         """
         return {
             "generator": (f"layer{self._current}",),
-            "discriminator": (f"critic{self._current}",),
+            "discriminator": (f"discriminator{self._current}",),
         }
 
     @property
@@ -230,13 +232,13 @@ class Method(Base):
         return ("i3d",) if self.perceptual == "i3d" else ("i3d:random",)
 
     def __call__(self, batch: Batch) -> None:
-        """Runs the layers of this stage and its critics once, for initialisation."""
+        """Runs the layers of this stage and its discriminators once, for initialisation."""
         videos = self._videos(batch, train=True)
         self._judge(videos[self.stage], batch)
 
-    def inherit(self, variables: Mapping) -> Mapping:
-        """See `beginning`; the critics begin fresh in every stage."""
-        if self.beginning == "fresh" or self._current == 1:
+    def init_from_previous(self, variables: Mapping) -> Mapping:
+        """See `beginning`; the discriminators begin fresh in every stage."""
+        if self.init_from == "fresh" or self._current == 1:
             return variables
         new, before = f"layer{self._current}", f"layer{self._current - 1}"
         changed = {}
@@ -275,9 +277,9 @@ class Method(Base):
         prior = batch["target_prior"]
         return prior if self.prior == "texture" else jnp.zeros_like(prior)
 
-    def loss(self, turn: str, batch: Batch, shared: Batch, pretrained: Batch) -> dict[str, Any]:
-        """Eq. 4 (layer 1) and Eq. 5 (later layers), and the critics' side."""
-        if turn == "generator":
+    def loss(self, update: str, batch: Batch, shared: Batch, pretrained: Batch) -> dict[str, Any]:
+        """Eq. 4 (layer 1) and Eq. 5 (later layers), and the discriminators' side."""
+        if update == "generator":
             return self._generator_loss(batch, pretrained)
         real = self._judge(batch["target"], batch)
         fake = self._judge(shared["video"], batch)
@@ -306,10 +308,12 @@ class Method(Base):
         return {"terms": terms, "shared": {"video": video}, "log": log}
 
     def _judge(self, video: Array, batch: Batch) -> dict[str, Any]:
-        return self._critic(batch["source"], video, batch.get("target_flow"), True)
+        return self._discriminator(batch["source"], video, batch.get("target_flow"), True)
 
-    def _adversarial_terms(self, loss: Callable[[str], Array], critics: Iterable[str]) -> dict:
-        """A term for each critic of the stage; one that is switched off adds a constant 0."""
+    def _adversarial_terms(
+        self, loss: Callable[[str], Array], discriminators: Iterable[str]
+    ) -> dict:
+        """A term for each discriminator of the stage; a constant 0 for one that is off."""
         names = ("frame",) if self._current == 1 else ("frame", "video")
         names += ("ranges",) if self._ranges else ()
         return {

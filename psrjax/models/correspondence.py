@@ -23,7 +23,7 @@ class Adaptor(nn.Module):
 
     Attributes:
       width: channels of the first layer; the result has four times as many.
-      halvings: 1 or 2: how often the size is halved.
+      num_downsamples: 1 or 2: how often the size is halved.
       hidden: see `psrjax.nn.spade.Spade`.
       dtype: compute type.
       remat: see `psrjax.nn.blocks.maybe_remat`.
@@ -31,7 +31,7 @@ class Adaptor(nn.Module):
     """
 
     width: int = 64
-    halvings: int = 2
+    num_downsamples: int = 2
     hidden: int = 128
     dtype: DTypeLike = jnp.float32
     remat: str = "none"
@@ -44,16 +44,17 @@ class Adaptor(nn.Module):
         Raises:
           UserError: if the size cannot be halved so often.
         """
-        if self.halvings not in (1, 2):
-            raise UserError(f"config.method.halvings={self.halvings}: use 1 or 2")
-        if any(size % 2**self.halvings for size in x.shape[1:3]):
+        if self.num_downsamples not in (1, 2):
+            raise UserError(f"config.method.num_downsamples={self.num_downsamples}: use 1 or 2")
+        if any(size % 2**self.num_downsamples for size in x.shape[1:3]):
             raise UserError(
-                f"frames of {x.shape[1]}x{x.shape[2]} cannot be halved {self.halvings} times: "
+                f"frames of {x.shape[1]}x{x.shape[2]} cannot be halved "
+                f"{self.num_downsamples} times: "
                 "change config.data.crop"
             )
         options = {"dtype": self.dtype, "impl": self.impl}
         condition = x
-        strides = (1, 2, 1, self.halvings, 1)
+        strides = (1, 2, 1, self.num_downsamples, 1)
         for i, (factor, stride) in enumerate(zip((1, 2, 4, 8, 8), strides, strict=True)):
             x = nn.leaky_relu(x, _SLOPE) if i else x
             conv = layers.SpectralConv(
@@ -99,7 +100,7 @@ class _Residual(nn.Module):
             name=f"conv{index}",
         )
         norm = layers.make_norm("instance_fixed", dtype=self.dtype, name=f"norm{index}")
-        return norm(conv(spade.mirrored(x, 1)), train)
+        return norm(conv(spade.reflect_pad(x, 1)), train)
 
 
 class Correspondence(nn.Module):
@@ -110,10 +111,10 @@ class Correspondence(nn.Module):
 
     Attributes:
       width: see `Adaptor`; descriptors have four times as many channels.
-      halvings: see `Adaptor`.
+      num_downsamples: see `Adaptor`.
       hidden: see `Adaptor`.
       blocks: residual blocks that both domains share.
-      taps: side of the neighbourhood that is compared.
+      kernel_size: side of the neighbourhood that is compared.
       sharpness: sigma of Eq. 5.
       chunk: rows of the correlation that exist at a time.
       warp: "mean" moves the mean colour of each cell (the paper), "patch" whole cells.
@@ -123,10 +124,10 @@ class Correspondence(nn.Module):
     """
 
     width: int = 64
-    halvings: int = 2
+    num_downsamples: int = 2
     hidden: int = 128
     blocks: int = 4
-    taps: int = 3
+    kernel_size: int = 3
     sharpness: float = 100.0
     chunk: int = 512
     warp: str = "mean"
@@ -141,7 +142,7 @@ class Correspondence(nn.Module):
         options = {"dtype": self.dtype, "impl": self.impl}
         adaptor = {
             "width": self.width,
-            "halvings": self.halvings,
+            "num_downsamples": self.num_downsamples,
             "hidden": self.hidden,
             "remat": self.remat,
             **options,
@@ -185,7 +186,7 @@ class Correspondence(nn.Module):
             sharpness=self.sharpness,
             chunk=self.chunk,
         )
-        side = 2**self.halvings
+        side = 2**self.num_downsamples
         rows, columns = size[0] // side, size[1] // side
         inner = side if self.warp == "patch" else 1
         cells = cells.reshape(-1, rows, columns, inner, inner, 3)
@@ -207,12 +208,12 @@ class Correspondence(nn.Module):
         x = features.astype(self.dtype)
         for block in self.shared:
             x = block(x, train)
-        return correlation.descriptors(projection(x), taps=self.taps)
+        return correlation.descriptors(projection(x), kernel_size=self.kernel_size)
 
     def _cells(self, picture: Array) -> Array:
-        """The picture's cells of 2**halvings pixels: their mean colours, or all of their pixels."""
+        """The picture's cells of 2**num_downsamples pixels: mean colours, or all pixels."""
         b, h, w, _ = picture.shape
-        side = 2**self.halvings
+        side = 2**self.num_downsamples
         cells = picture.reshape(b, h // side, side, w // side, side, 3)
         if self.warp == "mean":
             return cells.mean((2, 4)).reshape(b, -1, 3)

@@ -74,10 +74,10 @@ class Background(nn.Module):
 
 
 class _PoseEncoder(nn.Module):
-    """The pose label at the size at which it joins the texture: 7x7, then halvings."""
+    """The pose label at the size at which it joins the texture: 7x7, then num_downsamples."""
 
     width: int
-    halvings: int
+    num_downsamples: int
     dtype: DTypeLike
     impl: str
 
@@ -85,7 +85,7 @@ class _PoseEncoder(nn.Module):
     def __call__(self, label: Float[Array, "b h w c"], train: bool) -> Float[Array, "b y x d"]:
         compute = {"dtype": self.dtype, "impl": self.impl}
         x = global_generator.entered(label, train, self.width, **compute)
-        for i in range(self.halvings):
+        for i in range(self.num_downsamples):
             x = global_generator.halved(x, train, i, self.width * 2 ** (i + 1), **compute)
         return x
 
@@ -111,25 +111,25 @@ class DynamicDetails(nn.Module):
     intermediate level"): here at 1/8 of the size.
 
     Attributes:
-      width: channels of the first layer, doubled with each halving.
-      widest: no layer has more channels.
-      halvings: how often the size is halved.
+      width: channels of the first layer, upsample_nearest with each halving.
+      max_channels: no layer has more channels.
+      num_downsamples: how often the size is halved.
       blocks: residual blocks at the smallest size.
       pose_width: channels of the pose encoder's first layer.
       pose_level: by what the size is divided where the pose joins; 0: it does not.
-      quiet: whether the last layer begins near 0, for a net whose result is a residual.
+      zero_init_last: whether the last layer begins near 0, for a net whose result is a residual.
       dtype: compute type; the result is float32.
       remat: see `psrjax.nn.blocks.maybe_remat`.
       impl: see `psrjax.ops.conv`.
     """
 
     width: int = 64
-    widest: int = 1024
-    halvings: int = 4
+    max_channels: int = 1024
+    num_downsamples: int = 4
     blocks: int = 9
     pose_width: int = 32
     pose_level: int = 8
-    quiet: bool = False
+    zero_init_last: bool = False
     dtype: DTypeLike = jnp.float32
     remat: str = "none"
     impl: str = "auto"
@@ -143,15 +143,18 @@ class DynamicDetails(nn.Module):
         Raises:
           UserError: if the size cannot be halved so often, or no level has `pose_level`.
         """
-        global_generator.check_size(mapped.shape[1:3], self.halvings)
-        levels = [2**i for i in range(1, self.halvings + 1)]
+        global_generator.check_size(mapped.shape[1:3], self.num_downsamples)
+        levels = [2**i for i in range(1, self.num_downsamples + 1)]
         if self.pose_level not in (0, *levels):
             raise UserError(
-                f"config.method.pose_level={self.pose_level}: with {self.halvings} halvings one of "
+                f"config.method.pose_level={self.pose_level}: with "
+                f"{self.num_downsamples} downsamples one of "
                 f"{', '.join(map(str, levels))}, or 0 for none"
             )
         compute = {"dtype": self.dtype, "impl": self.impl}
-        widths = [min(self.widest, self.width * 2**i) for i in range(self.halvings + 1)]
+        widths = [
+            min(self.max_channels, self.width * 2**i) for i in range(self.num_downsamples + 1)
+        ]
 
         def join(number: int, x: Array) -> Array:
             if self.pose_level != 2 ** (number + 1):
@@ -162,5 +165,5 @@ class DynamicDetails(nn.Module):
         x = global_generator.passed(
             mapped, train, widths, self.blocks, remat=self.remat, join=join, **compute
         )
-        init = nn.initializers.normal(1e-3) if self.quiet else layers.normal_small
+        init = nn.initializers.normal(1e-3) if self.zero_init_last else layers.normal_small
         return jnp.tanh(global_generator.left(x, 3, init=init, **compute))

@@ -32,28 +32,28 @@ class _Residual(nn.Module):
                 init=layers.normal_small,
                 name=f"conv{i}",
             )
-            y = _norm(conv(spade.mirrored(y, 1)), train, self.dtype, f"norm{i}")
+            y = _norm(conv(spade.reflect_pad(y, 1)), train, self.dtype, f"norm{i}")
             y = y if i else nn.relu(y)
         return x + y
 
 
 class GlobalGenerator(nn.Module):
-    """7x7, so many halvings, residual blocks, as many doublings, 7x7, tanh; instance norms.
+    """7x7, so many num_downsamples, residual blocks, as many doublings, 7x7, tanh; instance norms.
 
     Attributes:
-      width: channels of the first layer, doubled with each halving.
-      halvings: how often the size is halved.
+      width: channels of the first layer, upsample_nearest with each halving.
+      num_downsamples: how often the size is halved.
       blocks: residual blocks at the smallest size.
-      quiet: whether the last layer begins near 0, for a net whose result is a residual.
+      zero_init_last: whether the last layer begins near 0, for a net whose result is a residual.
       dtype: compute type; the result is float32.
       remat: see `psrjax.nn.blocks.maybe_remat`.
       impl: see `psrjax.ops.conv`.
     """
 
     width: int = 64
-    halvings: int = 3
+    num_downsamples: int = 3
     blocks: int = 6
-    quiet: bool = False
+    zero_init_last: bool = False
     dtype: DTypeLike = jnp.float32
     remat: str = "none"
     impl: str = "auto"
@@ -65,11 +65,11 @@ class GlobalGenerator(nn.Module):
         Raises:
           UserError: if the size cannot be halved so often, or is too small to be mirrored.
         """
-        check_size(x.shape[1:3], self.halvings)
+        check_size(x.shape[1:3], self.num_downsamples)
         compute = {"dtype": self.dtype, "impl": self.impl}
-        widths = [self.width * 2**i for i in range(self.halvings + 1)]
+        widths = [self.width * 2**i for i in range(self.num_downsamples + 1)]
         x = passed(x, train, widths, self.blocks, remat=self.remat, **compute)
-        init = nn.initializers.normal(1e-3) if self.quiet else layers.normal_small
+        init = nn.initializers.normal(1e-3) if self.zero_init_last else layers.normal_small
         return jnp.tanh(left(x, 3, init=init, **compute))
 
 
@@ -77,12 +77,12 @@ class GlobalGenerator(nn.Module):
 # adds its layers to that module.
 
 
-def check_size(size: tuple[int, int], halvings: int) -> None:
+def check_size(size: tuple[int, int], num_downsamples: int) -> None:
     """Raises UserError if pictures of (height, width) cannot be halved so often and mirrored."""
-    if any(n % 2**halvings or n < 2 ** (halvings + 1) for n in size):
+    if any(n % 2**num_downsamples or n < 2 ** (num_downsamples + 1) for n in size):
         raise UserError(
-            f"pictures of {size[0]}x{size[1]} cannot be halved {halvings} times to "
-            "at least 2x2: change config.data.crop or the halvings of the config's nets"
+            f"pictures of {size[0]}x{size[1]} cannot be halved {num_downsamples} times to "
+            "at least 2x2: change config.data.crop or the num_downsamples of the config's nets"
         )
 
 
@@ -115,7 +115,7 @@ def passed(
         x = join(i, halved(x, train, i, width, **compute))
     x = refined(x, train, count, remat=remat, **compute)
     for i, width in enumerate(widths[-2::-1]):
-        x = doubled(x, train, i, width, **compute)
+        x = upsample_nearest(x, train, i, width, **compute)
     return x
 
 
@@ -124,7 +124,7 @@ def entered(
 ) -> Float[Array, "b h w d"]:
     """The first layer: 7x7, norm, ReLU."""
     options = {"dtype": dtype, "impl": impl, "init": layers.normal_small}
-    x = layers.Conv(width, (7, 7), name="first", **options)(spade.mirrored(x.astype(dtype), 3))
+    x = layers.Conv(width, (7, 7), name="first", **options)(spade.reflect_pad(x.astype(dtype), 3))
     return nn.relu(_norm(x, train, dtype, "first_norm"))
 
 
@@ -147,7 +147,7 @@ def refined(
     return x
 
 
-def doubled(
+def upsample_nearest(
     x: Float[Array, "b h w c"], train: bool, i: int, width: int, *, dtype: DTypeLike, impl: str
 ) -> Float[Array, "b y x d"]:
     """Doubling number `i`: transposed 3x3 with stride 2, norm, ReLU."""
@@ -164,11 +164,13 @@ def left(
     dtype: DTypeLike,
     impl: str,
     init: Callable = layers.normal_small,
-    taps: int = 7,
+    kernel_size: int = 7,
 ) -> Float[Array, "b h w d"]:
-    """The last layer, `taps` by `taps`, without what follows it; float32."""
-    last = layers.Conv(channels, (taps, taps), dtype=dtype, impl=impl, init=init, name="last")
-    return last(spade.mirrored(x, taps // 2)).astype(jnp.float32)
+    """The last layer, `kernel_size` by `kernel_size`, without what follows it; float32."""
+    last = layers.Conv(
+        channels, (kernel_size, kernel_size), dtype=dtype, impl=impl, init=init, name="last"
+    )
+    return last(spade.reflect_pad(x, kernel_size // 2)).astype(jnp.float32)
 
 
 def _norm(x: Array, train: bool, dtype: DTypeLike, name: str) -> Array:

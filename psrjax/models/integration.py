@@ -127,7 +127,7 @@ class Fusion(nn.Module):
         parts = (features, source_maps[:, None], target_maps[:, :, None])
         wide = [jnp.broadcast_to(x, (b, t, k, h, w, x.shape[-1])) for x in parts]
         tokens = jnp.concatenate([x.astype(self.dtype) for x in wide], -1)
-        tokens = self._conv(tokens.reshape(b * t * k, h, w, -1), c, "tokens", taps=1)
+        tokens = self._conv(tokens.reshape(b * t * k, h, w, -1), c, "tokens", kernel_size=1)
         change = self._attend(tokens.reshape(b * t, k, h, w, c), train)
         return wide[0] + change.reshape(b, t, k, h, w, c).astype(features.dtype)
 
@@ -148,11 +148,13 @@ class Fusion(nn.Module):
         )(small, train)
         return geometry.resize(change.reshape(x.shape), height=h, width=w).reshape(*lead, h, w, c)
 
-    def _conv(self, x: Array, features: int, name: str, *, taps: int = 3, **options: Any) -> Array:
+    def _conv(
+        self, x: Array, features: int, name: str, *, kernel_size: int = 3, **options: Any
+    ) -> Array:
         conv = layers.Conv(
             features,
-            (taps, taps),
-            padding=taps // 2,
+            (kernel_size, kernel_size),
+            padding=kernel_size // 2,
             dtype=self.dtype,
             impl=self.impl,
             name=name,

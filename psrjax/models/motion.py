@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from psrjax.nn import hourglass, layers
 from psrjax.ops import geometry, local_affine
 
-NEAR = 0.02  # variance of what a key point moves at first: a deviation of a 14th of the picture
+NEAR = 0.02  # variance of what a key point moves at first: a std of a 14th of the picture
 FAR = 0.01  # its weight elsewhere, beside the background's 1
 
 
@@ -27,7 +27,7 @@ class KeypointDetector(nn.Module):
       points: how many key points.
       width: see `psrjax.nn.hourglass.Hourglass`.
       depth: likewise.
-      widest: likewise.
+      max_channels: likewise.
       factor: the picture is first made so many times smaller.
       temperature: of the softmax over positions.
       jacobians: "each" key point has a map of its Jacobian, all share "one", or "none": identity.
@@ -41,7 +41,7 @@ class KeypointDetector(nn.Module):
     points: int = 10
     width: int = 32
     depth: int = 5
-    widest: int = 1024
+    max_channels: int = 1024
     factor: int = 4
     temperature: float = 0.1
     jacobians: str = "each"
@@ -64,7 +64,7 @@ class KeypointDetector(nn.Module):
         x = hourglass.Hourglass(
             self.width,
             self.depth,
-            self.widest,
+            self.max_channels,
             norm=self.norm,
             dtype=self.dtype,
             remat=self.remat,
@@ -118,7 +118,7 @@ class DenseMotion(nn.Module):
 
     width: int = 64
     depth: int = 5
-    widest: int = 1024
+    max_channels: int = 1024
     factor: int = 4
     variance: float = 0.01
     locality: float = 0.0
@@ -163,7 +163,7 @@ class DenseMotion(nn.Module):
         x = hourglass.Hourglass(
             self.width,
             self.depth,
-            self.widest,
+            self.max_channels,
             norm=self.norm,
             dtype=self.dtype,
             remat=self.remat,

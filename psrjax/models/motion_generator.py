@@ -19,17 +19,17 @@ from psrjax.ops import geometry
 GENERATORS = ("ms", "ss4x")
 
 
-class Painter(nn.Module):
-    """INTERnet's generator: encodes the source once, paints any number of driving frames.
+class MotionGenerator(nn.Module):
+    """INTERnet's generator: encodes the source once, generates any number of driving frames.
 
     "ss4x" warps the features of the smallest scale only, and is the first-order model's generator;
     "ms" also joins warped features of every other scale to the decoder (deformable skips).
 
     Attributes:
-      generator: "ms" or "ss4x".
-      width: channels of the finest scale, doubled with each halving.
+      generator_kind: "ms" or "ss4x".
+      width: channels of the finest scale, upsample_nearest with each halving.
       levels: how often the size is halved.
-      widest: no layer has more channels.
+      max_channels: no layer has more channels.
       blocks: residual blocks at the smallest scale.
       norm: see `psrjax.nn.layers.make_norm`.
       dtype: compute type.
@@ -37,10 +37,10 @@ class Painter(nn.Module):
       impl: see `psrjax.ops.conv`.
     """
 
-    generator: str = "ms"
+    generator_kind: str = "ms"
     width: int = 64
     levels: int = 2
-    widest: int = 512
+    max_channels: int = 512
     blocks: int = 9
     norm: str = "batch"
     dtype: DTypeLike = jnp.float32
@@ -49,9 +49,10 @@ class Painter(nn.Module):
 
     def setup(self):
         """Names every layer after its place."""
-        if self.generator not in GENERATORS:
+        if self.generator_kind not in GENERATORS:
             raise UserError(
-                f"config.method.generator: no {self.generator!r}; there are {', '.join(GENERATORS)}"
+                f"config.method.generator_kind: no {self.generator_kind!r}; "
+                f"there are {', '.join(GENERATORS)}"
             )
         options = {"norm": self.norm, "dtype": self.dtype, "impl": self.impl}
         unit = blocks.maybe_remat(hourglass.Unit, self.remat)
@@ -61,7 +62,7 @@ class Painter(nn.Module):
             setattr(self, f"down{i}", unit(self._width(i + 1), resample="down", **options))
             width = self._width(self.levels - 1 - i)
             setattr(self, f"up{i}", unit(width, resample="up", **options))
-            if self.generator == "ms":
+            if self.generator_kind == "ms":
                 setattr(self, f"fuse{i}", unit(width, **options))
                 setattr(self, f"refine{i}", residual(**options))
         for i in range(self.blocks):
@@ -69,14 +70,14 @@ class Painter(nn.Module):
         self.final = layers.Conv(3, (7, 7), padding=3, dtype=self.dtype, impl=self.impl)
 
     def _width(self, level: int) -> int:
-        return min(self.widest, self.width * 2**level)
+        return min(self.max_channels, self.width * 2**level)
 
     def encode(self, source: Float[Array, "b h w 3"], train: bool) -> tuple[Array, ...]:
         """The source's features, finest first; "ss4x" keeps the smallest scale's only."""
         features = [self.first(source.astype(self.dtype), train)]
         for i in range(self.levels):
             features.append(getattr(self, f"down{i}")(features[-1], train))
-        return tuple(features if self.generator == "ms" else features[-1:])
+        return tuple(features if self.generator_kind == "ms" else features[-1:])
 
     def decode(
         self,
@@ -85,7 +86,7 @@ class Painter(nn.Module):
         confidence: Float[Array, "b t y x 1"],
         train: bool,
     ) -> Float[Array, "b t h w 3"]:
-        """Paints t frames from encoded features: Eq. 6 at every scale that the generator warps.
+        """Generates t frames from encoded features: Eq. 6 at every scale that the generator warps.
 
         Raises:
           UserError: if the motion is not of the size of the smallest features.
@@ -110,7 +111,7 @@ class Painter(nn.Module):
             x = getattr(self, f"block{i}")(x, train)
         for i in range(self.levels):
             x = getattr(self, f"up{i}")(x, train)
-            if self.generator == "ms":
+            if self.generator_kind == "ms":
                 x = getattr(self, f"fuse{i}")(jnp.concatenate([x, warped[i + 1]], -1), train)
                 x = getattr(self, f"refine{i}")(x, train)
         picture = jax.nn.sigmoid(self.final(x).astype(jnp.float32))
@@ -128,21 +129,22 @@ class Painter(nn.Module):
 
 
 def keep_source(
-    painted: Float[Array, "b t h w 3"],
+    generated: Float[Array, "b t h w 3"],
     source: Float[Array, "b h w 3"],
     deformation: Float[Array, "b t y x 2"],
     confidence: Float[Array, "b t y x 1"],
     *,
     levels: int,
 ) -> Float[Array, "b t h w 3"]:
-    """M S' + (1 - M) P: the warped source S' where the confidence M is high, else what is painted.
+    """M S' + (1 - M) P: the warped source S' where the confidence M is high, else what is
+    generated.
 
-    `Departs from:` Lu et al., Eq. 6, which gates features only: there a painter has to learn to
+    `Departs from:` Lu et al., Eq. 6, which gates features only: there a generator has to learn to
     copy before any motion can show its worth. Here an untrained one copies, and only what moves has
     to be learnt.
 
     Args:
-      painted: P.
+      generated: P.
       source: the source picture.
       deformation: where each pixel comes from, 2^levels times smaller than the picture.
       confidence: likewise.
@@ -150,4 +152,4 @@ def keep_source(
     """
     field = motion.pyramid(deformation, levels=levels)[-1]
     gate = motion.pyramid(confidence, levels=levels)[-1]
-    return gate * geometry.grid_sample(source, field, align_corners=True) + (1.0 - gate) * painted
+    return gate * geometry.grid_sample(source, field, align_corners=True) + (1.0 - gate) * generated

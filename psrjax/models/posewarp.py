@@ -25,20 +25,20 @@ class _Conv(nn.Module):
     """A convolution with Keras' "same" padding: with stride 2 on even sizes only behind."""
 
     features: int
-    taps: int = 3
+    kernel_size: int = 3
     stride: int = 1
     dtype: DTypeLike = jnp.float32
     impl: str = "auto"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
-        around = self.taps // 2
+        around = self.kernel_size // 2
         if self.stride == 2:
             x = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))
             around = 0
         return layers.Conv(
             self.features,
-            (self.taps, self.taps),
+            (self.kernel_size, self.kernel_size),
             stride=self.stride,
             padding=around,
             dtype=self.dtype,
@@ -70,14 +70,14 @@ class PoseUNet(nn.Module):
     Attributes:
       width: channels of the first two layers; the others have twice as many.
       features: channels of the last layer.
-      halvings: how often the size is halved.
+      num_downsamples: how often the size is halved.
       dtype: compute type.
       impl: see `psrjax.ops.conv`.
     """
 
     width: int = 64
     features: int = 64
-    halvings: int = 5
+    num_downsamples: int = 5
     dtype: DTypeLike = jnp.float32
     impl: str = "auto"
 
@@ -90,22 +90,23 @@ class PoseUNet(nn.Module):
         Raises:
           UserError: if the size cannot be halved so often.
         """
-        if any(size % 2**self.halvings for size in x.shape[1:3]):
+        if any(size % 2**self.num_downsamples for size in x.shape[1:3]):
             raise UserError(
-                f"pictures of {x.shape[1]}x{x.shape[2]} cannot be halved {self.halvings} times: "
-                "change config.data.crop, or config.method.halvings"
+                f"pictures of {x.shape[1]}x{x.shape[2]} cannot be halved "
+                f"{self.num_downsamples} times: "
+                "change config.data.crop, or config.method.num_downsamples"
             )
         wide = 2 * self.width
-        x = self._layer(x, "encode0", self.width, taps=7)
+        x = self._layer(x, "encode0", self.width, kernel_size=7)
         skips = [x]
         x = self._layer(x, "down0", self.width, stride=2)
         x = jnp.concatenate([x, maps.astype(x.dtype)], -1)
-        for i in range(1, self.halvings):
+        for i in range(1, self.num_downsamples):
             x = self._layer(x, f"encode{i}", wide)
             skips.append(x)
             x = self._layer(x, f"down{i}", wide, stride=2)
-        x = self._layer(x, f"encode{self.halvings}", wide)
-        for i in reversed(range(self.halvings)):
+        x = self._layer(x, f"encode{self.num_downsamples}", wide)
+        for i in reversed(range(self.num_downsamples)):
             x = jnp.concatenate([double_size(x), skips[i]], -1)
             x = self._layer(x, f"decode{i}", wide if i else self.features)
         return x
@@ -120,13 +121,13 @@ class PoseWarp(nn.Module):
 
     Attributes:
       width: channels of the branches' features, C of Cheng et al.
-      halvings: of every U-Net.
+      num_downsamples: of every U-Net.
       dtype: compute type; pictures and masks are float32.
       impl: see `psrjax.ops.conv`.
     """
 
     width: int = 64
-    halvings: int = 5
+    num_downsamples: int = 5
     dtype: DTypeLike = jnp.float32
     impl: str = "auto"
 
@@ -139,7 +140,7 @@ class PoseWarp(nn.Module):
             ("background", self.width),
             ("foreground", self.width),
         ):
-            setattr(self, name, PoseUNet(self.width, features, self.halvings, **common))
+            setattr(self, name, PoseUNet(self.width, features, self.num_downsamples, **common))
         self.parts = _Conv(limb.PARTS, **common)
         self.heads = Heads(**common)
 
@@ -243,18 +244,18 @@ class Heads(nn.Module):
         return _Conv(features, dtype=self.dtype, impl=self.impl, name=name)(x).astype(jnp.float32)
 
 
-class PairCritic(nn.Module):
-    """The official critic of one picture with its two poses: a single logit.
+class PairDiscriminator(nn.Module):
+    """The official discriminator of one picture with its two poses: a single logit.
 
     Attributes:
       width: channels of its first layer.
-      halvings: how often the size is halved.
+      num_downsamples: how often the size is halved.
       dtype: compute type; logits are float32.
       impl: see `psrjax.ops.conv`.
     """
 
     width: int = 64
-    halvings: int = 5
+    num_downsamples: int = 5
     dtype: DTypeLike = jnp.float32
     impl: str = "auto"
 
@@ -265,7 +266,7 @@ class PairCritic(nn.Module):
         """Logits; `maps` are the joint maps of the source and of the target at half the size."""
         x = _halved(self._layer(picture, "layer0", self.width, 5))
         x = _halved(self._layer(jnp.concatenate([x, maps], -1), "layer1", 2 * self.width, 5))
-        for i in range(2, self.halvings):
+        for i in range(2, self.num_downsamples):
             x = _halved(self._layer(x, f"layer{i}", 4 * self.width, 3))
         x = self._layer(x, "last", 4 * self.width, 3)
         x = x.reshape(len(x), -1)
@@ -274,8 +275,8 @@ class PairCritic(nn.Module):
             x = nn.leaky_relu(dense(x), _SLOPE)
         return nn.Dense(1, dtype=self.dtype, name="logit")(x).astype(jnp.float32)
 
-    def _layer(self, x: Array, name: str, features: int, taps: int) -> Array:
-        conv = _Conv(features, taps, dtype=self.dtype, impl=self.impl, name=name)
+    def _layer(self, x: Array, name: str, features: int, kernel_size: int) -> Array:
+        conv = _Conv(features, kernel_size, dtype=self.dtype, impl=self.impl, name=name)
         return nn.leaky_relu(conv(x), _SLOPE)
 
 

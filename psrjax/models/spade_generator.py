@@ -9,10 +9,10 @@ from psrjax.errors import UserError
 from psrjax.nn import attention, blocks, layers, spade
 
 _SLOPE = 0.2
-_WIDEST = 4  # the width doubles with each halving of the size, so many times
+_MAX_CHANNELS = 4  # the width doubles with each halving of the size, so many times
 
 
-class SpadePainter(nn.Module):
+class SpadeGenerator(nn.Module):
     """G of Wang et al., Eq. 7: the condition is the coarse picture beside the pose label.
 
     `Departs from:` the text of Eq. 6, which conditions on the exemplar y_I itself: it is at another
@@ -20,7 +20,7 @@ class SpadePainter(nn.Module):
 
     Attributes:
       width: channels at full size.
-      levels: how often the size is doubled.
+      levels: how often the size is upsample_nearest.
       hidden: see `psrjax.nn.spade.Spade`.
       attend: whether there is self-attention at half the size.
       dtype: compute type; the picture is float32.
@@ -57,7 +57,7 @@ class SpadePainter(nn.Module):
         x = layers.Conv(self._channels(0), (3, 3), name="seed", **conv)(x)
         for level in range(self.levels + 1):
             if level:
-                x = spade.doubled(x)
+                x = spade.upsample_nearest(x)
             if self.attend and level == self.levels - 1:
                 x = attention.SelfAttention(name="attention", **options)(x, train)
             for part in "ab" if level == 1 else "a":
@@ -68,4 +68,4 @@ class SpadePainter(nn.Module):
         return jnp.tanh(x.astype(jnp.float32))
 
     def _channels(self, level: int) -> int:
-        return self.width * 2 ** min(_WIDEST, self.levels - level)
+        return self.width * 2 ** min(_MAX_CHANNELS, self.levels - level)

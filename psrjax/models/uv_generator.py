@@ -17,14 +17,14 @@ class UVGenerator(nn.Module):
     residual blocks.
 
     Attributes:
-      taps: of the two heads, which are most of the net's work where it is narrow.
+      kernel_size: of the two heads, which are most of the net's work where it is narrow.
       (the others are those of `global_generator.GlobalGenerator`)
     """
 
     width: int = 64
-    halvings: int = 4
+    num_downsamples: int = 4
     blocks: int = 9
-    taps: int = 7
+    kernel_size: int = 7
     dtype: DTypeLike = jnp.float32
     remat: str = "none"
     impl: str = "auto"
@@ -36,11 +36,13 @@ class UVGenerator(nn.Module):
         Raises:
           UserError: if the size cannot be halved so often.
         """
-        global_generator.check_size(label.shape[1:3], self.halvings)
+        global_generator.check_size(label.shape[1:3], self.num_downsamples)
         compute = {"dtype": self.dtype, "impl": self.impl}
-        widths = [self.width * 2**i for i in range(self.halvings + 1)]
+        widths = [self.width * 2**i for i in range(self.num_downsamples + 1)]
         x = global_generator.passed(label, train, widths, self.blocks, remat=self.remat, **compute)
-        heads = global_generator.left(x, 1 + PARTS + 2 * PARTS, taps=self.taps, **compute)
+        heads = global_generator.left(
+            x, 1 + PARTS + 2 * PARTS, kernel_size=self.kernel_size, **compute
+        )
         coordinates = jnp.tanh(heads[..., 1 + PARTS :])
         return {
             "logits": heads[..., : 1 + PARTS],

@@ -1,7 +1,7 @@
 """3-D residual networks over clips: reconstruction by regions, and refinement of an estimate.
 
 The base is the 6-block ResNet of image translation with every convolution in three dimensions:
-time is halved twice on the way in and doubled twice on the way out, like height and width.
+time is halved twice on the way in and upsample_nearest twice on the way out, like height and width.
 """
 
 from collections.abc import Mapping
@@ -45,22 +45,22 @@ class Encoder(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b t h w c"], train: bool) -> Float[Array, "b t4 h4 w4 d"]:
         """(b t h w c) to (b t/4 h/4 w/4 4*width)."""
-        x = self._layer(x, train, "stem", self.width, taps=7, stride=1)
-        x = self._layer(x, train, "down0", 2 * self.width, taps=3, stride=2)
-        x = self._layer(x, train, "down1", 4 * self.width, taps=3, stride=2)
+        x = self._layer(x, train, "stem", self.width, kernel_size=7, stride=1)
+        x = self._layer(x, train, "down0", 2 * self.width, kernel_size=3, stride=2)
+        x = self._layer(x, train, "down1", 4 * self.width, kernel_size=3, stride=2)
         block = blocks.maybe_remat(blocks.Residual3D, self.remat)
         for i in range(self.blocks):
             x = block(norm=self.norm, dtype=self.dtype, impl=self.impl, name=f"block{i}")(x, train)
         return x
 
     def _layer(
-        self, x: Array, train: bool, name: str, width: int, *, taps: int, stride: int
+        self, x: Array, train: bool, name: str, width: int, *, kernel_size: int, stride: int
     ) -> Array:
         x = layers.Conv(
             width,
-            (taps,) * 3,
+            (kernel_size,) * 3,
             stride=stride,
-            padding=taps // 2,
+            padding=kernel_size // 2,
             use_bias=False,
             dtype=self.dtype,
             impl=self.impl,
@@ -104,7 +104,7 @@ class Decoder(nn.Module):
             norm = layers.make_norm(self.norm, dtype=self.dtype, name=f"up{i}_norm")
             x = nn.relu(norm(x, train))
         # Departs from: GTNet's Kaiming fan-out, which starts a 3-channel head deep in the tanh's
-        # flat ends (inputs of standard deviation 4.6).
+        # flat ends (inputs of standard std 4.6).
         return {
             name: jnp.tanh(
                 layers.Conv(3, (7, 7, 7), padding=3, dtype=self.dtype, impl=self.impl, name=name)(

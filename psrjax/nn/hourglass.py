@@ -12,11 +12,11 @@ RESAMPLES = ("none", "down", "up")
 
 
 class Unit(nn.Module):
-    """Convolution, norm, ReLU; before it the size may be doubled, or behind it halved.
+    """Convolution, norm, ReLU; before it the size may be upsample_nearest, or behind it halved.
 
     Attributes:
       width: output channels.
-      taps: of the square kernel; the padding keeps the size.
+      kernel_size: of the square kernel; the padding keeps the size.
       resample: "none", "down" (half the size) or "up" (twice the size).
       norm: see `psrjax.nn.layers.make_norm`.
       dtype: compute type.
@@ -24,7 +24,7 @@ class Unit(nn.Module):
     """
 
     width: int
-    taps: int = 3
+    kernel_size: int = 3
     resample: str = "none"
     norm: str = "batch"
     dtype: DTypeLike = jnp.float32
@@ -39,16 +39,19 @@ class Unit(nn.Module):
         """
         if self.resample not in RESAMPLES:
             raise UserError(f"no resampling {self.resample!r}; there are {', '.join(RESAMPLES)}")
-        taps, options = (self.taps,) * 2, {"dtype": self.dtype, "impl": self.impl, "name": "conv"}
+        kernel_size, options = (
+            (self.kernel_size,) * 2,
+            {"dtype": self.dtype, "impl": self.impl, "name": "conv"},
+        )
         if self.resample == "up":
-            x = layers.EnlargedConv(self.width, taps, **options)(x)
+            x = layers.EnlargedConv(self.width, kernel_size, **options)(x)
         else:
-            x = layers.Conv(self.width, taps, padding=self.taps // 2, **options)(x)
+            x = layers.Conv(self.width, kernel_size, padding=self.kernel_size // 2, **options)(x)
         x = nn.relu(layers.make_norm(self.norm, dtype=self.dtype, name="norm")(x, train))
-        return mean_of_four(x) if self.resample == "down" else x
+        return avg_pool(x) if self.resample == "down" else x
 
 
-def mean_of_four(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+def avg_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
     """The mean of each 2x2 pixels.
 
     Raises:
@@ -96,7 +99,7 @@ class Hourglass(nn.Module):
     Attributes:
       width: channels after the last block; those in between are width times powers of two.
       depth: how often the size is halved.
-      widest: no block has more channels.
+      max_channels: no block has more channels.
       norm: see `psrjax.nn.layers.make_norm`.
       dtype: compute type.
       remat: see `psrjax.nn.blocks.maybe_remat`.
@@ -105,7 +108,7 @@ class Hourglass(nn.Module):
 
     width: int
     depth: int = 5
-    widest: int = 1024
+    max_channels: int = 1024
     norm: str = "batch"
     dtype: DTypeLike = jnp.float32
     remat: str = "none"
@@ -127,12 +130,12 @@ class Hourglass(nn.Module):
         options = {"norm": self.norm, "dtype": self.dtype, "impl": self.impl}
         scales = [x]
         for i in range(self.depth):
-            width = min(self.widest, self.width * 2 ** (i + 1))
+            width = min(self.max_channels, self.width * 2 ** (i + 1))
             down = unit(width, resample="down", name=f"down{i}", **options)
             scales.append(down(scales[-1], train))
         y = scales.pop()
         for i in range(self.depth):
-            width = min(self.widest, self.width * 2 ** (self.depth - 1 - i))
+            width = min(self.max_channels, self.width * 2 ** (self.depth - 1 - i))
             y = unit(width, resample="up", name=f"up{i}", **options)(y, train)
             y = jnp.concatenate([y, scales.pop().astype(y.dtype)], -1)
         return y

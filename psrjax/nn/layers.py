@@ -27,12 +27,12 @@ def uniform_fan_in(key: Array, shape: Sequence[int], dtype: DTypeLike = jnp.floa
 
 def kaiming_fan_out(key: Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> Array:
     """Kaiming's normal, fan out: what the published 3-D ResNet uses for every convolution."""
-    deviation = math.sqrt(2.0 / (math.prod(shape[:-2]) * shape[-1]))
-    return deviation * _flat(jax.random.normal, key, shape, dtype)
+    std = math.sqrt(2.0 / (math.prod(shape[:-2]) * shape[-1]))
+    return std * _flat(jax.random.normal, key, shape, dtype)
 
 
 def normal_small(key: Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> Array:
-    """DCGAN's normal of deviation 0.02: what pix2pix and its descendants use for critics."""
+    """DCGAN's normal of std 0.02: what pix2pix and its descendants use for discriminators."""
     return 0.02 * _flat(jax.random.normal, key, shape, dtype)
 
 
@@ -52,7 +52,7 @@ class Conv(nn.Module):
 
     Attributes:
       features: output channels.
-      taps: kernel size in each dimension; its length says how many dimensions there are.
+      kernel_size: kernel size in each dimension; its length says how many dimensions there are.
       stride: one, or one for each dimension.
       padding: on both sides, one, or one for each dimension (PyTorch's meaning, never "SAME").
       use_bias: whether to add a bias; not where a norm follows.
@@ -63,7 +63,7 @@ class Conv(nn.Module):
     """
 
     features: int
-    taps: tuple[int, ...]
+    kernel_size: tuple[int, ...]
     stride: int | Sequence[int] = 1
     padding: int | Sequence[int] = 0
     use_bias: bool = True
@@ -75,7 +75,7 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b *size i"]) -> Float[Array, "b *out o"]:
         """Applies the convolution; the shapes are `psrjax.ops.conv.conv`'s."""
-        kernel = self.param("kernel", self.init, (*self.taps, x.shape[-1], self.features))
+        kernel = self.param("kernel", self.init, (*self.kernel_size, x.shape[-1], self.features))
         y = conv_ops.conv(
             x.astype(self.dtype),
             kernel.astype(self.dtype),
@@ -93,7 +93,7 @@ class EnlargedConv(nn.Module):
     """
 
     features: int
-    taps: tuple[int, int]
+    kernel_size: tuple[int, int]
     dtype: DTypeLike = jnp.float32
     impl: str = "auto"
     use_bias: bool = True
@@ -103,13 +103,14 @@ class EnlargedConv(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
         """Twice as high and wide."""
-        kernel = self.param("kernel", self.init, (*self.taps, x.shape[-1], self.features))
+        kernel = self.param("kernel", self.init, (*self.kernel_size, x.shape[-1], self.features))
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         return _with_bias(self, conv_ops.conv_enlarged(x, kernel, impl=self.impl))
 
 
 class ConvTranspose(nn.Module):
-    """Transposed convolution with PyTorch's padding and output padding; taps are not flipped.
+    """Transposed convolution with PyTorch's padding and output padding; kernel_size are not
+    flipped.
 
     Attributes:
       output_padding: further rows at the high side.
@@ -117,7 +118,7 @@ class ConvTranspose(nn.Module):
     """
 
     features: int
-    taps: tuple[int, ...]
+    kernel_size: tuple[int, ...]
     stride: int | Sequence[int] = 1
     padding: int | Sequence[int] = 0
     output_padding: int | Sequence[int] = 0
@@ -130,7 +131,7 @@ class ConvTranspose(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b *size i"]) -> Float[Array, "b *out o"]:
         """Applies it; the shapes are `psrjax.ops.conv.conv_transpose`'s."""
-        kernel = self.param("kernel", self.init, (*self.taps, x.shape[-1], self.features))
+        kernel = self.param("kernel", self.init, (*self.kernel_size, x.shape[-1], self.features))
         y = conv_ops.conv_transpose(
             x.astype(self.dtype),
             kernel.astype(self.dtype),
@@ -153,7 +154,7 @@ class SpectralConv(nn.Module):
     """
 
     features: int
-    taps: tuple[int, ...]
+    kernel_size: tuple[int, ...]
     stride: int | Sequence[int] = 1
     padding: int | Sequence[int] = 0
     use_bias: bool = True
@@ -165,7 +166,7 @@ class SpectralConv(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b *size i"], train: bool) -> Float[Array, "b *out o"]:
         """Applies the convolution; `train` turns the vectors on."""
-        kernel = self.param("kernel", self.init, (*self.taps, x.shape[-1], self.features))
+        kernel = self.param("kernel", self.init, (*self.kernel_size, x.shape[-1], self.features))
         matrix = kernel.reshape(-1, self.features).T
         rows, columns = matrix.shape
         left = self.variable("spectral", "left", lambda: jnp.full(rows, rows**-0.5))

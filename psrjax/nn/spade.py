@@ -30,12 +30,12 @@ def nearest(
     return x[:, rows][:, :, columns]
 
 
-def doubled(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+def upsample_nearest(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
     """Each pixel as 2x2."""
     return jnp.repeat(jnp.repeat(x, 2, 1), 2, 2)
 
 
-def mirrored(x: Float[Array, "b h w c"], edge: int) -> Float[Array, "b y x c"]:
+def reflect_pad(x: Float[Array, "b h w c"], edge: int) -> Float[Array, "b y x c"]:
     """Reflection padding of `edge` pixels on all sides, the border pixel not repeated."""
     return jnp.pad(x, ((0, 0), (edge, edge), (edge, edge), (0, 0)), mode="reflect")
 
@@ -74,7 +74,7 @@ class Spade(nn.Module):
             init=layers.xavier_small,
             name=name,
         )
-        return conv(mirrored(x, 1))
+        return conv(reflect_pad(x, 1))
 
 
 class SpadeResidual(nn.Module):
@@ -101,9 +101,9 @@ class SpadeResidual(nn.Module):
         """(b h w c) to (b h w width)."""
         middle = min(x.shape[-1], self.width)
         y = nn.leaky_relu(self._spade("spade0")(x, condition), _SLOPE)
-        y = self._conv(middle, 3, "conv0")(mirrored(y, 1), train)
+        y = self._conv(middle, 3, "conv0")(reflect_pad(y, 1), train)
         y = nn.leaky_relu(self._spade("spade1")(y, condition), _SLOPE)
-        y = self._conv(self.width, 3, "conv1")(mirrored(y, 1), train)
+        y = self._conv(self.width, 3, "conv1")(reflect_pad(y, 1), train)
         if x.shape[-1] != self.width:
             x = self._conv(self.width, 1, "skip")(self._spade("spade_skip")(x, condition), train)
         return x + y
@@ -111,11 +111,11 @@ class SpadeResidual(nn.Module):
     def _spade(self, name: str) -> Spade:
         return Spade(self.hidden, dtype=self.dtype, impl=self.impl, name=name)
 
-    def _conv(self, width: int, taps: int, name: str) -> layers.SpectralConv:
+    def _conv(self, width: int, kernel_size: int, name: str) -> layers.SpectralConv:
         return layers.SpectralConv(
             width,
-            (taps, taps),
-            use_bias=taps > 1,
+            (kernel_size, kernel_size),
+            use_bias=kernel_size > 1,
             dtype=self.dtype,
             impl=self.impl,
             init=layers.xavier_small,

@@ -15,21 +15,25 @@ from jaxtyping import Array, Float
 _EXACT = lax.Precision.HIGHEST  # the softmax is sharp: rounding of 1e-3 moves its peak
 
 
-def descriptors(features: Float[Array, "b h w c"], *, taps: int = 3) -> Float[Array, "b n d"]:
+def descriptors(
+    features: Float[Array, "b h w c"], *, kernel_size: int = 3
+) -> Float[Array, "b n d"]:
     """What is compared at each position: its neighbourhood, centred over channels, of length 1.
 
     Wang et al., the factors of Eq. 4; the neighbourhood is CoCosNet's `match_kernel`. float32.
 
     Args:
       features: of either domain, in the shared space.
-      taps: side of the neighbourhood; beyond the border are zeros.
+      kernel_size: side of the neighbourhood; beyond the border are zeros.
     """
     features = features.astype(jnp.float32)
     b, h, w, c = features.shape
-    edge = taps // 2
+    edge = kernel_size // 2
     padded = jnp.pad(features, ((0, 0), (edge, edge), (edge, edge), (0, 0)))
-    shifted = [padded[:, y : y + h, x : x + w] for y in range(taps) for x in range(taps)]
-    wide = jnp.concatenate(shifted, -1).reshape(b, h * w, taps * taps * c)
+    shifted = [
+        padded[:, y : y + h, x : x + w] for y in range(kernel_size) for x in range(kernel_size)
+    ]
+    wide = jnp.concatenate(shifted, -1).reshape(b, h * w, kernel_size * kernel_size * c)
     return unit_length(wide - wide.mean(-1, keepdims=True))
 
 

@@ -19,7 +19,7 @@ LIMBS = ((0, 1), (2, 3), (3, 4), (5, 6), (6, 7), (8, 9), (9, 10), (11, 12), (12,
 PARTS = len(LIMBS) + 1  # the first is the background
 _VIEW = np.asarray(pose.layout("mpii14").view)
 _TORSO = len(LIMBS) - 1
-_JOINT_DEVIATION = 3.5  # 7/4 pixels of maps half as large
+_JOINT_STD = 3.5  # 7/4 pixels of maps half as large
 _LEAST_DEVIATION = 0.7  # pixels of the map itself: a narrower Gaussian falls between its pixels
 _LIMB_VARIANCE, _TORSO_VARIANCE = 11.0**2, 13.0**2  # across
 _LENGTH_SHARE, _LEAST_VARIANCE = 1.5, 5.0  # along: the squared length divided by this
@@ -41,7 +41,7 @@ def joint_maps(
     points, present = _points(joints, height, width)
     inside = (points > 0.0) & (points < np.asarray((width - 1, height - 1), np.float32))
     present = present & inside.all(-1)
-    deviation = max(_JOINT_DEVIATION * height / 256.0, _LEAST_DEVIATION)
+    deviation = max(_JOINT_STD * height / 256.0, _LEAST_DEVIATION)
     # A Gaussian is the product of two: far fewer exponentials.
     across, down = (
         jnp.exp(-0.5 * jnp.square((np.arange(size) - points[..., axis, None]) / deviation))

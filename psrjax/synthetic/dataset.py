@@ -30,7 +30,7 @@ from psrjax.runtime import workers
 from psrjax.synthetic import actions, characters, cloth_folds, decoration, filming, scenes
 from psrjax.vision import body, mesh_features, raster, rendering
 
-WORLD = "world"  # the value of config.data.path that means this dataset
+SYNTHETIC = "synthetic"  # the value of config.data.path that means this dataset
 VERSION = 1  # of what is rendered: raise it and every cached world is rendered anew
 STREAMS = (
     *("frames", "mask", "iuv", "depth", "flow", "flow_forward", "flow_confidence", "mesh_flow"),
@@ -123,8 +123,8 @@ def located(data_config: Mapping[str, Any]) -> dict[str, Any]:
     passes it through here.
     """
     found = dict(data_config)
-    if found["path"] == WORLD:
-        found["path"] = os.fspath(ensure_world(found.get("world", {})))
+    if found["path"] == SYNTHETIC:
+        found["path"] = os.fspath(ensure_world(found.get("synthetic", {})))
     return found
 
 
@@ -138,10 +138,10 @@ def options(settings: Mapping[str, Any]) -> World:
     fields = {field.name: field for field in dataclasses.fields(World)}
     for name in settings:
         if name not in fields:
-            raise UserError(f"data.world has no setting {name!r}: {', '.join(fields)}")
+            raise UserError(f"data.synthetic has no setting {name!r}: {', '.join(fields)}")
     kind = settings.get("kind", "multiview")
     if kind not in _DEFAULTS:
-        raise UserError(f"data.world.kind={kind!r}: one of {', '.join(_DEFAULTS)}")
+        raise UserError(f"data.synthetic.kind={kind!r}: one of {', '.join(_DEFAULTS)}")
     merged = _DEFAULTS[kind] | settings
     for name in ("size", "streams"):
         if name in merged:
@@ -149,18 +149,22 @@ def options(settings: Mapping[str, Any]) -> World:
     world = World(**merged)
     for name in ("rooms", "people_train", "clips_per_person", "frames", "cameras"):
         if getattr(world, name) < 1:
-            raise UserError(f"data.world.{name}={getattr(world, name)}: must be at least 1")
+            raise UserError(f"data.synthetic.{name}={getattr(world, name)}: must be at least 1")
     if not 0.0 <= world.folds <= 1.0:
-        raise UserError(f"data.world.folds={world.folds}: from 0, for none, to 1")
+        raise UserError(f"data.synthetic.folds={world.folds}: from 0, for none, to 1")
     if not 0.0 <= world.joint_noise <= 0.5:
-        raise UserError(f"data.world.joint_noise={world.joint_noise}: from 0, for exact, to 0.5")
+        raise UserError(
+            f"data.synthetic.joint_noise={world.joint_noise}: from 0, for exact, to 0.5"
+        )
     if len(world.size) != 2 or min(world.size) < 16:
-        raise UserError(f"data.world.size={world.size}: two sides of at least 16 pixels")
+        raise UserError(f"data.synthetic.size={world.size}: two sides of at least 16 pixels")
     unknown = [name for name in world.streams if name not in STREAMS]
     if unknown or "frames" not in world.streams:
-        raise UserError(f"data.world.streams: 'frames' and any of {', '.join(STREAMS)}")
+        raise UserError(f"data.synthetic.streams: 'frames' and any of {', '.join(STREAMS)}")
     if world.cameras == 1 and {"prior", "visibility"} & set(world.streams):
-        raise UserError("data.world.streams: 'prior' and 'visibility' need at least two cameras")
+        raise UserError(
+            "data.synthetic.streams: 'prior' and 'visibility' need at least two cameras"
+        )
     return world
 
 

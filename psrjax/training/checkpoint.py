@@ -127,7 +127,8 @@ class Checkpoints:
 
 @contextlib.contextmanager
 def telling_full_disks(folder: os.PathLike) -> Iterator[None]:
-    """Turns "no space left", however deep orbax wraps it, into a UserError that names `folder`."""
+    """Updates "no space left", however deep orbax wraps it, into a UserError that names
+    `folder`."""
     try:
         yield
     except Exception as error:

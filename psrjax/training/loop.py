@@ -48,8 +48,8 @@ def train_stage(
     by_rows, whole = sharding.batch_sharding(mesh), sharding.replicated(mesh)
 
     method = base.build(**config_lib.method_fields(config))
-    weights = {turn: dict(terms) for turn, terms in config.weights.items()}
-    optimizers = optimizer.make_optimizers(config.optimizer, method.turns)
+    weights = {update: dict(terms) for update, terms in config.weights.items()}
+    optimizers = optimizer.make_optimizers(config.optimizer, method.updates)
     pretrained = {name: pretrained_lib.load(name) for name in method.pretrained}
     pretrained = jax.device_put(pretrained, whole)
 
@@ -105,7 +105,7 @@ def train_stage(
                 scalars = {name: float(value) for name, value in jax.device_get(log).items()}
                 rates = optimizer.learning_rates(config.optimizer, count - 1)
                 record.write(count, scalars | rates)
-                progress.note({turn: scalars[f"{turn}/loss"] for turn in method.turns})
+                progress.note({update: scalars[f"{update}/loss"] for update in method.updates})
             if saving:
                 saved.save(count, now, data.get_state())
             if evaluate and config.evaluate_steps and (count % config.evaluate_steps == 0 or last):
@@ -129,9 +129,11 @@ def _begin(
     origin = checkpoint.absolute(config.init.path) / stage
     variables = checkpoint.load_variables(origin, whole)["variables"]
     begun = checkpoint.start_from(fresh, variables, config.init.nets, origin)
-    if type(method).inherit is base.Method.inherit:
+    if type(method).init_from_previous is base.Method.init_from_previous:
         return begun
-    return state.with_variables(begun, method.inherit({"params": begun.params, **begun.stats}))
+    return state.with_variables(
+        begun, method.init_from_previous({"params": begun.params, **begun.stats})
+    )
 
 
 def _sizes(example: Mapping[str, Any]) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""From a player's config to its optax optimizer: rule, schedule, clipping, exceptions for nets."""
+"""From an update's config to its optax optimizer: rule, schedule, clipping, exceptions for nets."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ DEFAULTS = {
     "b2": 0.999,
     "eps": 1e-8,
     "momentum": 0.0,  # of sgd
-    "clip_norm": 0.0,  # of the player's whole gradient; 0 is off
+    "clip_norm": 0.0,  # of the update's whole gradient; 0 is off
     "schedule": "constant",  # constant, milestones or linear
     "warmup_steps": 0,  # rising linearly from 0
     "milestones": (),  # steps from which on the rate is multiplied by `factor` once more
@@ -26,36 +26,37 @@ DEFAULTS = {
 
 
 def make_optimizers(
-    config: Mapping[str, Any], turns: Mapping[str, tuple[str, ...]]
+    config: Mapping[str, Any], updates: Mapping[str, tuple[str, ...]]
 ) -> dict[str, optax.GradientTransformation]:
-    """{turn: optimizer} for `config.optimizer` and a method's turns.
+    """{update: optimizer} for `config.optimizer` and a method's updates.
 
     Raises:
-      UserError: for a turn without an optimizer, an optimizer without a turn, or a wrong field.
+      UserError: for an update without an optimizer, the reverse, or a wrong field.
     """
-    missing = [turn for turn in turns if turn not in config]
-    unused = [turn for turn in config if turn not in turns]
+    missing = [update for update in updates if update not in config]
+    unused = [update for update in config if update not in updates]
     if missing or unused:
-        what = "no optimizer for turn" if missing else "no turn named"
+        what = "no optimizer for update" if missing else "no update named"
         raise UserError(
-            f"config.optimizer: {what} {(missing or unused)[0]!r}; the turns are {', '.join(turns)}"
+            f"config.optimizer: {what} {(missing or unused)[0]!r}; "
+            f"the updates are {', '.join(updates)}"
         )
     return {
-        turn: _make_player(fields_of(config[turn], turn), nets, turn)
-        for turn, nets in turns.items()
+        update: _make_optimizer(fields_of(config[update], update), nets, update)
+        for update, nets in updates.items()
     }
 
 
 def learning_rates(config: Mapping[str, Any], step: int) -> dict[str, float]:
-    """{"turn/learning_rate": rate} at a step, for the log."""
+    """{"update/learning_rate": rate} at a step, for the log."""
     return {
-        f"{turn}/learning_rate": float(_schedule(fields_of(fields, turn), turn)(step))
-        for turn, fields in config.items()
+        f"{update}/learning_rate": float(_schedule(fields_of(fields, update), update)(step))
+        for update, fields in config.items()
     }
 
 
 def fields_of(config: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The fields of one player, with the defaults filled in. Raises UserError for unknown ones."""
+    """The fields of one update, with the defaults filled in. Raises UserError for unknown ones."""
     unknown = sorted(set(config) - set(DEFAULTS))
     if unknown:
         raise UserError(
@@ -64,16 +65,19 @@ def fields_of(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     return {**DEFAULTS, **config}
 
 
-def _make_player(fields: dict, nets: tuple[str, ...], turn: str) -> optax.GradientTransformation:
+def _make_optimizer(
+    fields: dict, nets: tuple[str, ...], update: str
+) -> optax.GradientTransformation:
     special = dict(fields["nets"])
     stranger = sorted(set(special) - set(nets))
     if stranger:
         raise UserError(
-            f"config.optimizer.{turn}.nets.{stranger[0]}: turn {turn!r} trains {', '.join(nets)}"
+            f"config.optimizer.{update}.nets.{stranger[0]}: "
+            f"update {update!r} trains {', '.join(nets)}"
         )
-    rule = _rule(fields, turn)
+    rule = _rule(fields, update)
     if special:
-        where = {net: f"{turn}.nets.{net}" for net in special}
+        where = {net: f"{update}.nets.{net}" for net in special}
         rules = {
             net: _rule({**fields, **fields_of_net(special[net], where[net])}, where[net])
             for net in special
@@ -91,7 +95,9 @@ def fields_of_net(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     fields_of(config, where)
     for field in ("clip_norm", "nets"):
         if field in config:
-            raise UserError(f"config.optimizer.{where}.{field}: belongs to the turn, not to a net")
+            raise UserError(
+                f"config.optimizer.{where}.{field}: belongs to the update, not to a net"
+            )
     return dict(config)
 
 

@@ -1,4 +1,4 @@
-"""What a training run is made of between two steps, how it begins, and what each turn owns."""
+"""What a training run is made of between two steps, how it begins, and what each update owns."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -23,10 +23,11 @@ class TrainState:
       step: how many steps have been taken, int32.
       params: {net: parameters}, frozen nets included, so that a checkpoint is self-contained.
       stats: {collection: {net: arrays}}: batch statistics, spectral vectors, and the like.
-      opt: {turn: optimizer state}.
+      opt: {update: optimizer state}.
       ema: {net: averaged parameters} of the nets that are trained; {} where `config.ema` is 0.
       rng: a typed key that never changes: step s draws from fold_in(rng, s).
-      fault: 0 while all was finite; then 1 + the place, in the step's list, of what first was not.
+      first_nonfinite: 0 while all was finite; then 1 + the place, in the step's list, of what first
+        was not.
     """
 
     step: jax.Array
@@ -35,12 +36,12 @@ class TrainState:
     opt: dict[str, Any]
     ema: dict[str, Any]
     rng: jax.Array
-    fault: jax.Array
+    first_nonfinite: jax.Array
 
     @property
     def finite(self) -> jax.Array:
         """Whether every term and gradient so far was finite: only then may the state be saved."""
-        return self.fault == 0
+        return self.first_nonfinite == 0
 
     @property
     def variables(self) -> dict[str, Any]:
@@ -60,7 +61,7 @@ def init_state(
 
     Args:
       method: at the stage to be trained.
-      optimizers: one for each turn.
+      optimizers: one for each update.
       sizes: of the contract's axes; the batch axis need not be the run's own.
       seed: of the parameters and of everything random in training.
       ema: whether averaged parameters are kept.
@@ -70,17 +71,18 @@ def init_state(
     batch = spec.decode(spec.zeros(method.reads, sizes))
     variables = dict(method.init(keys, batch))
     params = dict(variables.pop("params"))
-    trained = {net for nets in method.turns.values() for net in nets}
+    trained = {net for nets in method.updates.values() for net in nets}
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         stats=variables,
         opt={
-            turn: optimizers[turn].init(pick(params, nets)) for turn, nets in method.turns.items()
+            update: optimizers[update].init(pick(params, nets))
+            for update, nets in method.updates.items()
         },
         ema=jax.tree.map(jnp.copy, pick(params, trained)) if ema else {},
         rng=jax.random.fold_in(root, 1),
-        fault=jnp.zeros((), jnp.int32),
+        first_nonfinite=jnp.zeros((), jnp.int32),
     )
 
 

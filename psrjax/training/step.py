@@ -1,4 +1,4 @@
-"""One training step: a short game of turns, in one jitted function."""
+"""One training step: a short game of updates, in one jitted function."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -26,17 +26,17 @@ def make_step(
 ) -> Callable[[TrainState, Mapping, Mapping], tuple[TrainState, dict[str, jax.Array]]]:
     """The step as a pure function (state, wire batch, pretrained) -> (state, log).
 
-    The turns are played in order: each has its loss, gradients for its own nets, and an update,
-    and the next turn plays against the updated opponent, on the `shared` arrays of those before.
-    Every turn goes through its micro-batches before the next begins. The log holds
-    "turn/term" (raw), "turn/loss" (the weighted sum), "turn/grad_norm" and what the method logs.
+    The updates are made in order: each has its loss, gradients for its own nets, and an update,
+    and the next update plays against the updated opponent, on the `shared` arrays of those before.
+    Every update goes through its micro-batches before the next begins. The log holds
+    "update/term" (raw), "update/loss" (the weighted sum), "update/grad_norm" and the method's log.
 
     Args:
       method: at the stage to be trained.
-      weights: {turn: {term: weight}}, as `check_weights` accepts them; a term of weight 0 is left
+      weights: {update: {term: weight}}, as `check_weights` accepts them; a term of weight 0 is left
         out of the sum and of the log, and the compiler then removes what computes it.
-      optimizers: {turn: optimizer}.
-      accumulate: how many micro-batches a turn's gradient is the mean of.
+      optimizers: {update: optimizer}.
+      accumulate: how many micro-batches an update's gradient is the mean of.
       ema: decay of the averaged parameters; used if the state holds some.
     """
 
@@ -45,18 +45,20 @@ def make_step(
         micro = _split(spec.decode(batch), accumulate)
         params, stats, opt = dict(state.params), state.stats, dict(state.opt)
         log, shared, checks = {}, {}, []
-        for i, (turn, nets) in enumerate(method.turns.items()):
-            loss = _turn_loss(method, turn, weights[turn], drop(params, nets), pretrained)
+        for i, (update, nets) in enumerate(method.updates.items()):
+            loss = _update_loss(method, update, weights[update], drop(params, nets), pretrained)
             mine = pick(params, nets)
             grads, stats, out = _mean_gradient(
                 loss, mine, stats, (micro, shared), jax.random.fold_in(key, i), accumulate
             )
-            updates, opt[turn] = optimizers[turn].update(grads, opt[turn], mine)
-            params |= optax.apply_updates(mine, updates)
+            changes, opt[update] = optimizers[update].update(grads, opt[update], mine)
+            params |= optax.apply_updates(mine, changes)
             shared |= jax.lax.stop_gradient(out["shared"])
             norm = gradient_norm(grads)
-            log |= {f"{turn}/{name}": value for name, value in (out["terms"] | out["log"]).items()}
-            log |= {f"{turn}/loss": out["loss"], f"{turn}/grad_norm": norm}
+            log |= {
+                f"{update}/{name}": value for name, value in (out["terms"] | out["log"]).items()
+            }
+            log |= {f"{update}/loss": out["loss"], f"{update}/grad_norm": norm}
             checks += [*(out["terms"][name] for name in sorted(out["terms"])), norm]
         return state.replace(
             step=state.step + 1,
@@ -64,7 +66,9 @@ def make_step(
             stats=stats,
             opt=opt,
             ema=average(state.ema, params, ema),
-            fault=jnp.where(state.fault > 0, state.fault, _first_fault(checks)),
+            first_nonfinite=jnp.where(
+                state.first_nonfinite > 0, state.first_nonfinite, _first_nonfinite(checks)
+            ),
         ), log
 
     return step
@@ -92,7 +96,7 @@ def _sum_of_squares(x: jax.Array) -> jax.Array:
 
 
 def first_streams(state: TrainState) -> dict[str, jax.Array]:
-    """The random streams of the next step's first loss (its first turn and micro-batch)."""
+    """The random streams of the next step's first loss (its first update and micro-batch)."""
     return _streams(jax.random.fold_in(jax.random.fold_in(_step_key(state), 0), 0))
 
 
@@ -118,79 +122,86 @@ def check_weights(method: Method, weights: Weights, state: Any, batch: Mapping, 
     """Checks that the weights name exactly the terms of the method, by shape inference only.
 
     Raises:
-      UserError: for a term without a weight, or a weight (but 0) without a term or a turn.
+      UserError: for a term without a weight, or a weight (but 0) without a term or an update.
     """
     terms = _terms(method, state, batch, pretrained)
-    for turn in weights:
-        if turn not in terms:
-            raise UserError(f"config.weights.{turn}: no such turn; there are {', '.join(terms)}")
-    for turn, names in terms.items():
-        given = dict(weights.get(turn, {}))
+    for update in weights:
+        if update not in terms:
+            raise UserError(
+                f"config.weights.{update}: no such update; there are {', '.join(terms)}"
+            )
+    for update, names in terms.items():
+        given = dict(weights.get(update, {}))
         for name in sorted(name for name, weight in given.items() if weight and name not in names):
             raise UserError(
-                f"config.weights.{turn}.{name}: the method {method.stage!r} has no such term; "
+                f"config.weights.{update}.{name}: the method {method.stage!r} has no such term; "
                 f"it has {', '.join(sorted(names))}"
             )
         for name in sorted(names - set(given)):
             raise UserError(
-                f"config.weights.{turn}.{name}: missing; a term of weight 0 is left out"
+                f"config.weights.{update}.{name}: missing; a term of weight 0 is left out"
             )
 
 
 def check_finite(state: TrainState, method: Method, weights: Weights, saved_step: int) -> None:
-    """Raises UserError if anything was not finite, with the turn and the term it began with."""
-    fault = int(state.fault)
-    if not fault:
+    """Raises UserError if anything was not finite, with the update and the term it began with."""
+    first_nonfinite = int(state.first_nonfinite)
+    if not first_nonfinite:
         return
     names = []
-    for turn in method.turns:
-        names += [f"term {turn}/{name}" for name in sorted(weights[turn]) if weights[turn][name]]
-        names.append(f"the gradient of turn {turn}")
+    for update in method.updates:
+        names += [
+            f"term {update}/{name}" for name in sorted(weights[update]) if weights[update][name]
+        ]
+        names.append(f"the gradient of update {update}")
     kept = f"the checkpoint of step {saved_step} is kept" if saved_step else "none was saved yet"
     raise UserError(
-        f"stage {method.stage}: {names[fault - 1]} is not finite, by step {int(state.step)}; "
-        f"{kept}; lower the learning rate, set config.optimizer.TURN.clip_norm, or look at the data"
+        f"stage {method.stage}: {names[first_nonfinite - 1]} is not finite, "
+        f"by step {int(state.step)}; "
+        f"{kept}; lower the learning rate, set config.optimizer.UPDATE.clip_norm, "
+        "or look at the data"
     )
 
 
 def _terms(method: Method, state: TrainState, batch: Mapping, pretrained: Any) -> dict[str, set]:
     def play(state: TrainState, batch: Mapping, pretrained: Any):
         batch, shared, terms = spec.decode(batch), {}, {}
-        for turn in method.turns:
+        for update in method.updates:
             out, _ = _call(
-                method, turn, state.params, state.stats, (batch, shared), pretrained, state.rng
+                method, update, state.params, state.stats, (batch, shared), pretrained, state.rng
             )
             shared |= out.get("shared", {})
-            terms[turn] = out["terms"]
+            terms[update] = out["terms"]
         return terms
 
     return {
-        turn: set(terms) for turn, terms in jax.eval_shape(play, state, batch, pretrained).items()
+        update: set(terms)
+        for update, terms in jax.eval_shape(play, state, batch, pretrained).items()
     }
 
 
-def _call(method, turn, params, stats, inputs, pretrained, key):
-    """(what the turn's loss returns, the collections after it)."""
+def _call(method, update, params, stats, inputs, pretrained, key):
+    """(what the update's loss returns, the collections after it)."""
     rngs = _streams(key)
     variables, mutable = {"params": params, **stats}, list(stats)
     batch, shared = inputs
     return method.apply(
-        variables, turn, batch, shared, pretrained, rngs=rngs, mutable=mutable, method="loss"
+        variables, update, batch, shared, pretrained, rngs=rngs, mutable=mutable, method="loss"
     )
 
 
-def _turn_loss(method: Method, turn: str, weights: Mapping, rest: Mapping, pretrained: Any):
-    """The turn's weighted loss as a function of its own parameters only."""
-    nets = method.turns[turn]
+def _update_loss(method: Method, update: str, weights: Mapping, rest: Mapping, pretrained: Any):
+    """The update's weighted loss as a function of its own parameters only."""
+    nets = method.updates[update]
 
     def loss(mine: Mapping, stats: Mapping, inputs: Any, key: jax.Array):
-        out, new = _call(method, turn, {**rest, **mine}, stats, inputs, pretrained, key)
+        out, new = _call(method, update, {**rest, **mine}, stats, inputs, pretrained, key)
         terms = {
             name: value.astype(jnp.float32) for name, value in out["terms"].items() if weights[name]
         }
         total = sum((weights[name] * value for name, value in terms.items()), jnp.zeros(()))
         scalars = {"terms": terms, "log": dict(out.get("log", {})), "loss": total}
-        # Departs from: the PyTorch trainers, where a turn also moves the opponent's statistics.
+        # Departs from: the PyTorch trainers, where an update also moves the opponent's statistics.
         return total, (scalars, dict(out.get("shared", {})), merge_stats(stats, new, nets))
 
     return loss
@@ -207,7 +218,7 @@ def _mean_gradient(loss, mine, stats, inputs, key, accumulate):
         )
         return stats, (grads, scalars, shared)
 
-    if accumulate == 1:  # a loop, even of one turn, keeps XLA from using all cores on a CPU
+    if accumulate == 1:  # a loop, even of one update, keeps XLA from using all cores on a CPU
         stats, out = body(stats, (0, jax.tree.map(lambda x: x[0], inputs)))
         grads, scalars, shared = out
         return grads, stats, scalars | {"shared": jax.tree.map(lambda x: x[None], shared)}
@@ -234,7 +245,7 @@ def _split(batch: Mapping, parts: int) -> dict[str, jax.Array]:
     }
 
 
-def _first_fault(checks: list[jax.Array]) -> jax.Array:
+def _first_nonfinite(checks: list[jax.Array]) -> jax.Array:
     """0 if all are finite, else 1 + the place of the first that is not."""
     bad = ~jnp.isfinite(jnp.stack([check.astype(jnp.float32) for check in checks]))
     return jnp.where(bad.any(), 1 + jnp.argmax(bad), 0).astype(jnp.int32)

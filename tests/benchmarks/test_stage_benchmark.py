@@ -24,10 +24,10 @@ from psrjax.pretrained import vgg
 BARE = ("jax", "flax", "optax", "numpy", "ml_collections", "jaxtyping")
 
 
-def multiplications(inputs, taps, stride):
+def multiplications(inputs, kernel_size, stride):
     """Of a convolution of one channel without padding, by walking through it."""
-    outputs = [(size - tap) // stride + 1 for size, tap in zip(inputs, taps)]
-    steps = [range(n) for n in (*outputs, *taps)]
+    outputs = [(size - tap) // stride + 1 for size, tap in zip(inputs, kernel_size)]
+    steps = [range(n) for n in (*outputs, *kernel_size)]
     return sum(1 for _ in itertools.product(*steps)), outputs
 
 
@@ -78,8 +78,8 @@ class Game(nn.Module):
     def __call__(self, x):
         return self.judge(self.maker(x))
 
-    def loss(self, turn, x):
-        del turn
+    def loss(self, update, x):
+        del update
         return self(x).mean()
 
 

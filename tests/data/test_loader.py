@@ -19,7 +19,7 @@ def config(data_set):
     return ConfigDict(
         {
             "path": str(data_set),
-            "world": {},
+            "synthetic": {},
             "train_split": "train",
             "eval_split": "test",
             "crop": (16, 20),

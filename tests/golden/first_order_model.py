@@ -58,8 +58,8 @@ def main():
     model = CONFIG["model_params"]
     detector = KPDetector(**model["kp_detector_params"], **COMMON)
     generator = OcclusionAwareGenerator(**model["generator_params"], **COMMON)
-    critic = MultiScaleDiscriminator(**model["discriminator_params"], **COMMON)
-    for module in (detector, generator, critic):
+    discriminator = MultiScaleDiscriminator(**model["discriminator_params"], **COMMON)
+    for module in (detector, generator, discriminator):
         randomize(module)
         module.eval()
 
@@ -72,7 +72,7 @@ def main():
         sides = {"kp_source": points["source"], "kp_driving": points["driving"]}
         motion = generator.dense_motion_network(source, **sides)
         picture = generator(source, **sides)["prediction"]
-        judged = critic({"prediction_1": picture}, kp=points["driving"])
+        judged = discriminator({"prediction_1": picture}, kp=points["driving"])
         normalized = relative(points)
     golden = {
         "source": last(source),
@@ -91,7 +91,7 @@ def main():
     state = {
         "generator": generator.state_dict(),
         "kp_detector": detector.state_dict(),
-        "discriminator": critic.state_dict(),
+        "discriminator": discriminator.state_dict(),
         "epoch": 3,
     }
     checkpoint = HERE / "first_order_model.pth.tar"

@@ -89,13 +89,13 @@ if __name__ == "__main__":
             x = F.relu(net.norm(net.up(x, f"up{i}", factor * width), f"up{i}_norm"))
         return torch.tanh(net.conv(x, "head", 3, 7, padding=3, bias=True))
 
-    def patch_critic(net, x, width):
+    def patch_discriminator(net, x, width):
         for i, stride in enumerate((2, 2, 2, 1)):
             x = net.conv(x, f"conv{i}", width * 2**i, 4, stride=stride, padding=1, bias=i == 0)
             x = F.leaky_relu(net.norm(x, f"norm{i}") if i else x, 0.2)
         return net.conv(x, "conv4", 1, 4, padding=1, bias=True)
 
-    def video_critic(net, x, width):
+    def video_discriminator(net, x, width):
         for i in range(4):
             x = net.conv(x, f"conv{i}", width * 2**i, 4, stride=(1, 2, 2), padding=1)
             x = F.leaky_relu(net.norm(x, f"norm{i}") if i else x, 0.2)
@@ -153,9 +153,9 @@ if __name__ == "__main__":
     decoder(Net("decoder", True), latent, 4).sin().sum().backward()
     out["clip_gradient"] = first(clip.grad)
     frames = last(seeded("frames", (2, 32, 32, 6)))
-    out["patch_logits"] = first(patch_critic(Net("patch", True), frames, 4))
+    out["patch_logits"] = first(patch_discriminator(Net("patch", True), frames, 4))
     movie = last(seeded("movie", (2, 9, 64, 64, 3)))
-    out["video_logits"] = first(video_critic(Net("video", True), movie, 4))
+    out["video_logits"] = first(video_discriminator(Net("video", True), movie, 4))
     small = last(np.tanh(seeded("small", (1, 8, 32, 32, 3))))
     for name, tap in i3d(Net("i3d", False, 1e-3), small).items():
         out[f"i3d_{name}"] = first(tap)[..., ::7]  # every seventh channel: 1 MiB is the limit

@@ -21,7 +21,7 @@ def wall(size, seed=0):
     return cv2.resize(small, size[::-1], interpolation=cv2.INTER_CUBIC)
 
 
-def painted(vertices, camera, seed=0):
+def generated(vertices, camera, seed=0):
     """{"frames", "mask", "iuv"} of a posed body in the colours of its parts before a wall."""
     model = body.template()
     colours = np.random.default_rng(seed).integers(120, 256, (25, 3), np.uint8)
@@ -34,7 +34,7 @@ def painted(vertices, camera, seed=0):
 
 
 def clip(frames=16, size=(64, 64), person=0):
-    """Somebody who acts before one camera: `painted`, and "joints" (t, 26, 2) in pixels."""
+    """Somebody who acts before one camera: `generated`, and "joints" (t, 26, 2) in pixels."""
     world = dataset.options({"frames": frames, "fps": RATE, "size": size})
     specs = dataset.clip_specs(world)["train"]
     spec = next(spec for spec in specs if spec.person == person)
@@ -42,7 +42,7 @@ def clip(frames=16, size=(64, 64), person=0):
     joints = dataset.joints_of(world, spec)
     camera = filming.rig(0, 0, 1, size)["cam1"]
     seen = camera.project(joints)["pixels"]
-    return painted(body.pose(body.template(), joints), camera, person) | {"joints": seen}
+    return generated(body.pose(body.template(), joints), camera, person) | {"joints": seen}
 
 
 def write_openpose(folder, stem, joints, *, name="{stem}_{number:012d}_keypoints.json"):
@@ -103,7 +103,7 @@ def write_iper(root, frames=8):
         camera = lifting.telephoto(1.0, (64, 64))
         matrix = np.array([[focal, 0, 31.5], [0, focal, 31.5], [0, 0, 1]])
         camera = dataclasses.replace(camera, matrix=matrix)
-        made[name] = painted(body.pose(body.template(), joints + far), camera)
+        made[name] = generated(body.pose(body.template(), joints + far), camera)
         write_pictures(root / "images" / name, made[name]["frames"], "{:03d}.jpg")
         folder = root / "smpls" / name
         folder.mkdir(parents=True)

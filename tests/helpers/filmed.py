@@ -52,7 +52,7 @@ def person(x, y, swing, tall=TALL):
 
 
 def draw(frame, joints, tall=TALL, shade=255):
-    """Paints a person into a frame; returns where."""
+    """Generates a person into a frame; returns where."""
     mask = np.zeros(frame.shape[:2], np.uint8)
     at = np.round(joints[:, :2]).astype(int)
     thick = {"limb": max(1, round(0.07 * tall)), "torso": max(1, round(0.1 * tall))}

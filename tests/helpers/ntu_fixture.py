@@ -38,11 +38,11 @@ def scene(person, action, seed=5):
         seen = [raster.render(now, model.faces, camera) for now in made["vertices"]]
         made["faces"][view] = np.stack([picture.face for picture in seen])
         made["metres"][view] = np.stack([picture.depth for picture in seen])
-        made["frames"][view] = _paint(made["faces"][view], model, number)
+        made["frames"][view] = _colored(made["faces"][view], model, number)
     return made
 
 
-def _paint(faces, model, number):
+def _colored(faces, model, number):
     """A body in the colours of its parts before a wall of soft blobs."""
     colours = np.random.default_rng(7).integers(120, 256, (25, 3), np.uint8)
     blobs = np.random.default_rng(number).integers(0, 110, (9, 16, 3), np.uint8)

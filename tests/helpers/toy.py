@@ -35,7 +35,8 @@ class Net(nn.Module):
 
 
 class Method(base.Method):
-    """`first` trains a generator and a critic; `second` refines the frozen generator's output."""
+    """`first` trains a generator and a discriminator; `second` refines the frozen generator's
+    output."""
 
     stage: str = "first"
     width: int = 8
@@ -44,16 +45,16 @@ class Method(base.Method):
 
     def setup(self):
         """Builds the nets of this stage."""
-        self.paint = Net(self.width, self.norm)
+        self.generator = Net(self.width, self.norm)
         if self.stage == "second":
             self.refine = Net(self.width, self.norm)
-        self.critic = Net(self.width, self.norm)
+        self.discriminator = Net(self.width, self.norm)
 
     @property
-    def turns(self):
-        """The generator's turn, then the critic's."""
-        player = "refine" if self.stage == "second" else "paint"
-        return {"generator": (player,), "discriminator": ("critic",)}
+    def updates(self):
+        """The generator's update, then the discriminator's."""
+        update = "refine" if self.stage == "second" else "generator"
+        return {"generator": (update,), "discriminator": ("discriminator",)}
 
     @property
     def reads(self):
@@ -62,27 +63,30 @@ class Method(base.Method):
 
     def fake(self, batch, train):
         """The stage's output."""
-        image = self.paint(batch["source"], train and self.stage == "first")
+        image = self.generator(batch["source"], train and self.stage == "first")
         return self.refine(image, train) if self.stage == "second" else image
 
     def __call__(self, batch):
         """Touches every net."""
-        self.critic(self.fake(batch, True), True)
+        self.discriminator(self.fake(batch, True), True)
 
-    def loss(self, turn, batch, shared, pretrained):
+    def loss(self, update, batch, shared, pretrained):
         """Least squares on either side, and L1."""
         del pretrained
-        if turn == "generator":
+        if update == "generator":
             fake = self.fake(batch, True)
             if self.noise:
                 fake = fake + self.noise * jax.random.normal(self.make_rng("noise"), fake.shape)
             contrast = jnp.asarray(batch["source"].std() > 0, jnp.float32)  # a grey batch gives nan
             terms = {
                 "l1": jnp.abs(fake - batch["target"]).mean() / contrast,
-                "adversarial": ((self.critic(fake, True) - 1) ** 2).mean(),
+                "adversarial": ((self.discriminator(fake, True) - 1) ** 2).mean(),
             }
             return {"terms": terms, "shared": {"fake": fake}, "log": {"brightness": fake.mean()}}
-        real, fake = self.critic(batch["target"], True), self.critic(shared["fake"], True)
+        real, fake = (
+            self.discriminator(batch["target"], True),
+            self.discriminator(shared["fake"], True),
+        )
         return {
             "terms": {"adversarial": ((real - 1) ** 2).mean() + (fake**2).mean()},
             "log": {"given": shared["fake"].mean(), "fresh": self.fake(batch, False).mean()},
@@ -150,7 +154,7 @@ def get_config(variant=""):
     sgd = {"name": "sgd", "learning_rate": 0.1}
     config.optimizer = {"generator": dict(sgd), "discriminator": dict(sgd)}
     presets = {
-        "adam": {f"optimizer.{turn}.name": "adam" for turn in config.optimizer},
+        "adam": {f"optimizer.{update}.name": "adam" for update in config.optimizer},
         "plain": {"method.norm": False, "method.noise": 0.0},
     }
-    return config_lib.apply_words(config, variant, presets=presets)
+    return config_lib.apply_variant(config, variant, presets=presets)

@@ -51,7 +51,7 @@ def test_a_checkpoint_becomes_a_run(tmp_path):
     method, variables, config, stage = checkpoint.restore_for_inference(tmp_path / "run")
     assert (method.points, config.data.crop, stage) == (4, (64, 64), "joint")
     official = torch_files.load(CHECKPOINT)["generator"]["final.weight"]
-    kernel = variables["params"]["paint"]["final"]["kernel"]
+    kernel = variables["params"]["generator"]["final"]["kernel"]
     np.testing.assert_array_equal(kernel, official.transpose(2, 3, 1, 0))
     with pytest.raises(UserError, match="holds a run already"):
         first_order_model.convert(CHECKPOINT, CONFIG, tmp_path / "run")

@@ -20,7 +20,7 @@ SIZE = (16, 16)
 
 
 class Method(base.Method):
-    """Paints each frame as bright as its nose is low."""
+    """Generates each frame as bright as its nose is low."""
 
     fit_joints = hpt.Method.fit_joints  # Eq. 1, with its checks
     normalize: str = "head"
@@ -68,7 +68,7 @@ def drive(tmp_path, heads, own_heads, **joints):
     """Noses of the made frames, y in [-1, 1], and the paths; the source is the run's own clip."""
     settings = config(data_set(tmp_path / "own", own_heads))
     method = Method()
-    cast = transfer.open_cast(
+    cast = transfer.open_inputs(
         settings,
         source="",
         driving=data_set(tmp_path / "driving", heads, **joints),
@@ -164,7 +164,7 @@ def label_of(tmp_path, joints, *, own=-0.6, label=None, background="", **fields)
     settings = config(labelled_set(tmp_path / "own", standing(3, low=own)))
     settings.data.crop = (TALL, TALL)
     method = Labelled()
-    cast = transfer.open_cast(
+    cast = transfer.open_inputs(
         settings,
         source="",
         driving=labelled_set(tmp_path / "driving", joints, label=label),
@@ -204,7 +204,7 @@ def test_driving_footage_with_neither_mesh_nor_a_body_is_told(tmp_path):
     settings = config(labelled_set(tmp_path / "own", own))
     settings.data.crop = (TALL, TALL)
     place = labelled_set(tmp_path / "driving", head)
-    cast = transfer.open_cast(
+    cast = transfer.open_inputs(
         settings, source="", driving=place, reads=driving_poses.reads(Labelled())
     )
     with pytest.raises(UserError, match="^c: .*mesh on the joints: give footage.*whole person"):

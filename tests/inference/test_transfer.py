@@ -114,7 +114,7 @@ def drive(tmp_path, clip, method=None, *, settings=None, source=None, **how):
     method, settings = method or Method(), settings or config()
     out = tmp_path / "out.mkv"
     background = how.pop("background", None)
-    cast = transfer.Cast(source or Clip(5), clip, background)
+    cast = transfer.TransferInputs(source or Clip(5), clip, background)
     paths = transfer.drive(method, {}, settings, cast, out, how=transfer.Options(**how))
     assert paths[0] == out
     return video.read(out), paths
@@ -159,7 +159,7 @@ def test_times_and_a_part_of_the_driving_clip_are_kept(tmp_path):
 def test_memory_does_not_grow_with_the_clip(tmp_path):
     def peak(count):
         clip = Clip(count, brightness=lambda n: n % 100)
-        cast = transfer.Cast(Clip(1), clip)
+        cast = transfer.TransferInputs(Clip(1), clip)
         tracemalloc.start()
         transfer.drive(Method(gain=0.01), {}, config(), cast, tmp_path / "out.mkv")
         used = tracemalloc.get_traced_memory()[1]
@@ -323,7 +323,7 @@ def test_keys_of_two_views_are_refused(stored):
 
 def test_key_frames_are_chosen_by_word_seed_or_number():
     clip = Clip(40)
-    choose = frame_choice.key_frames
+    choose = frame_choice.source_frames
     assert choose(clip, "first", k=3) == (0, 1, 2)
     assert choose(clip, "even", k=3) == (0, 20, 39)
     assert choose(clip, "7, 9", k=1) == (7, 9)
@@ -332,7 +332,7 @@ def test_key_frames_are_chosen_by_word_seed_or_number():
     assert choose(Clip(2), "random", k=4) == (0, 1)
     with pytest.raises(UserError, match="has frames 0 to 39"):
         choose(clip, "40", k=1)
-    with pytest.raises(UserError, match="--key_frames=x: it is first"):
+    with pytest.raises(UserError, match="--source_frames=x: it is first"):
         choose(clip, "x", k=1)
 
 
@@ -343,7 +343,7 @@ def test_spread_key_frames_take_in_every_pose():
     joints = np.concatenate([poses[which], np.ones((40, 26, 1))], -1).astype(np.float32)
     joints[..., :2] += 0.01 * rng.normal(size=(40, 26, 2))
     joints[3, :20] = 0.0  # missing joints are at no place
-    chosen = frame_choice.key_frames(Clip(40, joints=joints), "spread", k=4)
+    chosen = frame_choice.source_frames(Clip(40, joints=joints), "spread", k=4)
     assert sorted(which[list(chosen)]) == [0, 1, 2, 3]
 
 
@@ -433,6 +433,6 @@ def test_nothing_is_left_where_a_transfer_breaks_off(tmp_path):
 
 def test_a_place_that_cannot_be_written_to_is_told(tmp_path):
     (tmp_path / "file").write_text("")
-    cast = transfer.Cast(Clip(1), Clip(30))
+    cast = transfer.TransferInputs(Clip(1), Clip(30))
     with pytest.raises(UserError, match="a part of the path is a file"):
         transfer.drive(Method(), {}, config(), cast, tmp_path / "file" / "out.mkv")

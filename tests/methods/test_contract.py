@@ -54,10 +54,10 @@ class Stage:
         self.config = configs.stage_config(load(name, variant), stage)
         self.method = base.build(**configs.method_fields(self.config))
         self.optimizers = optimizer.make_optimizers(
-            self.config.optimizer.to_dict(), self.method.turns
+            self.config.optimizer.to_dict(), self.method.updates
         )
         self.weights = self.config.weights.to_dict()
-        side = max(self.config.data.crop)  # square: FoM's critic needs 53 pixels both ways
+        side = max(self.config.data.crop)  # square: FoM's discriminator needs 53 pixels both ways
         sampling = self.config.data.sampling
         self.sizes = {"k": sampling.k, "t": sampling.t, "h": side, "w": side}
         self.sizes["b"] = self.config.batch
@@ -102,10 +102,10 @@ def program(name, variant, stage):
     def losses(variables, batch, weights):
         batch, shared, terms = spec.decode(batch), {}, {}
         rngs = {stream: jax.random.key(0) for stream in state.STREAMS}
-        for turn in made.method.turns:
+        for update in made.method.updates:
             out, _ = made.method.apply(
                 variables,
-                turn,
+                update,
                 batch,
                 shared,
                 weights,
@@ -114,12 +114,12 @@ def program(name, variant, stage):
                 method="loss",
             )
             shared |= out["shared"]
-            wanted = made.weights[turn]  # a term of weight 0 is left out
-            terms[turn] = {k: v for k, v in out["terms"].items() if wanted.get(k)}
+            wanted = made.weights[update]  # a term of weight 0 is left out
+            terms[update] = {k: v for k, v in out["terms"].items() if wanted.get(k)}
         return terms
 
     jaxpr = jax.make_jaxpr(losses)(start.variables, made.zeros(), made.pretrained_shapes())
-    begun = jax.make_jaxpr(made.method.inherit)(start.variables)
+    begun = jax.make_jaxpr(made.method.init_from_previous)(start.variables)
     text = re.sub(r"0x[0-9a-f]+", "", f"{jaxpr} {begun}")
     return hash(text), str(jax.tree.map(lambda leaf: leaf.shape, start.params))
 
@@ -141,7 +141,7 @@ def synthesis_program(name, variant, stage):
 def test_declarations_agree_with_what_is_there(name, stage):
     made = Stage(name, "tiny", stage)
     start = jax.eval_shape(made.start)
-    for nets in made.method.turns.values():
+    for nets in made.method.updates.values():
         assert nets and set(nets) <= set(start.params)
     assert set(made.reads) <= set(spec.KEYS)
     step.check_weights(made.method, made.weights, start, made.zeros(), made.pretrained_shapes())
@@ -173,9 +173,9 @@ def test_a_step_changes_its_own_nets_and_no_others(name, stage):
     start = jax.jit(made.start, compiler_options=cheap)()
     play = step.make_step(made.method, made.weights, made.optimizers)
     end, log = jax.jit(play, compiler_options=cheap)(start, made.noise(), weights)
-    assert int(end.fault) == 0
+    assert int(end.first_nonfinite) == 0
     assert all(np.isfinite(value) for value in log.values())
-    owned = {net for nets in made.method.turns.values() for net in nets}
+    owned = {net for nets in made.method.updates.values() for net in nets}
     for net in start.params:
         before, after = ({"params": s.params[net]} for s in (start, end))
         for kind, tree in start.stats.items():
@@ -217,7 +217,7 @@ def test_every_ablation_changes_the_program_the_tree_or_the_terms(name, word):
 @pytest.mark.parametrize(("name", "word"), PRESETS)
 def test_every_preset_builds(name, word):
     made = Stage(name, word, load(name, word).stages[-1])  # has the nets of all stages before
-    nets = {net for turn in made.method.turns.values() for net in turn}
+    nets = {net for update in made.method.updates.values() for net in update}
     assert nets <= set(jax.eval_shape(made.start).params)
 
 

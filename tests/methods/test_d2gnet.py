@@ -17,18 +17,18 @@ from psrjax.methods import base, d2gnet
 SIZES = {"b": 1, "k": 2, "t": 4, "h": 24, "w": 24}
 SMALL = {
     "uv_width": 2,
-    "uv_halvings": 1,
+    "uv_num_downsamples": 1,
     "uv_blocks": 1,
     "tex_size": 4,
     "tex_channels": 5,
     "d2g_width": 2,
-    "d2g_halvings": 1,
+    "d2g_num_downsamples": 1,
     "d2g_blocks": 1,
     "pose_level": 2,
     "pose_width": 2,
-    "critic_width": 2,
-    "critic_layers": 2,
-    "critic_scales": 1,
+    "discriminator_width": 2,
+    "discriminator_layers": 2,
+    "discriminator_scales": 1,
     "perceptual": "off",
 }
 CHEAP = {"xla_backend_optimization_level": 0}
@@ -126,7 +126,7 @@ def terms(**fields):
     method = build(**fields)
     of = without(*(("details",) if fields.get("d2g") == "off" else ()))
     if fields.get("stage") == "warmup":
-        of = without("details", "critic")
+        of = without("details", "discriminator")
 
     def run(of, given):
         return method.apply(of, "generator", given, {}, {}, method="loss")

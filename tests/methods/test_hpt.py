@@ -17,20 +17,20 @@ from psrjax.training import optimizer, state, step
 SIZES = {"b": 1, "k": 2, "t": 4, "h": 16, "w": 16}
 SMALL = {
     "width": 2,
-    "halvings": 1,
+    "num_downsamples": 1,
     "match_blocks": 1,
-    "paint_width": 2,
+    "generator_width": 2,
     "levels": 2,
     "hidden": 2,
-    "critic_width": 2,
-    "critic_layers": 2,
-    "critic_scales": 1,
+    "discriminator_width": 2,
+    "discriminator_layers": 2,
+    "discriminator_scales": 1,
     "smooth_width": 2,
-    "smooth_halvings": 1,
+    "smooth_num_downsamples": 1,
     "smooth_blocks": 1,
     "face_size": 8,
     "face_width": 2,
-    "face_halvings": 1,
+    "face_num_downsamples": 1,
     "face_blocks": 1,
     "perceptual": "off",
     "history": 3,
@@ -186,7 +186,10 @@ def test_each_row_of_table_1_leaves_one_term_of_eq_15_out(row):
 
 @pytest.mark.parametrize(
     ("row", "nets"),
-    [("w/o L_ts", {"align", "paint", "face"}), ("w/o L_face", {"align", "paint", "smooth"})],
+    [
+        ("w/o L_ts", {"align", "generator", "face"}),
+        ("w/o L_face", {"align", "generator", "smooth"}),
+    ],
 )
 def test_the_other_two_rows_leave_a_stage_out(row, nets):
     config = configs.stage_config(
@@ -196,7 +199,7 @@ def test_the_other_two_rows_leave_a_stage_out(row, nets):
     sizes = {**SIZES, "t": 3, "h": 32, "w": 32}
     zeros = spec.decode(spec.zeros(method.reads, sizes))
     made = jax.eval_shape(method.init, jax.random.key(0), zeros)["params"]
-    assert {name for name in made if "critic" not in name} == nets
+    assert {name for name in made if "discriminator" not in name} == nets
 
 
 def test_sequences_shorter_than_l_are_told():
@@ -218,8 +221,8 @@ def test_two_steps_of_transfer_with_attention_move_every_parameter_that_has_a_pa
     """The first moves attention's gate away from 0, the second what lies behind it."""
     method = build("transfer", attend=True)
     config = configs.stage_config(configs.load("hpt:tiny"), "transfer")
-    weights = {turn: dict(terms) for turn, terms in config.weights.items()}
-    optimizers = optimizer.make_optimizers(config.optimizer, method.turns)
+    weights = {update: dict(terms) for update, terms in config.weights.items()}
+    optimizers = optimizer.make_optimizers(config.optimizer, method.updates)
     begin = functools.partial(state.init_state, method, optimizers, SIZES, ema=False)
     begun = jax.jit(begin, compiler_options=CHEAP)(0)
     play = step.make_step(method, weights, optimizers, accumulate=1, ema=0.0)
@@ -234,7 +237,7 @@ def test_two_steps_of_transfer_with_attention_move_every_parameter_that_has_a_pa
         for path, change in jax.tree_util.tree_leaves_with_path(moved)
         if change == 0.0
     ]
-    assert set(now.params) == {"align", "paint", "critic"}
+    assert set(now.params) == {"align", "generator", "discriminator"}
     assert not [name for name in still if "attention" in name], still
     assert len(still) < 0.05 * len(jax.tree.leaves(moved)), still
 

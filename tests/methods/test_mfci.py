@@ -14,9 +14,15 @@ from psrjax.methods import base, mfci
 from psrjax.training import optimizer
 
 SIZE, B, K, T = 16, 1, 2, 4
-TINY = {"width": 4, "halvings": 2, "blocks": 1, "attention_stride": 2, "critic_width": 2}
+TINY = {
+    "width": 4,
+    "num_downsamples": 2,
+    "blocks": 1,
+    "attention_stride": 2,
+    "discriminator_width": 2,
+}
 FIELDS = {**TINY, "sources": K, "fusion": "rb6", "perceptual": "off"}
-FIELDS |= {"ranges": (), "frame_critic": False}  # critics take long to compile
+FIELDS |= {"ranges": (), "frame_discriminator": False}  # discriminators take long to compile
 CHEAP = {"xla_backend_optimization_level": 0}  # each program runs a few times only
 
 
@@ -80,10 +86,10 @@ def test_windows_of_any_length_give_the_whole_clip(stage):
 
 def test_the_joint_stage_begins_with_the_single_models_last_layers():
     before = variables(stage="joint")
-    after = method(beginning="single").inherit(before)["params"]
+    after = method(init_from="single").init_from_previous(before)["params"]
     ours, theirs = after["integrate"]["heads"], before["params"]["single"]["heads"]
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), ours, theirs))
-    fresh = method(beginning="fresh").inherit(before)["params"]["integrate"]["heads"]
+    fresh = method(init_from="fresh").init_from_previous(before)["params"]["integrate"]["heads"]
     kernels = (tree["mask"]["conv"]["kernel"] for tree in (fresh, theirs))
     assert not np.array_equal(*kernels)
 
@@ -92,8 +98,8 @@ def test_averaging_equal_frames_with_the_single_models_layers_is_the_single_mode
     """So the joint stage begins where the single-frame model ends."""
     same = {key: batch()[key][:, :1].repeat(K, 1) for key in ("source", "source_joints")}
     same = {**batch(), **same}
-    joint = method(fusion="avg", beginning="single")
-    weights = joint.inherit(compiled(joint.init)(jax.random.key(0), same))
+    joint = method(fusion="avg", init_from="single")
+    weights = joint.init_from_previous(compiled(joint.init)(jax.random.key(0), same))
     pictures = [picture(one, weights, same) for one in (joint, method(stage="single"))]
     np.testing.assert_allclose(*pictures, atol=1e-5)
 
@@ -171,13 +177,15 @@ def test_the_rows_of_table_1_are_words(word, fusion, ranges, stages):
 
 
 @pytest.mark.parametrize("words", ("rb6", "w/o D_I", "w/o D_V", "w/o D_I,w/o D_V"))
-def test_whichever_critics_are_left_out_those_that_train_have_weights_and_an_optimizer(words):
+def test_whichever_discriminators_are_left_out_those_that_train_have_weights_and_an_optimizer(
+    words,
+):
     config = configs.stage_config(configs.load(f"mfci:tiny,{words}"), "joint")
-    fields = {key: config.method[key] for key in ("frame_critic", "ranges")}
-    turns = mfci.Method(stage="joint", **fields).turns
-    assert ("discriminator" in turns) == (words != "w/o D_I,w/o D_V")
-    optimizer.make_optimizers(config.optimizer, turns)
-    assert set(config.weights) == set(turns)
+    fields = {key: config.method[key] for key in ("frame_discriminator", "ranges")}
+    updates = mfci.Method(stage="joint", **fields).updates
+    assert ("discriminator" in updates) == (words != "w/o D_I,w/o D_V")
+    optimizer.make_optimizers(config.optimizer, updates)
+    assert set(config.weights) == set(updates)
 
 
 def test_the_papers_weights_are_the_defaults():

@@ -16,9 +16,9 @@ SIZES = {"b": 1, "k": 4, "t": 4, "h": 8, "w": 8}
 SMALL = {
     "width": 2,
     "blocks": 1,
-    "critic_width": 2,
-    "critic_layers": 1,
-    "video_critic": False,
+    "discriminator_width": 2,
+    "discriminator_layers": 1,
+    "video_discriminator": False,
     "perceptual": "off",
 }
 
@@ -110,10 +110,10 @@ def test_only_the_first_layer_needs_perceptual_weights():
     assert build("layer2", perceptual="i3d").pretrained == ()
 
 
-def test_stages_train_one_layer_and_its_critics():
+def test_stages_train_one_layer_and_its_discriminators():
     method = base.build("psrnet", stage="layer5", layers=5)
-    assert method.turns == {"generator": ("layer5",), "discriminator": ("critic5",)}
-    assert list(method.turns) == ["generator", "discriminator"]
+    assert method.updates == {"generator": ("layer5",), "discriminator": ("discriminator5",)}
+    assert list(method.updates) == ["generator", "discriminator"]
 
 
 def test_baselines_are_the_source_the_texture_and_the_texture_over_the_mean_frame():
@@ -141,8 +141,14 @@ def test_baselines_are_the_source_the_texture_and_the_texture_over_the_mean_fram
         ({"norm": "layer"}, "norm: no norm 'layer'"),
         ({"remat": "all"}, "remat: no policy 'all'"),
         ({"conv": "fast"}, "no implementation 'fast'"),
-        ({"video_critic": True}, "video critic of depth 4 needs at least 8 frames of 64x64"),
-        ({"critic_layers": 3}, "frame critic with 3 strided layers needs frames of at least 24x24"),
+        (
+            {"video_discriminator": True},
+            "video discriminator of depth 4 needs at least 8 frames of 64x64",
+        ),
+        (
+            {"discriminator_layers": 3},
+            "frame discriminator with 3 strided layers needs frames of at least 24x24",
+        ),
     ],
 )
 def test_values_that_cannot_be_are_told_by_name(fields, message):
@@ -154,18 +160,18 @@ def test_values_that_cannot_be_are_told_by_name(fields, message):
 @pytest.mark.parametrize("encoder", volumetric.ENCODERS)
 @pytest.mark.parametrize("decoder", volumetric.DECODERS)
 def test_a_second_layer_that_begins_as_the_first_has_its_own_shapes(encoder, decoder):
-    fields = {"encoder": encoder, "decoder": decoder, "beginning": "before"}
+    fields = {"encoder": encoder, "decoder": decoder, "init_from": "before"}
     method = build(**fields)
     fresh = jax.eval_shape(method.init, jax.random.key(0), batch())
-    begun = jax.eval_shape(method.inherit, fresh)
+    begun = jax.eval_shape(method.init_from_previous, fresh)
     assert jax.tree.map(lambda leaf: leaf.shape, begun) == jax.tree.map(
         lambda leaf: leaf.shape, fresh
     )
 
 
 def test_a_second_layer_that_begins_as_the_first_makes_the_firsts_background():
-    method = build(encoder="separate", beginning="before")
-    made = method.inherit(jax.jit(method.init)(jax.random.key(0), batch()))
+    method = build(encoder="separate", init_from="before")
+    made = method.init_from_previous(jax.jit(method.init)(jax.random.key(0), batch()))
     first = {kind: tree["layer1"] for kind, tree in made.items()}
     second = {kind: tree["layer2"] for kind, tree in made.items()}
     inputs = (batch()["source"], batch()["target_prior"], batch()["target_depth"].repeat(3, -1))
@@ -178,8 +184,8 @@ def test_a_second_layer_that_begins_as_the_first_makes_the_firsts_background():
 
 def test_a_third_layer_begins_as_the_second_and_a_fresh_one_as_nothing():
     fresh = jax.jit(build("layer3").init)(jax.random.key(0), batch())
-    begun = build("layer3", beginning="before").inherit(fresh)
+    begun = build("layer3", init_from="before").init_from_previous(fresh)
     for kind in fresh:
         jax.tree.map(np.testing.assert_array_equal, begun[kind]["layer3"], fresh[kind]["layer2"])
         assert begun[kind]["layer2"] is fresh[kind]["layer2"]
-    assert build("layer3").inherit(fresh) is fresh
+    assert build("layer3").init_from_previous(fresh) is fresh

@@ -21,22 +21,24 @@ def test_parameters_are_as_many_as_those_of_the_published_networks():
     picture = (1, 256, 256, 3)
     # CoCosNet's NoVGGCorrespondence and SPADEGenerator with a label of 21 channels.
     assert count(correspondence.Correspondence(), (1, 256, 256, 21), picture) == 50_905_860
-    assert count(spade_generator.SpadePainter(), (1, 256, 256, 24)) == 92_770_500
-    # pix2pixHD's GlobalGenerator of 5 blocks, 3 halvings, 6 channels: the face's net.
+    assert count(spade_generator.SpadeGenerator(), (1, 256, 256, 24)) == 92_770_500
+    # pix2pixHD's GlobalGenerator of 5 blocks, 3 num_downsamples, 6 channels: the face's net.
     assert count(global_generator.GlobalGenerator(64, 3, 5), (1, 64, 64, 6)) == 26_724_291
 
 
 @pytest.mark.parametrize("warp", correspondence.WARPS)
-@pytest.mark.parametrize("halvings", [1, 2])
-def test_an_exemplar_that_is_matched_with_itself_comes_back(warp, halvings):
-    net = correspondence.Correspondence(**SMALL, halvings=halvings, warp=warp, sharpness=1e4)
+@pytest.mark.parametrize("num_downsamples", [1, 2])
+def test_an_exemplar_that_is_matched_with_itself_comes_back(warp, num_downsamples):
+    net = correspondence.Correspondence(
+        **SMALL, num_downsamples=num_downsamples, warp=warp, sharpness=1e4
+    )
     picture = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (2, 8, 16, 3)), jnp.float32)
 
     label = jnp.zeros((2, 8, 16, 5))
     start = jax.jit(net.init, static_argnums=3)
     variables = start(jax.random.key(0), label, picture, True)
     found = own_match(net, variables, picture)
-    side = 2**halvings
+    side = 2**num_downsamples
     expected = np.asarray(picture)
     if warp == "mean":
         cells = expected.reshape(2, 8 // side, side, 16 // side, side, 3).mean((2, 4))
@@ -70,8 +72,12 @@ def test_both_domains_have_adaptors_of_their_own_and_features_of_length_one():
 def test_sizes_that_do_not_fit_are_told():
     for net, shapes, message in (
         (correspondence.Adaptor(width=2), [(1, 18, 16, 3)], "cannot be halved 2 times"),
-        (correspondence.Correspondence(halvings=3), [(1, 8, 8, 5), (1, 8, 8, 3)], "use 1 or 2"),
-        (spade_generator.SpadePainter(width=2, levels=3), [(1, 12, 16, 5)], "halved 3 times"),
+        (
+            correspondence.Correspondence(num_downsamples=3),
+            [(1, 8, 8, 5), (1, 8, 8, 3)],
+            "use 1 or 2",
+        ),
+        (spade_generator.SpadeGenerator(width=2, levels=3), [(1, 12, 16, 5)], "halved 3 times"),
         (global_generator.GlobalGenerator(2, 3, 1), [(1, 8, 8, 6)], "to at least 2x2"),
     ):
         with pytest.raises(UserError, match=message):

@@ -63,7 +63,7 @@ def test_mask_tex_is_a_texture_without_its_learned_channels():
 
 
 def details(**fields):
-    small = {"width": 2, "halvings": 2, "blocks": 1, "pose_width": 2, "pose_level": 4}
+    small = {"width": 2, "num_downsamples": 2, "blocks": 1, "pose_width": 2, "pose_level": 4}
     return dynamic_details.DynamicDetails(**{**small, **fields})
 
 
@@ -82,14 +82,14 @@ def test_the_pose_matters_where_it_joins(level, matters):
 
 def test_no_layer_is_wider_than_the_widest():
     inputs = (jnp.zeros((1, 64, 64, 18)), jnp.zeros((1, 64, 64, 18)), False)
-    made = shapes_of(dynamic_details.DynamicDetails(widest=512, blocks=2), *inputs)
+    made = shapes_of(dynamic_details.DynamicDetails(max_channels=512, blocks=2), *inputs)
     kernels = [leaf.shape for leaf in jax.tree.leaves(made) if leaf.ndim == 4]
     assert max(shape[-1] for shape in kernels) == 512
 
 
 def test_a_level_that_does_not_exist_is_told():
     inputs = (jnp.zeros((1, 8, 8, 4)), jnp.zeros((1, 8, 8, 5)), False)
-    with pytest.raises(UserError, match=r"pose_level=8: with 2 halvings one of 2, 4, or 0"):
+    with pytest.raises(UserError, match=r"pose_level=8: with 2 num_downsamples one of 2, 4, or 0"):
         shapes_of(details(pose_level=8), *inputs)
 
 

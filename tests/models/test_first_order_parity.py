@@ -51,7 +51,7 @@ def test_every_step_of_the_official_model_is_met(converted, golden):
             points["driving"] = method.keypoints(driving, False)
             later = {name: value[:, None] for name, value in points["driving"].items()}
             moved = method.field(source, points["source"], later, False)
-            picture = method.paint(source, moved["deformation"], moved["confidence"], False)
+            picture = method.generator(source, moved["deformation"], moved["confidence"], False)
             return {**moved, "picture": picture, **points}
 
         return method.apply(variables, method=steps)
@@ -65,13 +65,13 @@ def test_every_step_of_the_official_model_is_met(converted, golden):
     assert golden["picture"].std() > 0.01 and golden["confidence"].std() > 0.01
 
 
-def test_the_official_critic_is_met_with_its_spectral_norms(converted, golden):
+def test_the_official_discriminator_is_met_with_its_spectral_norms(converted, golden):
     method, variables = converted
 
     def judge(method):
         maps = local_affine.gaussians(golden["driving_value"], height=64, width=64)
         seen = jnp.concatenate([golden["picture"], maps], -1)
-        return method.critic(seen, False)[0]["logits"]
+        return method.discriminator(seen, False)[0]["logits"]
 
     logits = method.apply(variables, method=judge)
     np.testing.assert_allclose(logits, golden["logits"], atol=1e-4)

@@ -1,4 +1,4 @@
-"""Motion and painter: published sizes, identities that hold at every scale, what they refuse."""
+"""Motion and generator: published sizes, identities that hold at every scale, what they refuse."""
 
 import functools
 
@@ -28,10 +28,12 @@ def test_all_nets_are_of_the_published_size():
     field = jnp.zeros((1, 1, 64, 64, 2)), jnp.zeros((1, 1, 64, 64, 1))
     assert count(motion.KeypointDetector(), image) == 14_215_368
     assert count(motion.DenseMotion(), image, points(1, 10), points(1, 1, 10)) == 37_730_268
-    assert count(motion_generator.Painter("ss4x", blocks=6), image, *field) == 7_845_123
-    assert count(multiscale.ValidCritic(), image) == 2_758_849
+    assert count(motion_generator.MotionGenerator("ss4x", blocks=6), image, *field) == 7_845_123
+    assert count(multiscale.ValidDiscriminator(), image) == 2_758_849
     biases = 128 + 256 + 512  # those that a norm removes
-    assert count(multiscale.MultiScaleCritic(1), jnp.zeros((1, 64, 64, 6))) == (2_767_809 - biases)
+    assert count(multiscale.MultiScaleDiscriminator(1), jnp.zeros((1, 64, 64, 6))) == (
+        2_767_809 - biases
+    )
 
 
 def test_no_motion_is_the_identity_at_every_scale():
@@ -44,7 +46,7 @@ def test_no_motion_is_the_identity_at_every_scale():
 
 
 def test_a_new_detector_has_identity_jacobians_and_points_inside():
-    detector = motion.KeypointDetector(points=3, width=4, depth=2, widest=8, padding=3)
+    detector = motion.KeypointDetector(points=3, width=4, depth=2, max_channels=8, padding=3)
     image = jax.random.uniform(jax.random.key(1), (2, 64, 64, 3))
     found, _ = jax.jit(detector.init_with_output, static_argnums=2)(jax.random.key(0), image, True)
     np.testing.assert_allclose(found["jacobian"], points(2, 3)["jacobian"], atol=1e-5)
@@ -52,7 +54,7 @@ def test_a_new_detector_has_identity_jacobians_and_points_inside():
 
 
 def test_the_same_picture_twice_does_not_move():
-    field = motion.DenseMotion(width=4, depth=2, widest=8)
+    field = motion.DenseMotion(width=4, depth=2, max_channels=8)
     image = jax.random.uniform(jax.random.key(1), (1, 64, 64, 3))
     there = points(1, 3) | {"value": jax.random.uniform(jax.random.key(2), (1, 3, 2))}
     later = {name: value[:, None] for name, value in there.items()}
@@ -65,7 +67,7 @@ def test_the_same_picture_twice_does_not_move():
 
 
 def test_locality_lets_an_untrained_field_move_what_is_near_a_point():
-    field = motion.DenseMotion(width=4, depth=2, widest=8, locality=20.0)
+    field = motion.DenseMotion(width=4, depth=2, max_channels=8, locality=20.0)
     image = jax.random.uniform(jax.random.key(1), (1, 64, 64, 3))
     there, later = points(1, 1), points(1, 1, 1)
     later["value"] = later["value"] + 1.0 / 15.0  # a pixel's centre of the small picture
@@ -80,21 +82,21 @@ def test_locality_lets_an_untrained_field_move_what_is_near_a_point():
 
 def test_confidence_decides_between_the_warped_source_and_what_is_painted():
     source = jax.random.uniform(jax.random.key(1), (2, 16, 12, 3))
-    painted = jax.random.uniform(jax.random.key(2), (2, 3, 16, 12, 3))
+    generated = jax.random.uniform(jax.random.key(2), (2, 3, 16, 12, 3))
     shape = (2, 3, 8, 6)
     still = jnp.broadcast_to(local_affine.corner_grid(8, 6), (*shape, 2))
-    keep = functools.partial(motion_generator.keep_source, painted, source, still, levels=1)
-    np.testing.assert_allclose(keep(jnp.zeros((*shape, 1))), painted, atol=1e-6)
-    whole = jnp.broadcast_to(source[:, None], painted.shape)
+    keep = functools.partial(motion_generator.keep_source, generated, source, still, levels=1)
+    np.testing.assert_allclose(keep(jnp.zeros((*shape, 1))), generated, atol=1e-6)
+    whole = jnp.broadcast_to(source[:, None], generated.shape)
     np.testing.assert_allclose(keep(jnp.ones((*shape, 1))), whole, atol=1e-4)
 
 
 def test_frames_together_are_frames_one_by_one():
-    painter = motion_generator.Painter(width=4, blocks=1)
+    generator = motion_generator.MotionGenerator(width=4, blocks=1)
     image = jax.random.uniform(jax.random.key(1), (1, 32, 32, 3))
     field = jax.random.uniform(jax.random.key(2), (1, 3, 8, 8, 2), minval=-1.0)
     trust = jax.random.uniform(jax.random.key(3), (1, 3, 8, 8, 1))
-    start, paint = (jax.jit(call, static_argnums=4) for call in (painter.init, painter.apply))
+    start, paint = (jax.jit(call, static_argnums=4) for call in (generator.init, generator.apply))
     variables = start(jax.random.key(0), image, field, trust, False)
     whole = paint(variables, image, field, trust, False)
     for i in range(3):
@@ -103,12 +105,12 @@ def test_frames_together_are_frames_one_by_one():
         np.testing.assert_allclose(whole[:, one], alone, atol=1e-5)
 
 
-@pytest.mark.parametrize("generator", motion_generator.GENERATORS)
+@pytest.mark.parametrize("generator_kind", motion_generator.GENERATORS)
 def test_confidence_gates_all_that_comes_from_the_source(generator):
-    painter = motion_generator.Painter(generator, width=4, blocks=1)
+    generator = motion_generator.MotionGenerator(generator, width=4, blocks=1)
     image = jax.random.uniform(jax.random.key(1), (2, 32, 32, 3))
     field = jnp.broadcast_to(local_affine.corner_grid(8, 8), (2, 1, 8, 8, 2))
-    paint = jax.jit(painter.init_with_output, static_argnums=4)
+    paint = jax.jit(generator.init_with_output, static_argnums=4)
     closed, _ = paint(jax.random.key(0), image, field, jnp.zeros((2, 1, 8, 8, 1)), False)
     np.testing.assert_allclose(closed[0], closed[1], atol=1e-6)
     open_, _ = paint(jax.random.key(0), image, field, jnp.ones((2, 1, 8, 8, 1)), False)
@@ -122,4 +124,6 @@ def test_sizes_that_do_not_fit_are_told():
         count(motion.KeypointDetector(depth=2), image)
     field = jnp.zeros((1, 1, 8, 8, 2)), jnp.zeros((1, 1, 8, 8, 1))
     with pytest.raises(UserError, match="config.method.factor"):
-        count(motion_generator.Painter(width=4, levels=1), jnp.zeros((1, 32, 32, 3)), *field)
+        count(
+            motion_generator.MotionGenerator(width=4, levels=1), jnp.zeros((1, 32, 32, 3)), *field
+        )

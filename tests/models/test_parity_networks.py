@@ -76,13 +76,13 @@ def test_gradient_of_the_whole_generator(expected):
     close(jax.jit(jax.grad(total))(clip, weights), expected["clip_gradient"], 2e-3)
 
 
-def test_frame_critic(expected):
-    made = run(patch.PatchCritic(4), "patch", seeded("frames", (2, 32, 32, 6)))
+def test_frame_discriminator(expected):
+    made = run(patch.PatchDiscriminator(4), "patch", seeded("frames", (2, 32, 32, 6)))
     close(made["logits"], expected["patch_logits"])
 
 
-def test_video_critic(expected):
-    made = run(patch.VideoCritic(4), "video", seeded("movie", (2, 9, 64, 64, 3)))
+def test_video_discriminator(expected):
+    made = run(patch.VideoDiscriminator(4), "video", seeded("movie", (2, 9, 64, 64, 3)))
     close(made["logits"], expected["video_logits"])
 
 

@@ -23,9 +23,11 @@ def test_the_parameters_are_as_many_as_the_official_codes():
     assert count(tree) == 7_863_314
 
 
-def test_the_critics_parameters_are_as_many_as_the_official_codes():
+def test_the_discriminators_parameters_are_as_many_as_the_official_codes():
     arguments = (jnp.zeros((1, 256, 256, 3)), jnp.zeros((1, 128, 128, 28)))
-    tree = jax.eval_shape(posewarp.PairCritic().init, jax.random.key(0), *arguments)["params"]
+    tree = jax.eval_shape(posewarp.PairDiscriminator().init, jax.random.key(0), *arguments)[
+        "params"
+    ]
     assert count(tree) == 6_625_409
 
 
@@ -44,7 +46,7 @@ def made():
     source = rng.uniform(-1, 1, (2, 16, 16, 3)).astype(np.float32)
     joints = rng.uniform(-0.8, 0.8, (2, 3, 26, 3)).astype(np.float32)
     joints[..., 2] = 1.0
-    model = posewarp.PoseWarp(width=4, halvings=2)
+    model = posewarp.PoseWarp(width=4, num_downsamples=2)
     arguments = tuple(map(jnp.asarray, (source, joints[:, 0], joints[:, 1:])))
     return model, arguments, *jax.jit(model.init_with_output)(jax.random.key(0), *arguments)[::-1]
 

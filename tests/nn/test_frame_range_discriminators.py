@@ -1,4 +1,4 @@
-"""Critics of several ranges of frames see exactly the windows of Eq. 2."""
+"""Discriminators of several ranges of frames see exactly the windows of Eq. 2."""
 
 import jax
 import jax.numpy as jnp
@@ -34,10 +34,10 @@ def test_windows_hold_n_frames_and_the_flows_between_them(n, count, channels):
 
 
 @pytest.mark.parametrize("kind", frame_ranges.KINDS)
-def test_there_is_a_critic_for_each_range(kind):
+def test_there_is_a_discriminator_for_each_range(kind):
     video, flow = clip(size=64 if kind == "patch" else 16)
-    critics = frame_ranges.RangeCritics((3, 5), kind, width=2)
-    judged, variables = shapes(critics, video, flow)
+    discriminators = frame_ranges.FrameRangeDiscriminators((3, 5), kind, width=2)
+    judged, variables = shapes(discriminators, video, flow)
     assert set(judged) == set(variables["params"]) == {"range3", "range5"}
     assert judged["range3"][0]["logits"].shape[0] == 12
     assert judged["range5"][0]["logits"].shape[0] == 8
@@ -45,8 +45,8 @@ def test_there_is_a_critic_for_each_range(kind):
 
 def test_the_map_of_logits_is_sixteen_times_smaller():
     shape = jnp.zeros((1, 256, 256, 13))
-    critic = frame_ranges.ResidualCritic()
-    judged, _ = shapes(critic, shape)
+    discriminator = frame_ranges.ResidualDiscriminator()
+    judged, _ = shapes(discriminator, shape)
     assert judged[0]["logits"].shape == (1, 16, 16, 1)
     sizes = [feature.shape[1:] for feature in judged[0]["features"]]
     assert sizes == [(128, 128, 64), (64, 64, 128), (32, 32, 256)] + 3 * [(16, 16, 512)]
@@ -54,5 +54,5 @@ def test_the_map_of_logits_is_sixteen_times_smaller():
 
 def test_ranges_longer_than_the_clip_are_told():
     video, flow = clip(t=4)
-    with pytest.raises(UserError, match="a critic of 5 frames and windows of 4"):
+    with pytest.raises(UserError, match="a discriminator of 5 frames and windows of 4"):
         frame_ranges.windows(video, flow, 5)

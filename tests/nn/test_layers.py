@@ -55,17 +55,17 @@ def test_instance_norm_treats_each_sample_alone():
 
 
 @pytest.mark.parametrize(
-    ("init", "deviation"),
+    ("init", "std"),
     [
         (layers.uniform_fan_in, 1 / np.sqrt(3 * 9 * 20)),
         (layers.kaiming_fan_out, np.sqrt(2 / (9 * 50))),
         (layers.normal_small, 0.02),
     ],
 )
-def test_initializers_have_the_deviation_of_pytorch(init, deviation):
+def test_initializers_have_the_deviation_of_pytorch(init, std):
     kernel = np.asarray(init(jax.random.key(1), (3, 3, 20, 50)))
-    assert kernel.std() == pytest.approx(deviation, rel=0.03)
-    assert abs(kernel.mean()) < 0.05 * deviation
+    assert kernel.std() == pytest.approx(std, rel=0.03)
+    assert abs(kernel.mean()) < 0.05 * std
 
 
 def test_parameters_stay_float32_while_products_are_bfloat16():

@@ -1,4 +1,4 @@
-"""Pictures of half the size, as the critics of several sizes see them."""
+"""Pictures of half the size, as the discriminators of several sizes see them."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,4 +19,6 @@ def test_half_a_picture_is_the_mean_of_the_pixels_that_there_are(size):
         for y in range(0, height, 2)
     ]
     expected = np.moveaxis(np.array(expected), 2, 0)
-    np.testing.assert_allclose(multiscale.blurred_half(jnp.asarray(image)), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        multiscale.antialiased_downsample(jnp.asarray(image)), expected, atol=1e-6
+    )

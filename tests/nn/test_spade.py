@@ -24,7 +24,7 @@ def test_the_nearest_resize_picks_the_first_pixel_of_each_cell_and_repeats_upwar
     row = jnp.arange(16.0).reshape(1, 1, 16, 1)
     np.testing.assert_array_equal(spade.nearest(row, 1, 4)[0, 0, :, 0], [0, 4, 8, 12])
     np.testing.assert_array_equal(spade.nearest(row, 1, 6)[0, 0, :, 0], [0, 2, 5, 8, 10, 13])
-    np.testing.assert_array_equal(spade.nearest(row, 2, 32), spade.doubled(row))
+    np.testing.assert_array_equal(spade.nearest(row, 2, 32), spade.upsample_nearest(row))
 
 
 def convolved(x, conv):
@@ -32,8 +32,10 @@ def convolved(x, conv):
     padded = np.pad(np.asarray(x), ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
     h, w = x.shape[1:3]
     kernel = np.asarray(conv["kernel"])
-    taps = [padded[:, y : y + h, z : z + w] @ kernel[y, z] for y in range(3) for z in range(3)]
-    return sum(taps) + np.asarray(conv["bias"])
+    kernel_size = [
+        padded[:, y : y + h, z : z + w] @ kernel[y, z] for y in range(3) for z in range(3)
+    ]
+    return sum(kernel_size) + np.asarray(conv["bias"])
 
 
 def test_spade_is_its_formula():
@@ -88,8 +90,8 @@ def test_attention_begins_as_the_identity_and_is_then_its_formula():
     np.testing.assert_allclose(found, (flat + 0.7 * seen).reshape(x.shape), rtol=1e-3, atol=1e-3)
 
 
-def test_the_spectral_critic_judges_at_every_size_and_refuses_what_is_too_small():
-    net = spectral.SpectralCritic(scales=2, width=4, depth=3)
+def test_the_spectral_discriminator_judges_at_every_size_and_refuses_what_is_too_small():
+    net = spectral.SpectralDiscriminator(scales=2, width=4, depth=3)
     shape = jax.ShapeDtypeStruct((2, 32, 48, 5), jnp.float32)
     made = lambda x: net.init_with_output(jax.random.key(0), x, True)[0]  # noqa: E731
     judged = jax.eval_shape(made, shape)

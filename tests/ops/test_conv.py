@@ -13,15 +13,15 @@ from psrjax.errors import UserError
 from psrjax.ops.conv import conv, conv_enlarged, conv_transpose, cpu
 
 # (frames, height, width), taps, channels in and out, stride, padding: as in PSR-Net's layers
-# (stem, downs, residual, head), its video critic, a pointwise layer, and odd ones.
+# (stem, downs, residual, head), its video discriminator, a pointwise layer, and odd ones.
 CONVOLUTIONS = {
     "stem": ((4, 6, 5), (7, 7, 7), (2, 5), 1, 3),
     "down": ((8, 6, 6), (3, 3, 3), (3, 4), 2, 1),
     "down_odd": ((5, 7, 6), (3, 3, 3), (3, 4), 2, 1),
     "residual": ((2, 4, 4), (3, 3, 3), (70, 70), 1, 1),
     "head": ((5, 6, 6), (7, 7, 7), (6, 2), 1, 3),
-    "critic": ((8, 8, 8), (4, 4, 4), (3, 4), (1, 2, 2), 1),
-    "critic_end": ((5, 4, 4), (4, 4, 4), (4, 1), 1, 0),
+    "discriminator": ((8, 8, 8), (4, 4, 4), (3, 4), (1, 2, 2), 1),
+    "discriminator_end": ((5, 4, 4), (4, 4, 4), (4, 1), 1, 0),
     "pointwise": ((3, 4, 4), (1, 1, 1), (3, 5), (2, 1, 1), 0),
     "flat": ((6, 5), (3, 3), (3, 4), 2, 1),
     "flat_bare": ((6, 5), (3, 3), (3, 4), 1, 0),

@@ -95,7 +95,7 @@ def test_a_data_set_without_body_parts_names_both_ways_to_them(made):
     source = Source(made[0], "train")
     with pytest.raises(UserError, match="DensePose's files.*single_person.*prepare --body"):
         sampling.require(source, ("target_iuv",))
-    with pytest.raises(UserError, match="prepare --body.*data.world.streams"):
+    with pytest.raises(UserError, match="prepare --body.*data.synthetic.streams"):
         sampling.require(source, ("target_mesh_label",))
     with pytest.raises(UserError, match="prepared with body=False, now True"):
         clip_set.prepare([], made[0], dataclasses.replace(SMALL, body=True))

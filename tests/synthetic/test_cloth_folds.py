@@ -76,5 +76,5 @@ def test_the_same_place_folds_alike_in_every_frame_with_that_pose(joints):
 
 
 def test_a_depth_outside_its_range_is_named():
-    with pytest.raises(UserError, match="data.world.folds=2.0"):
+    with pytest.raises(UserError, match="data.synthetic.folds=2.0"):
         dataset.options({"folds": 2.0})

@@ -8,13 +8,13 @@ import pytest
 from psrjax.errors import UserError
 from psrjax.training import optimizer
 
-TURNS = {"generator": ("a", "b"), "critic": ("c",)}
+TURNS = {"generator": ("a", "b"), "discriminator": ("c",)}
 PARAMS = {"a": {"w": np.ones(3, np.float32)}, "b": {"w": np.ones(2, np.float32)}}
 
 
 def run(fields, count, *, gradient=lambda i: float(i + 1)):
     """The parameters after each of `count` updates with the gradients given."""
-    config = {"generator": fields, "critic": {}}
+    config = {"generator": fields, "discriminator": {}}
     rule = optimizer.make_optimizers(config, TURNS)["generator"]
     params, state, history = PARAMS, rule.init(PARAMS), []
     for i in range(count):
@@ -99,18 +99,33 @@ def test_a_net_may_differ_from_its_player():
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ({"generator": {}}, "no optimizer for turn 'critic'"),
-        ({"generator": {}, "critic": {}, "judge": {}}, "no turn named 'judge'"),
+        ({"generator": {}}, "no optimizer for update 'discriminator'"),
+        ({"generator": {}, "discriminator": {}, "judge": {}}, "no update named 'judge'"),
         (
-            {"generator": {"rate": 1}, "critic": {}},
+            {"generator": {"rate": 1}, "discriminator": {}},
             "config.optimizer.generator.rate: no such",
         ),
-        ({"generator": {"name": "lamb"}, "critic": {}}, "use adam, radam or sgd"),
-        ({"generator": {"schedule": "cosine"}, "critic": {}}, "constant, milestones or linear"),
-        ({"generator": {"schedule": "linear"}, "critic": {}}, "linear needs decay_start_step <"),
-        ({"generator": {"nets": {"z": {}}}, "critic": {}}, "nets.z: turn 'generator' trains a, b"),
-        ({"generator": {"nets": {"a": {"clip_norm": 1.0}}}, "critic": {}}, "belongs to the turn"),
-        ({"generator": {"nets": {"a": {"rate": 1.0}}}, "critic": {}}, "generator.nets.a.rate"),
+        ({"generator": {"name": "lamb"}, "discriminator": {}}, "use adam, radam or sgd"),
+        (
+            {"generator": {"schedule": "cosine"}, "discriminator": {}},
+            "constant, milestones or linear",
+        ),
+        (
+            {"generator": {"schedule": "linear"}, "discriminator": {}},
+            "linear needs decay_start_step <",
+        ),
+        (
+            {"generator": {"nets": {"z": {}}}, "discriminator": {}},
+            "nets.z: update 'generator' trains a, b",
+        ),
+        (
+            {"generator": {"nets": {"a": {"clip_norm": 1.0}}}, "discriminator": {}},
+            "belongs to the update",
+        ),
+        (
+            {"generator": {"nets": {"a": {"rate": 1.0}}}, "discriminator": {}},
+            "generator.nets.a.rate",
+        ),
     ],
 )
 def test_mistakes_are_named(config, said):

@@ -138,7 +138,7 @@ def test_a_checkpoint_goes_on_on_another_mesh(toy, tmp_path):
     straight = train(toy, tmp_path / "a", steps=4, mesh__data=8, mesh__fsdp=1, **common)
     train(toy, tmp_path / "b", steps=2, mesh__data=2, mesh__fsdp=4, **common)
     end = train(toy, tmp_path / "b", steps=4, mesh__data=1, mesh__fsdp=1, **common)
-    assert len(straight.params["paint"]["inner"]["kernel"].sharding.device_set) == 8
+    assert len(straight.params["generator"]["inner"]["kernel"].sharding.device_set) == 8
     for x, y in zip(jax.tree.leaves(end.params), jax.tree.leaves(straight.params), strict=True):
         np.testing.assert_allclose(x, y, atol=1e-5)
 

@@ -27,15 +27,15 @@ def assert_same(a, b):
 def test_stages_run_in_order_and_a_frozen_net_is_the_one_of_the_stage_before(toy, tmp_path):
     end = stages.train(make_config(toy, ema=0.5), tmp_path)
     first = checkpoint.load_variables(tmp_path / "first")["variables"]
-    assert set(end.params) == {"paint", "refine", "critic"}
-    assert_same(end.params["paint"], first["params"]["paint"])  # the averaged one
-    assert_same(end.stats["batch_stats"]["paint"], first["batch_stats"]["paint"])
-    assert set(end.ema) == {"refine", "critic"}
+    assert set(end.params) == {"generator", "refine", "discriminator"}
+    assert_same(end.params["generator"], first["params"]["generator"])  # the averaged one
+    assert_same(end.stats["batch_stats"]["generator"], first["batch_stats"]["generator"])
+    assert set(end.ema) == {"refine", "discriminator"}
     batch = spec.decode(toy.wire_batch(3))
     before = toy.Method(stage="first").apply(first, batch, False, method="fake")
     second = toy.Method(stage="second")
     after = second.apply(
-        end.variables, batch, method=lambda self, b: self.paint(b["source"], False)
+        end.variables, batch, method=lambda self, b: self.generator(b["source"], False)
     )
     np.testing.assert_array_equal(before, after)
     assert config_lib.from_json((tmp_path / "config.json").read_text()).stages == (
@@ -73,7 +73,7 @@ def test_a_stage_alone_needs_the_stage_before_it(toy, tmp_path):
     assert not (tmp_path / "second").exists()
     first = checkpoint.load_variables(tmp_path / "first")["variables"]
     end = stages.train(make_config(toy, "second"), tmp_path)
-    assert_same(end.params["paint"], first["params"]["paint"])
+    assert_same(end.params["generator"], first["params"]["generator"])
 
 
 def test_a_run_may_start_from_another(toy, tmp_path):
@@ -81,12 +81,16 @@ def test_a_run_may_start_from_another(toy, tmp_path):
     old = checkpoint.load_variables(tmp_path / "old" / "first")["variables"]
     other = {"init.path": str(tmp_path / "old"), "seed": 1, "steps": 1}
     end = stages.train(make_config(toy, "second", **other), tmp_path / "new")
-    assert_same(end.params["paint"], old["params"]["paint"])
-    frozen = {"optimizer.discriminator.learning_rate": 0.0, **other, "init.nets": ("critic",)}
-    end = stages.train(make_config(toy, "second", **frozen), tmp_path / "critic")
-    assert_same(end.params["critic"], old["params"]["critic"])
-    kernel = end.params["paint"]["inner"]["kernel"]
-    assert (kernel != old["params"]["paint"]["inner"]["kernel"]).any()
+    assert_same(end.params["generator"], old["params"]["generator"])
+    frozen = {
+        "optimizer.discriminator.learning_rate": 0.0,
+        **other,
+        "init.nets": ("discriminator",),
+    }
+    end = stages.train(make_config(toy, "second", **frozen), tmp_path / "discriminator")
+    assert_same(end.params["discriminator"], old["params"]["discriminator"])
+    kernel = end.params["generator"]["inner"]["kernel"]
+    assert (kernel != old["params"]["generator"]["inner"]["kernel"]).any()
     with pytest.raises(UserError, match="config.init.nets: 'face' is not in both runs"):
         stages.train(
             make_config(toy, "second", **{**other, "init.nets": ("face",)}), tmp_path / "a"
@@ -106,7 +110,7 @@ def test_a_warm_start_changes_fresh_parameters_only(toy, tmp_path, monkeypatch):
 
     monkeypatch.setattr(toy.Method, "warm_start", warm_start)
     monkeypatch.setattr("psrjax.data.loader.Footage", lambda data: "the training clips")
-    still = {f"optimizer.{turn}.learning_rate": 0.0 for turn in ("generator", "discriminator")}
+    still = {f"optimizer.{update}.learning_rate": 0.0 for update in ("generator", "discriminator")}
     end = stages.train(make_config(toy, "first", ema=0.9, **still), tmp_path)
     for leaf in jax.tree.leaves((end.params, end.ema)):
         np.testing.assert_array_equal(leaf, 3)
@@ -146,7 +150,7 @@ def test_variables_for_inference_are_the_averaged_ones(toy, tmp_path):
     _, variables, _, _ = checkpoint.restore_for_inference(tmp_path)
     assert_same(variables["params"], end.ema)
     assert_same(variables["batch_stats"], end.stats["batch_stats"])
-    assert (end.params["paint"]["inner"]["bias"] != end.ema["paint"]["inner"]["bias"]).any()
+    assert (end.params["generator"]["inner"]["bias"] != end.ema["generator"]["inner"]["bias"]).any()
 
 
 def test_samples_are_written_as_pictures(toy, tmp_path, monkeypatch):
@@ -176,5 +180,5 @@ def test_a_stage_leaves_its_records(toy, tmp_path):
     assert [record["step"] for record in records] == [1, 2]
     names = {"generator/l1", "generator/loss", "generator/grad_norm", "generator/learning_rate"}
     assert names <= set(records[0])
-    assert "paint/inner/kernel" in (folder / "parameters.txt").read_text()
+    assert "generator/inner/kernel" in (folder / "parameters.txt").read_text()
     assert list(folder.glob("events.out.tfevents.*"))

@@ -1,4 +1,4 @@
-"""The game of turns: who plays when, against whom, on what; and that sharding changes nothing."""
+"""The game of updates: who plays when, against whom, on what; and that sharding changes nothing."""
 
 import flax.linen as nn
 import jax
@@ -18,8 +18,8 @@ RATE = 0.05
 
 
 def make_game(method, *, weights=WEIGHTS, accumulate=1, ema=0.0, rule="sgd"):
-    config = {turn: {"name": rule, "learning_rate": RATE} for turn in method.turns}
-    optimizers = optimizer.make_optimizers(config, method.turns)
+    config = {update: {"name": rule, "learning_rate": RATE} for update in method.updates}
+    optimizers = optimizer.make_optimizers(config, method.updates)
     start = state.init_state(method, optimizers, SIZES, 0, ema=ema > 0)
     return start, step.make_step(method, weights, optimizers, accumulate=accumulate, ema=ema)
 
@@ -50,25 +50,27 @@ def test_the_step_is_the_game_written_out_by_hand():
     batch = toy_module.wire_batch(4)
     end, log = jax.jit(play)(start, batch, {})
     x = frames(batch)
-    paint, critic = start.params["paint"], start.params["critic"]
+    paint, discriminator = start.params["generator"], start.params["discriminator"]
 
     def generator(paint):
         fake = net(paint, x["source"])
         l1 = jnp.abs(fake - x["target"]).mean()
-        return 1.0 * l1 + 0.5 * ((net(critic, fake) - 1) ** 2).mean()
+        return 1.0 * l1 + 0.5 * ((net(discriminator, fake) - 1) ** 2).mean()
 
     grads = jax.grad(generator)(paint)
     new_paint = jax.tree.map(lambda p, g: p - RATE * g, paint, grads)
     old_fake = net(paint, x["source"])
 
-    def discriminator(critic):
-        real, fake = net(critic, x["target"]), net(critic, old_fake)
+    def discriminator_loss(discriminator):
+        real, fake = net(discriminator, x["target"]), net(discriminator, old_fake)
         return 0.7 * (((real - 1) ** 2).mean() + (fake**2).mean())
 
-    new_critic = jax.tree.map(lambda p, g: p - RATE * g, critic, jax.grad(discriminator)(critic))
-    assert_close(end.params, {"paint": new_paint, "critic": new_critic})
+    new_discriminator = jax.tree.map(
+        lambda p, g: p - RATE * g, discriminator, jax.grad(discriminator_loss)(discriminator)
+    )
+    assert_close(end.params, {"generator": new_paint, "discriminator": new_discriminator})
     assert int(end.step) == 1 and bool(end.finite)
-    # The critic judges the fakes of the old generator, beside the generator already updated.
+    # The discriminator judges the fakes of the old generator, beside the generator already updated.
     np.testing.assert_allclose(log["discriminator/given"], old_fake.mean(), rtol=1e-4)
     fresh = net(new_paint, x["source"]).mean()
     np.testing.assert_allclose(log["discriminator/fresh"], fresh, rtol=1e-4)
@@ -120,7 +122,7 @@ def test_eight_devices_compute_what_one_computes():
 
     one, log_one = run(1, 1, 3)
     many, log_many = run(2, 4, 3)
-    kernel = many.params["paint"]["inner"]["kernel"]
+    kernel = many.params["generator"]["inner"]["kernel"]
     assert kernel.sharding.shard_shape(kernel.shape) == (3, 4)
     assert len(kernel.sharding.device_set) == 8
     assert_close(one.params, many.params)
@@ -155,9 +157,9 @@ def test_the_average_is_the_recursion_over_the_parameters():
 class WithBadTerm(toy_module.Method):
     """The toy with one more term, which is not a number, and costs work."""
 
-    def loss(self, turn, batch, shared, pretrained):
-        out = super().loss(turn, batch, shared, pretrained)
-        if turn == "generator":
+    def loss(self, update, batch, shared, pretrained):
+        out = super().loss(update, batch, shared, pretrained)
+        if update == "generator":
             costly = jnp.tensordot(batch["source"], batch["target"], 5)
             out["terms"]["bad"] = costly * jnp.nan
         return out
@@ -179,29 +181,29 @@ def test_a_term_of_weight_zero_is_as_if_it_were_not_there():
 def test_owned_nets_change_and_frozen_ones_do_not_with_their_statistics():
     start, play = make_game(toy_module.Method(stage="second"))
     end, _ = jax.jit(play)(start, toy_module.wire_batch(4), {})
-    for name in ("refine", "critic"):
+    for name in ("refine", "discriminator"):
         for tree in ("params", "stats"):
             old, new = getattr(start, tree), getattr(end, tree)
             old, new = (x if tree == "params" else x["batch_stats"] for x in (old, new))
             pairs = zip(jax.tree.leaves(old[name]), jax.tree.leaves(new[name]))
             assert all((a != b).any() for a, b in pairs), (tree, name)
-    assert_equal(start.params["paint"], end.params["paint"])
-    assert_equal(start.stats["batch_stats"]["paint"], end.stats["batch_stats"]["paint"])
+    assert_equal(start.params["generator"], end.params["generator"])
+    assert_equal(start.stats["batch_stats"]["generator"], end.stats["batch_stats"]["generator"])
 
 
 def test_statistics_move_in_the_own_turn_only():
     start, play = make_game(toy_module.Method(noise=0.0))
     batch = toy_module.wire_batch(4)
     end, _ = jax.jit(play)(start, batch, {})
-    critic = start.params["critic"]["inner"]
+    discriminator = start.params["discriminator"]["inner"]
     x = frames(batch)
     fake = start_output(start, batch)
     means = [
-        (np.asarray(image) @ critic["kernel"] + critic["bias"]).mean((0, 1, 2, 3))
+        (np.asarray(image) @ discriminator["kernel"] + discriminator["bias"]).mean((0, 1, 2, 3))
         for image in (x["target"], fake)
     ]
     expected = 0.9 * (0.1 * means[0]) + 0.1 * means[1]  # momentum 0.9, from 0: real, then fake
-    found = end.stats["batch_stats"]["critic"]["norm"]["mean"]
+    found = end.stats["batch_stats"]["discriminator"]["norm"]["mean"]
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -228,7 +230,7 @@ def test_noise_is_a_function_of_seed_and_step():
         ({**WEIGHTS, "generator": {"l1": 1.0}}, "config.weights.generator.adversarial: missing"),
         ({"generator": WEIGHTS["generator"]}, "config.weights.discriminator.adversarial: missing"),
         ({**WEIGHTS, "generator": {**WEIGHTS["generator"], "l2": 1.0}}, "generator.l2"),
-        ({**WEIGHTS, "judge": {"l1": 1.0}}, "config.weights.judge: no such turn"),
+        ({**WEIGHTS, "judge": {"l1": 1.0}}, "config.weights.judge: no such update"),
     ],
 )
 def test_weights_and_terms_have_to_match(weights, said):
@@ -253,9 +255,9 @@ def test_the_first_thing_that_was_not_finite_is_named(toy):
 
 def test_a_gradient_that_is_not_finite_is_named():
     class Steep(toy_module.Method):
-        def loss(self, turn, batch, shared, pretrained):
-            out = super().loss(turn, batch, shared, pretrained)
-            if turn == "discriminator":
+        def loss(self, update, batch, shared, pretrained):
+            out = super().loss(update, batch, shared, pretrained)
+            if update == "discriminator":
                 value = out["terms"]["adversarial"]
                 out["terms"]["adversarial"] = value + jnp.sqrt(value * 0.0)
             return out
@@ -263,14 +265,14 @@ def test_a_gradient_that_is_not_finite_is_named():
     start, play = make_game(Steep())
     now, log = jax.jit(play)(start, toy_module.wire_batch(4), {})
     assert np.isfinite(log["discriminator/adversarial"])
-    with pytest.raises(UserError, match="the gradient of turn discriminator"):
+    with pytest.raises(UserError, match="the gradient of update discriminator"):
         step.check_finite(now, plain(), WEIGHTS, 0)
 
 
 def test_initial_parameters_do_not_depend_on_the_mesh():
     method = toy_module.Method()
-    rules = {turn: {"name": "adam", "learning_rate": 0.1} for turn in method.turns}
-    optimizers = optimizer.make_optimizers(rules, method.turns)
+    rules = {update: {"name": "adam", "learning_rate": 0.1} for update in method.updates}
+    optimizers = optimizer.make_optimizers(rules, method.updates)
 
     def make(seed):
         return state.init_state(method, optimizers, SIZES, seed, ema=True)

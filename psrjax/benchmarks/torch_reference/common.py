@@ -3,7 +3,8 @@
 Peers exist for `psrjax bench --method NAME --against torch` only. A peer subclasses `Peer`: its
 children are the method's nets, by the names of the parameter tree, made of the methods that the
 class below leaves open. Everything that PyTorch offers to be fast on its own ground is used here:
-fused optimizers, nets of other turns without gradients, in-place activations, both memory formats.
+fused optimizers, nets of other updates without gradients, in-place activations, both memory
+formats.
 """
 
 from collections.abc import Mapping
@@ -39,7 +40,7 @@ _NAMES = {
 
 
 class Peer(nn.Module):
-    """One stage of a method: its nets as children, the turns of its step, and its synthesis.
+    """One stage of a method: its nets as children, the updates of its step, and its synthesis.
 
     To be written by a subclass: `supported`, `__init__` (which ends by making the nets), `loss`,
     `start` and `synthesize`; `draw` where the loss is random. `prepare` is called next.
@@ -50,7 +51,7 @@ class Peer(nn.Module):
       channels_last: the memory format that `pictures` and `volume` give.
       config: of the stage.
       pretrained: {network: {unit: {array: tensor}}}, as the JAX step is given them; kernels
-        (taps i o) as they come. They are no children: nothing here trains them.
+        (kernel_size i o) as they come. They are no children: nothing here trains them.
     """
 
     supported: ClassVar[Mapping[str, tuple]] = {}
@@ -60,10 +61,10 @@ class Peer(nn.Module):
         self.config = config
         self.pretrained = pretrained
         self.channels_last = channels_last
-        self.turns: dict[str, tuple[str, ...]] = {}
+        self.updates: dict[str, tuple[str, ...]] = {}
 
-    def loss(self, turn: str, batch: Batch, shared: Batch) -> tuple[Terms, Decoded]:
-        """One turn's raw terms, and what it makes for later turns (handed on detached).
+    def loss(self, update: str, batch: Batch, shared: Batch) -> tuple[Terms, Decoded]:
+        """One update's raw terms, and what it makes for later updates (handed on detached).
 
         As `psrjax.methods.base.Method.loss`: the step weighs the terms by `config.weights`; a term
         of weight 0 may be left out. `batch` is what `decode` gives.
@@ -88,15 +89,15 @@ class Peer(nn.Module):
         Args:
           method: the JAX method.
           variables: of the state before the step.
-          rngs: of the first turn's loss.
+          rngs: of the first update's loss.
           batch: the wire batch.
         """
 
     # ------------------------------------------------------------- what every peer has from here
 
-    def prepare(self, turns: Mapping[str, tuple[str, ...]]) -> "Peer":
-        """Sets the memory format of the kernels, and makes an optimizer for each turn."""
-        self.turns = dict(turns)
+    def prepare(self, updates: Mapping[str, tuple[str, ...]]) -> "Peer":
+        """Sets the memory format of the kernels, and makes an optimizer for each update."""
+        self.updates = dict(updates)
         if self.channels_last:
             for module in self.modules():
                 if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
@@ -104,19 +105,19 @@ class Peer(nn.Module):
                 elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
                     module.to(memory_format=torch.channels_last)
         self.optimizers = {
-            turn: _optimizer(self.config.optimizer[turn], self.parameters_of(turn))
-            for turn in turns
+            update: _optimizer(self.config.optimizer[update], self.parameters_of(update))
+            for update in updates
         }
         self.freeze()
         return self
 
-    def parameters_of(self, turn: str) -> list[nn.Parameter]:
-        """The parameters that a turn trains."""
-        return [p for net in self.turns[turn] for p in getattr(self, net).parameters()]
+    def parameters_of(self, update: str) -> list[nn.Parameter]:
+        """The parameters that an update trains."""
+        return [p for net in self.updates[update] for p in getattr(self, net).parameters()]
 
     def freeze(self) -> None:
-        """Nets that no turn trains: without gradients, with their kept statistics."""
-        trained = {net for nets in self.turns.values() for net in nets}
+        """Nets that no update trains: without gradients, with their kept statistics."""
+        trained = {net for nets in self.updates.values() for net in nets}
         for name, net in self.named_children():
             if name not in trained:
                 net.requires_grad_(False).eval()
@@ -158,27 +159,27 @@ class Peer(nn.Module):
         return self.synthesize(self.decode(wire), carry)
 
     def step(self, wire: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """One training step, the turns in order: {"turn/term": raw value}."""
+        """One training step, the updates in order: {"update/term": raw value}."""
         batch, shared, log = self.decode(wire), {}, {}
-        for turn, nets in self.turns.items():
+        for update, nets in self.updates.items():
             for name, net in self.named_children():
                 net.requires_grad_(name in nets)
-            terms, made = self.loss(turn, batch, shared)
-            weights = self.config.weights[turn]
+            terms, made = self.loss(update, batch, shared)
+            weights = self.config.weights[update]
             terms = {name: value for name, value in terms.items() if weights[name]}
-            self.optimizers[turn].zero_grad(set_to_none=True)
+            self.optimizers[update].zero_grad(set_to_none=True)
             sum(weights[name] * value for name, value in terms.items()).backward()
-            self.optimizers[turn].step()
+            self.optimizers[update].step()
             shared |= {name: value.detach() for name, value in made.items()}
-            log |= {f"{turn}/{name}": value.item() for name, value in terms.items()}
+            log |= {f"{update}/{name}": value.item() for name, value in terms.items()}
         return log
 
     def gradient_norms(self) -> dict[str, float]:
-        """{"turn/grad_norm"} of the last step."""
+        """{"update/grad_norm"} of the last step."""
         norms = {}
-        for turn in self.turns:
-            grads = [p.grad.norm() for p in self.parameters_of(turn) if p.grad is not None]
-            norms[f"{turn}/grad_norm"] = float(torch.stack(grads).norm())
+        for update in self.updates:
+            grads = [p.grad.norm() for p in self.parameters_of(update) if p.grad is not None]
+            norms[f"{update}/grad_norm"] = float(torch.stack(grads).norm())
         return norms
 
     @torch.no_grad()

@@ -23,8 +23,10 @@ PAIR = 2
 class Mirrored(nn.Conv2d):
     """A convolution of the mirrored picture."""
 
-    def __init__(self, inputs: int, outputs: int, taps: int):
-        super().__init__(inputs, outputs, taps, padding=taps // 2, padding_mode="reflect")
+    def __init__(self, inputs: int, outputs: int, kernel_size: int):
+        super().__init__(
+            inputs, outputs, kernel_size, padding=kernel_size // 2, padding_mode="reflect"
+        )
 
 
 class Residual(nn.Module):
@@ -41,20 +43,20 @@ class Residual(nn.Module):
 
 
 class PoseEncoder(nn.Module):
-    """7x7, then halvings, each twice as wide."""
+    """7x7, then num_downsamples, each twice as wide."""
 
-    def __init__(self, inputs: int, width: int, halvings: int):
+    def __init__(self, inputs: int, width: int, num_downsamples: int):
         super().__init__()
-        self.halvings = halvings
+        self.num_downsamples = num_downsamples
         self.first = Mirrored(inputs, width, 7)
-        for i in range(halvings):
+        for i in range(num_downsamples):
             down = nn.Conv2d(width * 2**i, width * 2 ** (i + 1), 3, 2, 1)
             self.add_module(f"down{i}", down)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(n, inputs, h, w) to (n, c, y, x)."""
         x = F.relu_(F.instance_norm(self.first(x)))
-        for i in range(self.halvings):
+        for i in range(self.num_downsamples):
             x = F.relu_(F.instance_norm(getattr(self, f"down{i}")(x)))
         return x
 
@@ -81,15 +83,15 @@ class Generator(nn.Module):
         widths: list[int],
         blocks: int,
         *,
-        taps: int = 7,
+        kernel_size: int = 7,
         label: int = 0,
         pose_width: int = 0,
         pose_level: int = 0,
     ):
         super().__init__()
-        self.halvings, self.blocks, self.level = len(widths) - 1, blocks, pose_level
+        self.num_downsamples, self.blocks, self.level = len(widths) - 1, blocks, pose_level
         self.first = Mirrored(inputs, widths[0], 7)
-        for i in range(self.halvings):
+        for i in range(self.num_downsamples):
             self.add_module(f"down{i}", nn.Conv2d(widths[i], widths[i + 1], 3, 2, 1))
             if pose_level == 2 ** (i + 1):
                 self.pose = PoseEncoder(label, pose_width, i + 1)
@@ -98,18 +100,18 @@ class Generator(nn.Module):
             self.add_module(f"block{i}", Residual(widths[-1]))
         for i, (before, after) in enumerate(zip(widths[::-1], widths[-2::-1])):
             self.add_module(f"up{i}", nn.ConvTranspose2d(before, after, 3, 2, 1, 1))
-        self.last = Mirrored(widths[0], outputs, taps)
+        self.last = Mirrored(widths[0], outputs, kernel_size)
 
     def forward(self, x: torch.Tensor, label: torch.Tensor | None = None) -> torch.Tensor:
         """(n, inputs, h, w) to (n, outputs, h, w), nothing following the last layer."""
         x = F.relu_(F.instance_norm(self.first(x)))
-        for i in range(self.halvings):
+        for i in range(self.num_downsamples):
             x = F.relu_(F.instance_norm(getattr(self, f"down{i}")(x)))
             if self.level == 2 ** (i + 1):
                 x = self.joining(x, self.pose(label))
         for i in range(self.blocks):
             x = getattr(self, f"block{i}")(x)
-        for i in range(self.halvings):
+        for i in range(self.num_downsamples):
             x = F.relu_(F.instance_norm(getattr(self, f"up{i}")(x)))
         return self.last(x)
 
@@ -145,7 +147,7 @@ class Background(nn.Module):
         self.picture = nn.Parameter(torch.zeros(1, 3, height, width))
 
 
-class PatchCritic(nn.Module):
+class PatchDiscriminator(nn.Module):
     """pix2pixHD's, for one size."""
 
     def __init__(self, inputs: int, width: int, strided: int):
@@ -166,15 +168,17 @@ class PatchCritic(nn.Module):
         return getattr(self, f"conv{self.layers}")(x)
 
 
-class Critic(nn.Module):
+class Discriminator(nn.Module):
     """At several sizes."""
 
     def __init__(self, inputs: int, method: Any):
         super().__init__()
-        self.scales = method.critic_scales
+        self.scales = method.discriminator_scales
         for i in range(self.scales):
-            critic = PatchCritic(inputs, method.critic_width, method.critic_layers)
-            self.add_module(f"scale{i}", critic)
+            discriminator = PatchDiscriminator(
+                inputs, method.discriminator_width, method.discriminator_layers
+            )
+            self.add_module(f"scale{i}", discriminator)
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         """The logits of each size."""
@@ -200,8 +204,10 @@ class Peer(common.Peer):
         super().__init__(config, pretrained, channels_last=channels_last)
         method = config.method
         label = method.history * (6 if method.label3d else 3)
-        widths = [method.uv_width * 2**i for i in range(method.uv_halvings + 1)]
-        self.uv = Generator(label, 1 + 3 * PARTS, widths, method.uv_blocks, taps=method.uv_taps)
+        widths = [method.uv_width * 2**i for i in range(method.uv_num_downsamples + 1)]
+        self.uv = Generator(
+            label, 1 + 3 * PARTS, widths, method.uv_blocks, kernel_size=method.uv_kernel_size
+        )
         self.texture = Texture(method.tex_size, method.tex_channels)
         self.background = Background(1, 1)  # of the size of what is loaded
         self.details = Generator(
@@ -209,14 +215,14 @@ class Peer(common.Peer):
             3,
             [
                 min(method.d2g_max_ch, method.d2g_width * 2**i)
-                for i in range(method.d2g_halvings + 1)
+                for i in range(method.d2g_num_downsamples + 1)
             ],
             method.d2g_blocks,
             label=label,
             pose_width=method.pose_width,
             pose_level=method.pose_level if method.pose_cond == "mid" else 0,
         )
-        self.critic = Critic(label + 3, method)
+        self.discriminator = Discriminator(label + 3, method)
 
     def load(self, variables: Mapping[str, Mapping]) -> None:
         """As the base class; the learned pictures have their channels first here."""
@@ -230,12 +236,12 @@ class Peer(common.Peer):
         super().load({**variables, "params": {**variables["params"], **first}})
 
     def loss(
-        self, turn: str, batch: common.Batch, shared: common.Batch
+        self, update: str, batch: common.Batch, shared: common.Batch
     ) -> tuple[common.Terms, common.Decoded]:
         """Eq. 5 to 8 without VGG-19's terms."""
-        if turn == "discriminator":
+        if update == "discriminator":
             real, fake = (
-                self.critic(torch.cat([shared["label"], shared[name]], 1))
+                self.discriminator(torch.cat([shared["label"], shared[name]], 1))
                 for name in ("truth", "frame")
             )
             terms = [
@@ -248,7 +254,7 @@ class Peer(common.Peer):
         label = self._with_history(labels[:, -PAIR:], labels[:, -last:-PAIR])
         made = self._render(label)
         truth = self.pictures(batch["target"][:, -PAIR:])
-        judged = self.critic(torch.cat([label, made["frame"]], 1))
+        judged = self.discriminator(torch.cat([label, made["frame"]], 1))
         terms = {
             **_uv_terms(made, batch["target_iuv"][:, -PAIR:].flatten(0, 1)),
             "regular": (made["raw"] - truth).square().mean(),

@@ -1,6 +1,6 @@
 """HPT's first stage in PyTorch, for `psrjax bench --method hpt --against torch` only.
 
-Written from the same tables as `psrjax.models.correspondence` and `spade_painter` (hpt.md §4 and
+Written from the same tables as `psrjax.models.correspondence` and `spade_generator` (hpt.md §4 and
 §5), as someone at home in PyTorch would: `unfold`, pooling and interpolation are the library's own,
 and the correlation is the dense matrix product of the published code. Pictures are (n, c, h, w) in
 [-1, 1]; joints as the contract has them.
@@ -23,10 +23,10 @@ _LAYOUT = pose.layout("coco18")
 class SpectralConv(nn.Conv2d):
     """A convolution divided by its largest singular value, one power iteration in each step."""
 
-    def __init__(self, inputs: int, outputs: int, taps: int, **options: Any):
-        super().__init__(inputs, outputs, taps, **options)
+    def __init__(self, inputs: int, outputs: int, kernel_size: int, **options: Any):
+        super().__init__(inputs, outputs, kernel_size, **options)
         self.register_buffer("left", torch.full((outputs,), outputs**-0.5))
-        columns = inputs * taps * taps
+        columns = inputs * kernel_size * kernel_size
         self.register_buffer("right", torch.full((columns,), columns**-0.5))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -46,8 +46,8 @@ class Spade(nn.Module):
 
     def __init__(self, width: int, condition: int, hidden: int):
         super().__init__()
-        self.shared = _mirrored_conv(condition, hidden)
-        self.maps = _mirrored_conv(hidden, 2 * width)
+        self.shared = _reflect_conv(condition, hidden)
+        self.maps = _reflect_conv(hidden, 2 * width)
 
     def forward(self, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
         """(n, c, h, w) to the same."""
@@ -79,7 +79,7 @@ class SpadeResidual(nn.Module):
         return (self.skip(self.spade_skip(x, condition)) if self.skips else x) + y
 
 
-def _mirrored_conv(inputs: int, outputs: int) -> nn.Conv2d:
+def _reflect_conv(inputs: int, outputs: int) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, padding=1, padding_mode="reflect")
 
 
@@ -89,7 +89,7 @@ class Adaptor(nn.Module):
     def __init__(self, inputs: int, method: Any):
         super().__init__()
         widths = [inputs, *(factor * method.width for factor in (1, 2, 4, 8, 8))]
-        for i, stride in enumerate((1, 2, 1, method.halvings, 1)):
+        for i, stride in enumerate((1, 2, 1, method.num_downsamples, 1)):
             conv = SpectralConv(widths[i], widths[i + 1], 3, stride=stride, padding=1, bias=False)
             self.add_module(f"conv{i}", conv)
         before = widths[-1]
@@ -114,7 +114,7 @@ class Residual(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.conv0, self.conv1 = (_mirrored_conv(width, width) for _ in range(2))
+        self.conv0, self.conv1 = (_reflect_conv(width, width) for _ in range(2))
         self.slope = nn.Parameter(torch.tensor(0.25))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -141,15 +141,15 @@ class Correspondence(nn.Module):
         """(n, d, positions), of length 1."""
         for i in range(self.method.match_blocks):
             features = getattr(self, f"shared_{i}")(features)
-        taps = self.method.match_taps
-        x = F.unfold(projection(features), taps, padding=taps // 2)
+        kernel_size = self.method.match_kernel_size
+        x = F.unfold(projection(features), kernel_size, padding=kernel_size // 2)
         x = x - x.mean(1, keepdim=True)
         return x * torch.rsqrt(x.square().sum(1, keepdim=True) + 1e-12)
 
     def encode(self, picture: torch.Tensor) -> dict[str, torch.Tensor]:
         """The keys and values of an exemplar."""
         keys = self.descriptors(self.picture_adaptor(picture), self.picture_projection)
-        side = 2**self.method.halvings
+        side = 2**self.method.num_downsamples
         if self.method.warp == "patch":
             return {"keys": keys, "values": F.unfold(picture, side, stride=side)}
         return {"keys": keys, "values": F.avg_pool2d(picture, side).flatten(2)}
@@ -159,7 +159,7 @@ class Correspondence(nn.Module):
         scores = queries.transpose(1, 2) @ exemplar["keys"]
         weights = (scores * self.method.sharpness).softmax(-1)
         values = exemplar["values"] @ weights.transpose(1, 2)
-        side = 2**self.method.halvings
+        side = 2**self.method.num_downsamples
         if self.method.warp == "patch":
             return F.fold(values, size, side, stride=side)
         small = values.unflatten(2, (size[0] // side, size[1] // side))
@@ -186,7 +186,7 @@ class SelfAttention(nn.Module):
         return x + self.gamma * self.out(seen)
 
 
-class Painter(nn.Module):
+class MotionGenerator(nn.Module):
     """The coarse-to-fine generator."""
 
     def __init__(self, condition: int, method: Any):
@@ -206,7 +206,7 @@ class Painter(nn.Module):
         self.picture = nn.Conv2d(before, 3, 3, padding=1)
 
     def _channels(self, method: Any, level: int) -> int:
-        return method.paint_width * 2 ** min(4, self.levels - level)
+        return method.generator_width * 2 ** min(4, self.levels - level)
 
     def forward(self, condition: torch.Tensor) -> torch.Tensor:
         """(n, c, h, w) to (n, 3, h, w)."""
@@ -220,14 +220,14 @@ class Painter(nn.Module):
         return self.picture(F.leaky_relu_(x, LEAK)).tanh()
 
 
-class Critic(nn.Module):
-    """CoCosNet's critic at several sizes."""
+class Discriminator(nn.Module):
+    """CoCosNet's discriminator at several sizes."""
 
     def __init__(self, inputs: int, method: Any):
         super().__init__()
-        self.scales, self.depth = method.critic_scales, method.critic_layers
+        self.scales, self.depth = method.discriminator_scales, method.discriminator_layers
         self.attend = method.attend
-        widths = [method.critic_width * min(2**i, 8) for i in range(self.depth)]
+        widths = [method.discriminator_width * min(2**i, 8) for i in range(self.depth)]
         for scale in range(self.scales):
             self.add_module(f"scale{scale}_conv0", nn.Conv2d(inputs, widths[0], 4, 2, 1))
             for i in range(1, self.depth):
@@ -301,8 +301,8 @@ class Peer(common.Peer):
         method = config.method
         label = pose_label.KINDS[method.pose_label] + 4 * method.octaves
         self.align = Correspondence(label, method)
-        self.paint = Painter(label + 3, method)
-        self.critic = Critic(label + 3, method)
+        self.generator = MotionGenerator(label + 3, method)
+        self.discriminator = Discriminator(label + 3, method)
 
     def load(self, variables: Mapping[str, Mapping]) -> None:
         """As the base class; PyTorch's kernels stand in another order than the kept vectors."""
@@ -322,12 +322,12 @@ class Peer(common.Peer):
         return label.contiguous(memory_format=kind)
 
     def loss(
-        self, turn: str, batch: common.Batch, shared: common.Batch
+        self, update: str, batch: common.Batch, shared: common.Batch
     ) -> tuple[common.Terms, common.Decoded]:
-        """Eq. 10, 11 and 14, and the critic's side."""
-        if turn == "discriminator":
+        """Eq. 10, 11 and 14, and the discriminator's side."""
+        if update == "discriminator":
             real, fake = (
-                self.critic(torch.cat([shared["label"], shared[name]], 1))
+                self.discriminator(torch.cat([shared["label"], shared[name]], 1))
                 for name in ("truth", "picture")
             )
             terms = [
@@ -342,15 +342,15 @@ class Peer(common.Peer):
         features = self.align.pose_adaptor(label)
         queries = self.align.descriptors(features, self.align.pose_projection)
         coarse = self.align.warp(queries, self.align.encode(exemplar), truth.shape[-2:])
-        picture = self.paint(torch.cat([coarse, label], 1))
+        picture = self.generator(torch.cat([coarse, label], 1))
         aligned = truth if self.config.method.align_to == "real" else picture.detach()
         itself = (exemplar == truth).flatten(1).all(1).float()
         apart = (coarse - truth).abs().mean((1, 2, 3))
-        turning = [m for m in self.critic.modules() if isinstance(m, SpectralConv)]
+        turning = [m for m in self.discriminator.modules() if isinstance(m, SpectralConv)]
         before = [(m.left.clone(), m.right.clone()) for m in turning]
-        logits = self.critic(torch.cat([label, picture], 1))
+        logits = self.discriminator(torch.cat([label, picture], 1))
         for module, (left, right) in zip(turning, before, strict=True):
-            # Of the vectors that turn here, the step keeps those of the generator's nets alone.
+            # Of the vectors that update here, the step keeps those of the generator's nets alone.
             module.left.copy_(left)
             module.right.copy_(right)
         terms = {
@@ -363,7 +363,7 @@ class Peer(common.Peer):
         return terms, {"label": label, "picture": picture, "truth": truth}
 
     def start(self, batch: common.Batch) -> dict[str, torch.Tensor]:
-        """The nearest exemplar, painted once more at its own pose."""
+        """The nearest exemplar, generated once more at its own pose."""
         ours = batch["source_joints"][:, :, list(_LAYOUT.view)]
         wanted = batch["target_joints"][:, :1, list(_LAYOUT.view)]
         both = (ours[..., 2] > 0) & (wanted[..., 2] > 0)
@@ -373,17 +373,17 @@ class Peer(common.Peer):
         rows = torch.arange(len(chosen))
         picture = self.pictures(batch["source"][rows, chosen])
         label = self._labels(batch["source_joints"][rows, chosen][:, None], batch["source"])
-        return self.align.encode(self._paint(label, self.align.encode(picture)))
+        return self.align.encode(self._generate(label, self.align.encode(picture)))
 
-    def _paint(self, label: torch.Tensor, exemplar: Mapping) -> torch.Tensor:
+    def _generate(self, label: torch.Tensor, exemplar: Mapping) -> torch.Tensor:
         features = self.align.pose_adaptor(label)
         queries = self.align.descriptors(features, self.align.pose_projection)
         coarse = self.align.warp(queries, exemplar, label.shape[-2:])
-        return self.paint(torch.cat([coarse, label], 1))
+        return self.generator(torch.cat([coarse, label], 1))
 
     def synthesize(self, batch: common.Batch, carry: Any) -> torch.Tensor:
         """Every frame at its pose."""
         b, t = batch["target_joints"].shape[:2]
         exemplar = {name: value.repeat_interleave(t, 0) for name, value in carry.items()}
-        made = self._paint(self._labels(batch["target_joints"], batch["source"]), exemplar)
+        made = self._generate(self._labels(batch["target_joints"], batch["source"]), exemplar)
         return made.movedim(1, -1).unflatten(0, (b, t))

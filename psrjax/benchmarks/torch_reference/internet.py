@@ -1,7 +1,7 @@
 """INTERnet's networks and losses in PyTorch, for `psrjax bench --against torch` only.
 
-Written from the same tables as `psrjax.models.motion` and `motion_painter` (internet.md §3-§5), as
-someone at home in PyTorch would: pooling, nearest up-sampling, depthwise anti-aliasing, bilinear
+Written from the same tables as `psrjax.models.motion` and `motion_generator` (internet.md §3-§5),
+as someone at home in PyTorch would: pooling, nearest up-sampling, depthwise anti-aliasing, bilinear
 resizing and `grid_sample` are the library's own. Pictures are (n, c, h, w) in [0, 1]; points and
 grids have -1 and 1 at the corner pixels.
 """
@@ -74,15 +74,15 @@ def flow_warp(frame: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
 
 
 class Peer(common.Peer):
-    """INTERnet with its own critics, all temporal schemes but the extrinsic one."""
+    """INTERnet with its own discriminators, all temporal schemes but the extrinsic one."""
 
     supported = {
         "temporal": ("none", "a", "c"),
         "mask_grid": ("literal",),
         "relative": (False,),
         "jacobians": ("each", "none"),
-        "critic_kind": ("multiscale",),
-        "critic_sees_points": (False,),
+        "discriminator_kind": ("multiscale",),
+        "discriminator_sees_points": (False,),
         "style": ("l1gram",),
         "norm": ("batch",),
         "dtype": ("float32",),
@@ -93,9 +93,9 @@ class Peer(common.Peer):
         method = config.method
         self.keypoints = networks.KeypointDetector(method)
         self.motion = networks.DenseMotion(method)
-        self.paint = networks.Painter(method)
-        self.critic = networks.MultiScaleCritic(
-            method.critic_scales, method.critic_width, method.critic_layers
+        self.generator = networks.MotionGenerator(method)
+        self.discriminator = networks.MultiScaleDiscriminator(
+            method.discriminator_scales, method.discriminator_width, method.discriminator_layers
         )
         self.vgg = {
             unit: (self._kernel(arrays["kernel"]), arrays["bias"])
@@ -132,41 +132,41 @@ class Peer(common.Peer):
         source = batch["source"][:, 0]
         return {
             "source": source,
-            "features": self.paint.encode(source),
+            "features": self.generator.encode(source),
             "points": self.keypoints(source),
             "first": self.keypoints(batch["target"][:, 0]),
         }
 
     def synthesize(self, batch: common.Batch, carry: Any) -> torch.Tensor:
-        """Every target frame, painted from the source."""
+        """Every target frame, generated from the source."""
         b, t = batch["target"].shape[:2]
         points = self.keypoints(batch["target"].flatten(0, 1))
         rows = {name: value.repeat_interleave(t, 0) for name, value in carry["points"].items()}
         source = carry["source"].repeat_interleave(t, 0)
         features = [feature.repeat_interleave(t, 0) for feature in carry["features"]]
-        picture, _ = self._paint(source, features, self.motion(source, rows, points))
+        picture, _ = self._generate(source, features, self.motion(source, rows, points))
         return (picture * 2 - 1).movedim(1, -1).unflatten(0, (b, t))
 
-    def _paint(
+    def _generate(
         self, source: torch.Tensor, features: list, moved: Mapping
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The picture, and what of it is painted."""
-        painted = self.paint.decode(features, moved)
+        """The picture, and what of it is generated."""
+        generated = self.generator.decode(features, moved)
         if not self.config.method.keeps_source:
-            return painted, painted
+            return generated, generated
         levels = self.config.method.levels
         gate = networks.pyramid(moved["confidence"], levels)[-1]
         field = networks.pyramid(moved["deformation"].movedim(-1, 1), levels)[-1].movedim(1, -1)
         kept = F.grid_sample(source, field, align_corners=True)
-        return gate * kept + (1 - gate) * painted, painted
+        return gate * kept + (1 - gate) * generated, generated
 
     def loss(
-        self, turn: str, batch: common.Batch, shared: common.Batch
+        self, update: str, batch: common.Batch, shared: common.Batch
     ) -> tuple[common.Terms, common.Decoded]:
-        """Eq. 1, 7 and the equivariance of key points, and the critics' side."""
+        """Eq. 1, 7 and the equivariance of key points, and the discriminators' side."""
         driving = batch["target"][:, -1]
-        if turn == "discriminator":
-            real, fake = self.critic(driving), self.critic(shared["picture"])
+        if update == "discriminator":
+            real, fake = self.discriminator(driving), self.discriminator(shared["picture"])
             terms = [
                 (r["logits"] - 1).square().mean() + f["logits"].square().mean()
                 for r, f in zip(real, fake, strict=True)
@@ -175,13 +175,13 @@ class Peer(common.Peer):
         source = batch["source"][:, 0]
         points = self.keypoints(driving)
         moved = self.motion(source, self.keypoints(source), points)
-        picture, painted = self._paint(source, self.paint.encode(source), moved)
-        fake = self.critic(picture)
+        picture, generated = self._generate(source, self.generator.encode(source), moved)
+        fake = self.discriminator(picture)
         terms = {"adversarial": sum((f["logits"] - 1).square().mean() for f in fake)}
         weights = self.config.weights.generator
         if weights.feature_matching:
             with torch.no_grad():
-                real = self.critic(driving)
+                real = self.discriminator(driving)
             terms["feature_matching"] = sum(
                 (a - b).abs().mean()
                 for f, r in zip(fake, real, strict=True)
@@ -189,8 +189,8 @@ class Peer(common.Peer):
             )
         if weights.reconstruction:
             terms["reconstruction"] = self._difference(picture, driving)
-        if weights.painted:
-            terms["painted"] = self._difference(painted, driving)
+        if weights.generated:
+            terms["generated"] = self._difference(generated, driving)
         if weights.confidence_prior:
             terms["confidence_prior"] = -(moved["confidence"] + 1e-8).log().mean()
         if self.config.method.points_on_motion:
@@ -244,8 +244,8 @@ class Peer(common.Peer):
 
     def _features(self, image: torch.Tensor, *, whole: bool) -> dict[str, torch.Tensor]:
         mean = torch.tensor((0.485, 0.456, 0.406)).reshape(3, 1, 1)
-        deviation = torch.tensor((0.229, 0.224, 0.225)).reshape(3, 1, 1)
-        x, found = (image - mean) / deviation, {}
+        std = torch.tensor((0.229, 0.224, 0.225)).reshape(3, 1, 1)
+        x, found = (image - mean) / std, {}
         for unit, (kernel, bias) in self.vgg.items():
             if unit.endswith("_1") and unit != "conv1_1":
                 x = F.max_pool2d(x, 2)

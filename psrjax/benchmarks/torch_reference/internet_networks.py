@@ -12,16 +12,18 @@ from psrjax.models import motion
 LEAK = 0.2
 
 
-def _conv(inputs: int, outputs: int, taps: int, padding: int | None = None) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, taps, padding=taps // 2 if padding is None else padding)
+def _conv(inputs: int, outputs: int, kernel_size: int, padding: int | None = None) -> nn.Conv2d:
+    return nn.Conv2d(
+        inputs, outputs, kernel_size, padding=kernel_size // 2 if padding is None else padding
+    )
 
 
 class Unit(nn.Module):
     """Convolution, batch norm, ReLU; before it twice the size, or behind it half."""
 
-    def __init__(self, inputs: int, outputs: int, taps: int = 3, resample: str = "none"):
+    def __init__(self, inputs: int, outputs: int, kernel_size: int = 3, resample: str = "none"):
         super().__init__()
-        self.conv = _conv(inputs, outputs, taps)
+        self.conv = _conv(inputs, outputs, kernel_size)
         self.norm = nn.BatchNorm2d(outputs)
         self.resample = resample
 
@@ -50,14 +52,14 @@ class Residual(nn.Module):
 class Hourglass(nn.Module):
     """The U-Net of both motion networks: width + inputs channels out."""
 
-    def __init__(self, inputs: int, width: int, depth: int, widest: int):
+    def __init__(self, inputs: int, width: int, depth: int, max_channels: int):
         super().__init__()
-        sizes = [inputs, *(min(widest, width * 2 ** (i + 1)) for i in range(depth))]
+        sizes = [inputs, *(min(max_channels, width * 2 ** (i + 1)) for i in range(depth))]
         for i in range(depth):
             self.add_module(f"down{i}", Unit(sizes[i], sizes[i + 1], resample="down"))
         before = sizes[-1]
         for i in range(depth):
-            after = min(widest, width * 2 ** (depth - 1 - i))
+            after = min(max_channels, width * 2 ** (depth - 1 - i))
             self.add_module(f"up{i}", Unit(before, after, resample="up"))
             before = after + sizes[depth - 1 - i]
         self.depth, self.outputs = depth, before
@@ -77,11 +79,11 @@ def downsample(image: torch.Tensor, factor: int) -> torch.Tensor:
     """Every factor-th pixel behind a Gaussian."""
     if factor == 1:
         return image
-    deviation = (factor - 1) / 2
-    reach = round(4 * deviation)
-    taps = torch.exp(-(torch.arange(-reach, reach + 1) ** 2) / (2 * deviation**2))
-    taps = taps / taps.sum()
-    kernel = (taps[:, None] * taps).expand(image.shape[1], 1, -1, -1)
+    std = (factor - 1) / 2
+    reach = round(4 * std)
+    kernel_size = torch.exp(-(torch.arange(-reach, reach + 1) ** 2) / (2 * std**2))
+    kernel_size = kernel_size / kernel_size.sum()
+    kernel = (kernel_size[:, None] * kernel_size).expand(image.shape[1], 1, -1, -1)
     return F.conv2d(image, kernel, stride=factor, padding=reach, groups=image.shape[1])
 
 
@@ -105,8 +107,8 @@ class KeypointDetector(nn.Module):
 
     def __init__(self, method: Any):
         super().__init__()
-        self.hourglass = Hourglass(3, method.points_width, method.depth, method.widest)
-        options = {"taps": 7, "padding": method.points_padding}
+        self.hourglass = Hourglass(3, method.points_width, method.depth, method.max_channels)
+        options = {"kernel_size": 7, "padding": method.points_padding}
         self.heatmap = _conv(self.hourglass.outputs, method.points, **options)
         if method.jacobians == "each":
             self.jacobian = _conv(self.hourglass.outputs, 4 * method.points, **options)
@@ -134,7 +136,9 @@ class DenseMotion(nn.Module):
     def __init__(self, method: Any):
         super().__init__()
         count = method.points + 1
-        self.hourglass = Hourglass(4 * count, method.motion_width, method.depth, method.widest)
+        self.hourglass = Hourglass(
+            4 * count, method.motion_width, method.depth, method.max_channels
+        )
         self.weights = _conv(self.hourglass.outputs, count, 7)
         self.confidence = _conv(self.hourglass.outputs, 1, 7)
         self.factor, self.variance = method.factor, method.variance
@@ -151,9 +155,9 @@ class DenseMotion(nn.Module):
         h, w = small.shape[-2:]
         n, j = driving_points["value"].shape[:2]
         grid = corner_grid(h, w)
-        turn = source_points["jacobian"] @ inverse(driving_points["jacobian"])
+        update = source_points["jacobian"] @ inverse(driving_points["jacobian"])
         offset = grid - driving_points["value"][:, :, None, None]
-        moved = (turn[:, :, None, None] @ offset[..., None]).squeeze(-1)
+        moved = (update[:, :, None, None] @ offset[..., None]).squeeze(-1)
         moved = moved + source_points["value"][:, :, None, None]
         motions = torch.cat([grid.expand(n, 1, h, w, 2), moved], 1)
         rows = small[:, None].expand(-1, j + 1, -1, -1, -1).expand(n, -1, -1, -1, -1)
@@ -185,14 +189,17 @@ def pyramid(field: torch.Tensor, levels: int) -> list[torch.Tensor]:
     return fields
 
 
-class Painter(nn.Module):
-    """The generator: "ms" joins warped features of every scale, "ss4x" warps the smallest only."""
+class MotionGenerator(nn.Module):
+    """The generator_kind: "ms" joins warped features of every scale, "ss4x" warps the smallest
+    only."""
 
     def __init__(self, method: Any):
         super().__init__()
         self.levels, self.blocks = method.levels, method.blocks
-        self.every = method.generator == "ms"
-        widths = [min(method.painter_widest, method.width * 2**i) for i in range(self.levels + 1)]
+        self.every = method.generator_kind == "ms"
+        widths = [
+            min(method.generator_max_channels, method.width * 2**i) for i in range(self.levels + 1)
+        ]
         self.first = Unit(3, widths[0], 7)
         for i in range(self.levels):
             self.add_module(f"down{i}", Unit(widths[i], widths[i + 1], resample="down"))
@@ -233,8 +240,8 @@ class Painter(nn.Module):
         return self.final(x).sigmoid()
 
 
-class PatchCritic(nn.Module):
-    """pix2pixHD's critic of one size: padding 2, instance norm without parameters."""
+class PatchDiscriminator(nn.Module):
+    """pix2pixHD's discriminator of one size: padding 2, instance norm without parameters."""
 
     def __init__(self, width: int, strided: int):
         super().__init__()
@@ -256,17 +263,17 @@ class PatchCritic(nn.Module):
         return {"logits": getattr(self, f"conv{self.strided + 1}")(x), "features": features}
 
 
-class MultiScaleCritic(nn.Module):
-    """Patch critics at several sizes, each half the one before."""
+class MultiScaleDiscriminator(nn.Module):
+    """Patch discriminators at several sizes, each half the one before."""
 
     def __init__(self, scales: int, width: int, strided: int):
         super().__init__()
         for i in range(scales):
-            self.add_module(f"scale{i}", PatchCritic(width, strided))
+            self.add_module(f"scale{i}", PatchDiscriminator(width, strided))
         self.scales = scales
 
     def forward(self, x: torch.Tensor) -> list[dict[str, Any]]:
-        """What each critic says, the full size first."""
+        """What each discriminator says, the full size first."""
         judged = []
         for i in range(self.scales):
             x = F.avg_pool2d(x, 3, 2, padding=1, count_include_pad=False) if i else x

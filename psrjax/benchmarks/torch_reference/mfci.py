@@ -23,11 +23,11 @@ _WIDTHS = (1, 2, 4, 8, 8, 8)
 class Same(nn.Module):
     """A convolution with Keras' "same" padding."""
 
-    def __init__(self, inputs: int, outputs: int, taps: int = 3, stride: int = 1):
+    def __init__(self, inputs: int, outputs: int, kernel_size: int = 3, stride: int = 1):
         super().__init__()
         self.strided = stride == 2
-        padding = 0 if self.strided else taps // 2
-        self.conv = nn.Conv2d(inputs, outputs, taps, stride, padding)
+        padding = 0 if self.strided else kernel_size // 2
+        self.conv = nn.Conv2d(inputs, outputs, kernel_size, stride, padding)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(n, inputs, h, w) to (n, outputs, …)."""
@@ -37,29 +37,29 @@ class Same(nn.Module):
 class PoseUNet(nn.Module):
     """The U-Net of every branch; joint maps enter at half the size."""
 
-    def __init__(self, inputs: int, width: int, features: int, halvings: int):
+    def __init__(self, inputs: int, width: int, features: int, num_downsamples: int):
         super().__init__()
         wide = 2 * width
-        self.halvings = halvings
+        self.num_downsamples = num_downsamples
         self.encode0, self.down0 = Same(inputs, width, 7), Same(width, width, stride=2)
-        for i in range(1, halvings):
+        for i in range(1, num_downsamples):
             self.add_module(f"encode{i}", Same(width + limb.JOINTS if i == 1 else wide, wide))
             self.add_module(f"down{i}", Same(wide, wide, stride=2))
-        self.add_module(f"encode{halvings}", Same(wide, wide))
-        for i in range(halvings):
+        self.add_module(f"encode{num_downsamples}", Same(wide, wide))
+        for i in range(num_downsamples):
             outputs = wide if i else features
             self.add_module(f"decode{i}", Same(wide + (wide if i else width), outputs))
 
     def forward(self, x: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
         """(n, inputs, h, w) and maps at half the size to (n, features, h, w)."""
         skips = []
-        for i in range(self.halvings + 1):
+        for i in range(self.num_downsamples + 1):
             x = self._layer(f"encode{i}", x)
-            if i < self.halvings:
+            if i < self.num_downsamples:
                 skips.append(x)
                 x = self._layer(f"down{i}", x)
             x = torch.cat([x, maps], 1) if i == 0 else x
-        for i in reversed(range(self.halvings)):
+        for i in reversed(range(self.num_downsamples)):
             x = self._layer(f"decode{i}", torch.cat([_double(x), skips[i]], 1))
         return x
 
@@ -86,10 +86,10 @@ class PoseWarp(nn.Module):
 
     def __init__(self, method: Any):
         super().__init__()
-        width, halvings = method.width, method.halvings
-        self.segmentation = PoseUNet(3, width, max(width // 2, 1), halvings)
-        self.background = PoseUNet(4, width, width, halvings)
-        self.foreground = PoseUNet(3 * len(limb.LIMBS), width, width, halvings)
+        width, num_downsamples = method.width, method.num_downsamples
+        self.segmentation = PoseUNet(3, width, max(width // 2, 1), num_downsamples)
+        self.background = PoseUNet(4, width, width, num_downsamples)
+        self.foreground = PoseUNet(3 * len(limb.LIMBS), width, width, num_downsamples)
         self.parts = Same(max(width // 2, 1), limb.PARTS)
         self.heads = Heads(width)
 
@@ -153,10 +153,10 @@ class Fusion(nn.Module):
         for i in range(method.blocks):
             self.add_module(f"block{i}", Residual(c))
         self.scores = nn.Conv2d(c, k, 3, padding=1)
-        self.halvings = method.attention_stride.bit_length() - 1
+        self.num_downsamples = method.attention_stride.bit_length() - 1
         self.attends = method.fusion == "rb6_sa2d"
         if self.attends:
-            for i in range(self.halvings):
+            for i in range(self.num_downsamples):
                 self.add_module(f"down{i}", nn.Conv2d(c, c, 3, 2, 1))
             self.attention = hpt.SelfAttention(c)
 
@@ -174,7 +174,7 @@ class Fusion(nn.Module):
         if not self.attends:
             return fused
         y = fused
-        for i in range(self.halvings):
+        for i in range(self.num_downsamples):
             y = F.leaky_relu_(getattr(self, f"down{i}")(y), LEAK)
         change = self.attention(y) - y
         return fused + F.interpolate(change, fused.shape[-2:], mode="bilinear")
@@ -193,8 +193,8 @@ class Integration(nn.Module):
         return self.heads(self.foreground(ahead, *maps), self.background(behind, *maps))
 
 
-class Critic(nn.Module):
-    """The critic of six residual blocks."""
+class Discriminator(nn.Module):
+    """The discriminator of six residual blocks."""
 
     def __init__(self, inputs: int, width: int):
         super().__init__()
@@ -220,14 +220,14 @@ class Critic(nn.Module):
         return self.logits(F.leaky_relu(x, LEAK))
 
 
-class VideoCritic(nn.Module):
-    """A critic for each range of frames."""
+class VideoDiscriminator(nn.Module):
+    """A discriminator for each range of frames."""
 
     def __init__(self, ranges: tuple[int, ...], width: int):
         super().__init__()
         self.ranges = ranges
         for n in ranges:
-            self.add_module(f"range{n}", Critic(3 * n + 2 * (n - 1), width))
+            self.add_module(f"range{n}", Discriminator(3 * n + 2 * (n - 1), width))
 
     def forward(self, video: torch.Tensor, flow: torch.Tensor) -> list[torch.Tensor]:
         """(b, t, 3, h, w) and flow in parts of 20 of 256 pixels to the logits of every range."""
@@ -246,8 +246,8 @@ class Peer(common.Peer):
     supported = {
         "stage": ("joint",),
         "fusion": ("rb6", "rb6_sa2d"),
-        "frame_critic": (True,),
-        "critic_kind": ("res6",),
+        "frame_discriminator": (True,),
+        "discriminator_kind": ("res6",),
         "perceptual": ("off",),
         "dtype": ("float32",),
     }
@@ -256,15 +256,17 @@ class Peer(common.Peer):
         super().__init__(config, pretrained, channels_last=channels_last)
         method = config.method
         self.single, self.integrate = PoseWarp(method), Integration(method)
-        self.image_critic = Critic(3 + limb.JOINTS, method.critic_width)
+        self.image_discriminator = Discriminator(3 + limb.JOINTS, method.discriminator_width)
         if method.ranges:
-            self.video_critic = VideoCritic(tuple(method.ranges), method.critic_width)
+            self.video_discriminator = VideoDiscriminator(
+                tuple(method.ranges), method.discriminator_width
+            )
 
     def loss(
-        self, turn: str, batch: common.Batch, shared: common.Batch
+        self, update: str, batch: common.Batch, shared: common.Batch
     ) -> tuple[common.Terms, common.Decoded]:
         """Eq. 1 to 3 without VGG-19's term."""
-        if turn == "generator":
+        if update == "generator":
             video = self._made(batch, self.start(batch))
             terms = {"mse": (video - self._frames(batch["target"])).square().mean()}
             for name, judged in self._judge(video, batch).items():
@@ -288,10 +290,10 @@ class Peer(common.Peer):
     def _judge(self, video: torch.Tensor, batch: common.Batch) -> dict[str, list[torch.Tensor]]:
         h, w = video.shape[-2:]
         maps = joint_maps(batch["target_joints"].flatten(0, 1), h, w)
-        judged = {"image": [self.image_critic(torch.cat([video.flatten(0, 1), maps], 1))]}
+        judged = {"image": [self.image_discriminator(torch.cat([video.flatten(0, 1), maps], 1))]}
         if self.config.method.ranges:
             flow = self._frames(batch["target_flow"]) * (256 / 20 / w)
-            judged["video"] = self.video_critic(video, flow)
+            judged["video"] = self.video_discriminator(video, flow)
         return judged
 
     def start(self, batch: common.Batch) -> dict[str, torch.Tensor]:
@@ -321,9 +323,9 @@ def joint_maps(joints: torch.Tensor, height: int, width: int) -> torch.Tensor:
     points, there = _points(joints, height, width)
     inside = (points > 0) & (points < torch.tensor([width - 1.0, height - 1.0]))
     there = (there & inside.all(-1)).float()
-    deviation = max(3.5 * height / 256, 0.7)
-    across = torch.exp(-0.5 * ((torch.arange(width) - points[..., :1]) / deviation).square())
-    down = torch.exp(-0.5 * ((torch.arange(height) - points[..., 1:]) / deviation).square())
+    std = max(3.5 * height / 256, 0.7)
+    across = torch.exp(-0.5 * ((torch.arange(width) - points[..., :1]) / std).square())
+    down = torch.exp(-0.5 * ((torch.arange(height) - points[..., 1:]) / std).square())
     return (there[..., None] * down)[..., None] * across[..., None, :]
 
 
@@ -369,8 +371,8 @@ def limb_transforms(
         cosine = (weights * of * to).sum((-2, -1)) / spread.clamp(min=1e-6)
         cross = of[..., 0] * to[..., 1] - of[..., 1] * to[..., 0]
         sine = (weights[..., 0] * cross).sum(-1) / spread.clamp(min=1e-6)
-        turns = spread > 1e-6
-        cosine, sine = torch.where(turns, cosine, 1.0), torch.where(turns, sine, 0.0)
+        updates = spread > 1e-6
+        cosine, sine = torch.where(updates, cosine, 1.0), torch.where(updates, sine, 0.0)
         x, y = mean_of.unbind(-1)
         first = torch.stack([cosine, -sine, mean_to[..., 0] - cosine * x + sine * y], -1)
         second = torch.stack([sine, cosine, mean_to[..., 1] - sine * x - cosine * y], -1)

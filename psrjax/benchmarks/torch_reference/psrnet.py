@@ -13,7 +13,7 @@ from torch import nn
 
 from psrjax.benchmarks.torch_reference import common
 
-LEAK = 0.2  # slope of every critic's LeakyReLU
+LEAK = 0.2  # slope of every discriminator's LeakyReLU
 
 
 def _conv3(inputs: int, outputs: int, *, kernel: int, stride: int = 1, bias: bool) -> nn.Conv3d:
@@ -150,7 +150,7 @@ class Refinement(nn.Module):
         return self.alpha * self.decode(latent) + (1 - self.alpha) * estimate
 
 
-class FrameCritic(nn.Module):
+class FrameDiscriminator(nn.Module):
     """The 70x70 PatchGAN over single frames, conditional on the source frame (common.md §3.1)."""
 
     def __init__(self, base: int = 64):
@@ -173,8 +173,9 @@ class FrameCritic(nn.Module):
         return self.conv4(x)
 
 
-class VideoCritic(nn.Module):
-    """MoCoGAN's video critic with temporal padding 1 (common.md §3.5): 8 frames give one logit."""
+class VideoDiscriminator(nn.Module):
+    """MoCoGAN's video discriminator with temporal padding 1 (common.md §3.5): 8 frames give one
+    logit."""
 
     def __init__(self, base: int = 64):
         super().__init__()
@@ -211,17 +212,17 @@ def _judged(logits: torch.Tensor, real: bool) -> torch.Tensor:
     return F.binary_cross_entropy_with_logits(logits, target)
 
 
-class Critics(nn.Module):
-    """The critics of one layer: of frames beside their source, and of the clip alone."""
+class Discriminators(nn.Module):
+    """The discriminators of one layer: of frames beside their source, and of the clip alone."""
 
     def __init__(self, *, video: bool):
         super().__init__()
-        self.frame = FrameCritic()
+        self.frame = FrameDiscriminator()
         if video:
-            self.video = VideoCritic()
+            self.video = VideoDiscriminator()
 
     def forward(self, source: torch.Tensor, video: torch.Tensor) -> dict[str, torch.Tensor]:
-        """{critic: logits}."""
+        """{discriminator: logits}."""
         logits = {"frame": self.frame(source, video)}
         if hasattr(self, "video"):
             logits["video"] = self.video(video)
@@ -240,12 +241,12 @@ class Peer(common.Peer):
         "perceptual": ("off",),
         "prior": ("texture",),
         "norm": ("batch",),
-        "video_critic": (True,),
+        "video_discriminator": (True,),
         "alpha": (0.5,),
         "zeta": (0.1,),
         "blocks": (6,),
-        "critic_width": (64,),
-        "critic_layers": (3,),
+        "discriminator_width": (64,),
+        "discriminator_layers": (3,),
         "video_width": (64,),
         "video_depth": (4,),
         "video_time_padding": (1,),
@@ -259,7 +260,7 @@ class Peer(common.Peer):
         self.layer1 = Reconstruction(width)
         if self.layer > 1:
             self.layer2 = Refinement(width)
-        self.add_module(f"critic{self.layer}", Critics(video=self.layer > 1))
+        self.add_module(f"discriminator{self.layer}", Discriminators(video=self.layer > 1))
 
     def decode(self, wire: Mapping) -> common.Decoded:
         """Channels first, depth in three channels."""
@@ -277,13 +278,13 @@ class Peer(common.Peer):
         return estimate if self.layer == 1 else self.layer2(batch, estimate)
 
     def loss(
-        self, turn: str, batch: common.Batch, shared: common.Batch
+        self, update: str, batch: common.Batch, shared: common.Batch
     ) -> tuple[common.Terms, common.Decoded]:
-        """Eq. 4 or 5 without the perceptual term, and the critics' side."""
+        """Eq. 4 or 5 without the perceptual term, and the discriminators' side."""
         source, target = batch["source"], batch["target"]
-        critic = getattr(self, f"critic{self.layer}")
-        if turn == "discriminator":
-            real, fake = critic(source, target), critic(source, shared["video"])
+        discriminator = getattr(self, f"discriminator{self.layer}")
+        if update == "discriminator":
+            real, fake = discriminator(source, target), discriminator(source, shared["video"])
             return {
                 f"adversarial_{name}": 0.5 * (_judged(real[name], True) + _judged(logits, False))
                 for name, logits in fake.items()
@@ -293,6 +294,6 @@ class Peer(common.Peer):
             pixel = region_huber(video, target, batch["target_visibility"])
         else:
             pixel = 3 * F.smooth_l1_loss(video, target)
-        fooled = critic(source, video)
+        fooled = discriminator(source, video)
         terms = {f"adversarial_{name}": _judged(logits, True) for name, logits in fooled.items()}
         return {"reconstruction": pixel, **terms}, {"video": video}

@@ -1,4 +1,4 @@
-"""Critics of n frames in a row with the flow between them, for several n at once (D_V^n).
+"""Discriminators of n frames in a row with the flow between them, for several n at once (D_V^n).
 
 Cheng et al. (MFCI), Eq. 2; inputs as vid2vid's (Wang et al. 2018). Any method may have them: they
 see frames and flow only.
@@ -21,14 +21,15 @@ _FULL_FLOW = 20.0 / 256.0  # vid2vid divides pixels by 20; here of 256, whatever
 _WIDTHS = (1, 2, 4, 8, 8, 8)
 _POOLED = 4  # the first blocks halve the size
 # Kernels that keep the size of what they see, through leaky ReLUs, skips and branches: with
-# PyTorch's default, whose outputs are a third of it each time, the logits of a fresh critic hardly
-# depend on its input, and after 400 steps it still could not tell blurred frames from real ones.
+# PyTorch's default, whose outputs are a third of it each time, the logits of a fresh discriminator
+# hardly depend on its input, and after 400 steps it still could not tell blurred frames from real
+# ones.
 _THROUGH_RELU = nn.initializers.variance_scaling(2 / (1 + _SLOPE**2), "fan_in", "normal")
 _STRAIGHT = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 _BRANCH = nn.initializers.variance_scaling(0.2, "fan_in", "normal")  # little beside the skip
 
 
-class ResidualCritic(nn.Module):
+class ResidualDiscriminator(nn.Module):
     """A convolution, six residual blocks, and a map of logits: 16x16 for 256x256.
 
     Cheng et al. (section 4) give "six residual blocks" and nothing more; widths and pooling are
@@ -54,7 +55,7 @@ class ResidualCritic(nn.Module):
         del train
         if any(size % 2**_POOLED for size in x.shape[1:3]):
             raise UserError(
-                f"the critics of six blocks need frames whose sides {2**_POOLED} divides, not "
+                f"discriminators of six blocks need frames whose sides {2**_POOLED} divides, not "
                 f"{x.shape[1]}x{x.shape[2]}: change config.data.crop"
             )
         x = self._conv(x, self.width, 3, "stem", _STRAIGHT)
@@ -69,11 +70,11 @@ class ResidualCritic(nn.Module):
         logits = self._conv(nn.leaky_relu(x, _SLOPE), 1, 3, "logits", _THROUGH_RELU)
         return ({"logits": logits.astype(jnp.float32), "features": tuple(features)},)
 
-    def _conv(self, x: Array, features: int, taps: int, name: str, init: Callable) -> Array:
+    def _conv(self, x: Array, features: int, kernel_size: int, name: str, init: Callable) -> Array:
         conv = layers.Conv(
             features,
-            (taps, taps),
-            padding=taps // 2,
+            (kernel_size, kernel_size),
+            padding=kernel_size // 2,
             dtype=self.dtype,
             impl=self.impl,
             init=init,
@@ -82,14 +83,14 @@ class ResidualCritic(nn.Module):
         return conv(x)
 
 
-class RangeCritics(nn.Module):
-    """A critic for each range n of frames, on every window of n frames.
+class FrameRangeDiscriminators(nn.Module):
+    """A discriminator for each range n of frames, on every window of n frames.
 
     Attributes:
       ranges: the n; each at least 2.
-      kind: "res6" (`ResidualCritic`) or "patch" (vid2vid's `MultiScaleCritic`).
-      width: channels of each critic's first layer.
-      strided: strided layers of the "patch" critics.
+      kind: "res6" (`ResidualDiscriminator`) or "patch" (vid2vid's `MultiScaleDiscriminator`).
+      width: channels of each discriminator's first layer.
+      strided: strided layers of the "patch" discriminators.
       dtype: compute type; logits are float32.
       impl: see `psrjax.ops.conv`.
     """
@@ -105,40 +106,40 @@ class RangeCritics(nn.Module):
     def __call__(
         self, video: Float[Array, "b t h w 3"], flow: Float[Array, "b t h w 2"], train: bool
     ) -> dict[str, tuple[dict, ...]]:
-        """{"range3": what the critic of 3 frames gives, in one batch of all windows, …}.
+        """{"range3": what the discriminator of 3 frames gives, in one batch of all windows, …}.
 
         Args:
           video: in [-1, 1].
           flow: of the real video, for real and fake alike: pixels, from frame t to t-1.
-          train: passed to the critics.
+          train: passed to the discriminators.
 
         Raises:
           UserError: for a range that is longer than the video, or an unknown kind.
         """
         options = {"strided": self.strided, "dtype": self.dtype, "impl": self.impl}
         return {
-            f"range{n}": make_critic(self.kind, self.width, name=f"range{n}", **options)(
+            f"range{n}": make_discriminator(self.kind, self.width, name=f"range{n}", **options)(
                 windows(video, flow, n), train
             )
             for n in self.ranges
         }
 
 
-def make_critic(
+def make_discriminator(
     kind: str, width: int, *, strided: int, dtype: DTypeLike, impl: str, name: str
-) -> ResidualCritic | multiscale.MultiScaleCritic:
-    """A critic of frames, or of frames side by side, called as `critic(x, train)`.
+) -> ResidualDiscriminator | multiscale.MultiScaleDiscriminator:
+    """A discriminator of frames, or of frames side by side, called as `discriminator(x, train)`.
 
     Raises:
       UserError: for an unknown kind.
     """
     if kind == "res6":
-        return ResidualCritic(width, dtype=dtype, impl=impl, name=name)
+        return ResidualDiscriminator(width, dtype=dtype, impl=impl, name=name)
     if kind == "patch":
-        return multiscale.MultiScaleCritic(
+        return multiscale.MultiScaleDiscriminator(
             scales=2, width=width, strided=strided, dtype=dtype, impl=impl, name=name
         )
-    raise UserError(f"config.method.critic_kind: no {kind!r}; there are {', '.join(KINDS)}")
+    raise UserError(f"config.method.discriminator_kind: no {kind!r}; there are {', '.join(KINDS)}")
 
 
 def windows(
@@ -154,7 +155,8 @@ def windows(
     t, width = video.shape[1], video.shape[3]
     if not 2 <= n <= t:
         raise UserError(
-            f"a critic of {n} frames and windows of {t} (config.data.sampling.t): ranges are from "
+            f"a discriminator of {n} frames and windows of {t} (config.data.sampling.t): "
+            "ranges are from "
             "2 to the window's length"
         )
     flow = (flow / (_FULL_FLOW * width)).astype(video.dtype)

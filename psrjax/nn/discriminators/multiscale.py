@@ -1,4 +1,5 @@
-"""Critics of single pictures: at several sizes (pix2pixHD), and the first-order model's own."""
+"""Discriminators of single pictures: at several sizes (pix2pixHD), and the first-order model's
+own."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -14,14 +15,14 @@ from psrjax.nn.discriminators import patch
 _SLOPE = 0.2
 
 
-class MultiScaleCritic(nn.Module):
-    """Patch critics of the picture at several sizes, each half the one before (pix2pixHD).
+class MultiScaleDiscriminator(nn.Module):
+    """Patch discriminators of the picture at several sizes, each half the one before (pix2pixHD).
 
     `Departs from:` pix2pixHD, whose convolutions before a norm have a bias, which the norm removes.
 
     Attributes:
-      scales: how many critics.
-      width: channels of each critic's first layer.
+      scales: how many discriminators.
+      width: channels of each discriminator's first layer.
       strided: layers of stride 2 of each.
       norm: see `psrjax.nn.layers.make_norm`.
       dtype: compute type; logits are float32.
@@ -37,15 +38,15 @@ class MultiScaleCritic(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> tuple[dict, ...]:
-        """For each scale what `PatchCritic` gives, the full size first.
+        """For each scale what `PatchDiscriminator` gives, the full size first.
 
         Raises:
           UserError: if the smallest pictures are too small for the strides.
         """
         judged = []
         for i in range(self.scales):
-            x = blurred_half(x) if i else x
-            critic = patch.PatchCritic(
+            x = antialiased_downsample(x) if i else x
+            discriminator = patch.PatchDiscriminator(
                 self.width,
                 self.norm,
                 strided=self.strided,
@@ -54,11 +55,11 @@ class MultiScaleCritic(nn.Module):
                 impl=self.impl,
                 name=f"scale{i}",
             )
-            judged.append(critic(x, train))
+            judged.append(discriminator(x, train))
         return tuple(judged)
 
 
-def blurred_half(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+def antialiased_downsample(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
     """Means of 3x3 pixels around every other one; what lies outside does not count."""
     window, stride, pad = (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0))
     total = lax.reduce_window(x.astype(jnp.float32), 0.0, lax.add, window, stride, pad)
@@ -73,13 +74,13 @@ def _pixels_of_three(size: int) -> Float[np.ndarray, " n"]:
     return inside.astype(np.float32)
 
 
-class ValidCritic(nn.Module):
-    """The first-order model's critic: unpadded convolutions, means of 2x2 between them.
+class ValidDiscriminator(nn.Module):
+    """The first-order model's discriminator: unpadded convolutions, means of 2x2 between them.
 
     Attributes:
       width: half of the first layer's channels, as the official code counts.
       depth: layers before the logits.
-      widest: no layer has more channels.
+      max_channels: no layer has more channels.
       spectral: whether convolutions are divided by their spectral norm.
       dtype: compute type; logits are float32.
       impl: see `psrjax.ops.conv`.
@@ -87,7 +88,7 @@ class ValidCritic(nn.Module):
 
     width: int = 32
     depth: int = 4
-    widest: int = 512
+    max_channels: int = 512
     spectral: bool = False
     dtype: DTypeLike = jnp.float32
     impl: str = "auto"
@@ -104,26 +105,26 @@ class ValidCritic(nn.Module):
             least = 2 * least + 3
         if min(x.shape[1:3]) < least:
             raise UserError(
-                f"the unpadded critic of depth {self.depth} needs pictures of at least "
+                f"the unpadded discriminator of depth {self.depth} needs pictures of at least "
                 f"{least}x{least}, not {x.shape[1]}x{x.shape[2]}: change config.data.crop or "
-                "config.method.critic_layers"
+                "config.method.discriminator_layers"
             )
         features = []
         for i in range(self.depth):
-            width = min(self.widest, self.width * 2 ** (i + 1))
+            width = min(self.max_channels, self.width * 2 ** (i + 1))
             x = self._conv(x, train, f"conv{i}", width, 4)
             if i:
                 x = layers.make_norm("instance", dtype=self.dtype, name=f"norm{i}")(x, train)
             x = nn.leaky_relu(x, _SLOPE)
             if i < self.depth - 1:
                 x = x[:, : x.shape[1] // 2 * 2, : x.shape[2] // 2 * 2]
-                x = hourglass.mean_of_four(x)
+                x = hourglass.avg_pool(x)
             features.append(x)
         logits = self._conv(x, train, "logits", 1, 1)
         return ({"logits": logits.astype(jnp.float32), "features": tuple(features)},)
 
-    def _conv(self, x: Array, train: bool, name: str, width: int, taps: int) -> Array:
+    def _conv(self, x: Array, train: bool, name: str, width: int, kernel_size: int) -> Array:
         options = {"dtype": self.dtype, "impl": self.impl, "name": name}
         if self.spectral:
-            return layers.SpectralConv(width, (taps, taps), **options)(x, train)
-        return layers.Conv(width, (taps, taps), **options)(x)
+            return layers.SpectralConv(width, (kernel_size, kernel_size), **options)(x, train)
+        return layers.Conv(width, (kernel_size, kernel_size), **options)(x)

@@ -1,4 +1,4 @@
-"""Critics: patches of frames, and clips. All return their logits and their features."""
+"""Discriminators: patches of frames, and clips. All return their logits and their features."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -12,11 +12,11 @@ from psrjax.errors import UserError
 from psrjax.nn import layers
 
 _SLOPE = 0.2
-_WIDEST = 8  # channels stop growing at this multiple of the first layer's
+_MAX_CHANNELS = 8  # channels stop growing at this multiple of the first layer's
 
 
-class _Critic(nn.Module):
-    """What critics share: taps of 4, norms on all but the ends, leaky ReLUs.
+class _Discriminator(nn.Module):
+    """What discriminators share: kernel_size of 4, norms on all but the ends, leaky ReLUs.
 
     Attributes:
       width: channels of the first layer.
@@ -35,7 +35,7 @@ class _Critic(nn.Module):
 
     def _layer(self, x: Array, train: bool, index: int, **window: Any) -> Array:
         """conv - norm (not on the first) - leaky ReLU."""
-        x = self._conv(x, index, self.width * min(2**index, _WIDEST), index == 0, **window)
+        x = self._conv(x, index, self.width * min(2**index, _MAX_CHANNELS), index == 0, **window)
         if index:
             x = layers.make_norm(self.norm, dtype=self.dtype, name=f"norm{index}")(x, train)
         return nn.leaky_relu(x, _SLOPE)
@@ -57,13 +57,13 @@ class _Critic(nn.Module):
         return conv(x)
 
 
-class PatchCritic(_Critic):
+class PatchDiscriminator(_Discriminator):
     """PatchGAN over single images (pix2pix): 70x70 pixels per logit with three strided layers.
 
     Attributes:
       strided: layers of stride 2; one layer of stride 1 and the logits follow.
       padding: zeros on both sides of each layer; pix2pixHD has 2.
-      (the others are those of all critics: width, norm, dtype, impl)
+      (the others are those of all discriminators: width, norm, dtype, impl)
     """
 
     strided: int = 3
@@ -79,9 +79,9 @@ class PatchCritic(_Critic):
         least = 3 * 2**self.strided
         if min(x.shape[1:3]) < least:
             raise UserError(
-                f"the frame critic with {self.strided} strided layers needs frames of at least "
+                f"a frame discriminator of {self.strided} strided layers needs frames of at least "
                 f"{least}x{least} pixels, not {x.shape[1]}x{x.shape[2]}: give larger frames "
-                "(config.data.crop) or a smaller config.method.critic_layers"
+                "(config.data.crop) or a smaller config.method.discriminator_layers"
             )
         features = []
         for i in range(self.strided + 1):
@@ -91,8 +91,8 @@ class PatchCritic(_Critic):
         return {"logits": logits, "features": tuple(features)}
 
 
-class VideoCritic(_Critic):
-    """MoCoGAN's critic of whole clips: strides over space only, a final product over time.
+class VideoDiscriminator(_Discriminator):
+    """MoCoGAN's discriminator of whole clips: strides over space only, a final product over time.
 
     `Departs from:` MoCoGAN, which pads no time and so needs 16 frames: with `time_padding` 1 each
     strided layer consumes one frame instead of three, and four layers take clips of 8.
@@ -100,7 +100,7 @@ class VideoCritic(_Critic):
     Attributes:
       depth: strided layers.
       time_padding: zeros on both ends of time in each strided layer.
-      (the others are those of all critics: width, norm, dtype, impl)
+      (the others are those of all discriminators: width, norm, dtype, impl)
     """
 
     depth: int = 4
@@ -120,7 +120,7 @@ class VideoCritic(_Critic):
         pixels = 4 * 2**self.depth
         if x.shape[1] < frames or min(x.shape[2:4]) < pixels:
             raise UserError(
-                f"the video critic of depth {self.depth} needs at least {frames} frames of "
+                f"the video discriminator of depth {self.depth} needs at least {frames} frames of "
                 f"{pixels}x{pixels} pixels, not {x.shape[1]} of {x.shape[2]}x{x.shape[3]}: give "
                 "longer clips (config.data.sampling.t) or larger frames (config.data.crop), or a "
                 "smaller config.method.video_depth"

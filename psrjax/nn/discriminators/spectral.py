@@ -1,4 +1,5 @@
-"""CoCosNet's critic: patches at several sizes, spectral and instance norm, self-attention."""
+"""CoCosNet's discriminator: patches at several sizes, spectral and instance norm,
+self-attention."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -10,18 +11,19 @@ from psrjax.nn import attention, layers
 from psrjax.nn.discriminators import multiscale
 
 _SLOPE = 0.2
-_WIDEST = 8  # channels stop growing at this multiple of the first layer's
+_MAX_CHANNELS = 8  # channels stop growing at this multiple of the first layer's
 
 
-class SpectralCritic(nn.Module):
-    """Identical critics of the picture and of pictures each half as large as the one before.
+class SpectralDiscriminator(nn.Module):
+    """Identical discriminators of the picture and of pictures each half as large as the one before.
 
     Each: `depth` layers of 4x4, stride 2 but for the last, then the logits. All but the first and
     the logits have spectral and instance norm; before the last layer stands self-attention.
 
     Attributes:
-      scales: how many critics.
-      width: channels of each critic's first layer, doubled from layer to layer up to 8 times.
+      scales: how many discriminators.
+      width: channels of each discriminator's first layer, upsample_nearest from layer to layer up
+        to 8 times.
       depth: layers before the logits.
       attend: whether there is self-attention.
       dtype: compute type; logits are float32.
@@ -47,13 +49,13 @@ class SpectralCritic(nn.Module):
         least = 3 * 2 ** (self.depth + self.scales - 2)
         if min(x.shape[1:3]) < least:
             raise UserError(
-                f"{self.scales} critics of {self.depth} layers need pictures of at least "
+                f"{self.scales} discriminators of {self.depth} layers need pictures of at least "
                 f"{least}x{least}, not {x.shape[1]}x{x.shape[2]}: change config.data.crop, "
-                "config.method.critic_layers or config.method.critic_scales"
+                "config.method.discriminator_layers or config.method.discriminator_scales"
             )
         judged = []
         for scale in range(self.scales):
-            x = multiscale.blurred_half(x) if scale else x
+            x = multiscale.antialiased_downsample(x) if scale else x
             judged.append(self._judge(x, train, scale))
         return tuple(judged)
 
@@ -63,7 +65,7 @@ class SpectralCritic(nn.Module):
         features = []
         for i in range(self.depth):
             name, last = f"scale{scale}_conv{i}", i == self.depth - 1
-            width, stride = self.width * min(2**i, _WIDEST), 1 if last else 2
+            width, stride = self.width * min(2**i, _MAX_CHANNELS), 1 if last else 2
             if i == 0:
                 x = layers.Conv(width, (4, 4), stride=stride, name=name, **window, **options)(x)
             else:

@@ -154,9 +154,9 @@ def _seen_by_taps(window: Window, x: Array) -> Iterator[Array]:
 def stamps(window: Window, y: Array) -> bool:
     """Whether `stamped` is the way: for maps smaller than the kernel in size, or in numbers.
 
-    XLA gives the former to a naive loop on CPUs (the last layers of a critic on small frames: 600
-    ms instead of 5); for the latter the kernel would have to be turned, which takes as long as the
-    product (16x16 of 1024 channels: 50 ms each).
+    XLA gives the former to a naive loop on CPUs (the last layers of a discriminator on small
+    frames: 600 ms instead of 5); for the latter the kernel would have to be turned, which takes as
+    long as the product (16x16 of 1024 channels: 50 ms each).
     """
     smaller = any(n < k for n, k in zip(window.outputs, window.kernel, strict=True))
     return smaller or _few_places(window, y)
