@@ -1,13 +1,14 @@
-"""What a run is told: the base config, the words of a variant, dotted overrides, validation, JSON.
+"""The config of a run: its fields and defaults, variants, dotted overrides, validation, JSON.
 
-A file in `configs/` imports only this module:
+`base("psrnet")` fills `config.method` from the fields of `psrjax.methods.psrnet.Method`: their
+defaults stand there only, and overrides are checked against them. A file in `configs/` imports only
+this module and states what differs:
 
-    ABLATIONS = {"common_head": {"method.head": "common"}}
     PRESETS = {"tiny": {"batch": 2, "steps": 4, "method.width": 4}}
+    ABLATIONS = {"common_head": {"method.decoder": "common_head"}}
 
     def get_config(variant=""):
-        config = base()
-        ...
+        config = update(base("psrnet"), {"stages": ("layer1",), "batch": 3})
         return apply_variant(config, variant, presets=PRESETS, ablations=ABLATIONS)
 
 Leaves are int, float, bool, str or tuples of these, never None; keys are words without dots.
@@ -18,102 +19,167 @@ import functools
 import importlib.util
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from operator import getitem
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ml_collections import ConfigDict
 
 from psrjax.errors import UserError
 
+if TYPE_CHECKING:
+    from psrjax.data.sampling import Policy
+
 OPEN = ("weights", "optimizer", "overrides", "data.synthetic")  # where overrides may add keys
-VARIANTS = {"bf16": {"method.dtype": "bfloat16"}}  # the words that every config file has
+COMMON_PRESETS = {"bf16": {"method.dtype": "bfloat16"}}  # of every config file
 DTYPES = ("float32", "bfloat16", "float16")
 
 
-def base() -> ConfigDict:
-    """The fields that every run has, unlocked; a config file fills and changes them.
+@dataclass
+class Section:
+    """A part of a config as type checkers see it; at run time it is a `ConfigDict`."""
 
-    Returns:
-      `method`: its name and its dataclass fields; `stages`: all stages in order, `only`: the ones
-      to train now, () for all; `init`: another run to start the first stage from (`stage` "" is its
-      last finished one, `nets` () is all nets that both have). `batch` is global and `steps` counts
-      of one stage. `weights[update][term]`; `optimizer[update]`; `ema` 0 is off. `overrides[stage]`
-      holds, nested, what a stage changes.
-    """
-    return ConfigDict(
-        {
-            "method": {
-                "name": "",
-                "stage": "",
-                "dtype": "float32",
-                "remat": "none",
-                "conv": "auto",
-            },
-            "stages": (),
-            "only": (),
-            "init": {"path": "", "stage": "", "nets": ()},
-            "data": {
-                "path": "synthetic",  # a stored data set, or the embedded world
-                "synthetic": {},  # what the embedded world is made of
-                "train_split": "train",
-                "eval_split": "test",
-                "crop": (0, 0),  # height and width; 0 is the stored size
-                "flip": 0.0,  # how often a training clip is mirrored
-                "jitter": 0.0,  # how far its colours are changed
-                "sampling": {
-                    "source": "same_time",
-                    "k": 1,
-                    "t": 1,
-                    "gap_seconds": 0.0,
-                    "history": 0,
-                },
-                "workers": 0,  # processes that read ahead; 0 is threads only
-            },
-            "batch": 1,
-            "accumulate": 1,
-            "steps": 1000,
-            "seed": 0,
-            "weights": {},
-            "optimizer": {},
-            "ema": 0.0,
-            "mesh": {"data": -1, "fsdp": 1, "fsdp_min_bytes": 1 << 20},
-            "checkpoint_steps": 1000,
-            "keep_checkpoints": 2,
-            "log_steps": 50,
-            "evaluate_steps": 0,
-            "overrides": {},
-        }
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, nested ones too."""
+        return asdict(self)
+
+
+@dataclass
+class MethodSection(Section):
+    """The method's name, the stage to build it for, and the fields of its dataclass."""
+
+    name: str = ""
+    stage: str = ""  # set by `stage_config`
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
+
+
+@dataclass
+class InitSection(Section):
+    """Another run, from which the first stage starts."""
+
+    path: str = ""
+    stage: str = ""  # by default its last finished one
+    nets: tuple[str, ...] = ()  # by default all that both have
+
+
+def _default_policy() -> "Policy":
+    from psrjax.data import sampling  # imports JAX, which finding a config does not need
+
+    return sampling.Policy()
+
+
+@dataclass
+class DataSection(Section):
+    """The dataset, and what is drawn from it."""
+
+    path: str = "synthetic"  # a stored dataset, or the synthetic one
+    synthetic: dict[str, Any] = field(default_factory=dict[str, Any])  # settings of the latter
+    train_split: str = "train"
+    eval_split: str = "test"
+    crop: tuple[int, int] = (0, 0)  # height and width; 0 is the stored size
+    flip: float = 0.0  # the probability that a training clip is mirrored
+    jitter: float = 0.0  # how far its colours are changed
+    sampling: "Policy" = field(default_factory=_default_policy)
+    workers: int = 0  # processes that read ahead; 0 is threads only
+
+
+@dataclass
+class MeshSection(Section):
+    """The devices: see `psrjax.training.sharding`."""
+
+    data: int = -1
+    fsdp: int = 1
+    fsdp_min_bytes: int = 1 << 20
+
+
+@dataclass
+class RunConfig(Section):
+    """Everything that a run is made from."""
+
+    method: MethodSection = field(default_factory=MethodSection)
+    stages: tuple[str, ...] = ()  # all stages in order
+    only: tuple[str, ...] = ()  # the stages to train now; () is all
+    init: InitSection = field(default_factory=InitSection)
+    data: DataSection = field(default_factory=DataSection)
+    batch: int = 1  # global
+    accumulate: int = 1  # micro-batches of a batch
+    steps: int = 1000  # of one stage
+    seed: int = 0
+    weights: dict[str, dict[str, float]] = field(  # [update][term]
+        default_factory=dict[str, dict[str, float]]
     )
+    optimizer: dict[str, dict[str, Any]] = field(  # [update]: see `psrjax.training.optimizer`
+        default_factory=dict[str, dict[str, Any]]
+    )
+    ema: float = 0.0  # decay of the averaged parameters; 0 is off
+    mesh: MeshSection = field(default_factory=MeshSection)
+    conv: str = "auto"  # how convolutions are computed: "auto", "native" or "fold"
+    checkpoint_steps: int = 1000
+    keep_checkpoints: int = 2
+    log_steps: int = 50
+    evaluate_steps: int = 0  # 0 is never
+    overrides: dict[str, Any] = field(default_factory=dict[str, Any])  # [stage]: its changes, nested
+
+
+def base(method: str = "") -> RunConfig:
+    """The defaults of `RunConfig` and of a method's fields, unlocked.
+
+    Raises:
+      UserError: if there is no such method.
+    """
+    from psrjax.methods import base as methods  # imports JAX
+
+    fields = {**methods.defaults(method), "name": method, "stage": ""}
+    return _typed({**RunConfig().to_dict(), "method": fields})
+
+
+def in_stage(stage: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The dotted overrides by which only one stage changes."""
+    return {f"overrides.{stage}.{key}": value for key, value in changes.items()}
+
+
+def stage_weights(stage: str, /, update: str = "generator", **terms: float) -> dict[str, Any]:
+    """The dotted overrides by which one stage weighs the terms of an update's loss."""
+    return in_stage(stage, {f"weights.{update}.{term}": weight for term, weight in terms.items()})
+
+
+def linear_decay(steps: int, *updates: str, start: int = 0) -> dict[str, Any]:
+    """Dotted overrides: so many steps, at rates that from `start` on fall linearly to 0 at the end."""
+    schedule = {"schedule": "linear", "decay_start_step": start, "decay_end_step": steps}
+    rates = {f"optimizer.{each}.{key}": v for each in updates for key, v in schedule.items()}
+    return {"steps": steps, **rates}
 
 
 def apply_variant(
-    config: ConfigDict,
-    words: str,
+    config: RunConfig,
+    variant: str,
     *,
     presets: Mapping[str, Mapping[str, Any]] = {},
     ablations: Mapping[str, Mapping[str, Any]] = {},
-) -> ConfigDict:
-    """Applies the comma-separated words of a variant, in their order, and locks the config.
+) -> RunConfig:
+    """Applies the comma-separated names of a variant, in their order, and locks the config.
 
-    A word is a preset or the label of an ablation (rows of dotted overrides), "bf16", or a stage:
+    Each is a preset or the label of an ablation (rows of dotted overrides), "bf16", or a stage:
     stages named here are the ones to train (`config.only`).
 
     Raises:
-      UserError: for a word that is none of these, with the list; for a config that is not valid.
+      UserError: for a name that is none of these, with the list; for a config that is not valid.
     """
-    rows = {**VARIANTS, **presets, **ablations}
+    presets = {**COMMON_PRESETS, **presets}
+    rows = {**presets, **ablations}
     before = config.stages
-    chosen = [word.strip() for word in words.split(",") if word.strip()]
-    stages = [word for word in chosen if word not in rows]
-    for word in chosen:
-        if word in rows:
-            update(config, rows[word])
-    unknown = [word for word in stages if word not in config.stages]
+    chosen = [name.strip() for name in variant.split(",") if name.strip()]
+    stages = [name for name in chosen if name not in rows]
+    for name in chosen:
+        if name in rows:
+            update(config, rows[name])
+    unknown = [name for name in stages if name not in config.stages]
     if unknown:
         raise UserError(
-            f"unknown variant {unknown[0]!r} after the colon; "
-            f"presets: {_list({**VARIANTS, **presets})}; "
+            f"no variant {unknown[0]!r}; presets: {_list(presets)}; "
             f"stages: {_list(config.stages)}; ablations: {_list(ablations)}"
         )
     removed = set(before) - set(config.stages)  # by an ablation
@@ -121,23 +187,24 @@ def apply_variant(
         del config.overrides[stage]
     config.only = tuple(stage for stage in config.stages if stage in stages)
     validate(config)
-    return config.lock()
+    return _locked(config)
 
 
-def update(config: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
+def update(config: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:
     """Sets dotted keys, `{"data.crop": (64, 64)}`, in place; also of a locked config.
 
     Raises:
       UserError: for a key that does not exist (with the nearest that does), or a value of another
         type than the one it replaces.
     """
-    with config.unlocked():
+    plain = cast(ConfigDict, config)
+    with plain.unlocked():
         for key, value in overrides.items():
-            _set(config, key, value)
+            _set(plain, key, value)
     return config
 
 
-def override(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
+def override(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:
     """As `update`, for what a user asks for: it outranks what a preset says of single stages.
 
     `{"steps": 9}` also removes every `overrides.STAGE.steps`, unless `values` names that one too.
@@ -146,11 +213,11 @@ def override(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
       UserError: as `update`.
     """
     update(config, values)
-    with config.unlocked():
+    with cast(ConfigDict, config).unlocked():
         for stage, changes in config.overrides.items():
             for leaf in _flat(changes):
-                mine = _covers(values, f"overrides.{stage}.{leaf}")
-                if _covers(values, leaf) and not mine:
+                kept = _covers(values, f"overrides.{stage}.{leaf}")
+                if _covers(values, leaf) and not kept:
                     *parents, last = leaf.split(".")
                     del functools.reduce(getitem, parents, changes)[last]
     return config
@@ -160,22 +227,22 @@ def _covers(keys: Iterable[str], leaf: str) -> bool:
     return any(f"{leaf}.".startswith(f"{key}.") for key in keys)
 
 
-def stage_config(config: ConfigDict, stage: str) -> ConfigDict:
+def stage_config(config: RunConfig, stage: str) -> RunConfig:
     """The config of one stage, locked: `overrides[stage]` merged in and `method.stage` set."""
-    merged = ConfigDict(config.to_dict())
-    changes = merged.overrides.get(stage, ConfigDict())
-    merged.overrides = ConfigDict()
+    sections = config.to_dict()
+    changes = sections["overrides"].get(stage, {})
+    merged = _typed({**sections, "overrides": {}})
     update(merged, _flat(changes))
     merged.method.stage = stage
-    return merged.lock()
+    return _locked(merged)
 
 
-def method_fields(config: ConfigDict) -> dict[str, Any]:
+def method_fields(config: RunConfig) -> dict[str, Any]:
     """The arguments of `methods.base.build`: the name and the fields of `config.method`."""
     return config.method.to_dict()
 
 
-def validate(config: ConfigDict) -> None:
+def validate(config: RunConfig) -> None:
     """Checks what can be known before anything is built.
 
     Raises:
@@ -183,8 +250,8 @@ def validate(config: ConfigDict) -> None:
     """
     if not config.stages:
         raise UserError("config.stages: no stage to train")
-    for key in ("only", "overrides"):
-        for stage in config[key]:
+    for key, named in (("only", config.only), ("overrides", config.overrides)):
+        for stage in named:
             if stage not in config.stages:
                 raise UserError(
                     f"config.{key}: no stage {stage!r}; there are {_list(config.stages)}"
@@ -193,20 +260,21 @@ def validate(config: ConfigDict) -> None:
         _validate_stage(stage_config(config, stage))
 
 
-def load(name: str, overrides: Mapping[str, Any] = {}) -> ConfigDict:
+def load(name: str, overrides: Mapping[str, Any] = {}) -> RunConfig:
     """The locked config of "psrnet:tiny,layer1" or "configs/psrnet.py:tiny", and dotted overrides.
 
     Raises:
-      UserError: if there is no such file, or for a wrong word, key or value.
+      UserError: if there is no such file, or for a wrong variant, key or value.
     """
-    path, _, words = name.partition(":")
+    path, _, variant = name.partition(":")
     file = find(path)
     spec = importlib.util.spec_from_file_location(f"psrjax_config_{file.stem}", file)
+    assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    config = override(module.get_config(words), overrides)
+    config = override(module.get_config(variant), overrides)
     validate(config)
-    return config.lock()
+    return _locked(config)
 
 
 def find(name: str) -> Path:
@@ -227,57 +295,48 @@ def find(name: str) -> Path:
     raise UserError(f"no config {name!r}; there are {_list(sorted(names - {'__init__'}))}")
 
 
-def to_json(config: ConfigDict) -> str:
+def to_json(config: RunConfig) -> str:
     """The config as JSON; `from_json` gives it back, tuples included."""
     return json.dumps(config.to_dict(), indent=2)
 
 
-def from_json(text: str) -> ConfigDict:
+def from_json(text: str) -> RunConfig:
     """The locked config that `to_json` wrote."""
-    return ConfigDict(_tuples(json.loads(text))).lock()
+    return _locked(_typed(_tuples(json.loads(text))))
 
 
-def differences(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[Any, Any]]:
+def differences(old: RunConfig, new: RunConfig) -> dict[str, tuple[Any, Any]]:
     """{dotted key: (old value, new value)} where two configs differ; a missing one is None."""
-    before, after = _flat(old), _flat(new)
+    before, after = _flat(old.to_dict()), _flat(new.to_dict())
     keys = sorted(set(before) | set(after))
     pairs = {key: (before.get(key), after.get(key)) for key in keys}
     return {key: (a, b) for key, (a, b) in pairs.items() if a != b}
 
 
-def _validate_stage(config: ConfigDict) -> None:
+def _validate_stage(config: RunConfig) -> None:
+    from psrjax.methods import base as methods
+
+    flat = _flat(config.to_dict())
+
     def require(good: bool, key: str, rule: str) -> None:
         if not good:
-            value = _flat(config).get(key)
-            raise UserError(f"config.{key}={value}: {rule} (stage {config.method.stage})")
+            raise UserError(f"config.{key}={flat.get(key)}: {rule} (stage {config.method.stage})")
 
-    flat = _flat(config)
     for key, value in flat.items():
-        leaves = value if isinstance(value, tuple) else (value,)
-        require(
-            all(isinstance(leaf, bool | int | float | str | tuple) for leaf in leaves),
-            key,
-            "must be a number, a string or a tuple of these",
-        )
-    for key in (
-        "batch",
-        "accumulate",
-        "steps",
-        "checkpoint_steps",
-        "keep_checkpoints",
-        "log_steps",
-    ):
-        require(config[key] >= 1, key, "must be at least 1")
+        leaves = cast(tuple[Any, ...], value) if isinstance(value, tuple) else (value,)
+        is_leaf = all(isinstance(leaf, bool | int | float | str | tuple) for leaf in leaves)
+        require(is_leaf, key, "must be a number, a string or a tuple of these")
+    counts = "batch accumulate steps checkpoint_steps keep_checkpoints log_steps mesh.fsdp"
+    for key in counts.split():
+        require(flat[key] >= 1, key, "must be at least 1")
     require(config.evaluate_steps >= 0, "evaluate_steps", "must be at least 0 (0 is never)")
-    require(
-        config.batch % config.accumulate == 0, "accumulate", f"must divide batch {config.batch}"
-    )
+    divides = config.batch % config.accumulate == 0
+    require(divides, "accumulate", f"must divide batch {config.batch}")
     require(0.0 <= config.ema < 1.0, "ema", "must be in [0, 1); 0 is off")
     require(config.method.dtype in DTYPES, "method.dtype", f"must be one of {_list(DTYPES)}")
-    require(config.mesh.fsdp >= 1, "mesh.fsdp", "must be at least 1")
-    require(
-        config.mesh.data == -1 or config.mesh.data >= 1, "mesh.data", "must be -1 or at least 1"
-    )
+    is_size = config.mesh.data == -1 or config.mesh.data >= 1
+    require(is_size, "mesh.data", "must be -1 or at least 1")
+    methods.build(**method_fields(config))
 
 
 def _set(config: ConfigDict, key: str, value: Any) -> None:
@@ -291,10 +350,9 @@ def _set(config: ConfigDict, key: str, value: Any) -> None:
         node = node[parent]
     if last not in node and not _is_open(key):
         raise UserError(_unknown_key(config, key))
-    if isinstance(value, Mapping):
-        value = ConfigDict(_tuples(value))
+    value = _tuples(value)
     try:
-        node[last] = _tuples(value)
+        node[last] = ConfigDict(value) if isinstance(value, dict) else value
     except TypeError as error:
         kind = type(node[last]).__name__
         raise UserError(f"config.{key}: {value!r} is not of type {kind}") from error
@@ -309,10 +367,11 @@ def _unknown_key(config: ConfigDict, key: str) -> str:
     return f"config.{key}: no such key" + (f"; did you mean config.{near[0]}?" if near else "")
 
 
-def _flat(config: ConfigDict) -> dict[str, Any]:
-    leaves = {}
-    for key, value in config.items():
-        if isinstance(value, ConfigDict):
+def _flat(section: Any) -> dict[str, Any]:
+    """{dotted key: leaf} of a section or of nested dicts."""
+    leaves: dict[str, Any] = {}
+    for key, value in section.items():
+        if isinstance(value, ConfigDict | dict):
             leaves |= {f"{key}.{name}": leaf for name, leaf in _flat(value).items()}
         else:
             leaves[key] = value
@@ -320,11 +379,20 @@ def _flat(config: ConfigDict) -> dict[str, Any]:
 
 
 def _tuples(value: Any) -> Any:
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping | ConfigDict):
         return {key: _tuples(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return tuple(_tuples(item) for item in value)
     return value
+
+
+def _typed(sections: dict[str, Any]) -> RunConfig:
+    return cast(RunConfig, ConfigDict(sections))
+
+
+def _locked(config: RunConfig) -> RunConfig:
+    cast(ConfigDict, config).lock()
+    return config
 
 
 def _list(names: Iterable[str]) -> str:

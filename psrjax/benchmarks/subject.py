@@ -13,6 +13,7 @@ from psrjax.benchmarks import flops, timing
 from psrjax.data import spec
 from psrjax.errors import UserError
 from psrjax.methods import base
+from psrjax.ops import conv
 from psrjax.pretrained import registry
 from psrjax.training import optimizer
 from psrjax.training import state as states
@@ -137,6 +138,7 @@ def prepare(config: Any, options: Options) -> Subject:
     Raises:
       UserError: for sizes or fields that the method refuses.
     """
+    conv.use(config.conv)
     method = base.build(**config_lib.method_fields(config))
     optimizers = optimizer.make_optimizers(config.optimizer, method.updates)
     weights = {name: jax.device_put(_pretrained(name)) for name in method.pretrained}

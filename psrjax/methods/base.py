@@ -1,12 +1,12 @@
 """The interface between a paper's system and everything that trains, evaluates and runs it."""
 
+import dataclasses
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from psrjax.errors import UserError
@@ -17,27 +17,32 @@ Batch = Mapping[str, Any]
 class Method(nn.Module):
     """One published system: its nets are the children, their names the top-level parameter keys.
 
-    A training step is a short game. Each entry of `updates` is one update: an update (the nets that
-    it trains), one loss, one optimizer. The updates are made in order on the same batch; what the
-    first makes (`shared`), the later ones may judge. Nets that no update of this stage owns are
-    frozen: they are called with `train=False`, and neither their parameters nor their statistics
-    change.
+    The defaults of its fields are those of `config.method`: they stand nowhere else.
 
     Attributes:
       stage: which stage of the paper's training this is; one of the names in `config.stages`.
       dtype: the compute type. Parameters, losses, statistics and coordinates stay float32.
       remat: "none", or "blocks" to recompute blocks in the backward pass.
-      conv: "auto", "native" or "fold": the formulation of convolutions (see `psrjax.ops.conv`).
     """
 
     stage: str = "joint"
-    dtype: DTypeLike = jnp.float32
+    dtype: DTypeLike = "float32"
     remat: str = "none"
-    conv: str = "auto"
+
+    @property
+    def choices(self) -> dict[str, Collection[Any]]:
+        """{field: its possible values}, for the fields that `build` checks."""
+        return {}
 
     @property
     def updates(self) -> dict[str, tuple[str, ...]]:
-        """{update: names of the nets it trains}, in order of play."""
+        """{update: names of the nets it trains}, in order.
+
+        A training step makes every update once, on the same batch: each has a loss and an optimizer
+        of its own. What an update hands on as `shared`, such as a generator's frames, the later
+        ones read without a gradient. Nets of no update are frozen: they are called with
+        `train=False`, and neither their parameters nor their statistics change.
+        """
         raise NotImplementedError
 
     @property
@@ -83,14 +88,14 @@ class Method(nn.Module):
         """What synthesis computes once for each source and driving pair: a pytree, the carry."""
         raise NotImplementedError
 
-    def synthesize(self, batch: Batch, carry: Any, explain: bool = False) -> tuple[dict, Any]:
+    def synthesize(self, batch: Batch, carry: Any, intermediates: bool = False) -> tuple[dict, Any]:
         """Synthesizes one window.
 
         Returns:
           ({"video": (b t h w 3) in [-1, 1], "mask": (b t h w 1) in [0, 1] where the system makes
           one, "foreground": (b t h w 3), the person alone where it is made apart, "steps": {label:
-          video}, "explain": {name: array}}, carry). What "explain" holds is drawn by its shape: see
-          `psrjax.inference.explanations`.
+          video}, "intermediates": {name: array}}, carry). What "intermediates" holds is drawn by its shape: see
+          `psrjax.inference.intermediate_results`.
         """
         raise NotImplementedError
 
@@ -120,7 +125,7 @@ class Method(nn.Module):
 
         Args:
           params: {net: parameters} on the host.
-          clips: the `psrjax.data.loader.Footage` of the stage.
+          clips: the `psrjax.data.loader.TrainFrames` of the stage.
         """
         del clips
         return params
@@ -141,22 +146,44 @@ def available() -> tuple[str, ...]:
     return tuple(sorted(name for name in names if name != "base"))
 
 
-def build(name: str, **fields: Any) -> Method:
-    """The method `psrjax.methods.<name>.Method`, with the given dataclass fields.
+def find(name: str) -> type[Method]:
+    """The class `psrjax.methods.<name>.Method`; "" is the base class.
 
     Raises:
-      UserError: for a name without a file, or a field that the method does not have.
+      UserError: if there is no such file.
     """
+    if not name:
+        return Method
     if name not in available():
         raise UserError(
             f"config.method.name: no method {name!r}; there are {', '.join(available())}"
         )
-    method = importlib.import_module(f"psrjax.methods.{name}").Method
-    known = {field for field in method.__dataclass_fields__ if field not in ("parent", "name")}
-    unknown = sorted(set(fields) - known)
-    if unknown:
+    return importlib.import_module(f"psrjax.methods.{name}").Method
+
+
+def defaults(name: str) -> dict[str, Any]:
+    """{field: default} of a method, the fields of the base class first."""
+    fields = dataclasses.fields(find(name))
+    return {each.name: each.default for each in fields if each.name not in ("parent", "name")}
+
+
+def build(name: str, **fields: Any) -> Method:
+    """Builds the method `psrjax.methods.<name>.Method` with the given fields.
+
+    Raises:
+      UserError: for a name without a file, a field that the method does not have, or a value that
+        is not among a field's choices.
+    """
+    method, known = find(name), defaults(name)
+    for field in sorted(set(fields) - set(known)):
         raise UserError(
-            f"config.method.{unknown[0]}: {name} has no such field; it has "
-            f"{', '.join(sorted(known))}"
+            f"config.method.{field}: {name} has no such field; it has {', '.join(sorted(known))}"
         )
-    return method(**fields)
+    built = method(**fields)
+    for field, choices in built.choices.items():
+        if getattr(built, field) not in choices:
+            raise UserError(
+                f"config.method.{field}: no {getattr(built, field)!r}; there are "
+                f"{', '.join(map(str, choices))}"
+            )
+    return built

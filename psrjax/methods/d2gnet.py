@@ -111,7 +111,7 @@ class Method(Base):
                 )
         if self.tex_channels < 3:
             raise UserError(f"config.method.tex_channels={self.tex_channels}: three are colours")
-        compute = {"dtype": self.dtype, "impl": self.conv}
+        compute = {"dtype": self.dtype}
         common = {**compute, "remat": self.remat}
         self.uv = uv_generator.UVGenerator(
             self.uv_width, self.uv_num_downsamples, self.uv_blocks, self.uv_kernel_size, **common
@@ -316,11 +316,11 @@ class Method(Base):
         labels = self._labels(batch)
         return {"labels": jnp.repeat(labels[:, :1], self.history - 1, 1)}
 
-    def synthesize(self, batch: Batch, carry: Any, explain: bool = False) -> tuple[dict, Any]:
+    def synthesize(self, batch: Batch, carry: Any, intermediates: bool = False) -> tuple[dict, Any]:
         """Frame by frame; only poses are passed on. See the base class.
 
         Before `joint` the video is the raw branch's, and in `uv` a picture of parts and
-        coordinates. "explain" holds "pose", "part map" and "uv map", from `warmup` on also "raw",
+        coordinates. "intermediates" holds "pose", "part map" and "uv map", from `warmup` on also "raw",
         the frame without details, the "background", and the texture's colours as an "atlas".
         """
         labels = self._labels(batch)
@@ -338,17 +338,17 @@ class Method(Base):
                 "mask": made["matte"],
                 "foreground": jnp.clip(made["person"], -1.0, 1.0),
             }
-        if explain:
-            shown["explain"] = {
+        if intermediates:
+            shown["intermediates"] = {
                 "pose": label[..., :3],
                 "part map": jax.nn.softmax(made["uv"]["logits"]),
                 "uv map": uv_picture(made["uv"]),
             }
             if self.stage != "uv":
-                shown["explain"]["raw"] = jnp.clip(made["raw"], -1.0, 1.0)
+                shown["intermediates"]["raw"] = jnp.clip(made["raw"], -1.0, 1.0)
         shown = jax.tree.map(lambda x: x.reshape(b, t, *x.shape[1:]), shown)
-        if explain and self.stage != "uv":
-            shown["explain"] |= {"atlas": self._atlas(b), "background": made["background"][::t]}
+        if intermediates and self.stage != "uv":
+            shown["intermediates"] |= {"atlas": self._atlas(b), "background": made["background"][::t]}
         return shown, carry
 
     def _atlas(self, count: int) -> Float[Array, "b h w 3"]:
@@ -448,7 +448,7 @@ def _plate(samples: Iterable[Mapping[str, np.ndarray]]) -> UInt8[np.ndarray, "h 
     )
     person = (mask[..., 0] > 32) | (iuv[..., 0] > 0)
     covered = backgrounds.grow(person, max(1.0, _RIM * frames.shape[1]))
-    plate = backgrounds.clean_plate(frames, covered)["plate"]
+    plate = backgrounds.clean_background(frames, covered)["background"]
     change = np.abs(frames.astype(np.float32) - plate)[~covered].mean()
     if change > _MOVING:
         logging.warning(

@@ -123,7 +123,7 @@ class Method(Base):
                     f"config.method.{field}: no {getattr(self, field)!r}; there are "
                     f"{', '.join(choices)}"
                 )
-        compute = {"dtype": self.dtype, "impl": self.conv}
+        compute = {"dtype": self.dtype}
         common = {**compute, "remat": self.remat}
         self.align = correspondence.Correspondence(
             width=self.width,
@@ -316,7 +316,7 @@ class Method(Base):
     def _generate_sequence(self, batch: Batch) -> dict[str, Any]:
         labels = self._labels(batch["target_joints"], batch)
         carry = self.start(batch)
-        frames = jax.lax.stop_gradient(self._generate_frames(labels, carry)[0])
+        frames = jax.lax.stop_gradient(self._frozen_frames(labels, carry)[0])
         smooth, _ = self._smooth_frames(labels, frames, carry["previous"], True)
         last = slice(-self.history - 1, None)
         label, picture, truth = (
@@ -351,7 +351,7 @@ class Method(Base):
         label = jnp.concatenate([label, where], -1)
         return label.reshape(*joints.shape[:2], *label.shape[1:])
 
-    def _generate_frames(self, labels: Array, carry: Mapping) -> tuple[Array, Array]:
+    def _frozen_frames(self, labels: Array, carry: Mapping) -> tuple[Array, Array]:
         """G's frames and the coarse ones, (b t h w 3) each, of the carry's exemplar; frozen."""
         b, t, height, width, _ = labels.shape
         flat = _flat(labels)
@@ -404,13 +404,13 @@ class Method(Base):
         return residual * face_box.fading(self.face_size)
 
     def _frozen_steps(self, labels: Array, carry: Mapping) -> tuple[dict, Any, dict]:
-        """({stage: video} of transfer and temporal, the carry after them, what to explain)."""
-        frames, coarse = self._generate_frames(labels, carry)
-        videos, explained = {"transfer": frames}, {"coarse": coarse}
+        """({stage: video} of transfer and temporal, the carry after them, what to draw)."""
+        frames, coarse = self._frozen_frames(labels, carry)
+        videos, drawn = {"transfer": frames}, {"coarse": coarse}
         if "temporal" in self._done:
             smooth, previous = self._smooth_frames(labels, frames, carry["previous"], False)
             videos["temporal"], carry = smooth, {**carry, "previous": previous}
-        return videos, carry, explained
+        return videos, carry, drawn
 
     # ------------------------------------------------------------------------------- synthesis
 
@@ -421,7 +421,7 @@ class Method(Base):
         chosen = _nearest(batch["source_joints"], batch["target_joints"][:, :1])
         picture, joints = (_take(batch[key], chosen) for key in ("source", "source_joints"))
         label = self._labels(joints, batch)
-        frames, _ = self._generate_frames(
+        frames, _ = self._frozen_frames(
             label, {"encoded": self.align.encode_exemplar(picture[:, 0], False)}
         )
         b, _, height, width, _ = frames.shape
@@ -432,13 +432,13 @@ class Method(Base):
             "previous": jnp.zeros((b, self.history - 1, height, width, 3)),
         }
 
-    def synthesize(self, batch: Batch, carry: Any, explain: bool = False) -> tuple[dict, Any]:
+    def synthesize(self, batch: Batch, carry: Any, intermediates: bool = False) -> tuple[dict, Any]:
         """The frames of all stages up to this one; see the base class.
 
-        "explain" holds "pose", the stick figures, "coarse", the warped exemplar, and "exemplar".
+        "intermediates" holds "pose", the stick figures, "coarse", the warped exemplar, and "exemplar".
         """
         labels = self._labels(batch["target_joints"], batch)
-        videos, carry, explained = self._frozen_steps(labels, carry)
+        videos, carry, drawn = self._frozen_steps(labels, carry)
         if "face" in self._done:
             frames = list(videos.values())[-1]
             corner, present = self._boxes(batch)
@@ -449,12 +449,12 @@ class Method(Base):
             videos["face"] = pasted.reshape(frames.shape)
         videos = {name: jnp.clip(video, -1.0, 1.0) for name, video in videos.items()}
         made = {"video": videos[self.stage], "steps": videos}
-        if explain:
+        if intermediates:
             joints = batch["target_joints"]
             height, width = batch["source"].shape[2:4]
             sticks = pose_label.stick_figure(_flat(joints), height=height, width=width)
-            explained["pose"] = sticks.reshape(*joints.shape[:2], *sticks.shape[1:]) * 2.0 - 1.0
-            made["explain"] = {**explained, "exemplar": carry["exemplar"]}
+            drawn["pose"] = sticks.reshape(*joints.shape[:2], *sticks.shape[1:]) * 2.0 - 1.0
+            made["intermediates"] = {**drawn, "exemplar": carry["exemplar"]}
         return made, carry
 
     def fit_joints(self, driving: np.ndarray, own: np.ndarray) -> np.ndarray:

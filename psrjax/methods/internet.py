@@ -126,7 +126,7 @@ class Method(Base):
                     f"config.method.{field}: no {getattr(self, field)!r}; there are "
                     f"{', '.join(choices)}"
                 )
-        compute = {"dtype": self.dtype, "impl": self.conv}
+        compute = {"dtype": self.dtype}
         common = {**compute, "norm": self.norm, "remat": self.remat}
         hourglass = {"depth": self.depth, "max_channels": self.max_channels, "factor": self.factor}
         self.keypoints = motion.KeypointDetector(
@@ -348,10 +348,10 @@ class Method(Base):
             "first": self.keypoints(_unit_range(batch["target"][:, 0]), False),
         }
 
-    def synthesize(self, batch: Batch, carry: Any, explain: bool = False) -> tuple[dict, Any]:
+    def synthesize(self, batch: Batch, carry: Any, intermediates: bool = False) -> tuple[dict, Any]:
         """Each target frame's pose in the source's looks, frame by frame; see the base class.
 
-        "explain" holds, at the motion's size, "confidence" (b t h w 1), the "weights" (b t h w p)
+        "intermediates" holds, at the motion's size, "confidence" (b t h w 1), the "weights" (b t h w p)
         of the local motions, background first, their "flow" (b t h w 2) to the source in its
         pixels, and "source_points" (b j 2) and "points" (b t j 2) in unit coordinates.
         """
@@ -366,11 +366,11 @@ class Method(Base):
         moved = self.field(carry["source"], carry["points"], driving, False)
         picture = self._generate(carry["source"], carry["features"], moved, False)["picture"]
         made = {"video": picture * 2.0 - 1.0}
-        if explain:
+        if intermediates:
             h, w = moved["deformation"].shape[2:4]
             shift = moved["deformation"] - local_affine.corner_grid(h, w)
             size = {"height": height, "width": width}
-            made["explain"] = {
+            made["intermediates"] = {
                 "confidence": moved["confidence"],
                 "weights": moved["weights"],
                 "flow": shift * (jnp.asarray((w, h), jnp.float32) - 1.0) / 2.0,

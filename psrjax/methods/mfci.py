@@ -91,7 +91,7 @@ class Method(Base):
                     f"config.method.{field}: no {getattr(self, field)!r}; there are "
                     f"{', '.join(choices)}"
                 )
-        common = {"dtype": self.dtype, "impl": self.conv}
+        common = {"dtype": self.dtype}
         self.single = posewarp.PoseWarp(self.width, self.num_downsamples, **common)
         if self.stage == "single_gan":
             self.discriminator = posewarp.PairDiscriminator(
@@ -290,19 +290,19 @@ class Method(Base):
         """
         return self._encode(batch)
 
-    def synthesize(self, batch: Batch, carry: Any, explain: bool = False) -> tuple[dict, Any]:
+    def synthesize(self, batch: Batch, carry: Any, intermediates: bool = False) -> tuple[dict, Any]:
         """Frame by frame, nothing is passed on; see the base class.
 
-        "foreground" is the person without what stands behind, for another background. "explain"
+        "foreground" is the person without what stands behind, for another background. "intermediates"
         holds it and the "background", and what each source frame gives to either (Fig. 7).
         """
         made = self._integrated(carry, batch["target_joints"], False)
         shown = {name: made[name] for name in ("video", "mask", "foreground")}
-        if explain:
-            shown["explain"] = {name: made[name] for name in ("foreground", "background")}
+        if intermediates:
+            shown["intermediates"] = {name: made[name] for name in ("foreground", "background")}
             for name in ("foreground", "background"):
                 if f"{name}_weights" in made:
-                    shown["explain"][f"{name} from"] = made[f"{name}_weights"][..., None]
+                    shown["intermediates"][f"{name} from"] = made[f"{name}_weights"][..., None]
         return shown, carry
 
     def baselines(self, batch: Batch) -> dict[str, Array]:

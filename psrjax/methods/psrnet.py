@@ -41,7 +41,6 @@ class Discriminators(nn.Module):
       ranges: n of discriminators of n frames and the flow between them; () is none.
       norm: see `psrjax.nn.layers.make_norm`.
       dtype: compute type.
-      impl: see `psrjax.ops.conv`.
     """
 
     width: int
@@ -52,7 +51,6 @@ class Discriminators(nn.Module):
     ranges: tuple[int, ...]
     norm: str
     dtype: Any
-    impl: str
 
     @nn.compact
     def __call__(
@@ -71,7 +69,7 @@ class Discriminators(nn.Module):
           train: whether norms learn.
         """
         pairs = jnp.concatenate([source, video], -1)
-        common = {"norm": self.norm, "dtype": self.dtype, "impl": self.impl}
+        common = {"norm": self.norm, "dtype": self.dtype}
         frame = patch.PatchDiscriminator(self.width, strided=self.strided, name="frame", **common)
         logits = {"frame": frame(pairs.reshape(-1, *pairs.shape[2:]), train)["logits"]}
         if self.video_width:
@@ -85,7 +83,7 @@ class Discriminators(nn.Module):
             logits["video"] = clip(video, train)["logits"]
         if self.ranges:
             several = frame_ranges.FrameRangeDiscriminators(
-                self.ranges, width=self.width, dtype=self.dtype, impl=self.impl, name="ranges"
+                self.ranges, width=self.width, dtype=self.dtype, name="ranges"
             )
             logits["ranges"] = several(video, flow, train)
         return logits
@@ -158,7 +156,6 @@ class Method(Base):
             "norm": self.norm,
             "dtype": self.dtype,
             "remat": self.remat,
-            "impl": self.conv,
         }
         for k in range(1, self._current + 1):
             if k == 1:
@@ -175,7 +172,6 @@ class Method(Base):
             self._ranges,
             self.norm,
             self.dtype,
-            self.conv,
         )
         setattr(self, f"discriminator{self._current}", discriminator)
 
@@ -317,7 +313,7 @@ class Method(Base):
         names = ("frame",) if self._current == 1 else ("frame", "video")
         names += ("ranges",) if self._ranges else ()
         return {
-            f"adversarial_{name}": loss(name) if name in patch else jnp.zeros(()) for name in names
+            f"adversarial_{name}": loss(name) if name in discriminators else jnp.zeros(()) for name in names
         }
 
     def _reconstruction(self, errors: Array, visibility: Array) -> Array:
@@ -333,7 +329,7 @@ class Method(Base):
         del batch
         return {}
 
-    def synthesize(self, batch: Batch, carry: Any, explain: bool = False) -> tuple[dict, Any]:
+    def synthesize(self, batch: Batch, carry: Any, intermediates: bool = False) -> tuple[dict, Any]:
         """The videos of all layers up to this stage's; see the base class."""
         videos = {
             name: jnp.clip(video, -1.0, 1.0)
@@ -344,8 +340,8 @@ class Method(Base):
             "mask": (batch["target_visibility"] > 0).astype(jnp.float32),
             "steps": videos,
         }
-        if explain:
-            made["explain"] = {
+        if intermediates:
+            made["intermediates"] = {
                 "prior": self._prior(batch),
                 "visibility": batch["target_visibility"],
                 "depth": batch["target_depth"],

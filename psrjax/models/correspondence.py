@@ -27,7 +27,6 @@ class Adaptor(nn.Module):
       hidden: see `psrjax.nn.spade.Spade`.
       dtype: compute type.
       remat: see `psrjax.nn.blocks.maybe_remat`.
-      impl: see `psrjax.ops.conv`.
     """
 
     width: int = 64
@@ -35,7 +34,6 @@ class Adaptor(nn.Module):
     hidden: int = 128
     dtype: DTypeLike = jnp.float32
     remat: str = "none"
-    impl: str = "auto"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b y x d"]:
@@ -52,7 +50,7 @@ class Adaptor(nn.Module):
                 f"{self.num_downsamples} times: "
                 "change config.data.crop"
             )
-        options = {"dtype": self.dtype, "impl": self.impl}
+        options = {"dtype": self.dtype}
         condition = x
         strides = (1, 2, 1, self.num_downsamples, 1)
         for i, (factor, stride) in enumerate(zip((1, 2, 4, 8, 8), strides, strict=True)):
@@ -80,7 +78,6 @@ class _Residual(nn.Module):
     """Twice mirrored padding - convolution - instance norm; one slope for both PReLUs."""
 
     dtype: DTypeLike
-    impl: str
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h w c"]:
@@ -95,7 +92,6 @@ class _Residual(nn.Module):
             x.shape[-1],
             (3, 3),
             dtype=self.dtype,
-            impl=self.impl,
             init=layers.xavier_small,
             name=f"conv{index}",
         )
@@ -120,7 +116,6 @@ class Correspondence(nn.Module):
       warp: "mean" moves the mean colour of each cell (the paper), "patch" whole cells.
       dtype: compute type; descriptors, correlation and softmax are float32.
       remat: see `psrjax.nn.blocks.maybe_remat`.
-      impl: see `psrjax.ops.conv`.
     """
 
     width: int = 64
@@ -133,13 +128,12 @@ class Correspondence(nn.Module):
     warp: str = "mean"
     dtype: DTypeLike = jnp.float32
     remat: str = "none"
-    impl: str = "auto"
 
     def setup(self):
         """Names the layers after their places."""
         if self.warp not in WARPS:
             raise UserError(f"config.method.warp: no {self.warp!r}; there are {', '.join(WARPS)}")
-        options = {"dtype": self.dtype, "impl": self.impl}
+        options = {"dtype": self.dtype}
         adaptor = {
             "width": self.width,
             "num_downsamples": self.num_downsamples,

@@ -79,11 +79,10 @@ class _PoseEncoder(nn.Module):
     width: int
     num_downsamples: int
     dtype: DTypeLike
-    impl: str
 
     @nn.compact
     def __call__(self, label: Float[Array, "b h w c"], train: bool) -> Float[Array, "b y x d"]:
-        compute = {"dtype": self.dtype, "impl": self.impl}
+        compute = {"dtype": self.dtype}
         x = global_generator.entered(label, train, self.width, **compute)
         for i in range(self.num_downsamples):
             x = global_generator.halved(x, train, i, self.width * 2 ** (i + 1), **compute)
@@ -94,11 +93,10 @@ class _Joining(nn.Module):
     """A 3x3 layer over two maps, with as many channels as the first has."""
 
     dtype: DTypeLike
-    impl: str
 
     @nn.compact
     def __call__(self, x: Array, other: Array, train: bool) -> Array:
-        options = {"dtype": self.dtype, "impl": self.impl, "init": layers.normal_small}
+        options = {"dtype": self.dtype, "init": layers.normal_small}
         both = jnp.concatenate([x, other], -1)
         y = layers.Conv(x.shape[-1], (3, 3), padding=1, name="conv", **options)(both)
         return nn.relu(layers.make_norm("instance_fixed", dtype=self.dtype, name="norm")(y, train))
@@ -120,7 +118,6 @@ class DynamicDetails(nn.Module):
       zero_init_last: whether the last layer begins near 0, for a net whose result is a residual.
       dtype: compute type; the result is float32.
       remat: see `psrjax.nn.blocks.maybe_remat`.
-      impl: see `psrjax.ops.conv`.
     """
 
     width: int = 64
@@ -132,7 +129,6 @@ class DynamicDetails(nn.Module):
     zero_init_last: bool = False
     dtype: DTypeLike = jnp.float32
     remat: str = "none"
-    impl: str = "auto"
 
     @nn.compact
     def __call__(
@@ -151,7 +147,7 @@ class DynamicDetails(nn.Module):
                 f"{self.num_downsamples} downsamples one of "
                 f"{', '.join(map(str, levels))}, or 0 for none"
             )
-        compute = {"dtype": self.dtype, "impl": self.impl}
+        compute = {"dtype": self.dtype}
         widths = [
             min(self.max_channels, self.width * 2**i) for i in range(self.num_downsamples + 1)
         ]

@@ -18,7 +18,6 @@ class _Residual(nn.Module):
     """Twice mirrored padding - convolution - instance norm, a ReLU between them, and the input."""
 
     dtype: DTypeLike
-    impl: str
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h w c"]:
@@ -28,7 +27,6 @@ class _Residual(nn.Module):
                 x.shape[-1],
                 (3, 3),
                 dtype=self.dtype,
-                impl=self.impl,
                 init=layers.normal_small,
                 name=f"conv{i}",
             )
@@ -47,7 +45,6 @@ class GlobalGenerator(nn.Module):
       zero_init_last: whether the last layer begins near 0, for a net whose result is a residual.
       dtype: compute type; the result is float32.
       remat: see `psrjax.nn.blocks.maybe_remat`.
-      impl: see `psrjax.ops.conv`.
     """
 
     width: int = 64
@@ -56,7 +53,6 @@ class GlobalGenerator(nn.Module):
     zero_init_last: bool = False
     dtype: DTypeLike = jnp.float32
     remat: str = "none"
-    impl: str = "auto"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h w 3"]:
@@ -66,7 +62,7 @@ class GlobalGenerator(nn.Module):
           UserError: if the size cannot be halved so often, or is too small to be mirrored.
         """
         check_size(x.shape[1:3], self.num_downsamples)
-        compute = {"dtype": self.dtype, "impl": self.impl}
+        compute = {"dtype": self.dtype}
         widths = [self.width * 2**i for i in range(self.num_downsamples + 1)]
         x = passed(x, train, widths, self.blocks, remat=self.remat, **compute)
         init = nn.initializers.normal(1e-3) if self.zero_init_last else layers.normal_small
@@ -94,7 +90,6 @@ def passed(
     *,
     remat: str,
     dtype: DTypeLike,
-    impl: str,
     join: Callable[[int, Array], Array] = lambda number, x: x,
 ) -> Float[Array, "b h w d"]:
     """All but the last layer: down to the last of the widths, `count` residual blocks, up again.
@@ -106,10 +101,9 @@ def passed(
       count: of the residual blocks.
       remat: see `psrjax.nn.blocks.maybe_remat`.
       dtype: compute type.
-      impl: see `psrjax.ops.conv`.
       join: what becomes of the features after each halving, given its number, from 0.
     """
-    compute = {"dtype": dtype, "impl": impl}
+    compute = {"dtype": dtype}
     x = entered(x, train, widths[0], **compute)
     for i, width in enumerate(widths[1:]):
         x = join(i, halved(x, train, i, width, **compute))
@@ -120,38 +114,38 @@ def passed(
 
 
 def entered(
-    x: Float[Array, "b h w c"], train: bool, width: int, *, dtype: DTypeLike, impl: str
+    x: Float[Array, "b h w c"], train: bool, width: int, *, dtype: DTypeLike
 ) -> Float[Array, "b h w d"]:
     """The first layer: 7x7, norm, ReLU."""
-    options = {"dtype": dtype, "impl": impl, "init": layers.normal_small}
+    options = {"dtype": dtype, "init": layers.normal_small}
     x = layers.Conv(width, (7, 7), name="first", **options)(spade.reflect_pad(x.astype(dtype), 3))
     return nn.relu(_norm(x, train, dtype, "first_norm"))
 
 
 def halved(
-    x: Float[Array, "b h w c"], train: bool, i: int, width: int, *, dtype: DTypeLike, impl: str
+    x: Float[Array, "b h w c"], train: bool, i: int, width: int, *, dtype: DTypeLike
 ) -> Float[Array, "b y x d"]:
     """Halving number `i`: 3x3 with stride 2, norm, ReLU."""
-    options = {"dtype": dtype, "impl": impl, "init": layers.normal_small}
+    options = {"dtype": dtype, "init": layers.normal_small}
     down = layers.Conv(width, (3, 3), stride=2, padding=1, name=f"down{i}", **options)
     return nn.relu(_norm(down(x), train, dtype, f"down{i}_norm"))
 
 
 def refined(
-    x: Float[Array, "b h w c"], train: bool, count: int, *, remat: str, dtype: DTypeLike, impl: str
+    x: Float[Array, "b h w c"], train: bool, count: int, *, remat: str, dtype: DTypeLike
 ) -> Float[Array, "b h w c"]:
     """So many residual blocks."""
     block = blocks.maybe_remat(_Residual, remat)
     for i in range(count):
-        x = block(dtype=dtype, impl=impl, name=f"block{i}")(x, train)
+        x = block(dtype=dtype, name=f"block{i}")(x, train)
     return x
 
 
 def upsample_nearest(
-    x: Float[Array, "b h w c"], train: bool, i: int, width: int, *, dtype: DTypeLike, impl: str
+    x: Float[Array, "b h w c"], train: bool, i: int, width: int, *, dtype: DTypeLike
 ) -> Float[Array, "b y x d"]:
     """Doubling number `i`: transposed 3x3 with stride 2, norm, ReLU."""
-    options = {"dtype": dtype, "impl": impl, "init": layers.normal_small}
+    options = {"dtype": dtype, "init": layers.normal_small}
     stride = {"stride": 2, "padding": 1, "output_padding": 1}
     up = layers.ConvTranspose(width, (3, 3), name=f"up{i}", **stride, **options)
     return nn.relu(_norm(up(x), train, dtype, f"up{i}_norm"))
@@ -162,14 +156,11 @@ def left(
     channels: int,
     *,
     dtype: DTypeLike,
-    impl: str,
     init: Callable = layers.normal_small,
     kernel_size: int = 7,
 ) -> Float[Array, "b h w d"]:
     """The last layer, `kernel_size` by `kernel_size`, without what follows it; float32."""
-    last = layers.Conv(
-        channels, (kernel_size, kernel_size), dtype=dtype, impl=impl, init=init, name="last"
-    )
+    last = layers.Conv(channels, (kernel_size, kernel_size), dtype=dtype, init=init, name="last")
     return last(spade.reflect_pad(x, kernel_size // 2)).astype(jnp.float32)
 
 

@@ -42,7 +42,6 @@ class Fusion(nn.Module):
       chunk: see `psrjax.nn.attention.attend`.
       dtype: compute type; the weights of source frames are float32.
       remat: see `psrjax.nn.blocks.maybe_remat`.
-      impl: see `psrjax.ops.conv`.
     """
 
     kind: str = "rb6_sa2d"
@@ -51,7 +50,6 @@ class Fusion(nn.Module):
     chunk: int = 512
     dtype: DTypeLike = jnp.float32
     remat: str = "none"
-    impl: str = "auto"
 
     @nn.compact
     def __call__(
@@ -115,7 +113,7 @@ class Fusion(nn.Module):
         x = x.reshape(b * t, h, w, c)
         block = blocks.maybe_remat(hourglass.Residual, self.remat)
         for i in range(self.blocks):
-            x = block("instance", self.dtype, self.impl, name=f"block{i}")(x, train)
+            x = block("instance", self.dtype, name=f"block{i}")(x, train)
         # Small: fusion begins as almost the average.
         scores = self._conv(x, k, "scores", init=layers.xavier_small).astype(jnp.float32)
         return jnp.moveaxis(scores.reshape(b, t, h, w, k), -1, 2)
@@ -144,7 +142,7 @@ class Fusion(nn.Module):
             x = nn.leaky_relu(self._conv(x, c, f"down{i}", stride=2), _SLOPE)
         small = x.reshape(*lead, *x.shape[1:])
         change = attention.SelfAttention(
-            self.chunk, residual=False, dtype=self.dtype, impl=self.impl, name="attention"
+            self.chunk, residual=False, dtype=self.dtype, name="attention"
         )(small, train)
         return geometry.resize(change.reshape(x.shape), height=h, width=w).reshape(*lead, h, w, c)
 
@@ -156,7 +154,6 @@ class Fusion(nn.Module):
             (kernel_size, kernel_size),
             padding=kernel_size // 2,
             dtype=self.dtype,
-            impl=self.impl,
             name=name,
             **options,
         )
@@ -176,7 +173,6 @@ class Integration(nn.Module):
     chunk: int = 512
     dtype: DTypeLike = jnp.float32
     remat: str = "none"
-    impl: str = "auto"
 
     @nn.compact
     def __call__(
@@ -205,11 +201,10 @@ class Integration(nn.Module):
                 self.chunk,
                 self.dtype,
                 self.remat,
-                self.impl,
                 name=name,
             )
             fused[name] = fuse(features, source_maps, target_maps, train)
-        heads = posewarp.Heads(self.dtype, self.impl, name="heads")
+        heads = posewarp.Heads(self.dtype, name="heads")
         made = heads(fused["foreground"]["features"], fused["background"]["features"])
         weights = {f"{name}_weights": found["weights"] for name, found in fused.items()}
         return {**made, **weights}

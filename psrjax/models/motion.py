@@ -35,7 +35,6 @@ class KeypointDetector(nn.Module):
       norm: see `psrjax.nn.layers.make_norm`.
       dtype: compute type; key points are float32.
       remat: see `psrjax.nn.blocks.maybe_remat`.
-      impl: see `psrjax.ops.conv`.
     """
 
     points: int = 10
@@ -49,7 +48,6 @@ class KeypointDetector(nn.Module):
     norm: str = "batch"
     dtype: DTypeLike = jnp.float32
     remat: str = "none"
-    impl: str = "auto"
 
     @nn.compact
     def __call__(self, image: Float[Array, "b h w 3"], train: bool) -> dict[str, Array]:
@@ -68,10 +66,9 @@ class KeypointDetector(nn.Module):
             norm=self.norm,
             dtype=self.dtype,
             remat=self.remat,
-            impl=self.impl,
             name="hourglass",
         )(x, train)
-        options = {"padding": self.padding, "dtype": self.dtype, "impl": self.impl}
+        options = {"padding": self.padding, "dtype": self.dtype}
         logits = layers.Conv(self.points, (7, 7), name="heatmap", **options)(x)
         b, h, w, j = logits.shape
         logits = logits.astype(jnp.float32).reshape(b, h * w, j) / self.temperature
@@ -125,7 +122,6 @@ class DenseMotion(nn.Module):
     norm: str = "batch"
     dtype: DTypeLike = jnp.float32
     remat: str = "none"
-    impl: str = "auto"
 
     @nn.compact
     def __call__(
@@ -167,10 +163,9 @@ class DenseMotion(nn.Module):
             norm=self.norm,
             dtype=self.dtype,
             remat=self.remat,
-            impl=self.impl,
             name="hourglass",
         )(x.astype(self.dtype), train)
-        options = {"padding": 3, "dtype": self.dtype, "impl": self.impl}
+        options = {"padding": 3, "dtype": self.dtype}
         logits = layers.Conv(motions.shape[2], (7, 7), name="weights", **options)(x)
         logits = logits.astype(jnp.float32).reshape(b, t, h, w, -1)
         if self.locality:

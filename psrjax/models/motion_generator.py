@@ -34,7 +34,6 @@ class MotionGenerator(nn.Module):
       norm: see `psrjax.nn.layers.make_norm`.
       dtype: compute type.
       remat: see `psrjax.nn.blocks.maybe_remat`.
-      impl: see `psrjax.ops.conv`.
     """
 
     generator_kind: str = "ms"
@@ -45,7 +44,6 @@ class MotionGenerator(nn.Module):
     norm: str = "batch"
     dtype: DTypeLike = jnp.float32
     remat: str = "none"
-    impl: str = "auto"
 
     def setup(self):
         """Names every layer after its place."""
@@ -54,7 +52,7 @@ class MotionGenerator(nn.Module):
                 f"config.method.generator_kind: no {self.generator_kind!r}; "
                 f"there are {', '.join(GENERATORS)}"
             )
-        options = {"norm": self.norm, "dtype": self.dtype, "impl": self.impl}
+        options = {"norm": self.norm, "dtype": self.dtype}
         unit = blocks.maybe_remat(hourglass.Unit, self.remat)
         residual = blocks.maybe_remat(hourglass.Residual, self.remat)
         self.first = unit(self.width, 7, **options)
@@ -67,7 +65,7 @@ class MotionGenerator(nn.Module):
                 setattr(self, f"refine{i}", residual(**options))
         for i in range(self.blocks):
             setattr(self, f"block{i}", residual(**options))
-        self.final = layers.Conv(3, (7, 7), padding=3, dtype=self.dtype, impl=self.impl)
+        self.final = layers.Conv(3, (7, 7), padding=3, dtype=self.dtype)
 
     def _width(self, level: int) -> int:
         return min(self.max_channels, self.width * 2**level)

@@ -28,7 +28,6 @@ class _Conv(nn.Module):
     kernel_size: int = 3
     stride: int = 1
     dtype: DTypeLike = jnp.float32
-    impl: str = "auto"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
@@ -42,7 +41,6 @@ class _Conv(nn.Module):
             stride=self.stride,
             padding=around,
             dtype=self.dtype,
-            impl=self.impl,
             init=_GLOROT,
             name="conv",
         )(x)
@@ -72,14 +70,12 @@ class PoseUNet(nn.Module):
       features: channels of the last layer.
       num_downsamples: how often the size is halved.
       dtype: compute type.
-      impl: see `psrjax.ops.conv`.
     """
 
     width: int = 64
     features: int = 64
     num_downsamples: int = 5
     dtype: DTypeLike = jnp.float32
-    impl: str = "auto"
 
     @nn.compact
     def __call__(
@@ -112,7 +108,7 @@ class PoseUNet(nn.Module):
         return x
 
     def _layer(self, x: Array, name: str, features: int, **window: int) -> Array:
-        conv = _Conv(features, dtype=self.dtype, impl=self.impl, name=name, **window)
+        conv = _Conv(features, dtype=self.dtype, name=name, **window)
         return nn.leaky_relu(conv(x), _SLOPE)
 
 
@@ -123,17 +119,15 @@ class PoseWarp(nn.Module):
       width: channels of the branches' features, C of Cheng et al.
       num_downsamples: of every U-Net.
       dtype: compute type; pictures and masks are float32.
-      impl: see `psrjax.ops.conv`.
     """
 
     width: int = 64
     num_downsamples: int = 5
     dtype: DTypeLike = jnp.float32
-    impl: str = "auto"
 
     def setup(self):
         """Builds the three U-Nets and their heads."""
-        common: dict[str, Any] = {"dtype": self.dtype, "impl": self.impl}
+        common: dict[str, Any] = {"dtype": self.dtype}
         half = max(self.width // 2, 1)
         for name, features in (
             ("segmentation", half),
@@ -213,11 +207,9 @@ class Heads(nn.Module):
 
     Attributes:
       dtype: compute type; the results are float32.
-      impl: see `psrjax.ops.conv`.
     """
 
     dtype: DTypeLike = jnp.float32
-    impl: str = "auto"
 
     @nn.compact
     def __call__(
@@ -241,7 +233,7 @@ class Heads(nn.Module):
         return {name: value.reshape(*shape, -1) for name, value in made.items()}
 
     def _conv(self, x: Array, features: int, name: str) -> Array:
-        return _Conv(features, dtype=self.dtype, impl=self.impl, name=name)(x).astype(jnp.float32)
+        return _Conv(features, dtype=self.dtype, name=name)(x).astype(jnp.float32)
 
 
 class PairDiscriminator(nn.Module):
@@ -251,13 +243,11 @@ class PairDiscriminator(nn.Module):
       width: channels of its first layer.
       num_downsamples: how often the size is halved.
       dtype: compute type; logits are float32.
-      impl: see `psrjax.ops.conv`.
     """
 
     width: int = 64
     num_downsamples: int = 5
     dtype: DTypeLike = jnp.float32
-    impl: str = "auto"
 
     @nn.compact
     def __call__(
@@ -276,7 +266,7 @@ class PairDiscriminator(nn.Module):
         return nn.Dense(1, dtype=self.dtype, name="logit")(x).astype(jnp.float32)
 
     def _layer(self, x: Array, name: str, features: int, kernel_size: int) -> Array:
-        conv = _Conv(features, kernel_size, dtype=self.dtype, impl=self.impl, name=name)
+        conv = _Conv(features, kernel_size, dtype=self.dtype, name=name)
         return nn.leaky_relu(conv(x), _SLOPE)
 
 

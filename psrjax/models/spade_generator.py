@@ -25,7 +25,6 @@ class SpadeGenerator(nn.Module):
       attend: whether there is self-attention at half the size.
       dtype: compute type; the picture is float32.
       remat: see `psrjax.nn.blocks.maybe_remat`.
-      impl: see `psrjax.ops.conv`.
     """
 
     width: int = 64
@@ -34,7 +33,6 @@ class SpadeGenerator(nn.Module):
     attend: bool = True
     dtype: DTypeLike = jnp.float32
     remat: str = "none"
-    impl: str = "auto"
 
     @nn.compact
     def __call__(self, condition: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h w 3"]:
@@ -49,7 +47,7 @@ class SpadeGenerator(nn.Module):
                 f"frames of {height}x{width} cannot be halved {self.levels} times: change "
                 "config.data.crop or config.method.levels"
             )
-        options = {"dtype": self.dtype, "impl": self.impl}
+        options = {"dtype": self.dtype}
         conv = {"padding": 1, "init": layers.xavier_small, **options}
         block = blocks.maybe_remat(spade.SpadeResidual, self.remat)
         condition = condition.astype(self.dtype)

@@ -27,7 +27,6 @@ class UVGenerator(nn.Module):
     kernel_size: int = 7
     dtype: DTypeLike = jnp.float32
     remat: str = "none"
-    impl: str = "auto"
 
     @nn.compact
     def __call__(self, label: Float[Array, "b h w c"], train: bool) -> dict[str, Array]:
@@ -37,7 +36,7 @@ class UVGenerator(nn.Module):
           UserError: if the size cannot be halved so often.
         """
         global_generator.check_size(label.shape[1:3], self.num_downsamples)
-        compute = {"dtype": self.dtype, "impl": self.impl}
+        compute = {"dtype": self.dtype}
         widths = [self.width * 2**i for i in range(self.num_downsamples + 1)]
         x = global_generator.passed(label, train, widths, self.blocks, remat=self.remat, **compute)
         heads = global_generator.left(

@@ -32,7 +32,6 @@ class Encoder(nn.Module):
       norm: see `psrjax.nn.layers.make_norm`.
       dtype: compute type.
       remat: see `psrjax.nn.blocks.maybe_remat`.
-      impl: see `psrjax.ops.conv`.
     """
 
     width: int = 64
@@ -40,7 +39,6 @@ class Encoder(nn.Module):
     norm: str = "batch"
     dtype: DTypeLike = jnp.float32
     remat: str = "none"
-    impl: str = "auto"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t h w c"], train: bool) -> Float[Array, "b t4 h4 w4 d"]:
@@ -50,7 +48,7 @@ class Encoder(nn.Module):
         x = self._layer(x, train, "down1", 4 * self.width, kernel_size=3, stride=2)
         block = blocks.maybe_remat(blocks.Residual3D, self.remat)
         for i in range(self.blocks):
-            x = block(norm=self.norm, dtype=self.dtype, impl=self.impl, name=f"block{i}")(x, train)
+            x = block(norm=self.norm, dtype=self.dtype, name=f"block{i}")(x, train)
         return x
 
     def _layer(
@@ -63,7 +61,6 @@ class Encoder(nn.Module):
             padding=kernel_size // 2,
             use_bias=False,
             dtype=self.dtype,
-            impl=self.impl,
             init=layers.kaiming_fan_out,
             name=name,
         )(x)
@@ -84,7 +81,6 @@ class Decoder(nn.Module):
     heads: tuple[str, ...] = ("head",)
     norm: str = "batch"
     dtype: DTypeLike = jnp.float32
-    impl: str = "auto"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t4 h4 w4 d"], train: bool) -> dict[str, Array]:
@@ -98,7 +94,6 @@ class Decoder(nn.Module):
                 output_padding=1,
                 use_bias=False,
                 dtype=self.dtype,
-                impl=self.impl,
                 name=f"up{i}",
             )(x)
             norm = layers.make_norm(self.norm, dtype=self.dtype, name=f"up{i}_norm")
@@ -107,9 +102,9 @@ class Decoder(nn.Module):
         # flat ends (inputs of standard std 4.6).
         return {
             name: jnp.tanh(
-                layers.Conv(3, (7, 7, 7), padding=3, dtype=self.dtype, impl=self.impl, name=name)(
-                    x
-                ).astype(jnp.float32)
+                layers.Conv(3, (7, 7, 7), padding=3, dtype=self.dtype, name=name)(x).astype(
+                    jnp.float32
+                )
             )
             for name in self.heads
         }
@@ -131,7 +126,6 @@ class Reconstruction(nn.Module):
     norm: str = "batch"
     dtype: DTypeLike = jnp.float32
     remat: str = "none"
-    impl: str = "auto"
 
     @nn.compact
     def __call__(
@@ -185,7 +179,6 @@ class Refinement(nn.Module):
     norm: str = "batch"
     dtype: DTypeLike = jnp.float32
     remat: str = "none"
-    impl: str = "auto"
 
     @nn.compact
     def __call__(
@@ -256,7 +249,6 @@ def _encode(net: Reconstruction | Refinement, inputs: dict[str, Array], train: b
             norm=net.norm,
             dtype=net.dtype,
             remat=net.remat,
-            impl=net.impl,
             name=f"encode_{name}",
         )(x, train)
         for name, x in inputs.items()
@@ -268,14 +260,13 @@ def _encode(net: Reconstruction | Refinement, inputs: dict[str, Array], train: b
         (3, 3, 3),
         padding=1,
         dtype=net.dtype,
-        impl=net.impl,
         init=layers.kaiming_fan_out,
         name="fuse",
     )(jnp.concatenate(latents, -1))
 
 
 def _decoder(net: Reconstruction | Refinement, name: str, heads: tuple[str, ...]) -> Decoder:
-    return Decoder(net.width, heads, norm=net.norm, dtype=net.dtype, impl=net.impl, name=name)
+    return Decoder(net.width, heads, norm=net.norm, dtype=net.dtype, name=name)
 
 
 def check_size(video: Array) -> None:

@@ -22,13 +22,11 @@ class SelfAttention(nn.Module):
       chunk: at most so many rows of the scores are there at a time, forward and backward; 0 is all.
       residual: whether x is added.
       dtype: compute type; the softmax is float32.
-      impl: see `psrjax.ops.conv`.
     """
 
     chunk: int = 0
     residual: bool = True
     dtype: DTypeLike = jnp.float32
-    impl: str = "auto"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b *size c"], train: bool) -> Float[Array, "b *size c"]:
@@ -52,7 +50,6 @@ class SelfAttention(nn.Module):
             (1, 1),
             use_bias=False,
             dtype=self.dtype,
-            impl=self.impl,
             init=layers.xavier_small,
             name=name,
         )

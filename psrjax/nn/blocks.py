@@ -21,12 +21,10 @@ class Residual3D(nn.Module):
     Attributes:
       norm: see `psrjax.nn.layers.make_norm`.
       dtype: compute type.
-      impl: see `psrjax.ops.conv`.
     """
 
     norm: str = "batch"
     dtype: DTypeLike = jnp.float32
-    impl: str = "auto"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t h w c"], train: bool) -> Float[Array, "b t h w c"]:
@@ -41,7 +39,6 @@ class Residual3D(nn.Module):
             padding=1,
             use_bias=False,
             dtype=self.dtype,
-            impl=self.impl,
             init=layers.kaiming_fan_out,
             name=f"conv{index}",
         )(x)

@@ -20,7 +20,6 @@ class Unit(nn.Module):
       resample: "none", "down" (half the size) or "up" (twice the size).
       norm: see `psrjax.nn.layers.make_norm`.
       dtype: compute type.
-      impl: see `psrjax.ops.conv`.
     """
 
     width: int
@@ -28,7 +27,6 @@ class Unit(nn.Module):
     resample: str = "none"
     norm: str = "batch"
     dtype: DTypeLike = jnp.float32
-    impl: str = "auto"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h2 w2 d"]:
@@ -41,7 +39,7 @@ class Unit(nn.Module):
             raise UserError(f"no resampling {self.resample!r}; there are {', '.join(RESAMPLES)}")
         kernel_size, options = (
             (self.kernel_size,) * 2,
-            {"dtype": self.dtype, "impl": self.impl, "name": "conv"},
+            {"dtype": self.dtype, "name": "conv"},
         )
         if self.resample == "up":
             x = layers.EnlargedConv(self.width, kernel_size, **options)(x)
@@ -69,12 +67,10 @@ class Residual(nn.Module):
     Attributes:
       norm: see `psrjax.nn.layers.make_norm`.
       dtype: compute type.
-      impl: see `psrjax.ops.conv`.
     """
 
     norm: str = "batch"
     dtype: DTypeLike = jnp.float32
-    impl: str = "auto"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h w c"]:
@@ -87,7 +83,6 @@ class Residual(nn.Module):
                 (3, 3),
                 padding=1,
                 dtype=self.dtype,
-                impl=self.impl,
                 name=f"conv{i}",
             )(y)
         return x + y
@@ -103,7 +98,6 @@ class Hourglass(nn.Module):
       norm: see `psrjax.nn.layers.make_norm`.
       dtype: compute type.
       remat: see `psrjax.nn.blocks.maybe_remat`.
-      impl: see `psrjax.ops.conv`.
     """
 
     width: int
@@ -112,7 +106,6 @@ class Hourglass(nn.Module):
     norm: str = "batch"
     dtype: DTypeLike = jnp.float32
     remat: str = "none"
-    impl: str = "auto"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h w d"]:
@@ -127,7 +120,7 @@ class Hourglass(nn.Module):
                 "config.data.crop, or config.method.depth"
             )
         unit = blocks.maybe_remat(Unit, self.remat)
-        options = {"norm": self.norm, "dtype": self.dtype, "impl": self.impl}
+        options = {"norm": self.norm, "dtype": self.dtype}
         scales = [x]
         for i in range(self.depth):
             width = min(self.max_channels, self.width * 2 ** (i + 1))

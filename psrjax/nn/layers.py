@@ -57,7 +57,6 @@ class Conv(nn.Module):
       padding: on both sides, one, or one for each dimension (PyTorch's meaning, never "SAME").
       use_bias: whether to add a bias; not where a norm follows.
       dtype: compute type.
-      impl: see `psrjax.ops.conv`.
       init: initializer of the kernel.
       bias_init: initializer of the bias.
     """
@@ -68,7 +67,6 @@ class Conv(nn.Module):
     padding: int | Sequence[int] = 0
     use_bias: bool = True
     dtype: DTypeLike = jnp.float32
-    impl: str = "auto"
     init: Callable = uniform_fan_in
     bias_init: Callable = nn.initializers.zeros
 
@@ -81,7 +79,6 @@ class Conv(nn.Module):
             kernel.astype(self.dtype),
             stride=self.stride,
             padding=self.padding,
-            impl=self.impl,
         )
         return _with_bias(self, y)
 
@@ -95,7 +92,6 @@ class EnlargedConv(nn.Module):
     features: int
     kernel_size: tuple[int, int]
     dtype: DTypeLike = jnp.float32
-    impl: str = "auto"
     use_bias: bool = True
     init: Callable = uniform_fan_in
     bias_init: Callable = nn.initializers.zeros
@@ -105,7 +101,7 @@ class EnlargedConv(nn.Module):
         """Twice as high and wide."""
         kernel = self.param("kernel", self.init, (*self.kernel_size, x.shape[-1], self.features))
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-        return _with_bias(self, conv_ops.conv_enlarged(x, kernel, impl=self.impl))
+        return _with_bias(self, conv_ops.conv_enlarged(x, kernel))
 
 
 class ConvTranspose(nn.Module):
@@ -124,7 +120,6 @@ class ConvTranspose(nn.Module):
     output_padding: int | Sequence[int] = 0
     use_bias: bool = True
     dtype: DTypeLike = jnp.float32
-    impl: str = "auto"
     init: Callable = uniform_fan_in
     bias_init: Callable = nn.initializers.zeros
 
@@ -138,7 +133,6 @@ class ConvTranspose(nn.Module):
             stride=self.stride,
             padding=self.padding,
             output_padding=self.output_padding,
-            impl=self.impl,
         )
         return _with_bias(self, y)
 
@@ -159,7 +153,6 @@ class SpectralConv(nn.Module):
     padding: int | Sequence[int] = 0
     use_bias: bool = True
     dtype: DTypeLike = jnp.float32
-    impl: str = "auto"
     init: Callable = uniform_fan_in
     bias_init: Callable = nn.initializers.zeros
 
@@ -184,7 +177,6 @@ class SpectralConv(nn.Module):
             kernel.astype(self.dtype),
             stride=self.stride,
             padding=self.padding,
-            impl=self.impl,
         )
         return _with_bias(self, y)
 

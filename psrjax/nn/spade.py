@@ -46,12 +46,10 @@ class Spade(nn.Module):
     Attributes:
       hidden: channels between the two.
       dtype: compute type; the normalization is float32.
-      impl: see `psrjax.ops.conv`.
     """
 
     hidden: int = 128
     dtype: DTypeLike = jnp.float32
-    impl: str = "auto"
 
     @nn.compact
     def __call__(
@@ -70,7 +68,6 @@ class Spade(nn.Module):
             width,
             (3, 3),
             dtype=self.dtype,
-            impl=self.impl,
             init=layers.xavier_small,
             name=name,
         )
@@ -86,13 +83,11 @@ class SpadeResidual(nn.Module):
       width: output channels.
       hidden: see `Spade`.
       dtype: compute type.
-      impl: see `psrjax.ops.conv`.
     """
 
     width: int
     hidden: int = 128
     dtype: DTypeLike = jnp.float32
-    impl: str = "auto"
 
     @nn.compact
     def __call__(
@@ -109,7 +104,7 @@ class SpadeResidual(nn.Module):
         return x + y
 
     def _spade(self, name: str) -> Spade:
-        return Spade(self.hidden, dtype=self.dtype, impl=self.impl, name=name)
+        return Spade(self.hidden, dtype=self.dtype, name=name)
 
     def _conv(self, width: int, kernel_size: int, name: str) -> layers.SpectralConv:
         return layers.SpectralConv(
@@ -117,7 +112,6 @@ class SpadeResidual(nn.Module):
             (kernel_size, kernel_size),
             use_bias=kernel_size > 1,
             dtype=self.dtype,
-            impl=self.impl,
             init=layers.xavier_small,
             name=name,
         )

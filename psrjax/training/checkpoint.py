@@ -20,11 +20,12 @@ from psrjax import io
 from psrjax.errors import UserError
 from psrjax.methods import base
 from psrjax.methods.base import Method
+from psrjax.ops import conv
 from psrjax.training.state import TrainState, copy_nets
 
 FOLDER = "checkpoints"  # in the directory of a stage
 CONFIG = "config.json"  # in the run directory
-FREE_FIELDS = ("dtype", "remat", "conv")  # of the method: how it computes, not what
+FREE_FIELDS = ("dtype", "remat")  # of the method: how it computes, not what
 
 
 class Checkpoints:
@@ -272,6 +273,7 @@ def restore_for_inference(
     name = find_stage(workdir, stage)
     found = load_variables(absolute(workdir) / name)
     config = found["config"]
+    conv.use(config.conv)
     method = base.build(**config_lib.method_fields(config))
     logging.info("%s: stage %s at step %d", absolute(workdir), name, found["step"])
     return method, found["variables"], config, name

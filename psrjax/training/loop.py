@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from psrjax import config as config_lib
 from psrjax.data import loader, spec
 from psrjax.methods import base
+from psrjax.ops import conv
 from psrjax.pretrained import registry as pretrained_lib
 from psrjax.synthetic import dataset
 from psrjax.training import checkpoint, interrupt, optimizer, sharding, state, step, writer
@@ -43,6 +44,7 @@ def train_stage(
     """
     directory, label = checkpoint.absolute(directory), config.method.stage
     sharding.use_compilation_cache()
+    conv.use(config.conv)
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_batch(config.batch, config.accumulate, mesh)
     by_rows, whole = sharding.batch_sharding(mesh), sharding.replicated(mesh)
@@ -54,7 +56,7 @@ def train_stage(
     pretrained = jax.device_put(pretrained, whole)
 
     options = {"batch": config.batch, "seed": config.seed, "sharding": by_rows}
-    data_config = dataset.located(config.data)
+    data_config = dataset.resolve_path(config.data)
     batches = partial(loader.train_batches, data_config, method.reads, **options)
     with contextlib.closing(batches(start_step=0)) as first:
         example = jax.tree.map(sharding.describe, next(first))
@@ -121,7 +123,7 @@ def _begin(
     """The fresh state, warmed up by the method, then with the nets of the run it starts from and
     what the method's new nets inherit from them."""
     if type(method).warm_start is not base.Method.warm_start:
-        clips = loader.Footage(dataset.located(config.data))
+        clips = loader.TrainFrames(dataset.resolve_path(config.data))
         fresh = state.with_params(fresh, method.warm_start(jax.device_get(fresh.params), clips))
     if not config.init.path:
         return fresh

@@ -140,7 +140,6 @@ def test_baselines_are_the_source_the_texture_and_the_texture_over_the_mean_fram
         ({"warp_scope": "body"}, "warp_scope: no 'body'"),
         ({"norm": "layer"}, "norm: no norm 'layer'"),
         ({"remat": "all"}, "remat: no policy 'all'"),
-        ({"conv": "fast"}, "no implementation 'fast'"),
         (
             {"video_discriminator": True},
             "video discriminator of depth 4 needs at least 8 frames of 64x64",

@@ -10,7 +10,7 @@ import pytest
 from scipy import signal
 
 from psrjax.errors import UserError
-from psrjax.ops.conv import conv, conv_enlarged, conv_transpose, cpu
+from psrjax.ops.conv import conv, conv_enlarged, conv_transpose, cpu, use
 
 # (frames, height, width), taps, channels in and out, stride, padding: as in PSR-Net's layers
 # (stem, downs, residual, head), its video discriminator, a pointwise layer, and odd ones.
@@ -57,21 +57,21 @@ TRANSPOSED = {
 
 
 def ways(cases):
-    """Each case in each implementation; what has two dimensions side by side as well, which "fold"
+    """Each case in each formulation; what has two dimensions side by side as well, which "fold"
     leaves to larger pictures."""
     flat = [case for case in cases if len(cases[case][1]) == 2]
-    found = [(case, impl) for case in cases for impl in ("native", "fold")]
-    return pytest.mark.parametrize(
-        "case, impl", [*found, *((case, "side_by_side") for case in flat)], indirect=["impl"]
-    )
+    found = [(case, name) for case in cases for name in ("native", "fold")]
+    found += [(case, "side_by_side") for case in flat]
+    return pytest.mark.parametrize("case, formulation", found, indirect=["formulation"])
 
 
 @pytest.fixture
-def impl(request, monkeypatch):
+def formulation(request, monkeypatch):
     if request.param == "side_by_side":
         monkeypatch.setattr(cpu, "_LEAST", 0)
-        return "fold"
-    return request.param
+    use("native" if request.param == "native" else "fold")
+    yield
+    use("auto")
 
 
 NUMBERS = {2: ("NHWC", "HWIO", "NHWC"), 3: ("NDHWC", "DHWIO", "NDHWC")}
@@ -120,35 +120,36 @@ def arrays(size, taps, channels, seed=0):
 
 
 @ways(CONVOLUTIONS)
-def test_conv_equals_scipy(case, impl):
+def test_conv_equals_scipy(case, formulation):
     size, taps, channels, stride, padding = CONVOLUTIONS[case]
     x, kernel = arrays(size, taps, channels)
-    y = conv(x, kernel, stride=stride, padding=padding, impl=impl)
+    y = conv(x, kernel, stride=stride, padding=padding)
     np.testing.assert_allclose(
         y, naive_conv(x, kernel, each(stride, taps), each(padding, taps)), atol=2e-5
     )
 
 
 @ways(TRANSPOSED)
-def test_conv_transpose_equals_stamping(case, impl):
+def test_conv_transpose_equals_stamping(case, formulation):
     size, taps, channels, stride, padding, extra = TRANSPOSED[case]
     x, kernel = arrays(size, taps, channels)
-    y = conv_transpose(x, kernel, stride=stride, padding=padding, output_padding=extra, impl=impl)
+    y = conv_transpose(x, kernel, stride=stride, padding=padding, output_padding=extra)
     naive = naive_transpose(x, kernel, *(each(v, taps) for v in (stride, padding, extra)))
     np.testing.assert_allclose(y, naive, atol=2e-5)
 
 
-@pytest.mark.parametrize("impl", ["native", "fold"], indirect=True)
+@pytest.mark.parametrize("formulation", ["native", "fold"], indirect=True)
 @pytest.mark.parametrize("taps", [(3, 3), (1, 5), (7, 3)])
-def test_conv_enlarged_equals_scipy_on_the_enlarged_picture(taps, impl):
+def test_conv_enlarged_equals_scipy_on_the_enlarged_picture(taps, formulation):
     x, kernel = arrays((4, 3), taps, (3, 2))
     large = np.kron(np.asarray(x), np.ones((1, 2, 2, 1)))
-    y = conv_enlarged(x, kernel, impl=impl)
+    y = conv_enlarged(x, kernel)
     padding = tuple(side // 2 for side in taps)
     np.testing.assert_allclose(y, naive_conv(large, kernel, (1, 1), padding), atol=2e-5)
 
 
-def test_gradients_of_conv_enlarged_equal_autodiff_in_double_precision():
+@pytest.mark.parametrize("formulation", ["fold"], indirect=True)
+def test_gradients_of_conv_enlarged_equal_autodiff_in_double_precision(formulation):
     with jax.enable_x64(True):
         x, kernel = (jnp.asarray(a, jnp.float64) for a in arrays((4, 3), (3, 5), (3, 2)))
 
@@ -156,7 +157,7 @@ def test_gradients_of_conv_enlarged_equal_autodiff_in_double_precision():
             large = jnp.repeat(jnp.repeat(x, 2, 1), 2, 2)
             return autodiff(large, kernel, (1, 1), (1, 2))
 
-        assert_same_gradients(functools.partial(conv_enlarged, impl="fold"), truth, x, kernel)
+        assert_same_gradients(conv_enlarged, truth, x, kernel)
 
 
 def test_two_dimensions_equal_three_with_one_frame():
@@ -192,17 +193,17 @@ def assert_same_gradients(ours, truth, x, kernel):
 
 
 @ways(CONVOLUTIONS)
-def test_gradients_equal_autodiff_in_double_precision(case, impl):
+def test_gradients_equal_autodiff_in_double_precision(case, formulation):
     size, taps, channels, stride, padding = CONVOLUTIONS[case]
     with jax.enable_x64(True):
         x, kernel = (jnp.asarray(a, jnp.float64) for a in arrays(size, taps, channels))
-        ours = functools.partial(conv, stride=stride, padding=padding, impl=impl)
+        ours = functools.partial(conv, stride=stride, padding=padding)
         truth = functools.partial(autodiff, stride=each(stride, taps), padding=each(padding, taps))
         assert_same_gradients(ours, truth, x, kernel)
 
 
 @ways(TRANSPOSED)
-def test_transposed_gradients_equal_autodiff_of_the_dilated_form(case, impl):
+def test_transposed_gradients_equal_autodiff_of_the_dilated_form(case, formulation):
     size, taps, channels, stride, padding, extra = TRANSPOSED[case]
     sides = zip(taps, each(padding, taps), each(extra, taps), strict=True)
     pads = [(k - 1 - p, k - 1 - p + e) for k, p, e in sides]
@@ -218,24 +219,22 @@ def test_transposed_gradients_equal_autodiff_of_the_dilated_form(case, impl):
         )
 
     def ours(x, kernel):
-        return conv_transpose(
-            x, kernel, stride=stride, padding=padding, output_padding=extra, impl=impl
-        )
+        return conv_transpose(x, kernel, stride=stride, padding=padding, output_padding=extra)
 
     with jax.enable_x64(True):
         x, kernel = (jnp.asarray(a, jnp.float64) for a in arrays(size, taps, channels))
         assert_same_gradients(ours, dilated, x, kernel)
 
 
-@pytest.mark.parametrize("impl", ["native", "fold"], indirect=True)
-def test_gradient_penalties_work(impl):
+@pytest.mark.parametrize("formulation", ["native", "fold"], indirect=True)
+def test_gradient_penalties_work(formulation):
     """The gradient of a gradient's norm, as WGAN-GP takes it, equals plain autodiff's."""
     x, kernel = arrays((4, 4, 4), (3, 3, 3), (2, 3))
 
     def penalty(kernel, apply):
         return jnp.sum(jax.grad(lambda x: jnp.sum(jnp.sin(apply(x, kernel))))(x) ** 2)
 
-    ours = functools.partial(conv, stride=2, padding=1, impl=impl)
+    ours = functools.partial(conv, stride=2, padding=1)
     truth = functools.partial(autodiff, stride=(2,) * 3, padding=(1,) * 3)
     got, want = (
         jax.jit(jax.grad(functools.partial(penalty, apply=apply)))(kernel)
@@ -244,17 +243,18 @@ def test_gradient_penalties_work(impl):
     np.testing.assert_allclose(got, want, atol=1e-4)
 
 
-def test_bfloat16_stays_bfloat16_and_close():
+@pytest.mark.parametrize("formulation", ["fold"], indirect=True)
+def test_bfloat16_stays_bfloat16_and_close(formulation):
     x, kernel = arrays((4, 6, 6), (3, 3, 3), (8, 8))
-    exact = conv(x, kernel, padding=1, impl="fold")
-    y = conv(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16), padding=1, impl="fold")
+    exact = conv(x, kernel, padding=1)
+    y = conv(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16), padding=1)
     assert y.dtype == jnp.bfloat16
     np.testing.assert_allclose(y.astype(np.float32), exact, atol=0.1)
 
 
 def test_mistakes_are_told():
     x, kernel = arrays((4, 4, 4), (3, 3, 3), (2, 2))
-    with pytest.raises(UserError, match="no implementation 'fast'; there are auto, native, fold"):
-        conv(x, kernel, impl="fast")
+    with pytest.raises(UserError, match="config.conv: no 'fast'; there are auto, native, fold"):
+        use("fast")
     with pytest.raises(UserError, match="cannot take an input of size"):
         conv(x[:, :1], kernel)

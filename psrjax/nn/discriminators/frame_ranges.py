@@ -38,12 +38,10 @@ class ResidualDiscriminator(nn.Module):
     Attributes:
       width: channels of the first layer and block; they grow to eight times as many.
       dtype: compute type; logits are float32.
-      impl: see `psrjax.ops.conv`.
     """
 
     width: int = 64
     dtype: DTypeLike = jnp.float32
-    impl: str = "auto"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> tuple[dict, ...]:
@@ -76,7 +74,6 @@ class ResidualDiscriminator(nn.Module):
             (kernel_size, kernel_size),
             padding=kernel_size // 2,
             dtype=self.dtype,
-            impl=self.impl,
             init=init,
             name=name,
         )
@@ -92,7 +89,6 @@ class FrameRangeDiscriminators(nn.Module):
       width: channels of each discriminator's first layer.
       strided: strided layers of the "patch" discriminators.
       dtype: compute type; logits are float32.
-      impl: see `psrjax.ops.conv`.
     """
 
     ranges: tuple[int, ...] = (3, 5, 7)
@@ -100,7 +96,6 @@ class FrameRangeDiscriminators(nn.Module):
     width: int = 64
     strided: int = 3
     dtype: DTypeLike = jnp.float32
-    impl: str = "auto"
 
     @nn.compact
     def __call__(
@@ -116,7 +111,7 @@ class FrameRangeDiscriminators(nn.Module):
         Raises:
           UserError: for a range that is longer than the video, or an unknown kind.
         """
-        options = {"strided": self.strided, "dtype": self.dtype, "impl": self.impl}
+        options = {"strided": self.strided, "dtype": self.dtype}
         return {
             f"range{n}": make_discriminator(self.kind, self.width, name=f"range{n}", **options)(
                 windows(video, flow, n), train
@@ -126,7 +121,7 @@ class FrameRangeDiscriminators(nn.Module):
 
 
 def make_discriminator(
-    kind: str, width: int, *, strided: int, dtype: DTypeLike, impl: str, name: str
+    kind: str, width: int, *, strided: int, dtype: DTypeLike, name: str
 ) -> ResidualDiscriminator | multiscale.MultiScaleDiscriminator:
     """A discriminator of frames, or of frames side by side, called as `discriminator(x, train)`.
 
@@ -134,10 +129,10 @@ def make_discriminator(
       UserError: for an unknown kind.
     """
     if kind == "res6":
-        return ResidualDiscriminator(width, dtype=dtype, impl=impl, name=name)
+        return ResidualDiscriminator(width, dtype=dtype, name=name)
     if kind == "patch":
         return multiscale.MultiScaleDiscriminator(
-            scales=2, width=width, strided=strided, dtype=dtype, impl=impl, name=name
+            scales=2, width=width, strided=strided, dtype=dtype, name=name
         )
     raise UserError(f"config.method.discriminator_kind: no {kind!r}; there are {', '.join(KINDS)}")
 

@@ -26,7 +26,6 @@ class MultiScaleDiscriminator(nn.Module):
       strided: layers of stride 2 of each.
       norm: see `psrjax.nn.layers.make_norm`.
       dtype: compute type; logits are float32.
-      impl: see `psrjax.ops.conv`.
     """
 
     scales: int = 3
@@ -34,7 +33,6 @@ class MultiScaleDiscriminator(nn.Module):
     strided: int = 3
     norm: str = "instance_fixed"
     dtype: DTypeLike = jnp.float32
-    impl: str = "auto"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> tuple[dict, ...]:
@@ -52,7 +50,6 @@ class MultiScaleDiscriminator(nn.Module):
                 strided=self.strided,
                 padding=2,
                 dtype=self.dtype,
-                impl=self.impl,
                 name=f"scale{i}",
             )
             judged.append(discriminator(x, train))
@@ -83,7 +80,6 @@ class ValidDiscriminator(nn.Module):
       max_channels: no layer has more channels.
       spectral: whether convolutions are divided by their spectral norm.
       dtype: compute type; logits are float32.
-      impl: see `psrjax.ops.conv`.
     """
 
     width: int = 32
@@ -91,7 +87,6 @@ class ValidDiscriminator(nn.Module):
     max_channels: int = 512
     spectral: bool = False
     dtype: DTypeLike = jnp.float32
-    impl: str = "auto"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> tuple[dict, ...]:
@@ -124,7 +119,7 @@ class ValidDiscriminator(nn.Module):
         return ({"logits": logits.astype(jnp.float32), "features": tuple(features)},)
 
     def _conv(self, x: Array, train: bool, name: str, width: int, kernel_size: int) -> Array:
-        options = {"dtype": self.dtype, "impl": self.impl, "name": name}
+        options = {"dtype": self.dtype, "name": name}
         if self.spectral:
             return layers.SpectralConv(width, (kernel_size, kernel_size), **options)(x, train)
         return layers.Conv(width, (kernel_size, kernel_size), **options)(x)

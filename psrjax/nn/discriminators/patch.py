@@ -22,13 +22,11 @@ class _Discriminator(nn.Module):
       width: channels of the first layer.
       norm: see `psrjax.nn.layers.make_norm`; the first layer and the logits have none.
       dtype: compute type; logits are float32.
-      impl: see `psrjax.ops.conv`.
     """
 
     width: int = 64
     norm: str = "batch"
     dtype: DTypeLike = jnp.float32
-    impl: str = "auto"
 
     _init: ClassVar[Callable] = staticmethod(layers.normal_small)
     _end_bias: ClassVar[bool] = True  # whether the layers without a norm have a bias
@@ -49,7 +47,6 @@ class _Discriminator(nn.Module):
             (4,) * (x.ndim - 2),
             use_bias=end and self._end_bias,
             dtype=self.dtype,
-            impl=self.impl,
             init=self._init,
             name=f"conv{index}",
             **window,
@@ -63,7 +60,7 @@ class PatchDiscriminator(_Discriminator):
     Attributes:
       strided: layers of stride 2; one layer of stride 1 and the logits follow.
       padding: zeros on both sides of each layer; pix2pixHD has 2.
-      (the others are those of all discriminators: width, norm, dtype, impl)
+      (the others are those of all discriminators: width, norm, dtype)
     """
 
     strided: int = 3
@@ -100,7 +97,7 @@ class VideoDiscriminator(_Discriminator):
     Attributes:
       depth: strided layers.
       time_padding: zeros on both ends of time in each strided layer.
-      (the others are those of all discriminators: width, norm, dtype, impl)
+      (the others are those of all discriminators: width, norm, dtype)
     """
 
     depth: int = 4

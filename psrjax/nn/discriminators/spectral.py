@@ -27,7 +27,6 @@ class SpectralDiscriminator(nn.Module):
       depth: layers before the logits.
       attend: whether there is self-attention.
       dtype: compute type; logits are float32.
-      impl: see `psrjax.ops.conv`.
     """
 
     scales: int = 2
@@ -35,7 +34,6 @@ class SpectralDiscriminator(nn.Module):
     depth: int = 4
     attend: bool = True
     dtype: DTypeLike = jnp.float32
-    impl: str = "auto"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> tuple[dict, ...]:
@@ -60,7 +58,7 @@ class SpectralDiscriminator(nn.Module):
         return tuple(judged)
 
     def _judge(self, x: Array, train: bool, scale: int) -> dict:
-        options = {"dtype": self.dtype, "impl": self.impl}
+        options = {"dtype": self.dtype}
         window = {"padding": 1, "init": layers.xavier_small}
         features = []
         for i in range(self.depth):

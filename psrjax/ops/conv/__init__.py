@@ -26,12 +26,34 @@ from psrjax.errors import UserError
 from psrjax.ops.conv import cpu
 from psrjax.ops.conv.cpu import Window
 
-IMPLEMENTATIONS = ("auto", "native", "fold")
+FORMULATIONS = ("auto", "native", "fold")
+_formulation = "auto"
 # XLA's CPU convolution is a matrix product whose columns are the output channels, and it wants many
 # of them: layers narrower than this compute several output frames in one product, as long as the
 # zeros of that product's kernel cost less than this factor (both measured, see `_frames_at_once`).
 _COLUMNS = 128
 _WASTE = 1.5
+
+
+def use(formulation: str) -> None:
+    """Chooses how this process computes the convolutions that it traces from now on.
+
+    A program that JAX has compiled already stays as it is.
+
+    Args:
+      formulation: "native", "fold", or "auto": fold on CPUs, native elsewhere.
+
+    Raises:
+      UserError: for any other.
+    """
+    global _formulation
+    if formulation not in FORMULATIONS:
+        raise UserError(f"config.conv: no {formulation!r}; there are {', '.join(FORMULATIONS)}")
+    _formulation = formulation
+
+
+def _folds() -> bool:
+    return _formulation == "fold" or (_formulation == "auto" and jax.default_backend() == "cpu")
 
 
 def conv(
@@ -40,7 +62,6 @@ def conv(
     *,
     stride: int | Sequence[int] = 1,
     padding: int | Sequence[int] = 0,
-    impl: str = "auto",
 ) -> Float[Array, "b *out o"]:
     """Convolution (cross-correlation) with zero padding, as PyTorch's `convNd` in channels-last.
 
@@ -49,14 +70,13 @@ def conv(
       kernel: taps, input channels, output channels.
       stride: one, or one for each dimension.
       padding: zeros on both sides, one, or one for each dimension.
-      impl: "native", "fold", or "auto": fold on CPUs, native elsewhere.
 
     Raises:
-      UserError: if `impl` is unknown, or the input is smaller than the kernel.
+      UserError: if the input is smaller than the kernel.
     """
     dims = kernel.ndim - 2
     pads = tuple((pad, pad) for pad in _each(padding, dims))
-    window = Window(kernel.shape[:-2], _each(stride, dims), pads, x.shape[1:-1], _folds(impl))
+    window = Window(kernel.shape[:-2], _each(stride, dims), pads, x.shape[1:-1], _folds())
     if min(window.outputs) < 1:
         raise UserError(
             f"a convolution of kernel {window.kernel} and padding {_each(padding, dims)} cannot "
@@ -72,7 +92,6 @@ def conv_transpose(
     stride: int | Sequence[int] = 1,
     padding: int | Sequence[int] = 0,
     output_padding: int | Sequence[int] = 0,
-    impl: str = "auto",
 ) -> Float[Array, "b *out o"]:
     """Transposed convolution, as PyTorch's `conv_transposeNd` in channels-last.
 
@@ -85,21 +104,18 @@ def conv_transpose(
       stride: one, or one for each dimension.
       padding: rows cut from both sides of the output, one, or one for each dimension.
       output_padding: further rows at the high side, one, or one for each dimension.
-      impl: as in `conv`.
-
-    Raises:
-      UserError: if `impl` is unknown.
     """
     dims = kernel.ndim - 2
     taps, steps, pads = kernel.shape[:-2], _each(stride, dims), _each(padding, dims)
     sides = zip(x.shape[1:-1], steps, pads, taps, _each(output_padding, dims), strict=True)
     outputs = tuple((n - 1) * step - 2 * pad + k + extra for n, step, pad, k, extra in sides)
-    window = Window(taps, steps, tuple((p, p) for p in pads), outputs, _folds(impl))
+    window = Window(taps, steps, tuple((p, p) for p in pads), outputs, _folds())
     return _spread(window, x, jnp.swapaxes(kernel, -1, -2))
 
 
 def conv_enlarged(
-    x: Float[Array, "b h w i"], kernel: Float[Array, "r c i o"], *, impl: str = "auto"
+    x: Float[Array, "b h w i"],
+    kernel: Float[Array, "r c i o"],
 ) -> Float[Array, "b h2 w2 o"]:
     """`conv` of x enlarged to twice its size by nearest neighbours; the padding keeps that size.
 
@@ -109,12 +125,8 @@ def conv_enlarged(
     Args:
       x: batch, height, width, channels.
       kernel: an odd number of taps each way, input channels, output channels.
-      impl: as in `conv`.
-
-    Raises:
-      UserError: if `impl` is unknown.
     """
-    if not _folds(impl):
+    if not _folds():
         x = jnp.repeat(jnp.repeat(x, 2, 1), 2, 2)
         pads = tuple((taps // 2,) * 2 for taps in kernel.shape[:2])
         window = Window(kernel.shape[:2], (1, 1), pads, x.shape[1:-1], fold=False)
@@ -155,12 +167,6 @@ def _merged(kernel: Array, axis: int, phase: int) -> tuple[Array, int]:
 
 def _each(value: int | Sequence[int], dims: int) -> tuple[int, ...]:
     return (value,) * dims if isinstance(value, int) else tuple(value)
-
-
-def _folds(impl: str) -> bool:
-    if impl not in IMPLEMENTATIONS:
-        raise UserError(f"conv: no implementation {impl!r}; there are {', '.join(IMPLEMENTATIONS)}")
-    return impl == "fold" or (impl == "auto" and jax.default_backend() == "cpu")
 
 
 # ------------------------------------------------------------------ the three bilinear operations
