@@ -6,7 +6,7 @@ See README.md beside this file.
 from psrjax.prepare.datasets import tfds_builder
 
 
-class DanceFashion(tfds_builder.RawBuilder):
+class DanceFashion(tfds_builder.AdapterBuilder):
     """DanceFashion (UBC Fashion): models turning before a white wall, 500 and 100 clips."""
 
-    RAW = "dance_fashion"
+    ADAPTER = "dance_fashion"

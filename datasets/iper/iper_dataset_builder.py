@@ -6,7 +6,7 @@ See README.md beside this file.
 from psrjax.prepare.datasets import tfds_builder
 
 
-class Iper(tfds_builder.RawBuilder):
+class Iper(tfds_builder.AdapterBuilder):
     """iPER: people in several clothes who turn about and act, one still camera."""
 
-    RAW = "iper"
+    ADAPTER = "iper"

@@ -6,7 +6,7 @@ See README.md beside this file.
 from psrjax.prepare.datasets import tfds_builder
 
 
-class NtuRgbd(tfds_builder.RawBuilder):
+class NtuRgbd(tfds_builder.AdapterBuilder):
     """NTU RGB+D: actions of one person, filmed by three Kinects at the same time."""
 
-    RAW = "ntu_rgbd"
+    ADAPTER = "ntu_rgbd"

@@ -6,7 +6,7 @@ See README.md beside this file.
 from psrjax.prepare.datasets import tfds_builder
 
 
-class SinglePerson(tfds_builder.RawBuilder):
+class SinglePerson(tfds_builder.AdapterBuilder):
     """One person's long clip, its end held out, and the clips to imitate beside it."""
 
-    RAW = "single_person"
+    ADAPTER = "single_person"

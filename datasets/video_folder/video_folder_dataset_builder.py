@@ -6,7 +6,7 @@ See README.md beside this file.
 from psrjax.prepare.datasets import tfds_builder
 
 
-class VideoFolder(tfds_builder.RawBuilder):
+class VideoFolder(tfds_builder.AdapterBuilder):
     """A folder of videos as clips of ten seconds, split by video, as Dance-500 is."""
 
-    RAW = "video_folder"
+    ADAPTER = "video_folder"

@@ -26,9 +26,9 @@ from pathlib import Path
 from absl import flags
 
 from psrjax.errors import UserError
-from psrjax.prepare.common import annotations, joint_files
+from psrjax.prepare.common import joint_files, openpose
 from psrjax.prepare.datasets import adapter, build, catalogue
-from psrjax.prepare.monocular import clip_set, pipeline, planning, result_page
+from psrjax.prepare.monocular import dataset_builder, pipeline, planning, result_page
 from psrjax.prepare.multiview import recording
 
 _TO = flags.DEFINE_string("to", None, "the folder of the new data set", required=True)
@@ -37,7 +37,7 @@ _JOINTS = flags.DEFINE_string(
     "joints",
     "",
     "videos: mediapipe (default), or the file or folder of joints; recordings: the order of the "
-    f"JSON's joints, auto (default) or {', '.join(annotations.JOINT_KINDS)}",
+    f"JSON's joints, auto (default) or {', '.join(openpose.JOINT_KINDS)}",
 )
 _HOLDOUT = flags.DEFINE_float(
     "holdout", 0.25, "what becomes the split test: this fraction of the frames, the last, or of "
@@ -51,7 +51,7 @@ _CROP = flags.DEFINE_enum(
     "is no background), or the whole picture; data sets: also squeeze, all of it in another shape",
 )  # fmt: skip
 _HOLDOUT_BY = flags.DEFINE_enum(
-    "holdout_by", "auto", planning.BY,
+    "holdout_by", "auto", planning.HOLDOUT_BY,
     "videos: hold out the end of each in time, or whole videos; auto: time of a single one",
 )  # fmt: skip
 _FPS = flags.DEFINE_float("fps", 0.0, "videos: frames a second to keep; 0: all, at their times", 0)
@@ -90,7 +90,7 @@ _LAG = flags.DEFINE_integer(
 )
 
 _DATASET = flags.DEFINE_enum(
-    "dataset", "", ["", *catalogue.MODULES], "the published data set to read"
+    "dataset", "", ["", *catalogue.NAMES], "the published data set to read"
 )
 _SMPL = flags.DEFINE_string("smpl", "", "data sets: an SMPL model file, to use instead of our body")
 _SMPL_PARAMETERS = flags.DEFINE_string(
@@ -141,7 +141,7 @@ def _prepare_videos(arguments: Sequence[str]) -> None:
         holdout=_HOLDOUT.value,
         by=_HOLDOUT_BY.value,
     )
-    options = pipeline.Options(
+    options = pipeline.PreparationOptions(
         size=_size(_SIZE),
         crop=_CROP.value,
         margin=_MARGIN.value,
@@ -152,7 +152,7 @@ def _prepare_videos(arguments: Sequence[str]) -> None:
         joints_size=_size(_JOINTS_SIZE) if _JOINTS_SIZE.value else (),
         body=_BODY.value,
     )
-    summary = clip_set.prepare(plan.clips, _TO.value, options, processes=_PROCESSES.value)
+    summary = dataset_builder.prepare(plan.clips, _TO.value, options, processes=_PROCESSES.value)
     page = result_page.write(_TO.value)
     named = {clip.name for clip in plan.clips}
     for name, report in summary["clips"].items():
@@ -166,7 +166,7 @@ def _prepare_videos(arguments: Sequence[str]) -> None:
 
 
 def _prepare_dataset(source: Path) -> None:
-    options = adapter.Options(
+    options = adapter.DatasetOptions(
         size=_size(_SIZE) if _SIZE.present else (),
         crop=_CROP.value if _CROP.present else "",
         joints=_JOINTS.value,
@@ -199,12 +199,12 @@ def _prepare_dataset(source: Path) -> None:
 
 def _prepare_recording(source: Path) -> None:
     order = _JOINTS.value or "auto"
-    if order not in ("auto", *annotations.JOINT_KINDS):
+    if order not in ("auto", *openpose.JOINT_KINDS):
         raise UserError(
             f"--joints={order}: the joints of a recording lie in its folder; here it is their "
-            f"order: auto, {', '.join(annotations.JOINT_KINDS)}"
+            f"order: auto, {', '.join(openpose.JOINT_KINDS)}"
         )
-    options = recording.Options(
+    options = recording.MultiviewOptions(
         size=_size(_SIZE),
         cameras=tuple(_CAMERAS.value),
         calibration=_CALIBRATION.value,

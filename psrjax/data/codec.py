@@ -24,7 +24,7 @@ SEGMENT = 2
 IMAGE = "image"  # uint8 frames, the differences of rows compressed, frame by frame
 ARRAY = "array"  # any frames, compressed, frame by frame
 TENSOR = "tensor"  # float32, stored plainly: short rows
-PLATE = "plate"  # one uint8 image for the whole clip
+STILL = "still"  # one uint8 image for the whole clip
 
 _PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 1)  # 4 % larger than 6, a third of its time
 # Bytes: type code (2), rank (2), rows are differences (2), reserved (2); then rank sizes (4 each).
@@ -56,7 +56,7 @@ STREAMS: dict[str, Stream] = {
     "joints": Stream(TENSOR, "26 3", "float32", "x, y in [-1, 1] and confidence; 0 = missing"),
     "joints_3d": Stream(TENSOR, "26 3", "float32", "metres, world axes"),
     "face": Stream(ARRAY, "h w", "int32", "face index of the body mesh, -1 off it"),
-    "background": Stream(PLATE, "h w 3", "uint8", "clean plate of this view"),
+    "background": Stream(STILL, "h w 3", "uint8", "clean plate of this view"),
     "prior": Stream(IMAGE, "h w 3", "uint8", "texture transfer from a source view", by_source=True),
     "visibility": Stream(IMAGE, "h w", "uint8", "0 background, 1 seen, 2 occluded", by_source=True),
 }
@@ -170,7 +170,7 @@ def features(streams: Any) -> Any:
     kinds = {
         IMAGE: lambda: tfds.features.Sequence(tfds.features.Text()),
         ARRAY: lambda: tfds.features.Sequence(tfds.features.Text()),
-        PLATE: tfds.features.Text,
+        STILL: tfds.features.Text,
         TENSOR: lambda: tfds.features.Tensor(shape=(None, 26, 3), dtype=np.float32),
     }
     return tfds.features.FeaturesDict(
@@ -199,7 +199,7 @@ def _example(view: ClipView, start: int, stop: int) -> dict[str, Any]:
     }
     for name, values in view.streams.items():
         coding = STREAMS[name].coding
-        if coding == PLATE:
+        if coding == STILL:
             example[name] = b"" if example["start"] else encode_array(values, differences=True)
         elif coding == TENSOR:
             example[name] = np.asarray(values[start:stop], np.float32)
@@ -221,7 +221,7 @@ def _check(view: ClipView, name: str, values: Any) -> None:
     size = view.streams["frames"].shape[1:3]
     sizes = {"h": size[0], "w": size[1]}
     tail = tuple(sizes[axis] if axis in sizes else int(axis) for axis in stream.axes.split())
-    expected = tail if stream.coding == PLATE else (view.frames, *tail)
+    expected = tail if stream.coding == STILL else (view.frames, *tail)
     for array in values.values() if stream.by_source else [values]:
         if tuple(array.shape) != expected or str(array.dtype) != stream.dtype:
             raise UserError(

@@ -251,7 +251,7 @@ def _row(title: str, source: Source, clip: Clip, view: str) -> UInt8[np.ndarray,
     streams = {stream: loaded.read(stream) for stream in wanted}
     shown = []
     for index in range(len(frames)):
-        picture = drawing.panel(drawing.at(streams, index))
+        picture = drawing.panel(drawing.one_frame(streams, index))
         side = picture.shape[1] // (2 if "mask" in streams else 1)
         shown.append(picture[:, :side])
     row = np.concatenate(shown, 1)
@@ -268,6 +268,6 @@ def _panels(source: Source, clip: Clip, view: str) -> Iterator[np.ndarray]:
         loaded = source.load(clip.name, view, frames)
         streams: Mapping[str, np.ndarray] = {s: loaded.read(s) for s in _shown(source)}
         if "flow" in streams:
-            fastest = max(fastest, drawing.speed(streams["flow"]))
+            fastest = max(fastest, drawing.flow_range(streams["flow"]))
         for index in range(len(frames)):
-            yield drawing.panel(drawing.at(streams, index), fastest=fastest)
+            yield drawing.panel(drawing.one_frame(streams, index), fastest=fastest)

@@ -20,7 +20,7 @@ from psrjax.data.source import Source
 from psrjax.errors import UserError
 
 _READ_AHEAD = 4  # batches made in advance, at least
-_AT_ONCE = 32  # frames of `Footage`
+_AT_ONCE = 32  # frames of `TrainFrames`
 
 
 def open_split(data_config: Mapping[str, Any], split: str) -> Source:
@@ -37,7 +37,7 @@ def splits(data_config: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(store.read_manifest(data_config["path"])["splits"])
 
 
-class Footage:
+class TrainFrames:
     """The frames that a run is trained on, each by itself, for methods that begin from them.
 
     Attributes:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, Shaped, UInt8
 
 from psrjax.data import spec
-from psrjax.data.source import Clip, Loaded, Source
+from psrjax.data.source import Clip, LoadedFrames, Source
 from psrjax.errors import UserError
 from psrjax.ops import geometry, pose
 
@@ -155,7 +155,8 @@ def _outside(start: int, how: Policy, frames: int, gap: int) -> list[int]:
 
 def draw(clip: Clip, source_view: str, how: Policy, rng: np.random.Generator) -> Window:
     """A random training window with the given source view; the target view is drawn from the others
-    under same_time, else it is the same. Raises UserError as `starts` does."""
+    under same_time, else it is the same. Raises UserError as `starts` does.
+    """
     targets = [target for source, target in pairs(clip, how) if source == source_view]
     target_view = targets[rng.integers(len(targets))]
     possible = starts(clip, how)
@@ -266,7 +267,9 @@ def assemble(source: Source, window: Window, reads: Iterable[str]) -> Sample:
     return {key: _read(key, source, loaded, window) for key in keys}
 
 
-def _read(key: str, source: Source, loaded: Mapping[str, Loaded], window: Window) -> np.ndarray:
+def _read(
+    key: str, source: Source, loaded: Mapping[str, LoadedFrames], window: Window
+) -> np.ndarray:
     if key == "target_mean":
         return source.means[window.target_view]
     side = loaded["source" if key.startswith("source") else "target"]

@@ -22,12 +22,14 @@ from psrjax.errors import UserError
 from psrjax.vision.camera import Camera
 
 _READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"  # random access reads ahead in vain
-_ANY_MAKER = "make it with `psrjax prepare`, or use the embedded world (--config.data.path=world)"
+_ANY_MAKER = (
+    "make it with `psrjax prepare`, or use the synthetic dataset (--config.data.path=synthetic)"
+)
 _MAKERS = {
     "iuv": "give DensePose's files to `psrjax prepare --dataset single_person`, or let `psrjax "
     "prepare --body` render the built-in body's mesh on the joints",
     "mesh_label": "`psrjax prepare --body` renders it of the built-in body on the joints, and the "
-    "embedded world where data.synthetic.streams names it",
+    "synthetic dataset where data.synthetic.streams names it",
 }
 
 
@@ -99,7 +101,7 @@ class Source:
             raise UserError(f"{self.directory}, split {self.split!r}: no clip {name!r}")
         return self._by_name[name]
 
-    def load(self, clip: str, view: str, frames: Sequence[int]) -> "Loaded":
+    def load(self, clip: str, view: str, frames: Sequence[int]) -> "LoadedFrames":
         """Reads the records that hold `frames` of a view; what they hold is decoded on demand.
 
         Raises:
@@ -119,7 +121,7 @@ class Source:
         starts = [segment["start"] for segment in entry.segments]
         wanted = sorted({int(np.searchsorted(starts, frame, side="right")) - 1 for frame in frames})
         examples = {starts[i]: self._stored(entry.segments[i]["record"], clip) for i in wanted}
-        return Loaded(self, clip, view, tuple(int(frame) for frame in frames), examples)
+        return LoadedFrames(self, clip, view, tuple(int(frame) for frame in frames), examples)
 
     def read(
         self,
@@ -199,7 +201,7 @@ class Source:
             self._records.check(number)
 
 
-class Loaded:
+class LoadedFrames:
     """Chosen frames of one view, read and not yet decoded."""
 
     def __init__(
@@ -230,7 +232,7 @@ class Loaded:
         """
         self._source.require(stream, "which is read here")
         coding = codec.STREAMS[stream].coding
-        if coding == codec.PLATE:
+        if coding == codec.STILL:
             plate = self._examples[self._starts[0]][stream][0]
             if not plate:  # it stands in the view's first record
                 return self._source.load(self._clip, self._view, (0,)).read(stream)

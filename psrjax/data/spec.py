@@ -77,8 +77,8 @@ def check(batch: Mapping[str, np.ndarray], reads: Iterable[str]) -> dict[str, in
     if missing:
         raise UserError(
             f"the data set gives no {missing[0]!r} ({KEYS[missing[0]].meaning}), which this method "
-            "reads: make it with `psrjax prepare`, or use the embedded world "
-            "(--config.data.path=world)"
+            "reads: make it with `psrjax prepare`, or use the synthetic dataset "
+            "(--config.data.path=synthetic)"
         )
     sizes: dict[str, int] = {}
     for name, array in batch.items():

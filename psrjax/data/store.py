@@ -246,7 +246,7 @@ def read_manifest(directory: str | os.PathLike) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(
             f"{directory}: no data set there (no {MANIFEST}); `psrjax prepare` makes one, and "
-            "--config.data.path=world needs none"
+            "--config.data.path=synthetic needs none"
         )
     manifest = io.read_json(path)
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:

@@ -82,7 +82,7 @@ def test_a_long_clip_may_come_in_runs_and_as_encoded_views(tmp_path, make_view):
     for start, stop in ((0, 11), (11, 30)):
         cut = {
             name: values
-            if codec.STREAMS[name].coding == codec.PLATE
+            if codec.STREAMS[name].coding == codec.STILL
             else {view: frames[start:stop] for view, frames in values.items()}
             if codec.STREAMS[name].by_source
             else values[start:stop]

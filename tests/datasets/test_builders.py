@@ -6,8 +6,8 @@ import json
 import sys
 from pathlib import Path
 
-import acted
 import numpy as np
+import person_clips
 import pytest
 import tensorflow_datasets as tfds
 
@@ -17,7 +17,7 @@ from psrjax.errors import UserError
 from psrjax.prepare.datasets import adapter, build, catalogue, tfds_builder
 
 DATASETS = Path(__file__).parents[2] / "datasets"
-SMALL = adapter.Options(size=(32, 32))
+SMALL = adapter.DatasetOptions(size=(32, 32))
 
 
 @functools.cache  # TFDS registers a builder once
@@ -28,7 +28,7 @@ def builder_class(name):
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
-    return next(v for v in vars(module).values() if isinstance(v, type) and v.RAW == name)
+    return next(v for v in vars(module).values() if isinstance(v, type) and v.ADAPTER == name)
 
 
 @pytest.fixture(scope="module")
@@ -39,18 +39,19 @@ def folder(tmp_path_factory):
     for split, names in (("train", "ab"), ("test", "c")):
         for name in names:
             frames = generator.integers(0, 255, (19, 32, 32, 3), np.uint8)
-            acted.write_pictures(root / split / name, frames)
+            person_clips.write_pictures(root / split / name, frames)
     (root / "train" / "bad.mp4").write_bytes(b"\0" * 64)
     return root
 
 
-@pytest.mark.parametrize("name", list(catalogue.MODULES))
+@pytest.mark.parametrize("name", list(catalogue.NAMES))
 def test_every_set_has_a_builder_and_a_page_that_says_the_licence(name):
-    of_set = builder_class(name)
-    assert of_set.name == name and of_set.RAW == name and of_set.__doc__
+    builder = builder_class(name)
+    assert builder.name == name and builder.ADAPTER == name and builder.__doc__
     page = (DATASETS / name / "README.md").read_text()
     assert "**Licence" in page and f"psrjax prepare --dataset {name} RAW_DIR --to DIR" in page
-    assert all(stream in page for stream in catalogue.get(name).streams(adapter.get(name).defaults))
+    dataset = catalogue.get(name)
+    assert all(stream in page for stream in dataset.streams(dataset.defaults))
     assert not (DATASETS / "__init__.py").exists()
 
 
@@ -118,19 +119,19 @@ def test_a_cut_off_run_goes_on_and_other_options_are_refused(folder, tmp_path, m
     build.build(*arguments, SMALL, processes=1)
     assert work.count(work[0]) == 1  # the first clip was not prepared again
     with pytest.raises(UserError, match="another"):
-        build.build(*arguments, adapter.Options(size=(16, 16)), processes=1)
+        build.build(*arguments, adapter.DatasetOptions(size=(16, 16)), processes=1)
 
 
 def test_unknown_sets_crops_and_folders_are_refused(folder, tmp_path):
     with pytest.raises(UserError, match="one of ntu_rgbd, iper"):
         catalogue.get("kinetics")
     with pytest.raises(UserError, match="--crop follow: ntu_rgbd knows squeeze, fixed"):
-        adapter.complete(catalogue.get("ntu_rgbd"), adapter.Options(crop="follow"))
+        adapter.complete_options(catalogue.get("ntu_rgbd"), adapter.DatasetOptions(crop="follow"))
     with pytest.raises(UserError, match="--seconds means nothing to ntu_rgbd"):
-        adapter.complete(catalogue.get("ntu_rgbd"), adapter.Options(seconds=10.0))
+        adapter.complete_options(catalogue.get("ntu_rgbd"), adapter.DatasetOptions(seconds=10.0))
     for name, options in (
-        ("dance_fashion", adapter.Options(joints="mediapipe")),
-        ("video_folder", adapter.Options(joints="none")),
+        ("dance_fashion", adapter.DatasetOptions(joints="mediapipe")),
+        ("video_folder", adapter.DatasetOptions(joints="none")),
     ):
         with pytest.raises(UserError, match="--crop .* joints"):
             build.build(name, folder, tmp_path / "set", options)

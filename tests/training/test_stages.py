@@ -109,7 +109,7 @@ def test_a_warm_start_changes_fresh_parameters_only(toy, tmp_path, monkeypatch):
         return jax.tree.map(lambda leaf: leaf * 0 + 3, params)
 
     monkeypatch.setattr(toy.Method, "warm_start", warm_start)
-    monkeypatch.setattr("psrjax.data.loader.Footage", lambda data: "the training clips")
+    monkeypatch.setattr("psrjax.data.loader.TrainFrames", lambda data: "the training clips")
     still = {f"optimizer.{update}.learning_rate": 0.0 for update in ("generator", "discriminator")}
     end = stages.train(make_config(toy, "first", ema=0.9, **still), tmp_path)
     for leaf in jax.tree.leaves((end.params, end.ema)):

@@ -11,7 +11,7 @@ from psrjax.errors import UserError
 
 
 @dataclass(frozen=True)
-class Options:
+class DatasetOptions:
     """What a user may choose; the empty value of each stands for the set's own default.
 
     Attributes:
@@ -36,7 +36,7 @@ class Options:
     smpl_parameters: str = ""
 
 
-NOTHING_CHOSEN = Options()
+UNSET = DatasetOptions()
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Found:
+class TaskList:
     """The tasks of a folder, and in words what was left out and why."""
 
     tasks: tuple[Task, ...]
@@ -65,37 +65,37 @@ class Found:
 
 
 @dataclass(frozen=True)
-class RawSet:
+class DatasetAdapter:
     """A published data set: how its folder is read. All functions are pure and of module level.
 
     Attributes:
       name: of the data set.
       defaults: options where the user chose none.
-      crops: the values of `Options.crop` that make sense.
+      crops: the values of `DatasetOptions.crop` that make sense.
       uses: the names of the options that mean something to it.
-      find: (folder, options) -> `Found`; opens no video.
+      find: (folder, options) -> `TaskList`; opens no video.
       streams: options -> the streams of every clip.
       views: (task, options) -> the views of one clip and split, in order: the work on one clip.
       meta: options -> facts of the whole data set.
     """
 
     name: str
-    defaults: Options
+    defaults: DatasetOptions
     crops: tuple[str, ...]
     uses: tuple[str, ...]
-    find: Callable[[Path, Options], Found]
-    streams: Callable[[Options], tuple[str, ...]]
-    views: Callable[[Task, Options], Iterator[tuple[str, codec.ClipView]]]
-    meta: Callable[[Options], dict[str, Any]]
+    find: Callable[[Path, DatasetOptions], TaskList]
+    streams: Callable[[DatasetOptions], tuple[str, ...]]
+    views: Callable[[Task, DatasetOptions], Iterator[tuple[str, codec.ClipView]]]
+    meta: Callable[[DatasetOptions], dict[str, Any]]
 
 
-def complete(raw: RawSet, options: Options) -> Options:
+def complete_options(raw: DatasetAdapter, options: DatasetOptions) -> DatasetOptions:
     """The options with the set's defaults where the user chose none.
 
     Raises:
       UserError: for an option or a crop that the set does not know.
     """
-    empty = NOTHING_CHOSEN
+    empty = UNSET
     chosen = {
         name: getattr(options, name)
         for name in options.__dataclass_fields__
@@ -112,7 +112,7 @@ def complete(raw: RawSet, options: Options) -> Options:
     return result
 
 
-def tasks(raw: RawSet, root: str | os.PathLike, options: Options) -> Found:
+def find_tasks(raw: DatasetAdapter, root: str | os.PathLike, options: DatasetOptions) -> TaskList:
     """The tasks of a folder.
 
     Raises:

@@ -1,6 +1,6 @@
 """A published data set's folder becomes a stored data set: clip by clip, resumable, whole or not.
 
-The work on one clip is the set's `views`, a pure function; `encoded` is that work as TFDS stores
+The work on one clip is the set's `views`, a pure function; `encode_clip` is that work as TFDS stores
 it. The loop here, several processes, and Apache Beam (`raw_builder`) all call it.
 """
 
@@ -28,8 +28,8 @@ VERSION = 1  # of what is prepared: raise it and every clip is prepared anew
 SUMMARY = "prepare.json"
 
 
-def encoded(
-    name: str, options: adapter.Options, task: adapter.Task
+def encode_clip(
+    name: str, options: adapter.DatasetOptions, task: adapter.Task
 ) -> list[tuple[str, codec.EncodedView]]:
     """The work on one clip: (split, what is stored of a view), in order.
 
@@ -43,7 +43,7 @@ def build(
     name: str,
     root: str | os.PathLike,
     directory: str | os.PathLike,
-    options: adapter.Options = adapter.NOTHING_CHOSEN,
+    options: adapter.DatasetOptions = adapter.UNSET,
     *,
     processes: int = 0,
 ) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def build(
     one that is repeated does nothing. Clips that cannot be used are told and left out.
 
     Args:
-      name: of `catalogue.MODULES`.
+      name: of `catalogue.NAMES`.
       root: the data set's own files.
       directory: where it will stand; must not exist, or be what an equal call has made.
       options: how.
@@ -67,8 +67,8 @@ def build(
       UserError: if nothing can be used, the folder is something else, or the disk is full.
     """
     chosen = catalogue.get(name)
-    options = adapter.complete(chosen, options)
-    found = adapter.tasks(chosen, root, options)
+    options = adapter.complete_options(chosen, options)
+    found = adapter.find_tasks(chosen, root, options)
     directory = Path(os.path.abspath(directory))
     keys = {task.name: _key(name, options, task) for task in found.tasks}
     whole = hashlib.sha256(json.dumps(sorted(keys.values())).encode()).hexdigest()
@@ -105,7 +105,7 @@ def build(
     return summary
 
 
-def _key(name: str, options: adapter.Options, task: adapter.Task) -> str:
+def _key(name: str, options: adapter.DatasetOptions, task: adapter.Task) -> str:
     """What tells a clip from every other state of it."""
     stats = {role: _state(Path(path)) for role, path in sorted(task.files.items())}
     said = [VERSION, name, dataclasses.asdict(options), dataclasses.asdict(task), stats]
@@ -121,7 +121,7 @@ def _state(path: Path) -> list[int]:
 
 
 def _prepare_one(
-    name: str, options: adapter.Options, work: Path, task_and_key: tuple[adapter.Task, str]
+    name: str, options: adapter.DatasetOptions, work: Path, task_and_key: tuple[adapter.Task, str]
 ) -> str:
     """Prepares one clip into a small data set of its own; returns why it cannot be, or nothing."""
     task, key = task_and_key
@@ -131,7 +131,7 @@ def _prepare_one(
     shutil.rmtree(folder, ignore_errors=True)
     try:
         views = defaultdict(list)
-        for split, view in encoded(name, options, task):
+        for split, view in encode_clip(name, options, task):
             views[split].append(view)
         store.write(folder, views)
     except io.DiskFullError:
@@ -159,7 +159,7 @@ def _stored(split: str, folders: Sequence[Path]) -> Iterator[codec.EncodedView]:
                 yield from source.encoded(clip.name, view)
 
 
-def meta_of(name: str, options: adapter.Options) -> Mapping[str, Any]:
+def meta_of(name: str, options: adapter.DatasetOptions) -> Mapping[str, Any]:
     """Facts of the whole data set, as `build` stores them, of one that Beam has built."""
     return {
         **catalogue.get(name).meta(options),

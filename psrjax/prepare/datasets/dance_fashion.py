@@ -20,7 +20,7 @@ _TEST_SHARE = 0.2  # of a folder without splits, as first-order-motion does
 _PAIRS = {"distance", "source", "driving", "frame"}
 
 
-def find(root: Path, options: adapter.Options) -> adapter.Found:
+def find(root: Path, options: adapter.DatasetOptions) -> adapter.TaskList:
     """The clips of a folder, by its splits, its lists, or at random four to one."""
     video_clips.check_crop(options)
     lists = {split: _list(root, split) for split in ("train", "test")}
@@ -40,14 +40,14 @@ def find(root: Path, options: adapter.Options) -> adapter.Found:
         for path in paths
         for facts in [{"identity": path.stem.split("#")[0]}]
     ]
-    return adapter.Found(tuple(tasks), tuple(notes + _pairs(root)))
+    return adapter.TaskList(tuple(tasks), tuple(notes + _pairs(root)))
 
 
 def _clips(folder: Path) -> list[Path]:
     """Videos, folders of frames and strips of a folder."""
     strips = [p for p in folder.iterdir() if p.suffix.lower() in clip_reader.PICTURES]
     found = {*video_clips.listed(folder), *strips} - {folder / "train", folder / "test"}
-    return sorted(found, key=clip_reader.natural)
+    return sorted(found, key=clip_reader.natural_key)
 
 
 def _list(root: Path, split: str) -> list[str]:
@@ -77,7 +77,7 @@ def _pairs(root: Path) -> list[str]:
     return [f"{name}: a list of pairs to animate, not part of the data set" for name in lists]
 
 
-def views(task: adapter.Task, options: adapter.Options) -> video_clips.Views:
+def views(task: adapter.Task, options: adapter.DatasetOptions) -> video_clips.Views:
     """One clip: frames and flow, and with joints all that `preparation` gives.
 
     Raises:
@@ -89,7 +89,7 @@ def views(task: adapter.Task, options: adapter.Options) -> video_clips.Views:
             raise UserError(f"{path}: joints are found in videos and folders, not in strips")
         frames = _strip(path)
         box = (0, 0, *frames.shape[1:3])
-        sized = np.stack([clip_reader.cut(one, box, options.size) for one in frames])
+        sized = np.stack([clip_reader.crop(one, box, options.size) for one in frames])
         times = np.arange(len(sized)) / (options.fps or RATE)
         return video_clips.frames_only(task, options, sized, times, box)
     if path.is_dir() and not options.fps:
@@ -109,10 +109,10 @@ def _strip(path: Path) -> np.ndarray:
     return rgb.reshape(height, width // height, height, 3).swapaxes(0, 1)
 
 
-SET = adapter.RawSet(
+ADAPTER = adapter.DatasetAdapter(
     name="dance_fashion",
     # INTERnet: every frame resized to 512 x 512, whatever its shape.
-    defaults=adapter.Options(size=(512, 512), crop="squeeze", joints=video_clips.NO_JOINTS),
+    defaults=adapter.DatasetOptions(size=(512, 512), crop="squeeze", joints=video_clips.NO_JOINTS),
     crops=("squeeze", "whole", "fixed", "follow"),
     uses=("size", "crop", "margin", "joints", "fps", "seconds"),
     find=find,

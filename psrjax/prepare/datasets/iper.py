@@ -28,7 +28,7 @@ _KEYPOINTS = (11, 10, 9, 12, 13, 14, 4, 3, 2, 5, 6, 7, 1, 25, 0, 16, 15, 18, 17)
 _RATE = 30.0
 
 
-def find(root: Path, options: adapter.Options) -> adapter.Found:
+def find(root: Path, options: adapter.DatasetOptions) -> adapter.TaskList:
     """The clips of the lists; without lists all train."""
     del options
     clips = {**_videos(root), **_folders(root)}
@@ -49,7 +49,7 @@ def find(root: Path, options: adapter.Options) -> adapter.Found:
             notes.append(f"{name}: no {parameters / 'pose_shape.pkl'}")
         facts = {"person": actor, "clothes": clothes, "motion": motion}
         tasks.append(adapter.Task(name, split, files, facts))
-    return adapter.Found(tuple(tasks), tuple(notes))
+    return adapter.TaskList(tuple(tasks), tuple(notes))
 
 
 def _videos(root: Path) -> dict[str, Path]:
@@ -71,12 +71,12 @@ def _splits(root: Path) -> dict[str, str]:
     return found
 
 
-def streams(options: adapter.Options) -> tuple[str, ...]:
+def streams(options: adapter.DatasetOptions) -> tuple[str, ...]:
     """What every clip holds."""
     return video_clips.streams(dataclasses.replace(options, joints="files"), body=True)
 
 
-def views(task: adapter.Task, options: adapter.Options) -> video_clips.Views:
+def views(task: adapter.Task, options: adapter.DatasetOptions) -> video_clips.Views:
     """One clip: joints of `kps.pkl`, else of the SMPL angles; IUV of the body on those angles.
 
     Raises:
@@ -86,7 +86,7 @@ def views(task: adapter.Task, options: adapter.Options) -> video_clips.Views:
         options = dataclasses.replace(options, fps=_RATE)
     if "smpl" not in task.files or options.joints:
         given = options if options.joints else dataclasses.replace(options, joints="mediapipe")
-        yield from video_clips.with_joints(task, given, acted=body_streams.lifted)
+        yield from video_clips.with_joints(task, given, acted=body_streams.lift_prepared)
         return
     picture, frames = _measure(task.files["video"])
     parameters = smpl_files.read(task.files["smpl"], frames)
@@ -105,9 +105,9 @@ def views(task: adapter.Task, options: adapter.Options) -> video_clips.Views:
             task, files={**task.files, "joints": file.name}, facts={**task.facts, "order": "body26"}
         )
 
-        def acted(prepared: pipeline.Prepared) -> body_streams.Acted:
+        def acted(prepared: pipeline.PreparedClip) -> body_streams.LiftedBody:
             box = tuple(prepared.report["box"])
-            return body_streams.Acted(placed, camera.windowed(box, options.size))
+            return body_streams.LiftedBody(placed, camera.windowed(box, options.size))
 
         yield from video_clips.with_joints(of_file, options, acted=acted)
 
@@ -115,13 +115,13 @@ def views(task: adapter.Task, options: adapter.Options) -> video_clips.Views:
 def _measure(video: str) -> tuple[tuple[int, int], int]:
     """Height and width of a clip, and its frames."""
     frames = 0
-    for shot in clip_reader.shots(video):
-        size, frames = shot.frame.image.shape[:2], frames + 1
+    for frame in clip_reader.read_frames(video):
+        size, frames = frame.image.shape[:2], frames + 1
     return size, frames
 
 
 def _placed(
-    parameters: smpl_files.Parameters, scale: float, options: adapter.Options
+    parameters: smpl_files.SmplParameters, scale: float, options: adapter.DatasetOptions
 ) -> Float[np.ndarray, "t 26 3"]:
     """Joints in the axes of `_camera`, metres where the weak perspective has its median scale.
 
@@ -167,9 +167,9 @@ def _keypoints(
     return np.nan_to_num(joints)
 
 
-SET = adapter.RawSet(
+ADAPTER = adapter.DatasetAdapter(
     name="iper",
-    defaults=adapter.Options(size=(256, 256), crop="whole"),
+    defaults=adapter.DatasetOptions(size=(256, 256), crop="whole"),
     crops=("whole", "fixed"),
     uses=("size", "crop", "margin", "joints", "smpl"),
     find=find,

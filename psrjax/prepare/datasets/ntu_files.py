@@ -19,7 +19,7 @@ _MISSING_LISTS = "*samples_with_missing_skeletons*.txt"
 
 
 @dataclass(frozen=True)
-class Sample:
+class NtuName:
     """What a name `SsssCcccPpppRrrrAaaa` says."""
 
     setup: int
@@ -48,10 +48,10 @@ class Sample:
         return f"P{self.person:03d}R{self.repetition:03d}A{self.action:03d}"
 
 
-def sample(name: str) -> Sample | None:
+def sample(name: str) -> NtuName | None:
     """The sample that a file or folder is of, by its name; None of any other."""
     match = NAME.match(name)
-    return Sample(*(int(number) for number in match.groups())) if match else None
+    return NtuName(*(int(number) for number in match.groups())) if match else None
 
 
 def missing(root: Path) -> frozenset[str]:

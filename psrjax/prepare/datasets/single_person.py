@@ -15,7 +15,7 @@ _PARTS = {"joints": "openpose_json", "densepose": "densepose", "mask": "mask"}
 _PLATES = ("bg.jpg", "bg.png")
 
 
-def find(root: Path, options: adapter.Options) -> adapter.Found:
+def find(root: Path, options: adapter.DatasetOptions) -> adapter.TaskList:
     """The person's clip and those in `sources/`, which go to the split "source"."""
     tasks = [
         adapter.Task(name, "train", files, {"holdout": HOLDOUT})
@@ -27,10 +27,10 @@ def find(root: Path, options: adapter.Options) -> adapter.Found:
     if (root / SOURCES).is_dir():
         beside = _clips(root / SOURCES, options)
         tasks += [adapter.Task(name, "source", files) for name, files in beside.items()]
-    return adapter.Found(tuple(tasks), tuple(notes))
+    return adapter.TaskList(tuple(tasks), tuple(notes))
 
 
-def _clips(folder: Path, options: adapter.Options) -> dict[str, dict[str, str]]:
+def _clips(folder: Path, options: adapter.DatasetOptions) -> dict[str, dict[str, str]]:
     """{name: its files} of the videos and D2G-Net folders in a folder."""
     found = {}
     for path in sorted(folder.iterdir()):
@@ -44,7 +44,7 @@ def _clips(folder: Path, options: adapter.Options) -> dict[str, dict[str, str]]:
     return found
 
 
-def _folder(path: Path, options: adapter.Options) -> dict[str, str]:
+def _folder(path: Path, options: adapter.DatasetOptions) -> dict[str, str]:
     """A D2G-Net folder. Its flow is left: it is of other frames' sizes, and found anew."""
     files = {"video": str(path / path.name)}
     for role, name in _PARTS.items():
@@ -54,25 +54,25 @@ def _folder(path: Path, options: adapter.Options) -> dict[str, str]:
     return files | ({"background": str(plate)} if plate else {})
 
 
-def streams(options: adapter.Options) -> tuple[str, ...]:
+def streams(options: adapter.DatasetOptions) -> tuple[str, ...]:
     """What every clip holds."""
     return video_clips.streams(video_folder.defaulted(options), body=True)
 
 
-def views(task: adapter.Task, options: adapter.Options) -> video_clips.Views:
+def views(task: adapter.Task, options: adapter.DatasetOptions) -> video_clips.Views:
     """One clip with everything that HPT and D2G-Net read; the mesh label, and IUV where there is no
     DensePose, from the built-in body on the joints.
 
     Raises:
       UserError: naming the file, as `raw_videos` does.
     """
-    return video_clips.with_joints(task, video_folder.defaulted(options), acted=body_streams.lifted)
+    return video_clips.with_joints(task, video_folder.defaulted(options), acted=body_streams.lift_prepared)
 
 
-SET = adapter.RawSet(
+ADAPTER = adapter.DatasetAdapter(
     name="single_person",
     # HPT: the largest square in the middle, 256 x 256.
-    defaults=adapter.Options(size=(256, 256), crop="whole"),
+    defaults=adapter.DatasetOptions(size=(256, 256), crop="whole"),
     crops=("whole", "fixed"),
     uses=("size", "crop", "margin", "joints", "fps"),
     find=find,

@@ -23,7 +23,7 @@ _SHARED = ((1, 12), (2, 9), (4, 13), (5, 10), (16, 5), (17, 2), (18, 6), (19, 3)
 
 
 @dataclass(frozen=True, eq=False)
-class Parameters:
+class SmplParameters:
     """SMPL of one clip, in the axes of the camera that filmed it (x right, y down, z away).
 
     Attributes:
@@ -40,7 +40,7 @@ class Parameters:
 
 
 @dataclass(frozen=True, eq=False)
-class Surface:
+class SmplSurface:
     """SMPL's mesh with what `recording_views` asks of a body; DensePose's charts are not known."""
 
     model: smpl.SmplModel
@@ -53,7 +53,7 @@ class Surface:
 
 
 @functools.lru_cache(maxsize=1)
-def surface(path: str) -> Surface:
+def surface(path: str) -> SmplSurface:
     """The mesh of an SMPL file, read once a process. Raises UserError as `smpl.load_smpl` does."""
     model = smpl.load_smpl(path)
     count = len(model.faces)
@@ -61,7 +61,7 @@ def surface(path: str) -> Surface:
         groups = smpl.face_groups(model)
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
-    return Surface(
+    return SmplSurface(
         model,
         model.vertices,
         model.faces,
@@ -85,7 +85,7 @@ def find(folder: str, stem: str) -> Path:
     raise UserError(f"{folder}: no SMPL parameters of {stem} ({stem}.npz or {stem}.pkl)")
 
 
-def read(path: str | os.PathLike, frames: int) -> Parameters:
+def read(path: str | os.PathLike, frames: int) -> SmplParameters:
     """Reads an .npz or a pickle (of arrays only: no code in it runs) of SMPL parameters.
 
     Raises:
@@ -109,7 +109,7 @@ def read(path: str | os.PathLike, frames: int) -> Parameters:
         if found[name] is not None and found[name].shape != (len(pose), 3):
             raise UserError(f"{path}: {name} is {found[name].shape}, poses are of {len(pose)}")
     cut = {k: None if found[k] is None else found[k][:frames] for k in ("shift", "cam")}
-    return Parameters(pose[:frames], betas, cut["shift"], cut["cam"])
+    return SmplParameters(pose[:frames], betas, cut["shift"], cut["cam"])
 
 
 def load(path: str | os.PathLike) -> Mapping[str, Any]:
@@ -135,7 +135,7 @@ def load(path: str | os.PathLike) -> Mapping[str, Any]:
 
 
 def posed(
-    surface: Surface, given: Parameters, joints: Float[np.ndarray, "t 26 3"]
+    surface: SmplSurface, given: SmplParameters, joints: Float[np.ndarray, "t 26 3"]
 ) -> Float[np.ndarray, "t v 3"]:
     """SMPL's vertices in the camera's axes; where no translation is given, put on the joints.
 

@@ -18,8 +18,8 @@ from psrjax.prepare.datasets import adapter, build, catalogue
 _READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 
 
-class RawBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Base of the builders in `datasets/`: a subclass sets `RAW` and its docstring.
+class AdapterBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Base of the builders in `datasets/`: a subclass sets `ADAPTER` and its docstring.
 
     `tfds build --manual_dir=FOLDER` (or `download_and_prepare` with such a download config) reads
     the folder that the user has obtained. With Beam options the clips are spread over its workers,
@@ -27,25 +27,25 @@ class RawBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     `psrjax.prepare.datasets.build` writes it at once, manifest and all.
     """
 
-    RAW = ""
+    ADAPTER = ""
     VERSION = tfds.core.Version("1.0.0")
     MANUAL_DOWNLOAD_INSTRUCTIONS = "See README.md beside the builder: its files are yours to get."
 
     def __init__(
         self,
         *,
-        options: adapter.Options = adapter.NOTHING_CHOSEN,
+        options: adapter.DatasetOptions = adapter.UNSET,
         file_format: str = "array_record",
         **arguments: Any,
     ):
-        self._options = adapter.complete(catalogue.get(self.RAW), options)
+        self._options = adapter.complete_options(catalogue.get(self.ADAPTER), options)
         super().__init__(file_format=file_format, **arguments)
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
             description=self.__doc__,
-            features=codec.features(catalogue.get(self.RAW).streams(self._options)),
+            features=codec.features(catalogue.get(self.ADAPTER).streams(self._options)),
         )
 
     def download_and_prepare(
@@ -62,11 +62,13 @@ class RawBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         if config.manual_dir is None:
             raise UserError(f"{self.name}: give the folder of its files (--manual_dir)")
         directory = os.fspath(self.data_dir)
-        build.build(self.RAW, config.manual_dir, directory, self._options)
+        build.build(self.ADAPTER, config.manual_dir, directory, self._options)
         self.info.read_from_directory(directory)
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-        found = adapter.tasks(catalogue.get(self.RAW), dl_manager.manual_dir, self._options)
+        found = adapter.find_tasks(
+            catalogue.get(self.ADAPTER), dl_manager.manual_dir, self._options
+        )
         splits = sorted({split for task in found.tasks for split in splits_of(task)})
         return {split: self._generate_examples(found.tasks, split) for split in splits}
 
@@ -74,7 +76,7 @@ class RawBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         import apache_beam as beam
 
         mine = [task for task in tasks if split in splits_of(task)]
-        work = functools.partial(examples, self.RAW, self._options, split)
+        work = functools.partial(examples, self.ADAPTER, self._options, split)
         return beam.Create(mine) | "Prepare" >> beam.FlatMap(work)
 
 
@@ -84,12 +86,13 @@ def splits_of(task: adapter.Task) -> tuple[str, ...]:
 
 
 def examples(
-    name: str, options: adapter.Options, split: str, task: adapter.Task
+    name: str, options: adapter.DatasetOptions, split: str, task: adapter.Task
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """(key, example) of one clip, for a TFDS builder. A clip that cannot be used gives none: why is
-    in the worker's log, and counted by Beam."""
+    in the worker's log, and counted by Beam.
+    """
     try:
-        views = build.encoded(name, options, task)
+        views = build.encode_clip(name, options, task)
     except UserError as error:
         logging.warning("left out: %s", error)
         _count_failed()
@@ -109,7 +112,7 @@ def build_on_beam(
     name: str,
     root: str | os.PathLike,
     directory: str | os.PathLike,
-    options: adapter.Options,
+    options: adapter.DatasetOptions,
     *,
     runner: str,
     pipeline_options: Sequence[str] = (),
@@ -117,7 +120,7 @@ def build_on_beam(
     """As `raw_build.build`, on Apache Beam.
 
     Args:
-      name: of `catalogue.MODULES`.
+      name: of `catalogue.NAMES`.
       root: the data set's own files, where all workers see them.
       directory: where it will stand; must not exist.
       options: how.
@@ -131,14 +134,14 @@ def build_on_beam(
         import apache_beam as beam
     except ImportError as error:
         raise UserError("--beam_runner needs Apache Beam: pip install 'psrjax[beam]'") from error
-    options = adapter.complete(catalogue.get(name), options)
-    found = adapter.tasks(catalogue.get(name), root, options)
+    options = adapter.complete_options(catalogue.get(name), options)
+    found = adapter.find_tasks(catalogue.get(name), root, options)
     directory = Path(os.path.abspath(directory))
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise UserError(f"{directory}: exists already; remove it or name another folder")
     work = directory.with_name(directory.name + ".beam")
-    of_set = type(RawBuilder)(
-        "Builder", (RawBuilder,), {"RAW": name, "name": name}, skip_registration=True
+    of_set = type(AdapterBuilder)(
+        "Builder", (AdapterBuilder,), {"ADAPTER": name, "name": name}, skip_registration=True
     )
     builder = of_set(data_dir=os.fspath(work), options=options)
     given = beam.options.pipeline_options.PipelineOptions([f"--runner={runner}", *pipeline_options])
@@ -151,15 +154,15 @@ def adopt(
     name: str,
     built: str | os.PathLike,
     directory: str | os.PathLike,
-    options: adapter.Options,
+    options: adapter.DatasetOptions,
     *,
-    found: adapter.Found | None = None,
+    found: adapter.TaskList | None = None,
     remove: Path | None = None,
 ) -> dict[str, Any]:
     """Makes what TFDS has built (on Beam, in any order) a stored data set with its manifest.
 
     Args:
-      name: of `catalogue.MODULES`.
+      name: of `catalogue.NAMES`.
       built: the folder with `dataset_info.json`.
       directory: where the stored data set will stand.
       options: those it was built with.
@@ -169,7 +172,7 @@ def adopt(
     Raises:
       UserError: if the folder is no such data set, or a clip in it is not whole.
     """
-    options = adapter.complete(catalogue.get(name), options)
+    options = adapter.complete_options(catalogue.get(name), options)
     try:
         builder = tfds.builder_from_directory(os.fspath(built))
         splits = {split: _Built(builder, split) for split in builder.info.splits}

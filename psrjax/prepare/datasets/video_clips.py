@@ -21,14 +21,15 @@ from psrjax.errors import UserError
 from psrjax.prepare.common import clip_reader
 from psrjax.prepare.datasets import adapter
 from psrjax.prepare.monocular import body_streams, person_crop, pipeline
-from psrjax.vision import backgrounds, densepose
+from psrjax.vision import densepose
+from psrjax.vision.optical_flow import optical_flow
 
 NO_JOINTS = "none"
 FLOWS = ("flow", "flow_forward", "flow_confidence")
 Views = Iterator[tuple[str, codec.ClipView]]
 
 
-def streams(options: adapter.Options, *, body: bool = False) -> tuple[str, ...]:
+def streams(options: adapter.DatasetOptions, *, body: bool = False) -> tuple[str, ...]:
     """What every clip holds, by whether there are joints and what the crop allows."""
     found = ["frames", *FLOWS]
     if options.joints != NO_JOINTS:
@@ -38,13 +39,13 @@ def streams(options: adapter.Options, *, body: bool = False) -> tuple[str, ...]:
 
 def is_video(path: Path) -> bool:
     """Whether a path is a video file or a folder of pictures."""
-    return not path.name.startswith(".") and clip_reader.is_footage(path)
+    return not path.name.startswith(".") and clip_reader.is_video(path)
 
 
 def listed(folder: Path) -> list[Path]:
     """The videos and folders of pictures in a folder, as people count."""
     inside = (path for path in folder.iterdir() if is_video(path))
-    return sorted(inside, key=clip_reader.natural)
+    return sorted(inside, key=clip_reader.natural_key)
 
 
 def joints_beside(video: Path) -> dict[str, str]:
@@ -61,7 +62,7 @@ def joints_beside(video: Path) -> dict[str, str]:
     return {}
 
 
-def check_crop(options: adapter.Options) -> None:
+def check_crop(options: adapter.DatasetOptions) -> None:
     """Raises UserError for a crop that needs joints where there are none, or has none for them."""
     if options.joints == NO_JOINTS and options.crop not in ("squeeze", "whole"):
         raise UserError(
@@ -75,7 +76,7 @@ def check_crop(options: adapter.Options) -> None:
         )
 
 
-def plain(task: adapter.Task, options: adapter.Options) -> Views:
+def plain(task: adapter.Task, options: adapter.DatasetOptions) -> Views:
     """Frames and flow of one clip, no joints: the whole picture, squeezed or cut about its middle.
 
     Raises:
@@ -84,18 +85,18 @@ def plain(task: adapter.Task, options: adapter.Options) -> Views:
     video = task.files["video"]
     frames, times = [], []
     box = None
-    for shot in clip_reader.shots(video, fps=options.fps):
-        picture = shot.frame.image.shape[:2]
+    for frame in clip_reader.read_frames(video, fps=options.fps):
+        picture = frame.image.shape[:2]
         if box is None:
             box = _whole(picture, options)
-        frames.append(clip_reader.cut(shot.frame.image, box, options.size))
-        times.append(shot.frame.time)
+        frames.append(clip_reader.crop(frame.image, box, options.size))
+        times.append(frame.time)
     yield from frames_only(task, options, np.stack(frames), np.asarray(times), box)
 
 
 def frames_only(
     task: adapter.Task,
-    options: adapter.Options,
+    options: adapter.DatasetOptions,
     frames: UInt8[np.ndarray, "t h w 3"],
     times: Float[np.ndarray, " t"],
     box: tuple[int, int, int, int],
@@ -103,11 +104,11 @@ def frames_only(
     """The views of a clip of which there are frames alone."""
     if len(frames) < 2:
         raise UserError(f"{task.files['video']}: one frame is no video; leave it out")
-    clip = pipeline.Clip(task.files["video"], task.name, split=task.split)
-    for piece in pipeline.pieces(clip, times, _how(task, options)):
+    clip = pipeline.VideoClip(task.files["video"], task.name, split=task.split)
+    for piece in pipeline.cut_pieces(clip, times, _how(task, options)):
         own = times[piece.start : piece.stop] - times[piece.start]
         facts = {
-            "fps": round(clip_reader.rate(own), 6),
+            "fps": round(clip_reader.frame_rate(own), 6),
             "first_frame": piece.start,
             "video": Path(clip.video).name,
             "box": list(box),
@@ -117,7 +118,7 @@ def frames_only(
             stop = min(start + pipeline.RUN, piece.stop)
             before = int(start > piece.start)
             run = frames[start - before : stop]
-            held = {"frames": run, **backgrounds.optical_flow(run)}
+            held = {"frames": run, **optical_flow(run)}
             held = {name: values[before:] for name, values in held.items()}
             yield (
                 piece.split,
@@ -125,7 +126,7 @@ def frames_only(
             )
 
 
-def _whole(picture: tuple[int, int], options: adapter.Options) -> tuple[int, int, int, int]:
+def _whole(picture: tuple[int, int], options: adapter.DatasetOptions) -> tuple[int, int, int, int]:
     if options.crop == "squeeze":
         return 0, 0, *picture
     none = np.zeros((1, 26, 3))
@@ -135,8 +136,8 @@ def _whole(picture: tuple[int, int], options: adapter.Options) -> tuple[int, int
     return tuple(int(edge) for edge in boxes[0])
 
 
-def _how(task: adapter.Task, options: adapter.Options) -> pipeline.Options:
-    return pipeline.Options(
+def _how(task: adapter.Task, options: adapter.DatasetOptions) -> pipeline.PreparationOptions:
+    return pipeline.PreparationOptions(
         size=options.size,
         crop="whole" if options.crop == "squeeze" else options.crop,
         margin=options.margin,
@@ -149,9 +150,9 @@ def _how(task: adapter.Task, options: adapter.Options) -> pipeline.Options:
 
 def with_joints(
     task: adapter.Task,
-    options: adapter.Options,
+    options: adapter.DatasetOptions,
     *,
-    acted: Callable[[pipeline.Prepared], body_streams.Acted] | None = None,
+    acted: Callable[[pipeline.PreparedClip], body_streams.LiftedBody] | None = None,
 ) -> Views:
     """Everything that `preparation.prepare_clip` gives of one clip, and what lies beside it.
 
@@ -171,7 +172,7 @@ def with_joints(
         joints = task.files.get("joints") or options.joints
         if "joints_among" in task.files:
             joints = _chosen(Path(task.files["joints_among"]), Path(task.files["video"]), scratch)
-        clip = pipeline.Clip(
+        clip = pipeline.VideoClip(
             task.files["video"], task.name, joints, split=task.split, meta=dict(task.facts)
         )
         prepared = pipeline.prepare_clip(clip, _how(task, options))
@@ -181,7 +182,7 @@ def with_joints(
     for piece in prepared.pieces:
         views = prepared.views(piece)
         if performance is not None:
-            views = body_streams.with_body(views, piece.start, performance, prepared.masks, charts)
+            views = body_streams.add_body_streams(views, piece.start, performance, prepared.masks, charts)
         yield from ((piece.split, view) for view in views)
 
 
@@ -195,45 +196,45 @@ def _chosen(folder: Path, video: Path, scratch: str) -> str:
     return str(chosen)
 
 
-def _with_given(prepared: pipeline.Prepared, task: adapter.Task) -> pipeline.Prepared:
+def _with_given(prepared: pipeline.PreparedClip, task: adapter.Task) -> pipeline.PreparedClip:
     """With the masks and the clean plate that lie beside the frames, in place of those found."""
     box, size = tuple(prepared.report["box"]), prepared.frames.shape[1:3]
     if "mask" in task.files:
         paths = _one_a_frame(Path(task.files["mask"]), len(prepared.frames), prepared)
-        masks = np.stack([clip_reader.cut(_mask(path), box, size) for path in paths])
+        masks = np.stack([clip_reader.crop(_mask(path), box, size) for path in paths])
         prepared = dataclasses.replace(prepared, masks=masks)
-    if "background" in task.files and prepared.plate is not None:
+    if "background" in task.files and prepared.background is not None:
         plate = _picture(Path(task.files["background"]), cv2.IMREAD_COLOR)
-        plate = clip_reader.cut(cv2.cvtColor(plate, cv2.COLOR_BGR2RGB), box, size)
+        plate = clip_reader.crop(cv2.cvtColor(plate, cv2.COLOR_BGR2RGB), box, size)
         prepared = dataclasses.replace(prepared, plate=plate)
     return prepared
 
 
-def _charts(prepared: pipeline.Prepared, task: adapter.Task) -> UInt8[np.ndarray, "t h w 3"]:
+def _charts(prepared: pipeline.PreparedClip, task: adapter.Task) -> UInt8[np.ndarray, "t h w 3"]:
     folder = Path(task.files["densepose"])
-    paths = _numbered(folder, densepose.files(folder), len(prepared.frames), prepared)
+    paths = _numbered(folder, densepose.list_files(folder), len(prepared.frames), prepared)
     reverse = densepose.reversed_order(paths)
     box, video = tuple(prepared.report["box"]), tuple(prepared.report["video_size"])
     size = prepared.frames.shape[1:3]
     return np.stack([
-        densepose.cut(densepose.read(path, reverse=reverse), box, video, size) for path in paths
+        densepose.crop(densepose.read(path, reverse=reverse), box, video, size) for path in paths
     ])  # fmt: skip
 
 
-def _one_a_frame(folder: Path, frames: int, prepared: pipeline.Prepared) -> list[Path]:
+def _one_a_frame(folder: Path, frames: int, prepared: pipeline.PreparedClip) -> list[Path]:
     inside = [p for p in folder.iterdir() if p.suffix.lower() in clip_reader.PICTURES]
     return _numbered(folder, inside, frames, prepared)
 
 
 def _numbered(
-    folder: Path, paths: list[Path], frames: int, prepared: pipeline.Prepared
+    folder: Path, paths: list[Path], frames: int, prepared: pipeline.PreparedClip
 ) -> list[Path]:
     if len(paths) != frames:
         raise UserError(
             f"{folder}: {len(paths)} pictures, {prepared.clip.video} has {frames} frames: there "
             "must be one a frame"
         )
-    return sorted(paths, key=clip_reader.natural)
+    return sorted(paths, key=clip_reader.natural_key)
 
 
 def _mask(path: Path) -> UInt8[np.ndarray, "h w"]:
@@ -253,19 +254,19 @@ def _picture(path: Path, how: int) -> np.ndarray:
     return picture
 
 
-def views(task: adapter.Task, options: adapter.Options) -> Views:
+def views(task: adapter.Task, options: adapter.DatasetOptions) -> Views:
     """One clip with joints where there are some, else without (`options.joints` "none")."""
     if options.joints == NO_JOINTS:
         return plain(task, options)
     return with_joints(task, options)
 
 
-def no_facts(kind: str, options: adapter.Options) -> dict[str, Any]:
-    """`RawSet.meta` of a set that has none of its own."""
+def no_facts(kind: str, options: adapter.DatasetOptions) -> dict[str, Any]:
+    """`DatasetAdapter.meta` of a set that has none of its own."""
     del options
     return {"kind": kind}
 
 
-def meta(kind: str) -> Callable[[adapter.Options], dict[str, Any]]:
+def meta(kind: str) -> Callable[[adapter.DatasetOptions], dict[str, Any]]:
     """`no_facts` of a kind."""
     return functools.partial(no_facts, kind)

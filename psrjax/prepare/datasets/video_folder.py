@@ -16,7 +16,7 @@ SHARES = {"test": 0.1, "validation": 0.1}  # of the clips; the rest trains: 400,
 _LISTS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
 
 
-def find(root: Path, options: adapter.Options) -> adapter.Found:
+def find(root: Path, options: adapter.DatasetOptions) -> adapter.TaskList:
     """The videos of a folder and their splits: by its lists, else by the hash of their names.
 
     A name before the first `#` is the video's that a clip was cut from: all of it goes one way.
@@ -36,7 +36,7 @@ def find(root: Path, options: adapter.Options) -> adapter.Found:
         name = video.stem if video.is_file() else video.name
         facts = {"origin": origins[video]}
         tasks.append(adapter.Task(name, splits[video], {"video": str(video), **beside}, facts))
-    return adapter.Found(tuple(tasks), tuple(notes))
+    return adapter.TaskList(tuple(tasks), tuple(notes))
 
 
 def _origin(video: Path) -> str:
@@ -100,7 +100,7 @@ def _count(videos: Sequence[Path], counts: dict[Path, float]) -> float:
     return sum(counts[video] for video in videos)
 
 
-def views(task: adapter.Task, options: adapter.Options) -> video_clips.Views:
+def views(task: adapter.Task, options: adapter.DatasetOptions) -> video_clips.Views:
     """The clips of one video: joints that lie beside it, else MediaPipe's.
 
     Raises:
@@ -109,14 +109,14 @@ def views(task: adapter.Task, options: adapter.Options) -> video_clips.Views:
     return video_clips.views(task, defaulted(options))
 
 
-def defaulted(options: adapter.Options) -> adapter.Options:
+def defaulted(options: adapter.DatasetOptions) -> adapter.DatasetOptions:
     """With MediaPipe where no joints are named; those beside a video come first."""
     return options if options.joints else replace(options, joints=pipeline.MEDIAPIPE)
 
 
-SET = adapter.RawSet(
+ADAPTER = adapter.DatasetAdapter(
     name="video_folder",
-    defaults=adapter.Options(size=(256, 256), crop="follow", seconds=SECONDS),
+    defaults=adapter.DatasetOptions(size=(256, 256), crop="follow", seconds=SECONDS),
     crops=("squeeze", "whole", "fixed", "follow"),
     uses=("size", "crop", "margin", "joints", "fps", "seconds"),
     find=find,

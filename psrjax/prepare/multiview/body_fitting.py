@@ -43,7 +43,7 @@ class Detections(Protocol):
 
 
 @dataclass(frozen=True)
-class Footage:
+class ViewFrames:
     """One view: frames (t, h, w, 3) and the camera of their pixels."""
 
     frames: UInt8[np.ndarray, "t h w 3"]
@@ -51,7 +51,7 @@ class Footage:
 
 
 @dataclass(frozen=True)
-class Person:
+class FittedBody:
     """A body on a filmed person.
 
     `fit` holds the joints at the videos' frames, `lag` how many frames the detections ran ahead of
@@ -59,7 +59,7 @@ class Person:
     each view's footage.
     """
 
-    fit: joint_fitting.Fit
+    fit: joint_fitting.JointFit
     lag: int
     girths: Mapping[str, float]
     model: body.BodyModel
@@ -74,7 +74,9 @@ class _Outlined:
     masks: list[np.ndarray]
 
 
-def settle(found: Detections, footage: Sequence[Footage], *, lag: int | None = None) -> Person:
+def settle(
+    found: Detections, footage: Sequence[ViewFrames], *, lag: int | None = None
+) -> FittedBody:
     """Fits a body to detected joints and to the footage.
 
     Args:
@@ -98,10 +100,10 @@ def settle(found: Detections, footage: Sequence[Footage], *, lag: int | None = N
         girths = fit_girths(fit.joints[chosen], masks, cameras, start=girths, step=step)
         model = shaped(girths)
     fit = fit_joints(found, lag, _hints(fit, model, seen.masks, cameras))
-    return Person(fit, lag, girths, model, _outlined(fit, model, footage).masks)
+    return FittedBody(fit, lag, girths, model, _outlined(fit, model, footage).masks)
 
 
-def _outlined(fit: joint_fitting.Fit, model: body.BodyModel, footage: Sequence[Footage]):
+def _outlined(fit: joint_fitting.JointFit, model: body.BodyModel, footage: Sequence[ViewFrames]):
     vertices = body.pose(model, fit.joints)
     drawn, masks = [], []
     for view in tqdm(footage, "masks", unit="view"):
@@ -112,11 +114,11 @@ def _outlined(fit: joint_fitting.Fit, model: body.BodyModel, footage: Sequence[F
 
 
 def _hints(
-    fit: joint_fitting.Fit,
+    fit: joint_fitting.JointFit,
     model: body.BodyModel,
     masks: Sequence[np.ndarray],
     cameras: Sequence[Camera],
-) -> joint_fitting.Sightings:
+) -> joint_fitting.JointObservations:
     """What the masks ask of the joints."""
     vertices = body.pose(model, fit.joints)
     asked = [
@@ -124,15 +126,17 @@ def _hints(
         for mask, camera in zip(masks, tqdm(cameras, "outlines", unit="view"))
     ]
     noise = OUTLINE_NOISE * max(camera.size[0] for camera in cameras)
-    return joint_fitting.Sightings(np.stack(asked), cameras, noise)
+    return joint_fitting.JointObservations(np.stack(asked), cameras, noise)
 
 
 def fit_joints(
-    found: Detections, lag: int, hints: joint_fitting.Sightings | None = None
-) -> joint_fitting.Fit:
+    found: Detections, lag: int, hints: joint_fitting.JointObservations | None = None
+) -> joint_fitting.JointFit:
     """Joints in space at the videos' frames."""
     longest = max(max(camera.size) for camera in found.cameras)
-    seen = joint_fitting.Sightings(shifted(found.joints, lag), found.cameras, NOISE * longest)
+    seen = joint_fitting.JointObservations(
+        shifted(found.joints, lag), found.cameras, NOISE * longest
+    )
     return joint_fitting.fit(seen, rate=found.rate, hints=hints)
 
 

@@ -19,7 +19,7 @@ BLACK = 24  # of 255: what a padded border may show
 
 
 @dataclass(frozen=True)
-class Video:
+class VideoInfo:
     """Size (height, width), rate in frames a second and number of frames of a video file."""
 
     size: tuple[int, int]
@@ -27,7 +27,7 @@ class Video:
     frames: int
 
 
-def probe(path: Path) -> Video:
+def probe(path: Path) -> VideoInfo:
     """A video's upright size, its rate, and its frames, counted without decoding them.
 
     Raises:
@@ -43,10 +43,10 @@ def probe(path: Path) -> Video:
         raise UserError(f"{path}: damaged ({error})") from error
     if not rate:
         raise UserError(f"{path}: does not say how many frames a second it has")
-    return Video((height, width), rate, frames)
+    return VideoInfo((height, width), rate, frames)
 
 
-def common(recording: Recording, videos: list[Video], notes: list[str]) -> tuple[int, float]:
+def common(recording: Recording, videos: list[VideoInfo], notes: list[str]) -> tuple[int, float]:
     """The frames that all videos have, and their rate; says in `notes` what is cut.
 
     Raises:

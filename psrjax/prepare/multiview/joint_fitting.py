@@ -13,7 +13,7 @@ from scipy import sparse
 from scipy.sparse import linalg as sparse_linalg
 
 from psrjax.errors import UserError
-from psrjax.prepare.common.annotations import SEEN
+from psrjax.prepare.common.openpose import SEEN
 from psrjax.vision.camera import Camera, triangulate
 
 # Pairs of joints at a fixed distance, and how firmly (metres of one standard deviation): limbs are
@@ -37,7 +37,7 @@ ACCELERATION = 12.0  # m/s²: what a walking man's joints do; the standard devia
 
 
 @dataclass(frozen=True)
-class Fit:
+class JointFit:
     """Joints (t, 26, 3) in metres with confidence (t, 26), what was filled in, and bone lengths.
 
     `filled` marks joints that fewer than two cameras saw; `lengths` are metres by `BONES`.
@@ -50,7 +50,7 @@ class Fit:
 
 
 @dataclass(frozen=True)
-class Sightings:
+class JointObservations:
     """Joints (n, t, 26, 3) in the pixels of n cameras: x, y and confidence, 0 = missing.
 
     `noise` is the standard deviation of a fully confident joint, in pixels.
@@ -61,7 +61,13 @@ class Sightings:
     noise: float
 
 
-def fit(seen: Sightings, *, rate: float, hints: Sightings | None = None, rounds: int = 12) -> Fit:
+def fit(
+    seen: JointObservations,
+    *,
+    rate: float,
+    hints: JointObservations | None = None,
+    rounds: int = 12,
+) -> JointFit:
     """Fits joints in space to those of all views by robust least squares.
 
     Residuals: reprojection (pixels over the noise, Cauchy weights), bone lengths constant over the
@@ -90,7 +96,7 @@ def fit(seen: Sightings, *, rate: float, hints: Sightings | None = None, rounds:
             break
     confidence = weights.sum(0) / np.maximum((weights > 0).sum(0), 1)
     confidence = np.where(filled, np.minimum(0.5 * confidence + 0.1, 0.3), confidence)
-    return Fit(points, confidence.astype(np.float32), filled, lengths)
+    return JointFit(points, confidence.astype(np.float32), filled, lengths)
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,7 @@ class _View:
     noise: float
 
 
-def _views(part: Sightings) -> list[_View]:
+def _views(part: JointObservations) -> list[_View]:
     views = []
     for joints, camera in zip(part.joints, part.cameras):
         rays = camera.undistort(joints[..., :2].astype(np.float64))

@@ -1,10 +1,10 @@
-"""A folder of a calibrated multi-view recording: which video, joints and camera belong together."""
+"""The folder of a multi-view recording: which video, joints and camera belong together."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from psrjax.errors import UserError
-from psrjax.prepare.common import annotations
+from psrjax.prepare.common.calibration import calibration_files, read_calibration, same_name
 from psrjax.vision.camera import Camera
 
 VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm")
@@ -12,10 +12,10 @@ LAYOUT = "videos/NAME.mp4, pose/NAME_json/*.json and calibration/ (OpenCV-style 
 
 
 @dataclass(frozen=True)
-class Filmed:
-    """One camera of a recording: its files and its calibration in pixels of the calibrated picture.
+class CameraFiles:
+    """The files of one camera, and the camera in pixels of the picture that was calibrated.
 
-    `camera.size` is (0, 0) where the calibration does not tell the picture's size.
+    `camera.size` is (0, 0) where the calibration does not give the picture's size.
     """
 
     name: str
@@ -26,11 +26,11 @@ class Filmed:
 
 @dataclass(frozen=True)
 class Recording:
-    """A recording folder: `cameras` in order of their names; `notes` say what was passed over."""
+    """A recording's folder, its calibration file and its cameras in the order asked for."""
 
     root: Path
     calibration: Path
-    cameras: tuple[Filmed, ...]
+    cameras: tuple[CameraFiles, ...]
     notes: list[str] = field(default_factory=list)
 
 
@@ -46,7 +46,8 @@ def find(
         JSON before Qualisys text. Sizes that it lacks are taken from the others.
 
     Raises:
-      UserError: a part of the layout is missing, or a camera has no video, joints or calibration.
+      UserError: if a part of the layout is missing, or a camera has no video, joints or
+        calibration.
     """
     root = Path(root)
     if not root.is_dir():
@@ -57,21 +58,24 @@ def find(
     names = list(cameras) or list(videos)
     unknown = [name for name in names if name not in videos]
     if unknown:
-        raise UserError(f"{root / 'videos'}: no video of camera {unknown[0]!r}, only of "
-                        f"{', '.join(videos)}")  # fmt: skip
+        raise UserError(
+            f"{root / 'videos'}: no video of camera {unknown[0]!r}, only of {', '.join(videos)}"
+        )
     if len(names) < 2:
         raise UserError(f"{root}: camera {names[0]!r} alone; joints in space need two or more")
-    files = annotations.calibration_files(root / "calibration")
+    files = calibration_files(root / "calibration")
     chosen = Path(calibration) if calibration else next(iter(files), None)
     if chosen is None:
         raise UserError(f"{root / 'calibration'}: holds no calibration (.json or .qca.txt)")
-    known = annotations.read_calibration(chosen)
-    others = [annotations.read_calibration(path) for path in files if path != chosen]
+    known = read_calibration(chosen)
+    others = [read_calibration(path) for path in files if path != chosen]
     return Recording(
         root,
         chosen,
         tuple(
-            Filmed(name, videos[name], _joints(root, name), _camera(name, chosen, known, others))
+            CameraFiles(
+                name, videos[name], _joints(root, name), _camera(name, chosen, known, others)
+            )
             for name in names
         ),
     )
@@ -82,11 +86,15 @@ def _joints(root: Path, name: str) -> Path:
     for folder in folders:
         if folder.is_dir():
             return folder
-    raise UserError(f"{folders[0]}: no such folder: camera {name!r} has no joints; put its "
-                    "OpenPose JSON there, or leave the camera out (--cameras)")  # fmt: skip
+    raise UserError(
+        f"{folders[0]}: no such folder: camera {name!r} has no joints; put its OpenPose JSON "
+        "there, or leave the camera out (--cameras)"
+    )
 
 
-def _camera(name, path: Path, known: dict[str, Camera], others: list[dict[str, Camera]]) -> Camera:
+def _camera(
+    name: str, path: Path, known: dict[str, Camera], others: list[dict[str, Camera]]
+) -> Camera:
     camera = _named(name, known)
     if camera is None:
         raise UserError(
@@ -98,5 +106,5 @@ def _camera(name, path: Path, known: dict[str, Camera], others: list[dict[str, C
 
 
 def _named(name: str, cameras: dict[str, Camera]) -> Camera | None:
-    found = [camera for other, camera in cameras.items() if annotations.same_name(name, other)]
+    found = [camera for other, camera in cameras.items() if same_name(name, other)]
     return found[0] if len(found) == 1 else None

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from psrjax.vision.drawing import OUTLINE, sticks
+from psrjax.vision.drawing import OUTLINE, draw_joints
 
 
 def draw(
@@ -31,7 +31,7 @@ def _panel(frame, joints, face, depth, mask, enlarge: int) -> np.ndarray:
     on = cv2.resize((face >= 0).astype(np.float32), (width, height)) > 0.5
     edges, _ = cv2.findContours(on.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     drawn = cv2.drawContours(large.copy(), edges, -1, OUTLINE, 1, cv2.LINE_AA)
-    sticks(drawn, joints)
+    draw_joints(drawn, joints)
     coded = cv2.resize(depth.astype(np.float32), (width, height))
     span = depth[depth > 0]
     low, high = (float(span.min()), float(span.max())) if span.size else (0.0, 1.0)

@@ -18,17 +18,18 @@ from psrjax import io
 from psrjax.data import codec, store, video
 from psrjax.errors import UserError
 from psrjax.ops import pose
-from psrjax.prepare.common import annotations, letterbox
+from psrjax.prepare.common import letterbox, openpose
 from psrjax.prepare.multiview import (
-    actor_tracking,
     body_fitting,
     camera_videos,
+    cross_view_tracking,
     joint_fitting,
     preview,
 )
 from psrjax.prepare.multiview.layout import Recording, find
 from psrjax.vision import backgrounds, body, rendering, visibility
 from psrjax.vision.camera import Camera
+from psrjax.vision.optical_flow import optical_flow
 
 MAX_ERROR = 0.015  # of a picture's longer side: the default bound on the reprojection error
 NOISE = 0.004  # of a picture's longer side: how far a detected joint usually lies from the true one
@@ -38,7 +39,7 @@ PREVIEW = 384  # height of a preview's panel, about
 
 
 @dataclass(frozen=True)
-class Options:
+class MultiviewOptions:
     """What a user may choose; every field is a flag of `psrjax prepare`.
 
     `size` is (height, width) of the stored frames; `max_error` is in pixels of the videos, 0 for
@@ -58,7 +59,7 @@ class Options:
 
 
 @dataclass
-class Measured:
+class Measurements:
     """The actor's joints (n, t, 26, 3) in the videos' pixels, and the cameras of those pixels."""
 
     names: list[str]
@@ -73,7 +74,7 @@ class Measured:
 
 
 def prepare(
-    root: Path | str, directory: Path | str, options: Options = Options()
+    root: Path | str, directory: Path | str, options: MultiviewOptions = MultiviewOptions()
 ) -> dict[str, Any]:
     """Writes a recording as a stored data set with splits "train" and "test", and its previews.
 
@@ -96,7 +97,7 @@ def prepare(
     return summary
 
 
-def measure(recording: Recording, options: Options) -> Measured:
+def measure(recording: Recording, options: MultiviewOptions) -> Measurements:
     """Reads joints and calibration, finds the actor and checks that the views agree."""
     names = [filmed.name for filmed in recording.cameras]
     facts = [camera_videos.probe(filmed.video) for filmed in recording.cameras]
@@ -105,7 +106,7 @@ def measure(recording: Recording, options: Options) -> Measured:
     cameras, people = {}, {}
     for filmed, fact in zip(recording.cameras, facts):
         known = filmed.camera if filmed.camera.size[0] else replace(filmed.camera, size=fact.size)
-        placement = letterbox.place(known.size, fact.size)
+        placement = letterbox.fit(known.size, fact.size)
         if fact.size != known.size:
             camera_videos.check_bars(filmed.video, placement, known.size)
             notes.append(
@@ -113,7 +114,7 @@ def measure(recording: Recording, options: Options) -> Measured:
                 f"{known.size[1]}x{known.size[0]}: scaled by {placement.scale:.4f} and centred; "
                 "joints are taken to be in the calibrated picture"
             )
-        clip = annotations.read_openpose(
+        clip = openpose.read_openpose(
             filmed.joints, frames=frames, joints=options.joints, size=known.size
         )
         notes += clip.problems
@@ -124,28 +125,28 @@ def measure(recording: Recording, options: Options) -> Measured:
     bound = options.max_error or MAX_ERROR * longest
     check = {"bound": bound, "source": str(recording.calibration)}
     try:
-        actor = actor_tracking.follow(people, cameras)
+        actor = cross_view_tracking.follow(people, cameras)
     except UserError:
-        actor_tracking.check_calibration(actor_tracking.tallest(people), cameras, **check)
+        cross_view_tracking.check_calibration(cross_view_tracking.tallest(people), cameras, **check)
         raise
     held = (actor.joints[..., 2] > 0).any(-1).mean(1)
     if held.min() < 0.5:
-        actor_tracking.check_calibration(actor_tracking.tallest(people), cameras, **check)
+        cross_view_tracking.check_calibration(cross_view_tracking.tallest(people), cameras, **check)
         raise UserError(
             f"{recording.calibration}: camera {names[held.argmin()]!r} sees whom the others see in "
             f"{held.min():.0%} of the frames only; leave it out (--cameras), or calibrate again"
         )
-    errors = actor_tracking.check_calibration(actor.joints, cameras, **check)
+    errors = cross_view_tracking.check_calibration(actor.joints, cameras, **check)
     views = list(cameras.values())
-    joints = actor_tracking.reject(actor.joints, views, bound=2 * bound)
+    joints = cross_view_tracking.reject(actor.joints, views, bound=2 * bound)
     kinds = {name: clip.kind for name, clip in people.items()}
-    return Measured(
+    return Measurements(
         names, views, joints, rate, frames, errors, bound, kinds, notes + actor.notes
     )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Clip:
+class PreparedRecording:
     """A recording made ready: everything that is stored, in memory at the stored size.
 
     `meta` are the facts of the whole data set; `views` holds, by camera, what `render_view` gives;
@@ -153,14 +154,14 @@ class Clip:
     """
 
     name: str
-    measured: Measured
-    options: Options
+    measured: Measurements
+    options: MultiviewOptions
     boxes: dict[str, tuple[int, int, int, int]]
     cameras: dict[str, Camera]
     frames: dict[str, UInt8[np.ndarray, "t h w 3"]]
     masks: dict[str, UInt8[np.ndarray, "t h w"]]
     views: dict[str, dict[str, np.ndarray]]
-    person: body_fitting.Person
+    person: body_fitting.FittedBody
     meta: dict[str, Any]
 
     @property
@@ -173,7 +174,9 @@ class Clip:
         return {"train": slice(0, first), "test": slice(first, frames)}
 
 
-def build(recording: Recording, measured: Measured, options: Options) -> Clip:
+def build(
+    recording: Recording, measured: Measurements, options: MultiviewOptions
+) -> PreparedRecording:
     """Crops the frames, sits a body on the person, and renders every view of it."""
     names, fine = measured.names, FINE if max(options.size) < 256 else 1
     fine_size = (options.size[0] * fine, options.size[1] * fine)
@@ -183,7 +186,7 @@ def build(recording: Recording, measured: Measured, options: Options) -> Clip:
         box = camera_videos.crop_box(camera, rough, size=options.size, margin=options.margin)
         boxes[filmed.name] = box
         footage.append(
-            body_fitting.Footage(
+            body_fitting.ViewFrames(
                 camera_videos.read(filmed.video, box, fine_size, frames=measured.frames),
                 camera.windowed(box, fine_size),
             )
@@ -195,7 +198,7 @@ def build(recording: Recording, measured: Measured, options: Options) -> Clip:
         name: rendering.render_view(person.model, vertices, camera)
         for name, camera in tqdm(cameras.items(), "views", unit="view")
     }
-    return Clip(
+    return PreparedRecording(
         name=recording.root.resolve().name,
         measured=measured,
         options=options,
@@ -218,7 +221,7 @@ def build(recording: Recording, measured: Measured, options: Options) -> Clip:
     )
 
 
-def summarize(clip: Clip) -> dict[str, Any]:
+def summarize(clip: PreparedRecording) -> dict[str, Any]:
     """What `prepare` reports: agreement of joints and masks by camera, and what was done."""
     measured, person = clip.measured, clip.person
     errors = joint_fitting.fit_errors(
@@ -253,13 +256,15 @@ def summarize(clip: Clip) -> dict[str, Any]:
     }
 
 
-def stored_splits(clip: Clip) -> dict[str, Iterator[codec.ClipView]]:
+def stored_splits(clip: PreparedRecording) -> dict[str, Iterator[codec.ClipView]]:
     """{split: its views}, for `store.write`: one clip a split."""
     near = rendering.neighbours(clip.person.model)
     return {split: _stored_views(clip, split, near) for split in clip.splits}
 
 
-def _stored_views(clip: Clip, split: str, near: np.ndarray) -> Iterator[codec.ClipView]:
+def _stored_views(
+    clip: PreparedRecording, split: str, near: np.ndarray
+) -> Iterator[codec.ClipView]:
     where, fit = clip.splits[split], clip.person.fit
     depths = {name: clip.meta[name] for name in ("near", "far")}
     frames = {name: values[where] for name, values in clip.frames.items()}
@@ -283,19 +288,19 @@ def _stored_views(clip: Clip, split: str, near: np.ndarray) -> Iterator[codec.Cl
             "joints": rendering.stored_joints(fit.joints[where], fit.confidence[where], camera),
             "joints_3d": fit.joints[where].astype(np.float32),
             **view,
-            **backgrounds.optical_flow(frames[name]),
+            **optical_flow(frames[name]),
             **told[name],
         }
         yield codec.ClipView(f"{clip.name}_{split}", name, streams, facts, camera)
 
 
-def _plate(clip: Clip, name: str) -> UInt8[np.ndarray, "h w 3"]:
+def _plate(clip: PreparedRecording, name: str) -> UInt8[np.ndarray, "h w 3"]:
     """The clean plate by all frames: what is held back is the person, not the room."""
-    person = backgrounds.grow(clip.masks[name] > 32, 1)
-    return backgrounds.clean_plate(clip.frames[name], person)["plate"]
+    person = backgrounds.grow(clip.masks[name] > 32, 1.0)
+    return backgrounds.clean_background(clip.frames[name], person)["background"]
 
 
-def write_previews(clip: Clip, folder: Path) -> None:
+def write_previews(clip: PreparedRecording, folder: Path) -> None:
     """One video a camera: joints, outline, depth and mask on the frames."""
     depths = {name: clip.meta[name] for name in ("near", "far")}
     fit = clip.person.fit

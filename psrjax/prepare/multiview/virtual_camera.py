@@ -43,7 +43,7 @@ def _mix(one: np.ndarray, other: np.ndarray, fraction: float) -> np.ndarray:
 
 
 def write_camera(path: str | os.PathLike, name: str, camera: Camera) -> None:
-    """Writes a camera as `annotations.read_calibration` reads it."""
+    """Writes a camera as `calibration.read_calibration` reads it."""
     entry = {
         "K": camera.matrix.tolist(),
         "dist": camera.distortion.tolist(),

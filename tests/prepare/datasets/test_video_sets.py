@@ -3,8 +3,8 @@
 import shutil
 from pathlib import Path
 
-import acted
 import numpy as np
+import person_clips
 import pytest
 from PIL import Image
 
@@ -26,7 +26,7 @@ def squares(count, size=32, seed=0):
 
 
 def build_set(name, root, directory, **options):
-    return build.build(name, root, directory, adapter.Options(**options), processes=1)
+    return build.build(name, root, directory, adapter.DatasetOptions(**options), processes=1)
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +35,8 @@ def fashion(tmp_path_factory):
     root = tmp_path_factory.mktemp("fashion")
     for split, names in (("train", ("a", "b", "c")), ("test", ("d",))):
         for seed, name in enumerate(names):
-            acted.write_pictures(root / split / name, squares(12, seed=seed), "{:d}.png")
-    acted.write_mp4(root / "train" / "id1#x#000#100.mp4", squares(12), fps=30.0)
+            person_clips.write_pictures(root / split / name, squares(12, seed=seed), "{:d}.png")
+    person_clips.write_mp4(root / "train" / "id1#x#000#100.mp4", squares(12), fps=30.0)
     pages = [Image.fromarray(frame) for frame in squares(12)]
     pages[0].save(root / "train" / "e.gif", save_all=True, append_images=pages[1:], duration=40)
     strip = np.concatenate(list(squares(12)), axis=1)
@@ -71,8 +71,8 @@ def test_frames_are_sorted_as_people_count_and_squeezed_to_the_size(fashion, tmp
 
 def test_without_splits_the_fifth_is_drawn_as_first_order_motion_draws_it(tmp_path):
     for number in range(10):
-        acted.write_pictures(tmp_path / f"v{number}", squares(2))
-    found = dance_fashion.find(tmp_path, adapter.Options())
+        person_clips.write_pictures(tmp_path / f"v{number}", squares(2))
+    found = dance_fashion.find(tmp_path, adapter.DatasetOptions())
     # sklearn.model_selection.train_test_split(range(10), random_state=0, test_size=0.2)[1]
     assert [task.name for task in found.tasks if task.split == "test"] == ["v2", "v8"]
 
@@ -84,7 +84,7 @@ def test_lists_of_addresses_split_a_folder(tmp_path):
         "https://x.org/i/A1%2Bx.mp4\nhttps://x.org/B2.mp4\n"
     )
     (tmp_path / "fashion_test.txt").write_text("https://x.org/C3.mp4\nhttps://x.org/gone.mp4\n")
-    found = dance_fashion.find(tmp_path, adapter.Options())
+    found = dance_fashion.find(tmp_path, adapter.DatasetOptions())
     splits = {task.name: task.split for task in found.tasks}
     assert splits == {"A1+x": "train", "B2": "train", "C3": "test"}
     assert found.notes == ("1 videos of the lists are not there",)
@@ -92,9 +92,9 @@ def test_lists_of_addresses_split_a_folder(tmp_path):
 
 def test_a_strip_of_no_squares_a_single_frame_and_a_cut_video_are_told(fashion, tmp_path):
     root = tmp_path / "raw"
-    acted.write_pictures(root / "train" / "whole", squares(5))
-    acted.write_pictures(root / "train" / "single", squares(1))
-    acted.write_pictures(root / "test" / "other", squares(5))
+    person_clips.write_pictures(root / "train" / "whole", squares(5))
+    person_clips.write_pictures(root / "train" / "single", squares(1))
+    person_clips.write_pictures(root / "test" / "other", squares(5))
     Image.fromarray(np.zeros((32, 70, 3), np.uint8)).save(root / "train" / "strip.png")
     (root / "train" / "cut.mp4").write_bytes(b"\0" * 100)
     summary = build_set("dance_fashion", root, tmp_path / "set", size=(32, 32))
@@ -109,10 +109,10 @@ def folder(tmp_path_factory):
     """Three videos with OpenPose's JSON: one in a folder of its own, two among one another."""
     root = tmp_path_factory.mktemp("folder")
     for person, name in enumerate(("dance a", "b#000#100", "b#100#200")):
-        made = acted.clip(person=person)
-        acted.write_mp4(root / f"{name}.mp4", made["frames"])
+        made = person_clips.clip(person=person)
+        person_clips.write_mp4(root / f"{name}.mp4", made["frames"])
         here = root / f"{name}_json" if person == 0 else root
-        acted.write_openpose(here, name, made["joints"])
+        person_clips.write_openpose(here, name, made["joints"])
     return root
 
 
@@ -151,22 +151,22 @@ def test_splits_hold_a_tenth_each_whatever_the_order():
 
 def test_lists_decide_and_one_video_in_two_is_refused(tmp_path):
     for name in "abc":
-        acted.write_pictures(tmp_path / name, squares(2))
+        person_clips.write_pictures(tmp_path / name, squares(2))
     (tmp_path / "train.txt").write_text("a\n")
     (tmp_path / "val.txt").write_text("b.mp4\n")
-    found = video_folder.find(tmp_path, adapter.Options())
+    found = video_folder.find(tmp_path, adapter.DatasetOptions())
     assert {t.name: t.split for t in found.tasks} == {"a": "train", "b": "validation"}
     assert found.notes == ("c is in no list",)
     (tmp_path / "test.txt").write_text("a\n")
     with pytest.raises(UserError, match="test.txt: 'a' is also in the list of 'train'"):
-        video_folder.find(tmp_path, adapter.Options())
+        video_folder.find(tmp_path, adapter.DatasetOptions())
 
 
 @pytest.fixture(scope="module")
 def person(tmp_path_factory):
     """One person's folder, what is filmed there, and the source clip beside it."""
     root = tmp_path_factory.mktemp("person")
-    made, other = acted.write_person(root)
+    made, other = person_clips.write_person(root)
     return root, made, other
 
 
@@ -184,7 +184,7 @@ def test_one_person_is_split_in_time_with_the_source_clips_beside(person, tmp_pa
     assert overlap((label != 128).any(-1), made["mask"][:18]) > 0.6
     np.testing.assert_array_equal(held.read(clip, "cam1", "mask") > 127, made["mask"][:18])
     plate = held.read(clip, "cam1", "background").astype(int)
-    assert np.abs(plate - acted.wall((64, 64))).mean() < 3
+    assert np.abs(plate - person_clips.wall((64, 64))).mean() < 3
     sampling.require(held, ("target_iuv", "target_joints", "background", "target_flow"))
 
 
@@ -211,7 +211,7 @@ def test_too_few_pictures_of_iuv_are_told(person, tmp_path):
 def iper(tmp_path_factory):
     """A folder of two clips, and what is filmed there."""
     root = tmp_path_factory.mktemp("iper")
-    made = acted.write_iper(root)
+    made = person_clips.write_iper(root)
     return root, made
 
 

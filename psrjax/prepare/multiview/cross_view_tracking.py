@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from psrjax.errors import UserError
-from psrjax.prepare.common.annotations import SEEN, People, height
+from psrjax.prepare.common.openpose import SEEN, People, height
 from psrjax.vision.camera import Camera, triangulate
 
 FITS = 0.08  # median joint error, as a fraction of a person's height, within which views agree
@@ -16,7 +16,7 @@ PATIENCE = 15  # frames without a person after which the next one is somebody el
 
 
 @dataclass
-class Actor:
+class TrackedPerson:
     """One person through a clip: joints (n, t, 26, 3) of every camera in pixels, 0 where not found.
 
     `notes` says in words which camera was left out in which frame, and why.
@@ -102,7 +102,7 @@ def _misfit(person, camera: Camera, points, seen) -> float:
     return float(median / max(height(person), 1.0))
 
 
-def follow(people: dict[str, People], cameras: dict[str, Camera]) -> Actor:
+def follow(people: dict[str, People], cameras: dict[str, Camera]) -> TrackedPerson:
     """Finds the actor: the largest and most steadily seen person that the cameras agree on.
 
     Each frame's people are matched across views by reprojection, so the order of people in the
@@ -143,7 +143,7 @@ def _distance(one: Candidate, other: Candidate) -> float:
     return float(np.median(np.linalg.norm(one.points[both] - other.points[both], axis=-1)))
 
 
-def _collect(track: dict[int, Candidate], people: dict[str, People], frames: int) -> Actor:
+def _collect(track: dict[int, Candidate], people: dict[str, People], frames: int) -> TrackedPerson:
     joints = np.zeros((len(people), frames, 26, 3), np.float32)
     notes = []
     for index, (name, clip) in enumerate(people.items()):
@@ -155,7 +155,7 @@ def _collect(track: dict[int, Candidate], people: dict[str, People], frames: int
                 held = f"{len(clip.frames[time])} people, none of whom is the actor"
                 what = held if len(clip.frames[time]) else "nobody"
                 notes.append(f"{name} frame {time} ({clip.file(time)}): {what}; left out")
-    return Actor(joints, notes)
+    return TrackedPerson(joints, notes)
 
 
 def reprojection(

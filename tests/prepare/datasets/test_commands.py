@@ -6,14 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import acted
 import ntu_fixture
 import numpy as np
+import person_clips
 import pytest
 
 from psrjax.data import store
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = Path(__file__).parents[3] / "configs"
 
 
 def psrjax(*arguments):
@@ -28,7 +28,7 @@ def test_a_folder_becomes_a_data_set_and_what_is_left_out_is_told(tmp_path):
     raw, target = tmp_path / "raw videos", tmp_path / "sét"
     frames = np.random.default_rng(0).integers(0, 255, (6, 32, 32, 3), np.uint8)
     for split in ("train", "test"):
-        acted.write_pictures(raw / split / f"{split}_1", frames)
+        person_clips.write_pictures(raw / split / f"{split}_1", frames)
     (raw / "train" / "cut.mp4").write_bytes(b"\0" * 50)
     done = psrjax(
         "prepare", "--dataset", "dance_fashion", raw, "--to", target, "--size=32", "--processes=1"
@@ -74,13 +74,13 @@ def test_psrnet_trains_on_ntu(tmp_path):
 @pytest.mark.parametrize("name", ["dance_fashion", "video_folder"])
 def test_internet_trains_on_fashion_and_on_a_folder(tmp_path, name):
     for person in range(3):
-        made = acted.clip(frames=20, person=person)
+        made = person_clips.clip(frames=20, person=person)
         if name == "dance_fashion":
             split = "test" if person == 2 else "train"
-            acted.write_pictures(tmp_path / "raw" / split / f"p{person}", made["frames"])
+            person_clips.write_pictures(tmp_path / "raw" / split / f"p{person}", made["frames"])
         else:
-            acted.write_mp4(tmp_path / "raw" / f"p{person}.mp4", made["frames"])
-            acted.write_openpose(tmp_path / "raw", f"p{person}", made["joints"])
+            person_clips.write_mp4(tmp_path / "raw" / f"p{person}.mp4", made["frames"])
+            person_clips.write_openpose(tmp_path / "raw", f"p{person}", made["joints"])
     prepared(name, tmp_path)
     gap = "--config.data.sampling.gap_seconds=0.2"
     trained("internet.py:tiny", tmp_path / "s", tmp_path / "run", gap, *SHORT)
@@ -88,13 +88,13 @@ def test_internet_trains_on_fashion_and_on_a_folder(tmp_path, name):
 
 @pytest.mark.slow
 def test_mfci_trains_on_iper(tmp_path):
-    acted.write_iper(tmp_path / "raw", frames=20)
+    person_clips.write_iper(tmp_path / "raw", frames=20)
     prepared("iper", tmp_path)
     trained("mfci.py:tiny", tmp_path / "s", tmp_path / "run", *SHORT)
 
 
 @pytest.mark.slow
 def test_hpt_trains_on_a_single_person(tmp_path):
-    acted.write_person(tmp_path / "raw", frames=40)
+    person_clips.write_person(tmp_path / "raw", frames=40)
     prepared("single_person", tmp_path)
     trained("hpt.py:tiny", tmp_path / "s", tmp_path / "run", *SHORT)

@@ -14,13 +14,13 @@ from psrjax.errors import UserError
 from psrjax.methods.psrnet import Method
 from psrjax.ops import pose
 from psrjax.prepare.common import kinect_body, kinect_skeleton, lifting
-from psrjax.prepare.datasets import adapter, build, ntu, ntu_files
+from psrjax.prepare.datasets import adapter, build, ntu_files, ntu_rgbd
 from psrjax.vision import body
 from psrjax.vision.backgrounds import overlap
 
 TRAIN_1, TRAIN_2 = "S001P001R001A001", "S001P001R001A002"
 TEST_1, TEST_2 = "S001P003R001A001", "S001P003R001A002"
-OPTIONS = adapter.Options(size=(108, 192))
+OPTIONS = adapter.DatasetOptions(size=(108, 192))
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +33,10 @@ def folder(tmp_path_factory):
 def clips(folder):
     """{clip: {view: ClipView}} of a plain clip with ghosts, and a mirrored one with depth."""
     root, _ = folder
-    options = adapter.complete(ntu.SET, OPTIONS)
-    tasks = {task.name: task for task in adapter.tasks(ntu.SET, root, options).tasks}
+    options = adapter.complete_options(ntu_rgbd.ADAPTER, OPTIONS)
+    tasks = {task.name: task for task in adapter.find_tasks(ntu_rgbd.ADAPTER, root, options).tasks}
     return {
-        name: {view.view: view for _, view in ntu.views(tasks[name], options)}
+        name: {view.view: view for _, view in ntu_rgbd.views(tasks[name], options)}
         for name in (TRAIN_1, TEST_2)
     }
 
@@ -52,7 +52,7 @@ def test_names_say_who_did_what_and_people_make_the_splits(folder):
     assert (sample.setup, sample.camera, sample.person, sample.action) == (13, 2, 37, 49)
     assert sample.clip == "S013P037R001A049" and sample.stem == "S013C002P037R001A049"
     assert ntu_files.sample("IMG_001.avi") is None
-    found = ntu.find(folder[0], OPTIONS)
+    found = ntu_rgbd.find(folder[0], OPTIONS)
     splits = {task.name: task.split for task in found.tasks}
     assert splits == {TRAIN_1: "train", TRAIN_2: "train", TEST_1: "test", TEST_2: "test"}
     assert len(ntu_files.TRAIN_PEOPLE) == 20
@@ -67,11 +67,11 @@ def test_gtnets_list_decides_where_it_is_there(folder, tmp_path):
         (tmp_path / f"{stem}.skeleton").write_bytes(b"x")
     cameras = {f"cam{c}": {f"/data/{stem}_rgb.avi": 90} for c, stem in enumerate(stems, 1)}
     (tmp_path / "ntu_nvs.json").write_text(json.dumps({"train": cameras, "test": {}}))
-    (task,) = ntu.find(tmp_path, OPTIONS).tasks
+    (task,) = ntu_rgbd.find(tmp_path, OPTIONS).tasks
     assert (task.name, task.split) == (TEST_1, "train")
     (tmp_path / "ntu_nvs.json").write_text("{")
     with pytest.raises(UserError, match="ntu_nvs.json: not GTNet's list"):
-        ntu.find(tmp_path, OPTIONS)
+        ntu_rgbd.find(tmp_path, OPTIONS)
 
 
 def test_a_clip_without_its_third_camera_is_left_out_and_counted(tmp_path):
@@ -79,7 +79,7 @@ def test_a_clip_without_its_third_camera_is_left_out_and_counted(tmp_path):
         (tmp_path / f"{stem}_rgb.avi").write_bytes(b"x")
         (tmp_path / f"{stem}.skeleton").write_bytes(b"x")
     with pytest.raises(UserError, match="no clip of ntu_rgbd.*1 clips lack one of the three"):
-        adapter.tasks(ntu.SET, tmp_path, OPTIONS)
+        adapter.find_tasks(ntu_rgbd.ADAPTER, tmp_path, OPTIONS)
 
 
 def test_the_skeleton_is_the_persons_and_not_the_chairs(folder):
@@ -116,7 +116,7 @@ def test_the_body_lies_where_the_pictures_show_the_person(folder, clips, clip):
         masks = view.streams["mask"] > 127
         assert np.mean([overlap(m, p) for m, p in zip(masks, person)]) > 0.75, name
         both = person & (view.streams["face"] >= 0)
-        found = ntu.FAR - (ntu.FAR - ntu.NEAR) * view.streams["depth"].astype(float)
+        found = ntu_rgbd.FAR - (ntu_rgbd.FAR - ntu_rgbd.NEAR) * view.streams["depth"].astype(float)
         assert np.median(np.abs(found - metres)[both]) < 0.05, name
 
 
@@ -187,7 +187,7 @@ def test_the_26_joints_of_the_25_are_those_they_came_from():
 
 def test_everything_that_psrnet_reads_is_there(folder, tmp_path):
     root, _ = folder
-    small = adapter.Options(size=(36, 64))
+    small = adapter.DatasetOptions(size=(36, 64))
     summary = build.build("ntu_rgbd", root, tmp_path / "set", small, processes=1)
     assert summary["clips"] == 4 and not summary["failed"]
     source = Source(tmp_path / "set", "train")
@@ -209,7 +209,7 @@ def test_a_damaged_clip_is_told_and_the_others_are_prepared(folder, tmp_path):
     broken.write_bytes(broken.read_bytes()[:4000])
     for name in ("S001C001P003R001A001_rgb.avi", "S001C001P003R001A002_rgb.avi"):
         (root / "nturgb+d_rgb" / name).unlink()
-    options = adapter.Options(size=(24, 32))
+    options = adapter.DatasetOptions(size=(24, 32))
     summary = build.build("ntu_rgbd", root, tmp_path / "set", options, processes=1)
     assert summary["clips"] == 1
     assert broken.name in summary["failed"][TRAIN_2]
@@ -222,7 +222,7 @@ def smpl_file(tmp_path_factory):
     template = body.template()
     rest = lifting.smpl_joints(np.zeros((1, 72)))
     vertices = body.pose(template, rest)[0]
-    places = lifting.stretched()
+    places = lifting.smpl_rest_joints()
     nearest = np.linalg.norm(vertices[:, None] - places, axis=-1).argmin(1)
     around = np.pad(vertices, ((0, 0), (0, 1)), constant_values=1.0)
     parents = np.array(lifting.PARENTS)
@@ -253,14 +253,16 @@ def test_given_smpls_mesh_stands_where_it_says_or_on_the_skeleton(
         if translated:
             content["trans"] = middle + (0.4, 0, 0)
         np.savez(tmp_path / f"S001C{number:03d}P001R001A002.npz", **content)
-    chosen = adapter.Options(
+    chosen = adapter.DatasetOptions(
         size=(54, 96), smpl=str(smpl_file), smpl_parameters=str(tmp_path)
     )  # fmt: skip
-    options = adapter.complete(ntu.SET, chosen)
-    task = next(t for t in ntu.find(folder[0], options).tasks if t.name == TRAIN_2)
-    views = [view for _, view in ntu.views(task, options)]
-    assert {tuple(sorted(view.streams)) for view in views} == {tuple(sorted(ntu.streams(options)))}
-    assert "iuv" not in views[0].streams and ntu.meta(options)["faces"] == 7652
+    options = adapter.complete_options(ntu_rgbd.ADAPTER, chosen)
+    task = next(t for t in ntu_rgbd.find(folder[0], options).tasks if t.name == TRAIN_2)
+    views = [view for _, view in ntu_rgbd.views(task, options)]
+    assert {tuple(sorted(view.streams)) for view in views} == {
+        tuple(sorted(ntu_rgbd.streams(options)))
+    }
+    assert "iuv" not in views[0].streams and ntu_rgbd.meta(options)["faces"] == 7652
     for view in views:
         hips = view.streams["joints"][:, 8, 0]  # in [-1, 1]
         columns = np.stack([(f >= 0).nonzero()[1].mean() for f in view.streams["face"]])
@@ -270,8 +272,10 @@ def test_given_smpls_mesh_stands_where_it_says_or_on_the_skeleton(
 
 
 def test_smpl_without_its_parameters_is_told(folder, smpl_file, tmp_path):
-    chosen = adapter.Options(size=(54, 96), smpl=str(smpl_file), smpl_parameters=str(tmp_path))
-    options = adapter.complete(ntu.SET, chosen)
-    task = ntu.find(folder[0], options).tasks[0]
+    chosen = adapter.DatasetOptions(
+        size=(54, 96), smpl=str(smpl_file), smpl_parameters=str(tmp_path)
+    )
+    options = adapter.complete_options(ntu_rgbd.ADAPTER, chosen)
+    task = ntu_rgbd.find(folder[0], options).tasks[0]
     with pytest.raises(UserError, match="no SMPL parameters of S001C001P001R001A001"):
-        list(ntu.views(task, options))
+        list(ntu_rgbd.views(task, options))

@@ -21,6 +21,7 @@ from psrjax.prepare.datasets import adapter, ntu_files, smpl_files
 from psrjax.prepare.multiview import body_fitting, camera_videos
 from psrjax.vision import backgrounds, body, raster, rendering, visibility
 from psrjax.vision.camera import Camera
+from psrjax.vision.optical_flow import optical_flow
 
 NEAR, FAR = 0.8, 5.2  # metres: a Kinect follows people from 0.8 to 4.5
 FINE = 2  # masks and textures are of pictures so many times as large as the stored ones
@@ -31,7 +32,7 @@ _STREAMS = (
 )
 
 
-def find(root: Path, options: adapter.Options) -> adapter.Found:
+def find(root: Path, options: adapter.DatasetOptions) -> adapter.TaskList:
     """The triplets of a folder; nothing is opened but its lists."""
     del options
     clips, notes = ntu_files.triplets(root)
@@ -51,15 +52,15 @@ def find(root: Path, options: adapter.Options) -> adapter.Found:
             "action": f"A{one.action:03d}",
         }
         tasks.append(adapter.Task(clip, listed.get(one.stem, one.split), files, facts))
-    return adapter.Found(tuple(tasks), notes)
+    return adapter.TaskList(tuple(tasks), notes)
 
 
-def streams(options: adapter.Options) -> tuple[str, ...]:
+def streams(options: adapter.DatasetOptions) -> tuple[str, ...]:
     """What every clip holds; with SMPL there is no `iuv`, whose charts are the built-in body's."""
     return _STREAMS if options.smpl else (*_STREAMS, "iuv")
 
 
-def meta(options: adapter.Options) -> dict[str, Any]:
+def meta(options: adapter.DatasetOptions) -> dict[str, Any]:
     """Facts of the whole data set."""
     faces = len(_smpl(options).faces if options.smpl else body.template().faces)
     count = visibility.neighbour_count(faces)
@@ -81,7 +82,9 @@ class _View:
     shift: Float[np.ndarray, "3"]
 
 
-def views(task: adapter.Task, options: adapter.Options) -> Iterator[tuple[str, codec.ClipView]]:
+def views(
+    task: adapter.Task, options: adapter.DatasetOptions
+) -> Iterator[tuple[str, codec.ClipView]]:
     """The three views of one clip.
 
     Raises:
@@ -104,15 +107,15 @@ def views(task: adapter.Task, options: adapter.Options) -> Iterator[tuple[str, c
         look = seen[one.name]
         pictures = camera_videos.shrink(look.fine, FINE)
         mask = camera_videos.shrink(look.fine_mask, FINE)
-        person = backgrounds.grow(mask > 32, 1)
+        person = backgrounds.grow(mask > 32, 1.0)
         held = {
             "frames": pictures,
             "mask": mask,
             "depth": rendering.encode_depth(look.rendered["metres"], near=NEAR, far=FAR),
             "joints": rendering.stored_joints(one.joints, one.confidence, look.camera),
             "joints_3d": one.joints.astype(np.float32),
-            "background": backgrounds.clean_plate(pictures, person)["plate"],
-            **backgrounds.optical_flow(pictures),
+            "background": backgrounds.clean_background(pictures, person)["background"],
+            **optical_flow(pictures),
             **look.rendered,
             **told[one.name],
         }
@@ -123,7 +126,8 @@ def views(task: adapter.Task, options: adapter.Options) -> Iterator[tuple[str, c
 @dataclass(frozen=True)
 class _Look:
     """What a camera sees: pictures, faces and masks finer than they are stored, since people are
-    small in a Kinect's picture, and what `recording_views.render_view` gives at the stored size."""
+    small in a Kinect's picture, and what `recording_views.render_view` gives at the stored size.
+    """
 
     camera: Camera
     fine: UInt8[np.ndarray, "t hh ww 3"]
@@ -133,7 +137,10 @@ class _Look:
 
 
 def _look(
-    one: _View, options: adapter.Options, model: body.BodyModel | smpl_files.Surface, frames: int
+    one: _View,
+    options: adapter.DatasetOptions,
+    model: body.BodyModel | smpl_files.SmplSurface,
+    frames: int,
 ) -> _Look:
     box = _box(one, options)
     camera = one.camera.windowed(box, options.size)
@@ -150,12 +157,14 @@ def _look(
     return _Look(camera, fine, face, mask, rendered)
 
 
-def _smpl(options: adapter.Options) -> smpl_files.Surface:
+def _smpl(options: adapter.DatasetOptions) -> smpl_files.SmplSurface:
     return smpl_files.surface(options.smpl)
 
 
 def _filmed(
-    task: adapter.Task, options: adapter.Options, model: body.BodyModel | smpl_files.Surface
+    task: adapter.Task,
+    options: adapter.DatasetOptions,
+    model: body.BodyModel | smpl_files.SmplSurface,
 ) -> tuple[list[_View], float, int]:
     """The cameras' views in one room (the first camera's axes), cut to the frames all have."""
     by_camera = {}
@@ -174,7 +183,7 @@ def _filmed(
             "skeletons: one is cut off; get it again"
         )
     try:
-        skeletons = kinect_body.handed([one.cut(frames) for one in skeletons])
+        skeletons = kinect_body.with_true_sides([one.cut(frames) for one in skeletons])
     except UserError as error:
         raise UserError(f"{files[0]['skeleton']}: {error}") from error
     filmed: list[_View] = []
@@ -188,7 +197,7 @@ def _filmed(
             turn, shift = kinect_body.align(points, first[0], known & first[1])
         except UserError as error:
             raise UserError(f"{one['skeleton']}: {error}") from error
-        own = kinect_body.cameras(skeleton)
+        own = kinect_body.fit_cameras(skeleton)
         camera = own["colour"].resized(*fact.size)
         joints = kinect_body.body_joints(points)
         vertices = _vertices(one, camera, joints, model, options)
@@ -220,8 +229,8 @@ def _vertices(
     files: dict[str, str],
     camera: Camera,
     joints: Float[np.ndarray, "t 26 3"],
-    model: body.BodyModel | smpl_files.Surface,
-    options: adapter.Options,
+    model: body.BodyModel | smpl_files.SmplSurface,
+    options: adapter.DatasetOptions,
 ) -> Float[np.ndarray, "t v 3"]:
     """The mesh in the depth camera's axes: the built-in body, or SMPL by its parameters."""
     if not options.smpl:
@@ -233,7 +242,7 @@ def _vertices(
     return (posed - camera.translation) @ camera.rotation
 
 
-def _box(one: _View, options: adapter.Options) -> tuple[int, int, int, int]:
+def _box(one: _View, options: adapter.DatasetOptions) -> tuple[int, int, int, int]:
     """What is cut out of the picture: all of it, or the window that holds the person throughout."""
     if options.crop == "squeeze":
         return 0, 0, *one.camera.size
@@ -265,10 +274,10 @@ def _depth_masks(one: _View, frames: int, camera: Camera) -> UInt8[np.ndarray, "
     return np.uint8(255) * np.stack(masks)
 
 
-SET = adapter.RawSet(
+ADAPTER = adapter.DatasetAdapter(
     name="ntu_rgbd",
     # GTNet, from which PSR-Net's numbers come: 128 x 128, the shape of the picture not kept.
-    defaults=adapter.Options(size=(128, 128), crop="squeeze"),
+    defaults=adapter.DatasetOptions(size=(128, 128), crop="squeeze"),
     crops=("squeeze", "fixed"),
     uses=("size", "crop", "margin", "smpl", "smpl_parameters"),
     find=find,

@@ -1,0 +1,416 @@
+"""From a filmed recording to a data set, against a small one whose truth is known."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import recordings
+
+from psrjax import config as configs
+from psrjax.data import spec, store, video
+from psrjax.data.source import Source
+from psrjax.errors import UserError
+from psrjax.inference import novel_view
+from psrjax.methods import base
+from psrjax.prepare.common import calibration, letterbox, openpose
+from psrjax.prepare.multiview import (
+    body_fitting,
+    cross_view_tracking,
+    joint_fitting,
+    layout,
+    recording,
+    virtual_camera,
+)
+from psrjax.vision import backgrounds, body
+from psrjax.vision.optical_flow import optical_flow
+
+REAL = Path(__file__).parents[4] / "shared" / "media" / "balancing_multiview"
+OPTIONS = recording.MultiviewOptions(size=(72, 56))
+
+
+@pytest.fixture(scope="module")
+def filmed(tmp_path_factory):
+    return recordings.film(tmp_path_factory.mktemp("filmed"))
+
+
+@pytest.fixture(scope="module")
+def prepared(filmed):
+    directory = filmed.root / "set"
+    summary = recording.prepare(filmed.root, directory, OPTIONS)
+    return directory, summary
+
+
+@pytest.fixture
+def copied(filmed, tmp_path):
+    """The recording, to be spoilt."""
+    root = tmp_path / "spoilt"
+    shutil.copytree(filmed.root, root, ignore=shutil.ignore_patterns("set*"))
+    return root
+
+
+def _measure(root, **changes):
+    options = replace(OPTIONS, **changes)
+    calibration = options.calibration or None
+    found = layout.find(root, cameras=options.cameras, calibration=calibration)
+    return recording.measure(found, options)
+
+
+def _people(root, frames=recordings.FRAMES):
+    return {
+        name: openpose.read_openpose(root / "pose" / f"{name}_json", frames=frames)
+        for name in recordings.NAMES
+    }
+
+
+# Who, and where in space
+
+
+def test_the_actor_is_followed_whatever_the_order_of_people(filmed):
+    actor = cross_view_tracking.follow(_people(filmed.root), filmed.cameras)
+    assert not actor.notes
+    for found, camera in zip(actor.joints, filmed.cameras.values()):
+        truth = camera.project(filmed.joints)["pixels"]
+        off = np.linalg.norm(found[..., :2] - truth, axis=-1)
+        assert np.median(off[found[..., 2] > 0]) < 1.0
+
+
+def test_a_view_whose_people_are_not_the_actor_is_left_out_and_named(copied, filmed):
+    for time in (5, 6):
+        path = recordings.json_file(copied, "cam2", time)
+        people = json.loads(path.read_text())["people"]
+        sizes = [np.ptp(np.reshape(p["pose_keypoints_2d"], (-1, 3))[:, 1]) for p in people]
+        path.write_text(json.dumps({"people": [people[int(np.argmin(sizes))]]}))
+    measured = _measure(copied)
+    notes = [note for note in measured.notes if "cam2 frame" in note]
+    assert [note.split(":")[0] for note in notes] == [
+        "cam2 frame 5 (cam2.0005.json)",
+        "cam2 frame 6 (cam2.0006.json)",
+    ]
+    fit = body_fitting.fit_joints(measured, 0)
+    assert np.linalg.norm(fit.joints[5:7] - filmed.joints[5:7], axis=-1).mean() < 0.03
+
+
+def test_joints_swapped_between_two_people_do_not_pull_the_actor_away(copied, filmed):
+    path = recordings.json_file(copied, "cam1", 8)
+    people = json.loads(path.read_text())["people"]
+    one, other = (np.reshape(p["pose_keypoints_2d"], (25, 3)) for p in people)
+    arm = [5, 7, 9]  # of BODY_25B: the left arm
+    one[arm], other[arm] = other[arm].copy(), one[arm].copy()
+    recordings.write_people(path, [one, other])
+    measured = _measure(copied)
+    assert (measured.joints[0, 8, [5, 6, 7], 2] == 0).all()
+    fit = body_fitting.fit_joints(measured, 0)
+    assert np.linalg.norm(fit.joints[8] - filmed.joints[8], axis=-1).max() < 0.08
+
+
+def test_the_fit_fills_marks_and_smooths(filmed):
+    generator = np.random.default_rng(1)
+    views = list(filmed.cameras.values())
+    joints = np.stack([
+        np.concatenate([c.project(filmed.joints)["pixels"], np.full((14, 26, 1), 0.9)], -1)
+        for c in views
+    ])  # fmt: skip
+    joints[..., :2] += generator.normal(0, 0.5, joints[..., :2].shape)
+    joints[:, 4:8, 4] = 0.0  # nobody sees the right wrist for a while
+    joints[1:, 10, 10] = 0.0  # one camera alone sees the right knee
+    seen = joint_fitting.JointObservations(joints, views, 0.5)
+    fit = joint_fitting.fit(seen, rate=recordings.RATE)
+    expected = np.zeros((14, 26), bool)
+    expected[4:8, 4] = expected[10, 10] = True
+    np.testing.assert_array_equal(fit.filled, expected)
+    assert fit.confidence[fit.filled].max() <= 0.3 < fit.confidence[~fit.filled].min()
+    off = np.linalg.norm(fit.joints - filmed.joints, axis=-1)
+    raw = cross_view_tracking.triangulate(joints[..., :2], joints[..., 2], views)["points"]
+    assert off[~expected].mean() < 0.8 * np.nanmean(np.linalg.norm(raw - filmed.joints, axis=-1))
+    assert off[expected].max() < 0.10
+    thigh = np.linalg.norm(fit.joints[:, 9] - fit.joints[:, 10], axis=-1)
+    assert np.ptp(thigh) < 0.01
+
+
+# What the frames say
+
+
+def test_a_clean_plate_shows_the_room(filmed):
+    pictures = video.read(filmed.root / "videos" / "cam1.mp4").frames
+    person = backgrounds.grow(filmed.masks["cam1"], 2)
+    found = backgrounds.clean_background(pictures, person)
+    free = (~person).sum(0) >= 3
+    np.testing.assert_array_equal(found["hole"], ~free)
+    off = np.abs(found["background"].astype(float) - filmed.backgrounds["cam1"])[free]
+    assert off.mean() < 3.0
+    with pytest.raises(UserError, match="whole picture"):
+        backgrounds.clean_background(pictures, np.ones_like(person))
+
+
+def test_masks_are_found_from_a_rough_body(filmed):
+    pictures = video.read(filmed.root / "videos" / "cam2.mp4").frames
+    truth = filmed.masks["cam2"]
+    rough = np.roll(backgrounds.grow(truth, -1), (2, -2), (1, 2))
+    masks = backgrounds.person_masks(pictures, rough, reach=6)
+    scores = [backgrounds.overlap(a, b) for a, b in zip(masks, truth)]
+    assert np.mean(scores) > 0.82
+    assert np.mean(scores) > np.mean([backgrounds.overlap(a, b) for a, b in zip(rough, truth)])
+
+
+def test_optical_flow_points_back_and_forth_and_knows_where_it_is_right():
+    generator = np.random.default_rng(0)
+    wide = generator.uniform(0, 255, (40, 60, 3)).astype(np.float32).repeat(4, 0).repeat(4, 1)
+    frames = np.stack([wide[8:136, 10 + 3 * t : 138 + 3 * t] for t in range(3)]).astype(np.uint8)
+    flow = optical_flow(frames)
+    inner = (slice(1, None), slice(16, -16), slice(16, -16))
+    np.testing.assert_allclose(np.median(flow["flow"][inner], (0, 1, 2)), (3, 0), atol=0.1)
+    np.testing.assert_allclose(np.median(flow["flow_forward"][inner], (0, 1, 2)), (-3, 0), atol=0.1)
+    assert np.median(flow["flow_confidence"][inner]) > 240
+    assert not any(values[0].any() for values in flow.values())
+
+
+@pytest.mark.parametrize("lag", [-2, 0, 1])
+def test_joints_that_run_ahead_of_the_videos_are_noticed(filmed, lag):
+    truth = [filmed.masks[name] for name in ("cam1", "cam2")]
+    times = np.clip(np.arange(recordings.FRAMES) + lag, 0, recordings.FRAMES - 1)
+    assert body_fitting.find_lag([mask[times] for mask in truth], truth, gain=0.005) == lag
+    joints = np.arange(1.0, 15.0)[None, :, None, None] * np.ones((1, 14, 26, 3))
+    moved = body_fitting.shifted(joints, lag)[0, :, 0, 0]
+    inside = slice(max(lag, 0), 14 + min(lag, 0))
+    np.testing.assert_array_equal(moved[inside], np.arange(1.0, 15.0)[inside] - lag)
+
+
+def test_a_letterboxed_video_keeps_the_calibration(filmed):
+    camera = filmed.cameras["cam1"]
+    placement = letterbox.fit(camera.size, (160, 112))
+    assert placement.scale == 1.0 and placement.shift == (0.0, 8.0)
+    smaller = letterbox.fit((192, 108), (191, 107))
+    moved = smaller.camera(camera, (191, 107))
+    before = camera.project(filmed.joints)["pixels"]
+    after = moved.project(filmed.joints)["pixels"]
+    # The picture's corner (-0.5, -0.5) goes to the shift's, the opposite one to its opposite.
+    inner = (before + 0.5) * smaller.scale + smaller.shift - 0.5
+    np.testing.assert_allclose(after, inner, atol=1e-9)
+    joints = np.concatenate([before, np.ones_like(before[..., :1])], -1)
+    np.testing.assert_allclose(smaller.joints(joints)[..., :2], after, atol=1e-3)
+
+
+# The whole way
+
+
+def test_a_recording_becomes_a_data_set(prepared, filmed):
+    directory, summary = prepared
+    assert set(summary["joints"].values()) == {"body25b"}
+    assert max(summary["reprojection_error_px"].values()) < 1.0
+    assert min(summary["mask_agreement_iou"].values()) > 0.80
+    assert summary["joints_ahead_of_video_frames"] == 0
+    assert json.loads((directory / recording.SUMMARY).read_text()) == summary
+    train, test = (Source(directory, split) for split in ("train", "test"))
+    assert [train.clips[0].frames, test.clips[0].frames] == [10, 4]
+    assert [clip.views["cam1"].meta["first_frame"] for clip in (train.clips[0], test.clips[0])] == [
+        0,
+        10,
+    ]
+    for name in recordings.NAMES:
+        preview = video.read(directory / "previews" / f"{name}.mp4")
+        assert len(preview.frames) == recordings.FRAMES
+
+
+def test_the_body_lies_on_the_man_in_every_view(prepared, filmed):
+    data = Source(prepared[0], "train")
+    clip = data.clips[0].name
+    for name in recordings.NAMES:
+        camera = virtual_camera.stored_camera(data, clip, name)
+        truth = np.stack([
+            body_fitting.silhouettes(body.template(), body.pose(body.template(), joints), camera)
+            for joints in filmed.joints[:10, None]
+        ])[:, 0]  # fmt: skip
+        drawn = data.read(clip, name, "face") >= 0
+        assert np.mean([backgrounds.overlap(a, b) for a, b in zip(drawn, truth)]) > 0.80
+        joints = data.read(clip, name, "joints_3d")
+        assert np.linalg.norm(joints - filmed.joints[:10], axis=-1).mean() < 0.03
+
+
+def test_the_streams_keep_the_contract(prepared):
+    data = Source(prepared[0], "test")
+    clip = data.clips[0].name
+    read = {name: data.read(clip, "cam1", name)[None] for name in ("frames", "iuv", "joints")}
+    for name in ("mask", "depth", "flow_confidence"):
+        read[name] = data.read(clip, "cam1", name)[None, ..., None]
+    for name in ("flow", "flow_forward", "mesh_flow"):
+        read[name] = data.read(clip, "cam1", name)[None]
+        assert not read[name][:, 0].any()
+    for name in ("prior", "visibility"):
+        values = data.read(clip, "cam1", name, source="cam3")[None]
+        read[name] = values if name == "prior" else values[..., None]
+    batch = {f"target_{name}": values for name, values in read.items()}
+    batch["target"] = batch.pop("target_frames")
+    batch["background"] = data.read(clip, "cam1", "background")[None]
+    assert spec.check(batch, batch) == {"b": 1, "t": 4, "h": 72, "w": 56}
+    on = data.read(clip, "cam1", "face")[None, ..., None] >= 0
+    np.testing.assert_array_equal(batch["target_depth"] > 0, on)
+    np.testing.assert_array_equal(batch["target_visibility"] > 0, on)
+    np.testing.assert_array_equal(batch["target_iuv"][..., :1] > 0, on)
+
+
+def test_the_mean_frame_is_of_the_training_frames_alone(prepared):
+    directory, _ = prepared
+    data = Source(directory, "train")
+    frames = data.read(data.clips[0].name, "cam2", "frames")
+    mean = store.read_statistics(directory)["mean/cam2"]
+    np.testing.assert_allclose(mean, frames.astype(float).mean(0), atol=0.51)
+
+
+def test_a_camera_between_two_sees_the_man(prepared, tmp_path):
+    data = Source(prepared[0], "test")
+    clip = data.clips[0].name
+    one, other = (virtual_camera.stored_camera(data, clip, name) for name in ("cam1", "cam2"))
+    focus = virtual_camera.stored_joints(data, clip).mean((0, 1))
+    for fraction, end in ((0.0, one), (1.0, other)):
+        same = virtual_camera.between(one, other, fraction, focus)
+        np.testing.assert_allclose(same.rotation, end.rotation, atol=1e-9)
+        np.testing.assert_allclose(same.centre, end.centre, atol=1e-9)
+    middle = virtual_camera.between(one, other, 0.5, focus)
+    virtual_camera.write_camera(tmp_path / "camera.json", "between", middle)
+    read = calibration.read_calibration(tmp_path / "camera.json")["between"]
+    assert read.size == (72, 56)
+    given = virtual_camera.guide(data, clip, "cam1", read)
+    on = given["target_mask"][..., 0] > 0
+    rows, columns = np.nonzero(on.any(0))
+    assert np.ptp(rows) > 40 and 15 < columns.mean() < 40
+    assert (given["target_prior"][on].max(-1) > 0).mean() > 0.95
+    real = virtual_camera.guide(data, clip, "cam1", other)
+    stored = data.read(clip, "cam2", "depth")
+    assert np.abs(real["target_depth"][..., 0].astype(float) - stored).mean() < 1e-3
+    with pytest.raises(UserError, match="another shape"):
+        virtual_camera.guide(data, clip, "cam1", replace(read, size=(64, 64)))
+
+
+@pytest.mark.parametrize(("fraction", "nearest"), [(0.2, "cam1"), (0.8, "cam2")])
+def test_an_unfilmed_view_has_the_mean_frame_of_the_camera_nearest_to_it(
+    prepared, tmp_path, fraction, nearest
+):
+    data = Source(prepared[0], "test")
+    clip = data.clips[0].name
+    one, other = (virtual_camera.stored_camera(data, clip, name) for name in ("cam1", "cam2"))
+    focus = virtual_camera.stored_joints(data, clip).mean((0, 1))
+    between = virtual_camera.between(one, other, fraction, focus)
+    virtual_camera.write_camera(tmp_path / "camera.json", "between", between)
+    words = "tiny,texture_on_mean,layer1"
+    config = configs.load(f"psrnet:{words}")
+    config.data.update({"path": str(prepared[0]), "crop": (72, 56)})
+    method = base.build(**configs.method_fields(configs.stage_config(config, "layer1")))
+    inputs = novel_view.from_camera(method, config, camera=str(tmp_path / "camera.json"))
+    window = inputs.read(0)
+    np.testing.assert_array_equal(window["target_mean"][0], data.means[nearest])
+
+
+# Bad input
+
+
+def test_a_camera_with_no_calibration_is_named(copied, filmed):
+    two = {name: filmed.cameras[name] for name in ("cam1", "cam3")}
+    recordings.write_calibration(copied, two)
+    with pytest.raises(UserError, match="cameras.json: no calibration of camera 'cam2'.*--cameras"):
+        _measure(copied)
+    assert _measure(copied, cameras=("cam1", "cam3")).names == ["cam1", "cam3"]
+
+
+def test_a_shorter_video_cuts_the_others_or_is_refused(copied):
+    path = copied / "videos" / "cam2.mp4"
+    pictures = video.read(path).frames
+    video.write(path, pictures[:11], fps=recordings.RATE)
+    measured = _measure(copied)
+    assert measured.frames == 11
+    assert any("cam2.mp4: 11 frames, others up to 14" in note for note in measured.notes)
+    video.write(path, pictures[:5], fps=recordings.RATE)
+    with pytest.raises(UserError, match="cam2.mp4: 5 frames, another video has 14"):
+        _measure(copied)
+
+
+def test_a_video_of_another_rate_or_none_at_all_is_named(copied):
+    path = copied / "videos" / "cam2.mp4"
+    pictures = video.read(path).frames
+    video.write(path, pictures, fps=25)
+    with pytest.raises(UserError, match="cam2.mp4: 25.000 frames a second, cam1.mp4 has 30.000"):
+        _measure(copied)
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(UserError, match="cam2.mp4"):
+        _measure(copied)
+    path.unlink()
+    with pytest.raises(UserError, match="no video of camera 'cam2'"):
+        _measure(copied, cameras=("cam1", "cam2"))
+
+
+def test_missing_and_broken_json_is_named_and_filled_from_the_other_views(copied, filmed):
+    recordings.json_file(copied, "cam1", 4).unlink()
+    recordings.json_file(copied, "cam3", 9).write_text('{"people": [')
+    measured = _measure(copied)
+    assert any("cam1_json: frame 4 has no JSON" in note for note in measured.notes)
+    assert any("cam3.0009.json: not a whole OpenPose JSON" in note for note in measured.notes)
+    fit = body_fitting.fit_joints(measured, 0)
+    assert np.linalg.norm(fit.joints[[4, 9]] - filmed.joints[[4, 9]], axis=-1).mean() < 0.03
+    shutil.rmtree(copied / "pose" / "cam1_json")
+    with pytest.raises(UserError, match="cam1_json: no such folder"):
+        _measure(copied)
+
+
+def test_a_calibration_that_does_not_triangulate_is_refused_and_the_camera_named(copied, filmed):
+    wrong = {**filmed.cameras, "cam2": recordings.turned(filmed.cameras["cam2"], 4)}
+    recordings.write_calibration(copied, wrong)
+    with pytest.raises(UserError, match="cam1 .*cam2 .*cam3 .*bound 2.2; .*without cam2") as caught:
+        _measure(copied)
+    assert "cameras.json" in str(caught.value)
+    far = {**filmed.cameras, "cam2": recordings.turned(filmed.cameras["cam2"], 30)}
+    recordings.write_calibration(copied, far)
+    with pytest.raises(UserError, match="do not triangulate.*without cam2"):
+        _measure(copied)
+
+
+def test_a_video_of_another_shape_without_bars_is_refused(copied, filmed):
+    path = copied / "videos" / "cam1.mp4"
+    pictures = video.read(path).frames
+    sized = {name: replace(camera, size=(144, 112)) for name, camera in filmed.cameras.items()}
+    recordings.write_calibration(copied, filmed.cameras)
+    entries = json.loads((copied / "calibration" / "cameras.json").read_text())
+    for name in sized:
+        entries[name]["image_size"] = [112, 144]
+    (copied / "calibration" / "cameras.json").write_text(json.dumps(entries))
+    boxed = np.pad(pictures, ((0, 0), (8, 8), (0, 0), (0, 0)))
+    video.write(path, boxed, fps=recordings.RATE)
+    measured = _measure(copied)
+    assert max(measured.errors.values()) < 1.0
+    video.write(path, pictures[:, 20:124], fps=recordings.RATE)
+    with pytest.raises(UserError, match="112x104 pixels.*no black bars"):
+        _measure(copied)
+
+
+def test_one_camera_or_no_recording_at_all_is_refused(copied, tmp_path):
+    with pytest.raises(UserError, match="two or more"):
+        _measure(copied, cameras=("cam1",))
+    with pytest.raises(UserError, match="is laid out as"):
+        layout.find(tmp_path)
+    shutil.rmtree(copied / "calibration")
+    with pytest.raises(UserError, match="holds no calibration"):
+        _measure(copied)
+
+
+def test_a_folder_in_use_is_left_alone(filmed, tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(UserError, match="exists already"):
+        recording.prepare(filmed.root, tmp_path, OPTIONS)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_the_real_recording_triangulates():
+    if not REAL.is_dir():
+        pytest.skip("../shared/media/balancing_multiview is absent")
+    measured = _measure(REAL)
+    assert set(measured.kinds.values()) == {"body25b"}
+    assert max(measured.errors.values()) < 10.0
+    qualisys = _measure(REAL, calibration=str(REAL / "calibration" / "Calib.qca.txt"))
+    np.testing.assert_allclose(qualisys.joints, measured.joints)
+    assert not any("frame" in note for note in measured.notes)
+
+
+def test_a_body_of_another_versions_girths_is_refused_by_name():
+    with pytest.raises(UserError, match="'belly'.*prepare the recording again"):
+        body_fitting.shaped({"chest": 1.0, "belly": 1.1})
