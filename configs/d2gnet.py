@@ -17,7 +17,7 @@ from `psrjax prepare --body`. A run that has learned uv serves others: "w/o uv" 
   script      the temporal weight of the repository's training script (500), and the five residual
               blocks of its pre-training script.
   light       narrower nets: two residual blocks and 512 channels in D2G, for small data and CPUs.
-  demo        one person of the embedded world, in clothes that fold, at 64x48 on 2 CPU cores:
+  demo        one person of the synthetic dataset, in clothes that fold, at 64x48 on 2 CPU cores:
               narrow nets, no VGG-19. A quarter of an hour on one core. On frames held back,
               SSIM / PSNR, means of seeds: full .942 / 30.1, w/o HybridTex .941 / 30.0, the nearest
               pose's frame .825 / 24.1; see the README.

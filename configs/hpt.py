@@ -10,7 +10,7 @@ One model belongs to one person's clip. Three stages, trained in order: transfer
               weights and a prepared clip with joints. Cost: 90 000 steps, not run. The paper's
               Table 1, full: SSIM .835, IS 3.364, FID 27.682, LPIPS .035, on data of its own.
   ccn         CoCosNet's own losses and optimizer: hinge, feature matching, L1 of the warp.
-  demo        one person of the embedded world at 48x48 on 2 CPU cores: narrow nets, no VGG-19.
+  demo        one person of the synthetic dataset at 48x48 on 2 CPU cores: narrow nets, no VGG-19.
   tiny        as demo at 32x32, as small as it goes: all stages in less than three minutes.
   bf16        bfloat16 products.
   transfer …  only these stages.

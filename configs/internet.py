@@ -10,7 +10,7 @@ Words, comma-separated, in their order:
               The paper's Table 2 (MS-SSIM / FID / LPIPS): SS4x-a .879 / 87.7 / .098, SS4x-b .911 /
               74.4 / .079, SS4x-c .919 / 73.9 / .075, MS-b .951 / 41.8 / .041, MS-c .960 / 36.5 /
               .035.
-  demo        the embedded world at 64x48 on 2 CPU cores: narrow nets, no VGG-19. On four new
+  demo        the synthetic dataset at 64x48 on 2 CPU cores: narrow nets, no VGG-19. On four new
               people's whole clips: PSNR 23.21, SSIM .772, temporal error .735 (the copied source:
               20.47, .702, 1.15). Ten minutes on one core.
   tiny        as demo, smaller and shorter: minutes, for tests. After 819 of its 900 steps, on four

@@ -10,7 +10,7 @@ single model frozen). Words, comma-separated, in their order:
               targets, batch 2. Needs VGG-19's weights and prepared clips with joints and flow.
               Cost: 235 000 steps, not run. The paper's Table 1 (VFID / PSNR): 7.57 / 23.20, on
               data of its own.
-  demo        the embedded world at 48x48 on 2 CPU cores: narrow nets, no VGG-19.
+  demo        the synthetic dataset at 48x48 on 2 CPU cores: narrow nets, no VGG-19.
   tiny        as demo at 32x32, as small as it goes: all stages in less than three minutes.
   bf16        bfloat16 products.
   single …    only these stages.
@@ -107,7 +107,7 @@ PRESETS = {
         "method.discriminator_layers": 1,
         "data.synthetic": {
             "size": (32, 32),
-            "rooms": 2,
+            "scenes": 2,
             "people_train": 2,
             "people_test": 1,
             "clips_per_person": 1,

@@ -9,7 +9,7 @@ Words, comma-separated, in their order:
               Cost: days on an accelerator, not run. The paper's Table 3 (SSIM / M-SSIM / PSNR /
               M-PSNR): layer1 .801 / .981 / 23.13 / 32.38, layer2 .835 / .979 / 23.89 / 31.81,
               layer3 .841 / .979 / 24.01 / 31.81.
-  demo        the embedded world at 48x48 on 2 CPU cores, in minutes: narrow nets, no I3D, one
+  demo        the synthetic dataset at 48x48 on 2 CPU cores, in minutes: narrow nets, no I3D, one
               encoder for each input, later layers that begin as the one before. Measured (SSIM,
               dB): layer1 .445, 18.49; layer2 .481, 18.78; layer3 .498, 18.91.
   real        as demo at 64x64, for the calibrated recording (`psrjax prepare`), with the camera's
@@ -97,7 +97,7 @@ PRESETS = {
         "data.crop": (32, 32),
         "data.synthetic": {
             "size": (32, 32),
-            "rooms": 2,
+            "scenes": 2,
             "people_train": 2,
             "people_test": 1,
             "clips_per_person": 1,

@@ -117,7 +117,7 @@ def test_synthesize_writes_a_playable_video_and_its_comparison(folder, run):
 def filmed(folder, run):
     """A video with uneven times, the mesh of the person in it, and two cameras."""
     config = config_lib.load("psrnet:tiny")
-    clip = (source := loader.open_split(dataset.located(config.data), "test")).clips[0].name
+    clip = (source := loader.open_split(dataset.resolve_path(config.data), "test")).clips[0].name
     views = {view: source.load(clip, view, range(11)) for view in ("cam1", "cam2")}
     times = np.cumsum([0.0] + [0.04, 0.08] * 5)
     frames = views["cam1"].read("frames").repeat(2, 1).repeat(2, 2)  # filmed at twice the size

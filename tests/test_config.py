@@ -82,11 +82,11 @@ def test_open_parts_take_new_keys():
     new = {
         "weights.discriminator.hinge": 1.0,
         "optimizer.discriminator.nets.a.b1": 0.5,
-        "data.synthetic.rooms": 2,
+        "data.synthetic.scenes": 2,
     }
     config = config_lib.update(get_config(), new)
     assert config.optimizer.discriminator.nets.a.b1 == 0.5
-    assert (config.weights.discriminator.hinge, config.data.synthetic.rooms) == (1.0, 2)
+    assert (config.weights.discriminator.hinge, config.data.synthetic.scenes) == (1.0, 2)
     assert config.is_locked
 
 

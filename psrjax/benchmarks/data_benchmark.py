@@ -1,7 +1,6 @@
-"""How fast data comes: frames decoded from a video and prepared, clips loaded from a data set.
+"""Times data: frames decoded from a video and prepared, clips loaded from a data set.
 
-What lies in memory does not count against a data set on a slow disk: time a set that is larger than
-the machine's cache, or read it once before.
+A data set that lies in the machine's cache does not show a slow disk: time one larger than it.
 """
 
 import os
@@ -28,7 +27,7 @@ def measure(
     """Times the loader on `config.data.path`; of a video file also decoding and preparation.
 
     Args:
-      config: of the stage; `data.path` is a stored data set, "world", or a video file, which is
+      config: of the stage; `data.path` is a stored data set, "synthetic", or a video file, which is
         prepared (in this process) and loaded from a temporary set.
       reads: the keys to load.
       batch: clips of a batch.
@@ -61,8 +60,8 @@ def _prepare(path: str, to: str, size: tuple[int, int], joints: str) -> dict[str
     count = sum(1 for _ in video.decode(path))
     decoded = count / (time.perf_counter() - start)
     start = time.perf_counter()
-    clip = pipeline.Clip(path, "clip", joints=joints)
-    prepared = pipeline.prepare_clip(clip, pipeline.Options(size=size))
+    clip = pipeline.VideoClip(path, "clip", joints=joints)
+    prepared = pipeline.prepare_clip(clip, pipeline.PreparationOptions(size=size))
     views = [codec.encode(view) for view in prepared.views(prepared.pieces[0])]
     seconds = time.perf_counter() - start
     copies = (
@@ -77,7 +76,7 @@ def _prepare(path: str, to: str, size: tuple[int, int], joints: str) -> dict[str
 
 def _load(data: Any, reads: tuple[str, ...], *, batch: int, seed: int) -> dict[str, Any]:
     """The training loader, alone on the machine."""
-    located = dataset.located(data)
+    located = dataset.resolve_path(data)
     batches = loader.train_batches(located, reads, batch=batch, seed=seed, start_step=0)
     try:
         for _ in range(_WARM):

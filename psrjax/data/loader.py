@@ -150,7 +150,7 @@ def train_batches(
     In one epoch every view of every clip is the source once.
 
     Args:
-      data_config: `config.data`: path, world, train_split, crop, flip, jitter, sampling, workers.
+      data_config: `config.data`: path, train_split, crop, flip, jitter, sampling, workers.
       reads: the keys of the contract that are wanted; `index` comes with them, the row of the clip
         and source view.
       batch: the global batch, divided evenly over the processes.

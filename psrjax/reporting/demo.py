@@ -14,8 +14,8 @@ from tqdm.auto import tqdm
 
 from psrjax import io
 from psrjax.data import codec, loader, sampling
-from psrjax.evaluation import scoring
-from psrjax.inference import novel_view, synthesis
+from psrjax.evaluation import method_evaluation
+from psrjax.inference import novel_view
 from psrjax.methods.base import Method
 from psrjax.reporting import report
 from psrjax.runtime import machine
@@ -52,13 +52,13 @@ def run(config: Any, workdir: str, *, command: str) -> Shown:
     root = epath.Path(workdir)
     clock = _Clock(root / "run.json", command)
     with clock.part("render the people"):
-        dataset.located(config.data)
+        dataset.resolve_path(config.data)
     with clock.part("train, compilation included"):
         stages.train(config, workdir)
     method, variables, config, _ = checkpoint.restore_for_inference(workdir)
     with clock.part("score on unseen people"):
-        found = scoring.evaluate(method, variables, config, show_progress=True)
-        scoring.write(root, found)
+        found = method_evaluation.evaluate(method, variables, config, show_progress=True)
+        method_evaluation.write(root, found)
     with clock.part("comparison videos"):
         show_clips(method, variables, config, root / "videos")
     page = report.write(workdir)
@@ -75,7 +75,7 @@ def show_clips(method: Method, variables: Any, config: Any, folder: epath.Path) 
       folder: where the comparison videos, their strips and `index.json` go.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    source = loader.open_split(dataset.located(config.data), config.data.eval_split)
+    source = loader.open_split(dataset.resolve_path(config.data), config.data.eval_split)
     spread = np.linspace(0, len(source.clips) - 1, min(SHOWN, len(source.clips))).round()
     entries, how = [], sampling.policy(config.data.sampling)
     chosen = [source.clips[int(place)] for place in spread]
@@ -85,9 +85,9 @@ def show_clips(method: Method, variables: Any, config: Any, folder: epath.Path) 
         known = sampling.pairs(clip, how)  # each view with itself, where a method keeps its camera
         pair = pair if pair in known else known[number % len(known)]
         inputs = novel_view.from_data(method, config, clip=clip.name, views=pair)
-        made = synthesis.synthesize(method, variables, inputs)
+        made = novel_view.synthesize(method, variables, inputs)
         name = f"{clip.name}.{pair[0]}-{pair[1]}"
-        _, compare = synthesis.write(folder / f"{name}.mp4", made)
+        _, compare = novel_view.write(folder / f"{name}.mp4", made)
         with io.replacing(folder / f"{name}.png") as path:
             path.write_bytes(codec.encode_png(drawing.grid(made.videos)))
         entries.append(

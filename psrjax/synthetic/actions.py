@@ -1,4 +1,4 @@
-"""How the people of the embedded world move: smooth controls, then joints on a kinematic skeleton.
+"""The motion of the people of the synthetic dataset: smooth controls, then joints.
 
 An action is a path of the body over the floor, a stepping rhythm and a table of channels (how far
 each arm is raised, the trunk leans, …). Feet stand still while they bear weight; the knees follow
@@ -14,7 +14,7 @@ from scipy.interpolate import PchipInterpolator
 from scipy.ndimage import gaussian_filter1d
 
 from psrjax.vision.body import BodyModel
-from psrjax.vision.body_frames import swing
+from psrjax.vision.bone_frames import swing
 
 ACTIONS = ("walk", "wave", "throw", "squat", "turn", "dance")
 _ARM = ("raise", "ahead", "elbow", "twist")  # radians; see `_arm_joints`
@@ -30,12 +30,12 @@ _STANCE = 0.60  # of a stride, a foot bears weight
 
 @dataclass(frozen=True)
 class Motion:
-    """The controls of a clip: everything a function of the frame.
+    """The controls of a clip, each a function of the frame.
 
     Attributes:
       place: (t, 2) metres, the body's place on the floor.
-      yaw: (t,) radians, where it faces; 0 is +x.
-      phase: (t,) strides taken so far; the feet take turns by it.
+      yaw: (t,) radians, its direction; 0 is +x.
+      phase: (t,) strides taken so far; the feet alternate by it.
       lift: (t,) 0..1, how much the feet leave the floor in mid-stride.
       stagger: metres by which the left foot stands before the right one.
       width: metres added to the stance's width.
@@ -51,16 +51,18 @@ class Motion:
     channels: dict[str, np.ndarray]
 
 
-def short(
+def single_action(
     action: str, frames: int, fps: float, facing: float, generator: np.random.Generator
 ) -> Motion:
-    """One action, cut from its middle so that it shows at once; `facing` in radians."""
+    """Draws one action, cut from its middle so that it shows at once; `facing` in radians."""
     time = np.arange(frames) / fps
-    return _PLAYS[action](time, facing, generator)
+    return _MOTIONS[action](time, facing, generator)
 
 
-def long(frames: int, fps: float, facing: float, generator: np.random.Generator) -> Motion:
-    """Many actions one after the other, melting into one another, with turns on the spot."""
+def action_sequence(
+    frames: int, fps: float, facing: float, generator: np.random.Generator
+) -> Motion:
+    """Draws many actions one after the other, blended, with turns on the spot."""
     time = np.arange(frames) / fps
     parts, weights = [], []
     start = -generator.uniform(0.5, 2.0)
@@ -71,7 +73,7 @@ def long(frames: int, fps: float, facing: float, generator: np.random.Generator)
             names = list(generator.permutation(ACTIONS))
         end = start + generator.uniform(2.6, 4.2)
         action = names.pop()
-        part = _PLAYS[action](time - start, 0.0, generator)
+        part = _MOTIONS[action](time - start, 0.0, generator)
         parts.append(part)
         weights.append(_ease((time - start) / 0.7 + 0.5) * _ease((end - time) / 0.7 + 0.5))
         yaw_times += [end - 0.9, end + 0.6]
@@ -104,7 +106,7 @@ def _ease(value: np.ndarray) -> np.ndarray:
 
 
 def _standing(time: np.ndarray, generator: np.random.Generator) -> dict[str, np.ndarray]:
-    """Arms hanging, weight moving a little from foot to foot, breath."""
+    """Draws a body at rest: arms hanging, weight moving a little from foot to foot, breath."""
     phase = generator.uniform(0, 2 * np.pi)
     sway = np.sin(2 * np.pi * 0.35 * time + phase)
     channels = {name: np.zeros_like(time) for name in CHANNELS}
@@ -178,14 +180,14 @@ def _throw(time: np.ndarray, facing: float, generator: np.random.Generator) -> M
     arm, sign = (("right", 1.0), ("left", -1.0))[int(generator.integers(2))]
     other = "left" if arm == "right" else "right"
     period = generator.uniform(1.3, 1.7)
-    now = (time / period + generator.uniform(0.0, 0.25)) % 1.0
+    moment = (time / period + generator.uniform(0.0, 0.25)) % 1.0
 
     def keys(*values: float) -> np.ndarray:
-        """Ready, wind up, release, follow through, ready; periodic and smooth."""
+        """Interpolates ready, wind up, release, follow through, ready; periodic and smooth."""
         marks = np.array([0.0, 0.34, 0.56, 0.72, 1.0])
         rounds = np.concatenate([marks[:-1] - 1, marks[:-1], marks + 1])
         table = np.concatenate([values[:-1], values[:-1], values])
-        return PchipInterpolator(rounds, table)(now)
+        return PchipInterpolator(rounds, table)(moment)
 
     channels[f"{arm}_raise"] = keys(0.7, 1.65, 1.75, 0.75, 0.7)
     channels[f"{arm}_ahead"] = keys(0.9, -0.35, 1.15, 1.75, 0.9)
@@ -266,7 +268,7 @@ def _dance(time: np.ndarray, facing: float, generator: np.random.Generator) -> M
     return Motion(**ground, channels=channels)
 
 
-_PLAYS: dict[str, Callable[..., Motion]] = {
+_MOTIONS: dict[str, Callable[..., Motion]] = {
     "walk": _walk,
     "wave": _wave,
     "throw": _throw,
@@ -277,7 +279,7 @@ _PLAYS: dict[str, Callable[..., Motion]] = {
 
 
 def joints(model: BodyModel, motion: Motion, fps: float) -> Float[np.ndarray, "t 26 3"]:
-    """The 26 joints of a body in motion, world metres (z up, the floor at 0)."""
+    """Returns the 26 joints of a body in motion, world metres (z up, the floor at 0)."""
     rest, channel = model.joints, motion.channels
     feet = {side: _foot(rest, motion, side) for side in ("left", "right")}
     facing = _about_z(motion.yaw)
@@ -315,7 +317,7 @@ def _about_z(angle: np.ndarray) -> np.ndarray:
 
 
 def _rotation(angle: np.ndarray, first: int, second: int) -> np.ndarray:
-    """(t, 3, 3) rotations that take axis `first` towards axis `second`."""
+    """Returns (t, 3, 3) rotations that take axis `first` towards axis `second`."""
     matrix = np.broadcast_to(np.eye(3), (len(angle), 3, 3)).copy()
     matrix[:, first, first] = matrix[:, second, second] = np.cos(angle)
     matrix[:, second, first] = np.sin(angle)
@@ -340,8 +342,11 @@ def _put_head(found: np.ndarray, rest: np.ndarray, chest: np.ndarray, channel: d
 def _put_arm(
     found: np.ndarray, rest: np.ndarray, chest: np.ndarray, channel: dict, side: str
 ) -> None:
-    """Raise: 0 hangs down, pi/2 is level. Ahead: 0 out to the side, pi/2 to the front. Twist turns
-    the plane in which the elbow bends; negative turns the forearm up."""
+    """Places an arm.
+
+    Raise: 0 hangs down, pi/2 is level. Ahead: 0 out to the side, pi/2 to the front. Twist turns the
+    plane in which the elbow bends; negative turns the forearm up.
+    """
     sign = 1.0 if side == "left" else -1.0
     shoulder, elbow, wrist = (5, 6, 7) if side == "left" else (2, 3, 4)
     lift, ahead, bend, twist = (channel[f"{side}_{name}"] for name in _ARM)
@@ -361,7 +366,7 @@ def _put_arm(
 
 
 def _foot(rest: np.ndarray, motion: Motion, side: str) -> dict[str, np.ndarray]:
-    """Ankle (t, 3) and rotation (t, 3, 3) of a foot that stands, swings and stands again."""
+    """Returns ankle (t, 3) and rotation (t, 3, 3) of a foot that stands and swings."""
     left = side == "left"
     ankle, big, heel = (14, 19, 21) if left else (11, 22, 24)
     offset = np.array([0.5 * motion.stagger, 0.82 * abs(rest[ankle, 1]) + 0.5 * motion.width])
@@ -392,7 +397,7 @@ def _foot(rest: np.ndarray, motion: Motion, side: str) -> dict[str, np.ndarray]:
 def _standing_at(
     motion: Motion, phase: np.ndarray, offset: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Where a foot stands (t, 2) and points (t,) if the body is over it at `phase`."""
+    """Returns place (t, 2) and yaw (t,) of a foot that the body is over at `phase`."""
     if np.ptp(motion.phase) == 0:
         place, yaw = motion.place, motion.yaw
     else:
@@ -400,13 +405,12 @@ def _standing_at(
         place, yaw = np.stack(values[:2], -1), values[2]
     cosine, sine = np.cos(yaw), np.sin(yaw)
     forward, side = offset
-    return place + np.stack([forward * cosine - side * sine, forward * sine + side * cosine], -1), (
-        yaw
-    )
+    across = np.stack([forward * cosine - side * sine, forward * sine + side * cosine], -1)
+    return place + across, yaw
 
 
 def _extended(at: np.ndarray, phase: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Linear interpolation that goes straight on beyond both ends of the clip."""
+    """Interpolates linearly, and straight on beyond both ends of the clip."""
     inside = np.interp(at, phase, values)
     first = (values[1] - values[0]) / (phase[1] - phase[0])
     last = (values[-1] - values[-2]) / (phase[-1] - phase[-2])
@@ -421,14 +425,14 @@ _PITCH = PchipInterpolator(
 
 
 def _foot_pitch(part: np.ndarray) -> np.ndarray:
-    """Of a walking foot over its stride: lands on the heel, rolls, leaves from the toes."""
+    """Returns a walking foot's pitch: it lands on the heel, rolls, leaves from the toes."""
     return _PITCH(part)
 
 
 def _hip_height(
     rest: np.ndarray, hips: np.ndarray, pelvis: np.ndarray, feet: dict, fps: float
 ) -> np.ndarray:
-    """As high as both legs reach, and no higher than at rest; smooth in time."""
+    """Returns the height that both legs reach, at most that at rest, smooth in time."""
     height = np.full(len(hips), rest[8, 2] - 0.004)
     for side, (hip, knee, ankle) in {"left": (12, 13, 14), "right": (9, 10, 11)}.items():
         length = np.linalg.norm(rest[knee] - rest[hip]) + np.linalg.norm(rest[ankle] - rest[knee])

@@ -1,6 +1,6 @@
-"""The people of the embedded world: proportions, hair, face and clothes, each drawn from a seed.
+"""The people of the synthetic dataset: bodies, hair, faces and clothes, each drawn from a seed.
 
-A person is a shaped body and a paint: a function from places on the unshaped body (`canonical`:
+A person is a shaped body and a texture: a function from places on the unshaped body (`canonical`:
 metres, x forward, y left, z up) to colours. Hair and clothes also move the surface outward.
 """
 
@@ -40,17 +40,17 @@ _WAIST = 0.985  # where shirt and trousers meet, on the unshaped body
 
 
 @dataclass(frozen=True)
-class Person:
-    """One person: the shaped body and what it looks like (`look`: plain values)."""
+class Character:
+    """One person: the shaped body and its looks (`look`: plain values)."""
 
     name: str
     model: body.BodyModel
     look: Mapping[str, Any]
 
-    def paint(
+    def texture(
         self, points: Float[np.ndarray, "n 3"], parts: Int[np.ndarray, " n"]
     ) -> Float[np.ndarray, "n 3"]:
-        """Colours 0..1 (display values) at canonical `points` on DensePose `parts` 1..24."""
+        """Returns display colours 0..1 at canonical `points` on DensePose `parts` 1..24."""
         color = _skin(points, parts, self.look)
         _cover(color, _legs_cover(points, parts, self.look), _legs_paint(points, self.look))
         _cover(color, _shirt_cover(points, parts, self.look), _shirt_paint(points, self.look))
@@ -61,12 +61,12 @@ class Person:
     def clothed(
         self, points: Float[np.ndarray, "n 3"], parts: Int[np.ndarray, " n"]
     ) -> Float[np.ndarray, " n"]:
-        """How far shirt or trousers cover those places, 0..1."""
+        """Returns how far shirt or trousers cover those places, 0..1."""
         shirt = _shirt_cover(points, parts, self.look)
         return np.maximum(shirt, _legs_cover(points, parts, self.look))
 
 
-def person(name: str, generator: np.random.Generator) -> Person:
+def make_character(name: str, generator: np.random.Generator) -> Character:
     """Draws a person; everything about them is a function of the generator."""
     look = _random_look(generator)
     build = look["build"]
@@ -90,7 +90,9 @@ def person(name: str, generator: np.random.Generator) -> Person:
     }
     template = body.template()
     offsets = _offsets(template.canonical, look)
-    return Person(name, body.shape(template, lengths=lengths, girths=girths, offsets=offsets), look)
+    return Character(
+        name, body.shape(template, lengths=lengths, girths=girths, offsets=offsets), look
+    )
 
 
 def _random_look(generator: np.random.Generator) -> dict[str, Any]:
@@ -141,20 +143,20 @@ def _cover(color: np.ndarray, cover: np.ndarray, paint: np.ndarray) -> None:
 
 
 def _near(points: np.ndarray, centre: tuple, radii: tuple) -> np.ndarray:
-    """1 inside an ellipsoid, 0 outside, with a soft rim; the body's left and right are alike."""
+    """Returns 1 inside an ellipsoid on either side of the body, 0 outside, with a soft rim."""
     folded = np.stack([points[:, 0], np.abs(points[:, 1]), points[:, 2]], -1)
     distance = np.sqrt((((folded - centre) / radii) ** 2).sum(-1))
     return 1 - _step(distance, 0.75, 1.1)
 
 
 def along_arm(points: np.ndarray) -> np.ndarray:
-    """Metres from the shoulder along the arm of the unshaped body (it hangs at 40 degrees)."""
+    """Returns metres from the shoulder along the arm of the unshaped body, 40 degrees out."""
     beyond = np.abs(points[:, 1]) - 0.176
     return (beyond - ARM_SLOPE * (points[:, 2] - 1.428)) / np.hypot(1.0, ARM_SLOPE)
 
 
 def _on_arm(points: np.ndarray) -> np.ndarray:
-    """Whether a place is on an arm, from the seam of the sleeve on."""
+    """Returns True on an arm, from the seam of the sleeve on."""
     below = np.abs(points[:, 1]) - 0.176 + (points[:, 2] - 1.428) / ARM_SLOPE
     below = below * ARM_SLOPE / np.hypot(1.0, ARM_SLOPE)  # metres under the arm's axis, if negative
     return (along_arm(points) > 0.012) & (below > -0.066) & (points[:, 2] > 0.8)
@@ -211,7 +213,7 @@ def _face(points: np.ndarray, color: np.ndarray, look: Mapping[str, Any]) -> np.
 
 
 def _hairline(points: np.ndarray) -> np.ndarray:
-    """The height above which a head has hair, by the angle from the face to the back."""
+    """Returns the height above which a head has hair, by the angle from the face to the back."""
     angle = np.arctan2(np.abs(points[:, 1]), points[:, 0])
     marks = np.radians([0, 25, 50, 68, 84, 100, 125, 180])
     return np.interp(angle, marks, [1.712, 1.708, 1.690, 1.650, 1.662, 1.600, 1.560, 1.545])
@@ -236,7 +238,7 @@ def _hair_cover(points: np.ndarray, look: Mapping[str, Any]) -> np.ndarray:
 
 
 def _behind(style: str, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """From where backwards long hair falls: beside the ears on the head, the back below it."""
+    """Returns the depth behind which long hair falls: at the ears on the head, the back below."""
     edge = np.where(points[:, 2] > 1.50, -0.032, 0.035 if style == "long" else 0.02)
     return edge, edge + 0.012
 
@@ -320,7 +322,7 @@ def _shoes(
 
 
 def _offsets(points: np.ndarray, look: Mapping[str, Any]) -> np.ndarray:
-    """Metres by which hair, clothes and soft tissue move each vertex outward."""
+    """Returns the metres by which hair, clothes and soft tissue move each vertex outward."""
     low = points[:, 2] < 1.47
     on_arm = along_arm(points)
     arm = (np.abs(points[:, 1]) > 0.19) & (points[:, 2] > 0.9)

@@ -1,6 +1,6 @@
-"""Folds of clothes in the embedded world: they come and go with the pose, and stay on the cloth.
+"""Folds of clothes in the synthetic dataset: fixed on the cloth, and deep or flat by the pose.
 
-What no still texture of a person can show, and a function of the pose can.
+No still texture of a person can show them; a function of the pose can.
 """
 
 import numpy as np
@@ -17,29 +17,24 @@ _DEEPEST = 0.5  # of the cloth's light, that a full bend's darkest fold takes aw
 
 
 def bends(joints: Float[np.ndarray, "t 26 3"]) -> Float[np.ndarray, "t 8"]:
-    """How far each joint bends the cloth around it, 0..1: left shoulder, elbow, thigh and knee,
-    then the right ones. `joints` in metres; where the body stands and faces does not matter."""
+    """Returns how far each joint bends the cloth around it, 0..1.
+
+    Left shoulder, elbow, thigh and knee, then the right ones. `joints` are in metres; they may be
+    moved and turned.
+    """
     down = joints[:, _HIPS] - joints[:, _NECK]
     found = []
     for shoulder, elbow, wrist, hip, knee, ankle in _SIDES.values():
-        upper_arm, forearm = (
-            joints[:, elbow] - joints[:, shoulder],
-            joints[:, wrist] - joints[:, elbow],
-        )
-        thigh, shin = joints[:, knee] - joints[:, hip], joints[:, ankle] - joints[:, knee]
-        found += [
-            _angle(down, upper_arm),
-            _angle(upper_arm, forearm),
-            _angle(down, thigh),
-            _angle(thigh, shin),
-        ]
+        for first, middle, last in ((shoulder, elbow, wrist), (hip, knee, ankle)):
+            upper, lower = joints[:, middle] - joints[:, first], joints[:, last] - joints[:, middle]
+            found += [_angle(down, upper), _angle(upper, lower)]
     return np.clip(np.stack(found, -1) / _FULL, 0.0, 1.0)
 
 
 def shade(
     points: Float[np.ndarray, "n 3"], bend: Float[np.ndarray, " 8"]
 ) -> Float[np.ndarray, " n"]:
-    """By what the light of cloth at canonical `points` changes: -0.5 .. 0.25 of it, 0 unbent.
+    """Returns the change of light of cloth at canonical `points`: -0.5 .. 0.25 of it, 0 unbent.
 
     A raised arm pulls the shirt into folds that fan out from its shoulder, a bent elbow or knee
     presses sleeve and trouser leg into rings, a raised thigh the trousers' top.
@@ -54,16 +49,10 @@ def shade(
         trunk = _near(0.95 - points[:, 2], 0.0, 0.03) * _near(-sign * points[:, 1], 0.10, 0.12)
         change += shoulder * trunk * ~sleeve * _ridges(pull)
         change += elbow * here * sleeve * _near(np.abs(arm - 0.24), 0.16, 0.08) * _ridges(arm)
-        legs = here * (points[:, 2] < 0.97)
-        change += (
-            thigh * legs * _near(np.abs(points[:, 2] - 0.86), 0.12, 0.06) * _ridges(points[:, 2])
-        )
-        change += (
-            knee
-            * legs
-            * _near(np.abs(points[:, 2] - 0.50), 0.17, 0.08)
-            * _ridges(points[:, 2] + 0.5 * _PERIOD)
-        )
+        legs, up = here * (points[:, 2] < 0.97), points[:, 2]
+        change += thigh * legs * _near(np.abs(up - 0.86), 0.12, 0.06) * _ridges(up)
+        rings = _ridges(up + 0.5 * _PERIOD)
+        change += knee * legs * _near(np.abs(up - 0.50), 0.17, 0.08) * rings
     return _DEEPEST * np.clip(change, -1.0, 0.5)
 
 
@@ -75,10 +64,10 @@ def _angle(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def _ridges(along: np.ndarray) -> np.ndarray:
-    """Narrow bright ridges and wide dark valleys, -1 .. 0.5."""
+    """Returns narrow bright ridges and wide dark valleys, -1 .. 0.5."""
     return 0.75 * np.cos(2 * np.pi * along / _PERIOD) - 0.25
 
 
 def _near(value: np.ndarray, limit: float, soft: float) -> np.ndarray:
-    """1 where `value` is below `limit`, falling to 0 within `soft` beyond it."""
+    """Returns 1 where `value` is below `limit`, falling to 0 within `soft` beyond it."""
     return np.clip(1.0 - (value - limit) / soft, 0.0, 1.0)

@@ -1,8 +1,8 @@
-"""The embedded world: people who act in rooms, filmed by calibrated cameras; every stream exact.
+"""The synthetic dataset: people who act in furnished scenes, rendered for calibrated cameras.
 
-Nothing is downloaded: bodies, clothes, faces, motion and rooms are functions of a seed. A world is
-described by `World`, cut into `ClipSpec`s, rendered clip by clip (`render_clip`, plain NumPy) and
-stored by `ensure_world` once, in the format of `psrjax.data.store`.
+Nothing is downloaded: bodies, clothes, faces, motion and scenes are functions of a seed, and every
+stream is exact. A `SyntheticConfig` says what there is; `render_clip` renders one `ClipSpec` of it
+in plain NumPy; `ensure_rendered` stores all of them once, in the format of `psrjax.data.store`.
 """
 
 import dataclasses
@@ -27,11 +27,12 @@ from psrjax.data import codec, store
 from psrjax.data.codec import ClipView
 from psrjax.errors import UserError
 from psrjax.runtime import workers
-from psrjax.synthetic import actions, characters, cloth_folds, decoration, filming, scenes
+from psrjax.synthetic import actions, characters, clip_rendering, cloth_folds, decoration, scenes
 from psrjax.vision import body, mesh_features, raster, rendering
+from psrjax.vision.camera import Camera
 
 SYNTHETIC = "synthetic"  # the value of config.data.path that means this dataset
-VERSION = 1  # of what is rendered: raise it and every cached world is rendered anew
+VERSION = 1  # of what is rendered: raise it, and every cached dataset is rendered anew
 STREAMS = (
     *("frames", "mask", "iuv", "depth", "flow", "flow_forward", "flow_confidence", "mesh_flow"),
     *("joints", "joints_3d", "face", "background", "prior", "visibility", "mesh_label"),
@@ -50,7 +51,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "clips_per_person": 1,
         "frames": 550,
         "cameras": 1,
-        "rooms": 1,
+        "scenes": 1,
         "streams": _OF_ONE_VIEW,
     },
     "many": {
@@ -65,30 +66,30 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class World:
-    """What an embedded world is made of.
+class SyntheticConfig:
+    """The contents of a synthetic dataset.
 
     Attributes:
       kind: "multiview" (short clips of one action by three cameras), "long" (minutes of one person
         by one camera, with turns) or "many" (clips of at least 6 s of many people, one camera).
-      size: (height, width) of the pictures.
-      rooms: how many; both splits are filmed in the same ones.
+      size: (height, width) of the frames.
+      scenes: how many; both splits share them.
       people_train: how many people act in the split "train".
       people_test: how many others act in the split "test"; 0: there is no such split.
       clips_per_person: each another action.
       frames: of a clip.
       fps: frames per second.
-      cameras: filming at once; from -45 to +45 degrees.
-      folds: how deep the folds are that poses press into clothes, from 0, for none, to 1.
-      joint_noise: what each joint in a picture is off in each frame, as detectors are: the standard
-        deviation along each axis, as a share of the picture's height; 0: exact.
+      cameras: how many see each clip at once; from -45 to +45 degrees.
+      folds: depth of the folds that poses press into clothes, from 0, for none, to 1.
+      joint_noise: error of each joint in each frame, as a detector makes it: the standard deviation
+        along each axis, as a share of the frame's height; 0: exact.
       streams: what is rendered and stored (of `STREAMS`); "mesh_label" only where it is named.
       seed: of everything.
     """
 
     kind: str = "multiview"
     size: tuple[int, int] = (64, 64)
-    rooms: int = 8
+    scenes: int = 8
     people_train: int = 20
     people_test: int = 6
     clips_per_person: int = 3
@@ -103,20 +104,20 @@ class World:
 
 @dataclass(frozen=True)
 class ClipSpec:
-    """One clip, or one run of frames of it: a small record that says all that is to be rendered."""
+    """One clip, or one run of its frames: all that `render_clip` needs beside the config."""
 
     clip: str
     split: str
     person: int
     action: str
     facing: float  # radians
-    room: int
+    scene: int
     seed: int
     start: int = 0
     stop: int = 0
 
 
-def located(data_config: Mapping[str, Any]) -> dict[str, Any]:
+def resolve_path(data_config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns `config.data` with the path of a stored dataset; the synthetic one is rendered first.
 
     What reads stored data (`psrjax.data.loader`) knows folders only, so whoever holds a config
@@ -124,64 +125,60 @@ def located(data_config: Mapping[str, Any]) -> dict[str, Any]:
     """
     found = dict(data_config)
     if found["path"] == SYNTHETIC:
-        found["path"] = os.fspath(ensure_world(found.get("synthetic", {})))
+        found["path"] = os.fspath(ensure_rendered(found.get("synthetic", {})))
     return found
 
 
-def options(settings: Mapping[str, Any]) -> World:
-    """The world that `settings` (names of `World`'s fields) describe; the rest is as its kind has.
+def make_config(settings: Mapping[str, Any]) -> SyntheticConfig:
+    """Completes `settings` (fields of `SyntheticConfig`) with the defaults of their kind.
 
     Raises:
-      UserError: for a setting that does not exist or a value that makes no world.
+      UserError: for a setting that does not exist, or a value outside its range.
     """
-    settings = dict(settings)
-    fields = {field.name: field for field in dataclasses.fields(World)}
+    fields = [field.name for field in dataclasses.fields(SyntheticConfig)]
     for name in settings:
         if name not in fields:
             raise UserError(f"data.synthetic has no setting {name!r}: {', '.join(fields)}")
     kind = settings.get("kind", "multiview")
     if kind not in _DEFAULTS:
         raise UserError(f"data.synthetic.kind={kind!r}: one of {', '.join(_DEFAULTS)}")
-    merged = _DEFAULTS[kind] | settings
-    for name in ("size", "streams"):
-        if name in merged:
-            merged[name] = tuple(merged[name])
-    world = World(**merged)
-    for name in ("rooms", "people_train", "clips_per_person", "frames", "cameras"):
-        if getattr(world, name) < 1:
-            raise UserError(f"data.synthetic.{name}={getattr(world, name)}: must be at least 1")
-    if not 0.0 <= world.folds <= 1.0:
-        raise UserError(f"data.synthetic.folds={world.folds}: from 0, for none, to 1")
-    if not 0.0 <= world.joint_noise <= 0.5:
-        raise UserError(
-            f"data.synthetic.joint_noise={world.joint_noise}: from 0, for exact, to 0.5"
-        )
-    if len(world.size) != 2 or min(world.size) < 16:
-        raise UserError(f"data.synthetic.size={world.size}: two sides of at least 16 pixels")
-    unknown = [name for name in world.streams if name not in STREAMS]
-    if unknown or "frames" not in world.streams:
-        raise UserError(f"data.synthetic.streams: 'frames' and any of {', '.join(STREAMS)}")
-    if world.cameras == 1 and {"prior", "visibility"} & set(world.streams):
-        raise UserError(
-            "data.synthetic.streams: 'prior' and 'visibility' need at least two cameras"
-        )
-    return world
+    merged = _DEFAULTS[kind] | dict(settings)
+    merged |= {name: tuple(merged[name]) for name in ("size", "streams") if name in merged}
+    config = SyntheticConfig(**merged)
+    _check(config)
+    return config
 
 
-def clip_specs(world: World) -> dict[str, list[ClipSpec]]:
-    """What is to be rendered, by split. People differ between splits, rooms are shared."""
-    splits: dict[str, list[ClipSpec]] = {"train": []}
-    if world.people_test:
-        splits["test"] = []
-    for person in range(world.people_train + world.people_test):
-        split = "train" if person < world.people_train else "test"
-        generator = np.random.default_rng((world.seed, 7003, person))
-        first = person if split == "train" else person - world.people_train
-        for number in range(world.clips_per_person):
-            order = first * world.clips_per_person + number
-            turned = first + number
-            action = actions.ACTIONS[turned % len(actions.ACTIONS)]
-            action = action if world.kind == "multiview" else world.kind
+def _check(config: SyntheticConfig) -> None:
+    def require(good: bool, name: str, rule: str) -> None:
+        if not good:
+            raise UserError(f"data.synthetic.{name}={getattr(config, name)}: {rule}")
+
+    for name in ("scenes", "people_train", "clips_per_person", "frames", "cameras"):
+        require(getattr(config, name) >= 1, name, "must be at least 1")
+    require(0.0 <= config.folds <= 1.0, "folds", "from 0, for none, to 1")
+    require(0.0 <= config.joint_noise <= 0.5, "joint_noise", "from 0, for exact, to 0.5")
+    good_size = len(config.size) == 2 and min(config.size) >= 16
+    require(good_size, "size", "two sides of at least 16 pixels")
+    known = "frames" in config.streams and set(config.streams) <= set(STREAMS)
+    require(known, "streams", f"'frames' and any of {', '.join(STREAMS)}")
+    paired = bool({"prior", "visibility"} & set(config.streams))
+    rule = "'prior' and 'visibility' need at least two cameras"
+    require(config.cameras > 1 or not paired, "streams", rule)
+
+
+def clip_specs(config: SyntheticConfig) -> dict[str, list[ClipSpec]]:
+    """Lists the clips of each split. People differ between splits, scenes are shared."""
+    names = ("train", "test") if config.people_test else ("train",)
+    splits: dict[str, list[ClipSpec]] = {name: [] for name in names}
+    for person in range(config.people_train + config.people_test):
+        split = "train" if person < config.people_train else "test"
+        generator = np.random.default_rng((config.seed, 7003, person))
+        first = person if split == "train" else person - config.people_train
+        for number in range(config.clips_per_person):
+            order = first * config.clips_per_person + number
+            action = actions.ACTIONS[(first + number) % len(actions.ACTIONS)]
+            action = action if config.kind == "multiview" else config.kind
             side = (-1.0, 1.0)[(first + number // len(actions.ACTIONS)) % 2]
             spec = ClipSpec(
                 clip=f"p{person:03d}_{action}_{number + 1}",
@@ -189,183 +186,191 @@ def clip_specs(world: World) -> dict[str, list[ClipSpec]]:
                 person=person,
                 action=action,
                 facing=float(np.radians(45.0 * side + generator.uniform(-9, 9))),
-                room=(order + order // world.rooms) % world.rooms,
+                scene=(order + order // config.scenes) % config.scenes,
                 seed=int(generator.integers(2**31)),
-                stop=world.frames,
+                stop=config.frames,
             )
-            splits[split] += _runs(world, spec)
+            splits[split] += _runs(config, spec)
     return splits
 
 
-def _runs(world: World, spec: ClipSpec) -> list[ClipSpec]:
-    """A clip as tasks: whole if its views look at one another, else in runs of frames."""
-    if world.cameras > 1:
+def _runs(config: SyntheticConfig, spec: ClipSpec) -> list[ClipSpec]:
+    """Cuts a clip into runs of frames, unless streams of its views depend on one another."""
+    if config.cameras > 1:
         return [spec]
-    starts = range(0, world.frames, _RUN)
+    starts = range(0, config.frames, _RUN)
     return [
-        dataclasses.replace(spec, start=start, stop=min(start + _RUN, world.frames))
+        dataclasses.replace(spec, start=start, stop=min(start + _RUN, config.frames))
         for start in starts
     ]
 
 
 @functools.lru_cache(maxsize=4)
-def person(seed: int, number: int) -> characters.Person:
-    """Person `number` of the world with that seed."""
+def make_person(seed: int, number: int) -> characters.Character:
+    """Draws person `number` of the dataset with that seed."""
     generator = np.random.default_rng((seed, 7004, number))
-    return characters.person(f"p{number:03d}", generator)
+    return characters.make_character(f"p{number:03d}", generator)
 
 
-def joints_of(world: World, spec: ClipSpec) -> np.ndarray:
-    """Joints in space (frames, 26, 3), metres, of the whole clip of `spec`."""
-    generator = np.random.default_rng((world.seed, 7005, spec.seed))
+def joints_of(config: SyntheticConfig, spec: ClipSpec) -> np.ndarray:
+    """Returns the joints (frames, 26, 3), in metres, of the whole clip of `spec`."""
+    generator = np.random.default_rng((config.seed, 7005, spec.seed))
     if spec.action in actions.ACTIONS:
-        motion = actions.short(spec.action, world.frames, world.fps, spec.facing, generator)
+        motion = actions.single_action(
+            spec.action, config.frames, config.fps, spec.facing, generator
+        )
     else:
-        motion = actions.long(world.frames, world.fps, spec.facing, generator)
-    return actions.joints(person(world.seed, spec.person).model, motion, world.fps)
+        motion = actions.action_sequence(config.frames, config.fps, spec.facing, generator)
+    return actions.joints(make_person(config.seed, spec.person).model, motion, config.fps)
 
 
 @functools.lru_cache(maxsize=32)
-def _plates(world: World, number: int) -> dict[str, dict[str, np.ndarray]]:
-    room = decoration.room(number, world.seed)
-    cameras = filming.rig(number, world.seed, world.cameras, world.size)
-    return {view: scenes.view(room, camera, filming.SAMPLES) for view, camera in cameras.items()}
+def _backgrounds(config: SyntheticConfig, number: int) -> dict[str, dict[str, np.ndarray]]:
+    scene = decoration.make_scene(number, config.seed)
+    cameras = clip_rendering.rig(number, config.seed, config.cameras, config.size)
+    return {
+        view: scenes.render_background(scene, camera, clip_rendering.SAMPLES)
+        for view, camera in cameras.items()
+    }
 
 
-def render_clip(world: World, spec: ClipSpec) -> list[ClipView]:
-    """Every view of a clip (or of its run of frames), with the world's streams.
+def render_clip(config: SyntheticConfig, spec: ClipSpec) -> list[ClipView]:
+    """Renders every view of a clip, or of a run of its frames, with the config's streams.
 
     A pure function of its arguments, whatever was rendered before and by how many processes.
     """
-    who = person(world.seed, spec.person)
+    person = make_person(config.seed, spec.person)
     first = max(spec.start - 1, 0)  # a run's first flow needs the frame before it
-    joints = joints_of(world, spec)[first : spec.stop]
-    vertices = body.pose(who.model, joints)
-    room = decoration.room(spec.room, world.seed)
-    cameras = filming.rig(spec.room, world.seed, world.cameras, world.size)
-    plates = _plates(world, spec.room)
-    bends = world.folds * cloth_folds.bends(joints)
-    shots = filming.film(who, vertices, room, cameras, plates, bends)
-    faces = {view: np.stack([r.face for r in shot.rasters]) for view, shot in shots.items()}
-    told: dict[str, dict[str, Any]] = {view: {} for view in shots}
-    if {"prior", "visibility"} & set(world.streams):
-        frames = {view: shot.frames for view, shot in shots.items()}
+    joints = joints_of(config, spec)[first : spec.stop]
+    vertices = body.pose(person.model, joints)
+    scene = decoration.make_scene(spec.scene, config.seed)
+    cameras = clip_rendering.rig(spec.scene, config.seed, config.cameras, config.size)
+    backgrounds = _backgrounds(config, spec.scene)
+    bends = config.folds * cloth_folds.bends(joints)
+    views = clip_rendering.render_views(person, vertices, scene, cameras, backgrounds, bends)
+    pair_streams: dict[str, dict[str, Any]] = {name: {} for name in views}
+    if {"prior", "visibility"} & set(config.streams):
+        frames = {name: view.frames for name, view in views.items()}
+        faces = {name: np.stack([r.face for r in view.rasters]) for name, view in views.items()}
         near = rendering.neighbours(body.template())
-        told = rendering.all_pairs(frames, faces, who.model, near)
+        pair_streams = rendering.all_pairs(frames, faces, person.model, near)
     meta = {
-        "fps": world.fps,
-        "person": who.name,
+        "fps": config.fps,
+        "person": person.name,
         "action": spec.action,
-        "room": room.name,
+        "scene": scene.name,
         "facing": round(float(np.degrees(spec.facing)), 2),
-        "kind": world.kind,
-        "near": filming.NEAR,
-        "far": filming.FAR,
+        "kind": config.kind,
+        "near": clip_rendering.NEAR,
+        "far": clip_rendering.FAR,
     }
     records = []
-    for view, shot in shots.items():
-        streams = _streams(world, who, shot, vertices, joints, cameras[view])
+    for name, view in views.items():
+        streams = _view_streams(config, person, view, vertices, joints, cameras[name])
         if "joints" in streams:
-            streams["joints"] = _detected(streams["joints"], world, spec, view)
-        streams |= {"background": filming.plate_colors(plates[view])} | told[view]
-        kept = {
-            name: streams[name]
-            if name in ("background", *told[view])
-            else streams[name][spec.start - first :]
-            for name in sorted(world.streams)
-        }
-        records.append(ClipView(spec.clip, view, kept, meta, cameras[view], spec.start))
+            streams["joints"] = _add_joint_noise(streams["joints"], config, spec, name)
+        streams = {key: values[spec.start - first :] for key, values in streams.items()}
+        streams |= {"background": clip_rendering.background_image(backgrounds[name])}
+        streams |= pair_streams[name]
+        kept = {key: streams[key] for key in sorted(config.streams)}
+        records.append(ClipView(spec.clip, name, kept, meta, cameras[name], spec.start))
     return records
 
 
-def _streams(
-    world: World,
-    who: characters.Person,
-    shot: filming.Shot,
+def _view_streams(
+    config: SyntheticConfig,
+    person: characters.Character,
+    view: clip_rendering.RenderedView,
     vertices: np.ndarray,
     joints: np.ndarray,
-    camera: Any,
+    camera: Camera,
 ) -> dict[str, np.ndarray]:
-    """The streams of one view that need no other view."""
-    wanted, model = set(world.streams), who.model
-    metres = np.stack([seen.depth for seen in shot.rasters])
+    """Returns the streams of one view that need no other view."""
+    wanted, model = set(config.streams), person.model
+    metres = np.stack([seen.depth for seen in view.rasters])
     streams = {
-        "frames": shot.frames,
-        "mask": shot.mask,
-        "face": np.stack([seen.face for seen in shot.rasters]),
+        "frames": view.frames,
+        "mask": view.mask,
+        "face": np.stack([seen.face for seen in view.rasters]),
         "joints_3d": joints.astype(np.float32),
     }
     if "depth" in wanted:
-        streams["depth"] = rendering.encode_depth(metres, near=filming.NEAR, far=filming.FAR)
+        limits = {"near": clip_rendering.NEAR, "far": clip_rendering.FAR}
+        streams["depth"] = rendering.encode_depth(metres, **limits)
     if "iuv" in wanted:
-        streams["iuv"] = np.stack([rendering.iuv(model, seen) for seen in shot.rasters])
+        streams["iuv"] = np.stack([rendering.iuv(model, seen) for seen in view.rasters])
     if "mesh_label" in wanted:
-        seen = zip(shot.rasters, vertices)
-        labels = [mesh_features.label(one, now, model.faces, camera) for one, now in seen]
+        labels = [
+            mesh_features.label(seen, posed, model.faces, camera)
+            for seen, posed in zip(view.rasters, vertices)
+        ]
         streams["mesh_label"] = np.stack(labels)
     if "joints" in wanted:
-        seen = camera.project(joints)
-        confidence = filming.joint_confidence(metres, seen["pixels"], seen["depth"])
+        projected = camera.project(joints)
+        confidence = clip_rendering.joint_confidence(
+            metres, projected["pixels"], projected["depth"]
+        )
         streams["joints"] = rendering.stored_joints(joints, confidence, camera)
     if wanted & {"flow", "flow_forward", "flow_confidence", "mesh_flow"}:
-        streams |= _flows(shot, vertices, model.faces, camera)
+        streams |= _flows(view, vertices, model.faces, camera)
     return streams
 
 
-def _detected(
-    joints: Float[np.ndarray, "t 26 3"], world: World, spec: ClipSpec, view: str
+def _add_joint_noise(
+    joints: Float[np.ndarray, "t 26 3"], config: SyntheticConfig, spec: ClipSpec, view: str
 ) -> Float[np.ndarray, "t 26 3"]:
-    """Exact joints as a detector gives them: see `World.joint_noise`. What is missing stays so."""
-    key = (world.seed, 7006, spec.seed, int(view.removeprefix("cam")))
+    """Adds `config.joint_noise` to joints with confidence."""
+    key = (config.seed, 7006, spec.seed, int(view.removeprefix("cam")))
     drawn = np.random.default_rng(key).standard_normal((spec.stop, len(joints[0]), 2))
-    height, width = world.size
-    step = 2.0 * world.joint_noise * np.array([height / width, 1.0])
-    noise = (step * drawn)[spec.stop - len(joints) :]
+    height, width = config.size
+    std = 2.0 * config.joint_noise * np.array([height / width, 1.0])
+    noise = (std * drawn)[spec.stop - len(joints) :]
     found = joints[..., 2:] > 0
     return np.concatenate([joints[..., :2] + found * noise, joints[..., 2:]], -1, dtype=np.float32)
 
 
 def _flows(
-    shot: filming.Shot, vertices: np.ndarray, faces: np.ndarray, camera: Any
+    view: clip_rendering.RenderedView, vertices: np.ndarray, faces: np.ndarray, camera: Camera
 ) -> dict[str, np.ndarray]:
-    """Flows between neighbouring frames. The room stands still, so off the body they are zero and
-    the image's flow is the mesh's."""
-    still = np.zeros((*camera.size, 2), np.float32)
-    backward, forward, trust = [still], [still], [np.zeros(camera.size, np.uint8)]
+    """Returns the flows between neighbouring frames.
+
+    The scene stands still: off the body they are zero, and the image's flow is the mesh's.
+    """
+    zero = np.zeros((*camera.size, 2), np.float32)
+    backward, forward, confidence = [zero], [zero], [np.zeros(camera.size, np.uint8)]
     for time in range(1, len(vertices)):
-        now, before = shot.rasters[time], shot.rasters[time - 1]
-        there = raster.mesh_flow(now, faces, vertices[time - 1], camera)
-        back = raster.mesh_flow(before, faces, vertices[time], camera)
-        trust.append(filming.agreement(there, back, now.face >= 0, before.face >= 0))
-        backward.append(there)
-        forward.append(back)
+        after, before = view.rasters[time], view.rasters[time - 1]
+        backward.append(raster.mesh_flow(after, faces, vertices[time - 1], camera))
+        forward.append(raster.mesh_flow(before, faces, vertices[time], camera))
+        moving = after.face >= 0, before.face >= 0
+        confidence.append(clip_rendering.agreement(backward[-1], forward[-1], *moving))
     flow = np.stack(backward).astype(np.float16)
     return {
         "flow": flow,
         "mesh_flow": flow,
         "flow_forward": np.stack(forward).astype(np.float16),
-        "flow_confidence": np.stack(trust),
+        "flow_confidence": np.stack(confidence),
     }
 
 
-def ensure_world(settings: Mapping[str, Any] | World, *, processes: int = 0) -> Path:
-    """The folder of the stored world of `settings`; it is rendered on first use.
+def ensure_rendered(settings: Mapping[str, Any] | SyntheticConfig, *, processes: int = 0) -> Path:
+    """Returns the folder of a stored synthetic dataset, which is rendered on first use.
 
     Several processes may ask at once: one renders, the others wait. An interrupted rendering
     leaves nothing that is taken for whole.
 
     Args:
-      settings: a `World` or settings for `options`.
+      settings: a `SyntheticConfig` or settings for `make_config`.
       processes: how many render; 0: one per core, four at most. The result does not depend on it.
 
     Raises:
-      UserError: as `options`, and when the cache cannot be written.
+      UserError: as `make_config`, and when the cache cannot be written.
     """
-    world = settings if isinstance(settings, World) else options(settings)
+    config = settings if isinstance(settings, SyntheticConfig) else make_config(settings)
     versions = {"version": VERSION, "format": store.FORMAT}
-    described = json.dumps({**versions, **dataclasses.asdict(world)}, sort_keys=True)
+    described = json.dumps({**versions, **dataclasses.asdict(config)}, sort_keys=True)
     key = hashlib.sha256(described.encode()).hexdigest()[:16]
-    directory = io.cache_folder() / f"world-{world.kind}-{key}"
+    directory = io.cache_folder() / f"synthetic-{config.kind}-{key}"
     if (directory / store.MANIFEST).is_file():
         return directory
     try:
@@ -379,32 +384,32 @@ def ensure_world(settings: Mapping[str, Any] | World, *, processes: int = 0) -> 
         fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file closes, even after a kill
         if not (directory / store.MANIFEST).is_file():
             shutil.rmtree(directory, ignore_errors=True)
-            write_world(world, directory, processes=processes)
+            write(config, directory, processes=processes)
     return directory
 
 
-def write_world(world: World, directory: str | os.PathLike, *, processes: int = 0) -> None:
-    """Renders a whole world into a new folder, in the format of `psrjax.data.store`."""
-    specs = clip_specs(world)
+def write(config: SyntheticConfig, directory: str | os.PathLike, *, processes: int = 0) -> None:
+    """Renders a whole dataset into a new folder, in the format of `psrjax.data.store`."""
+    specs = clip_specs(config)
     total = sum(len(tasks) for tasks in specs.values())
-    logging.info("rendering the embedded world (%s) into %s", world.kind, directory)
+    logging.info("rendering the synthetic dataset (%s) into %s", config.kind, directory)
     meta = {
-        "near": filming.NEAR,
-        "far": filming.FAR,
+        "near": clip_rendering.NEAR,
+        "far": clip_rendering.FAR,
         "faces": len(body.template().faces),
-        "world": dataclasses.asdict(world),
+        "synthetic": dataclasses.asdict(config),
     }
-    encode = functools.partial(_encoded_clip, world)
+    encode = functools.partial(_encoded_clip, config)
     with (
-        tqdm(total=total, desc="rendering the embedded world", unit="clip") as bar,
+        tqdm(total=total, desc="rendering the synthetic dataset", unit="clip") as bar,
         workers.mapping(encode, processes or min(os.cpu_count() or 1, 4)) as encode_all,
     ):
         splits = {split: _advancing(encode_all(tasks), bar) for split, tasks in specs.items()}
         store.write(directory, splits, meta=meta)
 
 
-def _encoded_clip(world: World, spec: ClipSpec) -> list[codec.EncodedView]:
-    return [codec.encode(view) for view in render_clip(world, spec)]
+def _encoded_clip(config: SyntheticConfig, spec: ClipSpec) -> list[codec.EncodedView]:
+    return [codec.encode(view) for view in render_clip(config, spec)]
 
 
 def _advancing(clips: Iterable[list[codec.EncodedView]], bar: tqdm) -> Iterator[codec.EncodedView]:

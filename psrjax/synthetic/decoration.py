@@ -1,8 +1,8 @@
-"""What the embedded world's rooms are decorated with, and the rooms themselves by number."""
+"""Draws the scenes of the synthetic dataset: their floors, walls, light and furniture."""
 
 import numpy as np
 
-from psrjax.synthetic.scenes import Box, Patch, Room
+from psrjax.synthetic.scenes import Box, Patch, Scene
 
 _WALLS = (
     *((0.78, 0.76, 0.70), (0.58, 0.68, 0.72), (0.80, 0.66, 0.56), (0.62, 0.70, 0.58)),
@@ -20,16 +20,16 @@ _ACCENTS = (
 _WOODS = ((0.52, 0.35, 0.21), (0.36, 0.23, 0.14), (0.74, 0.58, 0.40), (0.90, 0.88, 0.84))
 
 
-def room(number: int, seed: int) -> Room:
-    """Room `number` (0, 1, …) of the world with that seed."""
+def make_scene(number: int, seed: int) -> Scene:
+    """Draws scene `number` (0, 1, …) of the dataset with that seed."""
     generator = np.random.default_rng((seed, 7001, number))
     back, side = generator.uniform(2.0, 2.5), generator.uniform(2.3, 2.7)
     warm = generator.uniform(-1, 1)
     left_lamp = generator.choice((-1.0, 1.0))
     tint = np.array([1 + 0.10 * warm, 1.0, 1 - 0.12 * warm])
     patches, boxes = _furnish(number, back, side, generator)
-    return Room(
-        name=f"room{number}",
+    return Scene(
+        name=f"scene{number}",
         back=back,
         side=side,
         light=np.array(
@@ -45,14 +45,14 @@ def room(number: int, seed: int) -> Room:
 
 
 def _grain(x: np.ndarray, y: np.ndarray, seed: float) -> np.ndarray:
-    """Smooth irregular values about 0, some centimetres fine."""
+    """Returns smooth irregular values about 0, some centimetres fine."""
     total = np.sin(9.1 * x + 1.3 * seed) * np.sin(7.7 * y + 2.1 * seed)
     total += 0.7 * np.sin(23.0 * x + 11.0 * y + seed) + 0.5 * np.sin(41.0 * y - 17.0 * x + 3 * seed)
     return total / 2.2
 
 
 def _scatter(index: np.ndarray, seed: float) -> np.ndarray:
-    """A value 0..1 for each integer, without pattern."""
+    """Returns a value 0..1 for each integer, without pattern."""
     return (np.sin(index * 12.9898 + seed * 78.233) * 43758.5453) % 1.0
 
 
@@ -63,7 +63,7 @@ def _floor(number: int, generator: np.random.Generator):
     rug = generator.uniform() < 0.45
     rug_color = np.array(_ACCENTS[int(generator.integers(len(_ACCENTS)))])
 
-    def paint(x, y):
+    def texture(x, y):
         if kind in ("boards", "planks"):
             width = 0.17 if kind == "boards" else 0.24
             across, along = (y, x) if kind == "boards" else (x, y)
@@ -92,7 +92,7 @@ def _floor(number: int, generator: np.random.Generator):
             color = np.where((radius < 1.15)[:, None], rings, color)
         return color
 
-    return paint
+    return texture
 
 
 def _wall(number: int, generator: np.random.Generator):
@@ -101,7 +101,7 @@ def _wall(number: int, generator: np.random.Generator):
     other = np.array(_WALLS[(number + 3) % len(_WALLS)])
     seed, period = generator.uniform(0, 9), generator.uniform(0.22, 0.34)
 
-    def paint(along, up):
+    def texture(along, up):
         tone = 1 + 0.025 * _grain(0.5 * along, 0.5 * up, seed)
         color = np.broadcast_to(base, (len(along), 3))
         if kind == "panels":
@@ -129,11 +129,11 @@ def _wall(number: int, generator: np.random.Generator):
             tone = tone * np.where(edge < 0.10, 0.62, 0.95 + 0.08 * edge)
         return color * tone[:, None]
 
-    return paint
+    return texture
 
 
 def _furnish(number: int, back: float, side: float, generator: np.random.Generator):
-    """Patches on the walls and boxes before them, drawn so that none stands in the middle."""
+    """Draws patches on the walls and boxes before them; none stands in the middle."""
 
     def pick(choices):
         return np.array(choices[int(generator.integers(len(choices)))])
@@ -166,18 +166,18 @@ def _patch(kind: str, wall: str, place: float, width: float, pick, generator) ->
         return Patch(wall, place, place + width, 0.0, 2.05, _door(width, wood))
     if kind == "window":
         sky = np.array([0.72, 0.84, 0.95])
-        paint = _window(width, 1.2, sky, pick(((0.40, 0.52, 0.32), (0.55, 0.55, 0.50))))
-        return Patch(wall, place, place + width, 0.95, 2.15, paint, glow=0.45)
+        texture = _window(width, 1.2, sky, pick(((0.40, 0.52, 0.32), (0.55, 0.55, 0.50))))
+        return Patch(wall, place, place + width, 0.95, 2.15, texture, glow=0.45)
     if kind == "shelf":
         low = generator.uniform(1.0, 1.3)
-        paint = _books(width, 0.9, wood, generator.uniform(0, 9))
-        return Patch(wall, place, place + width, low, low + 0.9, paint)
+        texture = _books(width, 0.9, wood, generator.uniform(0, 9))
+        return Patch(wall, place, place + width, low, low + 0.9, texture)
     if kind == "clock":
-        paint = _disc(width, first)
-        return Patch(wall, place, place + width, 1.75, 1.75 + width, paint)
+        texture = _disc(width, first)
+        return Patch(wall, place, place + width, 1.75, 1.75 + width, texture)
     low = generator.uniform(1.05, 1.4)
-    paint = _poster(width, 0.85, first, second, third, int(generator.integers(4)))
-    return Patch(wall, place, place + width, low, low + 0.85, paint)
+    texture = _poster(width, 0.85, first, second, third, int(generator.integers(4)))
+    return Patch(wall, place, place + width, low, low + 0.85, texture)
 
 
 def _framed(color, x, y, width, height, frame, border=0.05):
@@ -186,7 +186,7 @@ def _framed(color, x, y, width, height, frame, border=0.05):
 
 
 def _door(width: float, wood: np.ndarray):
-    def paint(x, y):
+    def texture(x, y):
         panel = (np.abs(x / width - 0.5) < 0.32) & (
             (np.abs(y - 0.55) < 0.35) | (np.abs(y - 1.5) < 0.4)
         )
@@ -195,24 +195,24 @@ def _door(width: float, wood: np.ndarray):
         color = np.where(knob[:, None], (0.85, 0.75, 0.35), color)
         return _framed(color, x, y, width, 9.0, 0.55 * wood, 0.06)
 
-    return paint
+    return texture
 
 
 def _window(width: float, height: float, sky: np.ndarray, land: np.ndarray):
-    def paint(x, y):
+    def texture(x, y):
         hills = 0.34 * height + 0.06 * np.sin(7 * x) + 0.03 * np.sin(17 * x)
         color = np.where((y < hills)[:, None], land, sky - 0.12 * (1 - y / height)[:, None])
         bars = (np.abs(x - width / 2) < 0.03) | (np.abs(y - 0.62 * height) < 0.025)
         color = np.where(bars[:, None], 0.93, color)
         return _framed(color, x, y, width, height, (0.94, 0.93, 0.90), 0.07)
 
-    return paint
+    return texture
 
 
 def _books(width: float, height: float, wood: np.ndarray, seed: float):
     palette = np.array(_ACCENTS)
 
-    def paint(x, y):
+    def texture(x, y):
         row = np.floor(y / 0.30)
         book = np.floor(x / 0.065 + _scatter(row, seed))
         tall = (y / 0.30) % 1.0 < 0.62 + 0.28 * _scatter(book + 40 * row, seed)
@@ -222,11 +222,11 @@ def _books(width: float, height: float, wood: np.ndarray, seed: float):
         color = np.where(board[:, None], wood, color)
         return _framed(color, x, y, width, height, wood, 0.04)
 
-    return paint
+    return texture
 
 
 def _disc(width: float, rim: np.ndarray):
-    def paint(x, y):
+    def texture(x, y):
         u, v = x - width / 2, y - width / 2
         radius = np.hypot(u, v) / (width / 2)
         hand = (np.abs(u) < 0.012) & (v > 0) & (v < 0.13) | (np.abs(v) < 0.012) & (
@@ -236,11 +236,11 @@ def _disc(width: float, rim: np.ndarray):
         color = np.where(hand[:, None], 0.1, color)
         return np.where((radius < 1)[:, None], color, 0.72)
 
-    return paint
+    return texture
 
 
 def _poster(width, height, first, second, third, kind: int):
-    def paint(x, y):
+    def texture(x, y):
         u, v = x / width, y / height
         if kind == 0:
             shape = np.hypot((u - 0.5) * width, (v - 0.6) * height) < 0.2
@@ -257,24 +257,24 @@ def _poster(width, height, first, second, third, kind: int):
         color = np.where(shape[:, None], third, color)
         return _framed(color, x, y, width, height, (0.12, 0.11, 0.10), 0.035)
 
-    return paint
+    return texture
 
 
 def _furniture(wall: str, back: float, side: float, pick, generator) -> list[Box]:
-    """A sofa, a cabinet, a table or a plant along one wall."""
+    """Draws a sofa, a cabinet, a table or a plant along one wall."""
     kind = ("sofa", "cabinet", "table", "plant", "cabinet")[int(generator.integers(5))]
     wood, cloth = pick(_WOODS), pick(_ACCENTS) * 0.8 + 0.08
     reach = side - 0.4 if wall == "back" else back - 0.3
     middle = generator.uniform(-reach + 0.7, reach - 0.7) if wall == "back" else -reach + 0.8
 
-    def box(start, end, near, far, low, high, paint):
-        """`start..end` along the wall from the middle, `near..far` out from it."""
+    def box(start, end, near, far, low, high, texture):
+        """Places a box at `start..end` along the wall from the middle, `near..far` out from it."""
         if wall == "back":
             return Box(
-                (-back + near, middle + start, low), (-back + far, middle + end, high), paint
+                (-back + near, middle + start, low), (-back + far, middle + end, high), texture
             )
         sides = (-side + near, -side + far) if wall == "right" else (side - far, side - near)
-        return Box((middle + start, sides[0], low), (middle + end, sides[1], high), paint)
+        return Box((middle + start, sides[0], low), (middle + end, sides[1], high), texture)
 
     if kind == "sofa":
         soft = _cushions(cloth)
@@ -311,35 +311,35 @@ def _furniture(wall: str, back: float, side: float, pick, generator) -> list[Box
 
 
 def _flat(color: np.ndarray):
-    def paint(x, y):
+    def texture(x, y):
         return np.clip(color, 0.02, 0.98) * (1 + 0.03 * np.sin(40 * x + 3 * np.sin(9 * y)))[:, None]
 
-    return paint
+    return texture
 
 
 def _cushions(color: np.ndarray):
-    def paint(x, y):
+    def texture(x, y):
         seam = np.abs((x / 0.57) % 1.0 - 0.5) > 0.47
         weave = 1 + 0.05 * np.sin(70 * x) * np.sin(70 * y)
         return color * (weave * (1 - 0.3 * seam))[:, None]
 
-    return paint
+    return texture
 
 
 def _drawers(wood: np.ndarray):
-    def paint(x, y):
+    def texture(x, y):
         gap = ((y / 0.32) % 1.0 < 0.05) | (np.abs((x / 0.5) % 1.0 - 0.02) < 0.02)
         handle = (np.abs((y / 0.32) % 1.0 - 0.7) < 0.05) & (np.abs((x / 0.5) % 1.0 - 0.5) < 0.14)
         color = wood * (1 + 0.05 * np.sin(50 * y + 2 * np.sin(6 * x)))[:, None]
         color = np.where(gap[:, None], 0.45 * wood, color)
         return np.where(handle[:, None], (0.75, 0.72, 0.65), color)
 
-    return paint
+    return texture
 
 
 def _leaves(green: np.ndarray):
-    def paint(x, y):
+    def texture(x, y):
         blade = np.sin(38 * x + 5 * np.sin(21 * y)) * np.sin(33 * y + 4 * np.sin(27 * x))
         return green * (0.85 + 0.55 * blade)[:, None]
 
-    return paint
+    return texture

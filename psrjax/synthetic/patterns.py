@@ -1,4 +1,4 @@
-"""Patterns of cloth and prints for the embedded world, as functions of a place in metres."""
+"""Patterns of cloth and prints for the synthetic dataset, as functions of a place in metres."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -30,7 +30,7 @@ def random_pattern(
 def pattern(
     look: Mapping[str, Any], place: Float[np.ndarray, "n 2"], printed: Float[np.ndarray, " n"]
 ) -> Float[np.ndarray, "n 3"]:
-    """Colours at `place` (across, up) in metres; the print only where `printed` is positive."""
+    """Returns colours at `place` (across, up), metres; prints only where `printed` is positive."""
     second = _weave(look, place[:, 0], place[:, 1])[:, None]
     color = np.where(second, look["second"], look["first"])
     if look["print"]:
@@ -60,7 +60,7 @@ def _weave(look: Mapping[str, Any], across: np.ndarray, up: np.ndarray) -> np.nd
 
 
 def _print(kind: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The shape of a print; x across, y up, metres from the middle of the chest."""
+    """Returns the shape of a print; x across, y up, metres from the middle of the chest."""
     radius = np.hypot(x, y)
     if kind == "number":
         stem = (np.abs(x - 0.015) < 0.018) & (np.abs(y) < 0.085)

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from psrjax.ops import pose
-from psrjax.synthetic import dataset, filming
+from psrjax.synthetic import clip_rendering, dataset
 from psrjax.vision import body, raster
 
 SIZE = (108, 192)  # a tenth of a Kinect's picture
@@ -23,15 +23,15 @@ MISSING = "S001C002P001R001A003"
 def scene(person, action, seed=5):
     """One performance, the truth behind the files: {"joints", "vertices", "cameras", "frames",
     "faces", "metres"}, the last three by view."""
-    world = dataset.options({"frames": FRAMES, "size": SIZE, "seed": seed, "fps": RATE})
-    specs = dataset.clip_specs(world)["train"]
+    config = dataset.make_config({"frames": FRAMES, "size": SIZE, "seed": seed, "fps": RATE})
+    specs = dataset.clip_specs(config)["train"]
     joints = dataset.joints_of(
-        world, next(s for s in specs if s.person == person and s.action == action)
+        config, next(s for s in specs if s.person == person and s.action == action)
     )
     model = body.template()
     made = {"joints": joints, "vertices": body.pose(model, joints), "cameras": {}}
     made |= {"frames": {}, "faces": {}, "metres": {}}
-    for number, (view, camera) in enumerate(filming.rig(0, seed, 3, SIZE).items()):
+    for number, (view, camera) in enumerate(clip_rendering.rig(0, seed, 3, SIZE).items()):
         matrix = camera.matrix.copy()
         matrix[[0, 1], [0, 1]] = FOCAL
         camera = made["cameras"][view] = dataclasses.replace(camera, matrix=matrix)
@@ -133,7 +133,7 @@ def write(root):
     truth = {}
     for person, split_person in ((0, 1), (1, 3)):  # P001 trains, P003 tests
         actions = sorted({
-            s.action for s in dataset.clip_specs(dataset.options({"frames": FRAMES}))["train"]
+            s.action for s in dataset.clip_specs(dataset.make_config({"frames": FRAMES}))["train"]
             if s.person == person
         })[:2]  # fmt: skip
         for number, action in enumerate(actions, 1):

@@ -9,7 +9,7 @@ from etils import epath
 from psrjax import config as config_lib
 from psrjax import io
 from psrjax.data import loader, sampling
-from psrjax.inference import novel_view, synthesis
+from psrjax.inference import novel_view
 from psrjax.methods import base
 from psrjax.reporting import demo
 from psrjax.synthetic import dataset
@@ -19,7 +19,7 @@ from psrjax.synthetic import dataset
 def test_clips_are_shown_in_pairs_of_views_that_the_method_knows(name, tmp_path, monkeypatch):
     config = config_lib.load(f"{name}:tiny")
     config = config_lib.stage_config(config, config.stages[-1])
-    source = loader.open_split(dataset.located(config.data), config.data.eval_split)
+    source = loader.open_split(dataset.resolve_path(config.data), config.data.eval_split)
     known = {
         clip.name: sampling.pairs(clip, sampling.policy(config.data.sampling))
         for clip in source.clips

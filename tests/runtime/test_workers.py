@@ -19,7 +19,7 @@ def test_results_come_in_the_order_of_the_work(processes):
 def test_a_script_without_a_guard_ends_with_one_line_instead_of_hanging(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        "import operator\nfrom psrjax.data import workers\n"
+        "import operator\nfrom psrjax.runtime import workers\n"
         "with workers.mapping(operator.neg, 2) as each:\n    print(list(each(range(5))))\n"
     )
     ended = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)

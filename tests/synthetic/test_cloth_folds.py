@@ -7,7 +7,7 @@ from scipy.ndimage import binary_dilation
 from psrjax.errors import UserError
 from psrjax.synthetic import cloth_folds, dataset
 
-WORLD = {
+SETTINGS = {
     "kind": "long",
     "size": (96, 72),
     "frames": 2,
@@ -16,19 +16,19 @@ WORLD = {
 
 
 def rendered(folds):
-    world = dataset.options(WORLD | {"folds": folds})
-    (spec,) = dataset.clip_specs(world)["train"]
-    return world, spec, dataset.render_clip(world, spec)[0].streams
+    config = dataset.make_config(SETTINGS | {"folds": folds})
+    (spec,) = dataset.clip_specs(config)["train"]
+    return config, spec, dataset.render_clip(config, spec)[0].streams
 
 
 @pytest.fixture
 def joints():
-    world = dataset.options(WORLD | {"frames": 60})
-    return dataset.joints_of(world, dataset.clip_specs(world)["train"][0])
+    config = dataset.make_config(SETTINGS | {"frames": 60})
+    return dataset.joints_of(config, dataset.clip_specs(config)["train"][0])
 
 
 def test_folds_change_the_light_of_cloth_and_nothing_else():
-    world, spec, plain = rendered(0.0)
+    config, spec, plain = rendered(0.0)
     _, _, folded = rendered(1.0)
     for name in ("iuv", "face", "background"):
         np.testing.assert_array_equal(plain[name], folded[name])
@@ -36,7 +36,7 @@ def test_folds_change_the_light_of_cloth_and_nothing_else():
     part = plain["iuv"][..., 0]
     body = binary_dilation(part > 0, iterations=1, structure=np.ones((1, 3, 3)))
     assert changed.sum() > 50 and not (changed & ~body).any()
-    who = dataset.person(world.seed, spec.person)
+    who = dataset.make_person(config.seed, spec.person)
     head = np.isin(part, (23, 24))
     inside = ~binary_dilation(~head, structure=np.ones((1, 3, 3)), border_value=1)
     assert inside.any() and not (changed & inside).any(), who.name
@@ -77,4 +77,4 @@ def test_the_same_place_folds_alike_in_every_frame_with_that_pose(joints):
 
 def test_a_depth_outside_its_range_is_named():
     with pytest.raises(UserError, match="data.synthetic.folds=2.0"):
-        dataset.options({"folds": 2.0})
+        dataset.make_config({"folds": 2.0})

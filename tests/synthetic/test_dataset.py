@@ -1,4 +1,4 @@
-"""The embedded world: exact streams, checked from its joints and cameras; deterministic; cached."""
+"""The synthetic dataset: streams exact by its joints and cameras; deterministic; cached."""
 
 import dataclasses
 
@@ -9,30 +9,30 @@ from scipy.ndimage import binary_dilation
 from psrjax.data import codec, store
 from psrjax.data.source import Source
 from psrjax.errors import UserError
-from psrjax.synthetic import actions, characters, dataset, filming
+from psrjax.synthetic import actions, characters, clip_rendering, dataset
 from psrjax.vision import body
 
-SMALL = {"size": (40, 32), "rooms": 2, "people_train": 1, "people_test": 1, "frames": 3}
+SMALL = {"size": (40, 32), "scenes": 2, "people_train": 1, "people_test": 1, "frames": 3}
 
 
 @pytest.fixture(scope="module")
-def world():
-    return dataset.options(SMALL | {"streams": dataset.STREAMS, "fps": 10.0})
+def config():
+    return dataset.make_config(SMALL | {"streams": dataset.STREAMS, "fps": 10.0})
 
 
 @pytest.fixture(scope="module")
-def spec(world):
-    return dataset.clip_specs(world)["train"][0]  # a walk
+def spec(config):
+    return dataset.clip_specs(config)["train"][0]  # a walk
 
 
 @pytest.fixture(scope="module")
-def views(world, spec):
-    return {record.view: record for record in dataset.render_clip(world, spec)}
+def views(config, spec):
+    return {record.view: record for record in dataset.render_clip(config, spec)}
 
 
-def posed(world, spec):
-    who = dataset.person(world.seed, spec.person)
-    return body.pose(who.model, dataset.joints_of(world, spec)), who.model.faces
+def posed(config, spec):
+    who = dataset.make_person(config.seed, spec.person)
+    return body.pose(who.model, dataset.joints_of(config, spec)), who.model.faces
 
 
 def project(camera, points):
@@ -57,18 +57,18 @@ def surface_points(view, vertices, faces):
         yield time, rows, columns, corners, answer[:, :3, 0]
 
 
-def test_a_clip_is_the_same_whenever_and_wherever_it_is_rendered(world, spec, views):
-    dataset.render_clip(world, dataset.clip_specs(world)["test"][0])
-    for record in dataset.render_clip(world, spec):
+def test_a_clip_is_the_same_whenever_and_wherever_it_is_rendered(config, spec, views):
+    dataset.render_clip(config, dataset.clip_specs(config)["test"][0])
+    for record in dataset.render_clip(config, spec):
         for name, values in record.streams.items():
             np.testing.assert_equal(values, views[record.view].streams[name], err_msg=name)
 
 
-def test_the_stored_world_does_not_depend_on_the_number_of_processes(tmp_path):
-    world = dataset.options(SMALL | {"clips_per_person": 2})
+def test_the_stored_dataset_does_not_depend_on_the_number_of_processes(tmp_path):
+    config = dataset.make_config(SMALL | {"clips_per_person": 2})
     folders = [tmp_path / "one", tmp_path / "two"]
     for folder, processes in zip(folders, (1, 2)):
-        dataset.write_world(world, folder, processes=processes)
+        dataset.write(config, folder, processes=processes)
     one, two = (store.read_manifest(folder) for folder in folders)
     assert one == two
     for split, files in one["files"].items():
@@ -78,19 +78,19 @@ def test_the_stored_world_does_not_depend_on_the_number_of_processes(tmp_path):
             ).read_bytes(), split
 
 
-def test_another_seed_is_another_world(world, spec, views):
-    other = dataclasses.replace(world, seed=1)
+def test_another_seed_is_another_dataset(config, spec, views):
+    other = dataclasses.replace(config, seed=1)
     there = dataset.render_clip(other, dataset.clip_specs(other)["train"][0])[0]
     assert (there.streams["frames"] != views["cam1"].streams["frames"]).mean() > 0.5
     assert (there.streams["background"] != views["cam1"].streams["background"]).mean() > 0.5
 
 
 def test_people_differ_between_splits_and_rooms_are_shared():
-    specs = dataset.clip_specs(dataset.options({}))
+    specs = dataset.clip_specs(dataset.make_config({}))
     people = {split: {task.person for task in tasks} for split, tasks in specs.items()}
-    rooms = {split: {task.room for task in tasks} for split, tasks in specs.items()}
+    scenes = {split: {task.scene for task in tasks} for split, tasks in specs.items()}
     assert not people["train"] & people["test"]
-    assert rooms["train"] == rooms["test"] and len(rooms["train"]) >= 8
+    assert scenes["train"] == scenes["test"] and len(scenes["train"]) >= 8
     assert {task.action for task in specs["train"]} == set(actions.ACTIONS)
     sides = {np.sign(task.facing) for task in specs["train"]}
     assert sides == {-1.0, 1.0}  # the performer faces one side camera or the other
@@ -104,25 +104,25 @@ def test_the_three_cameras_stand_at_ntu_s_angles(views):
     assert len({round(z, 9) for _, _, z in centres.values()}) == 1
 
 
-def test_joints_lie_on_the_person(world, spec, views):
-    joints = dataset.joints_of(world, spec)
+def test_joints_lie_on_the_person(config, spec, views):
+    joints = dataset.joints_of(config, spec)
     for record in views.values():
         mask = record.streams["mask"] > 0
         expected = project(record.camera, joints)
         stored = record.streams["joints"]
-        height, width = world.size
+        height, width = config.size
         pixels = ((stored[..., :2] + 1) * (width, height) - 1) / 2
         np.testing.assert_allclose(pixels, expected, atol=1e-3)
         assert set(np.unique(stored[..., 2])) <= {0.5, 1.0}
-        for time in range(world.frames):
+        for time in range(config.frames):
             near = binary_dilation(mask[time], iterations=1)
             column, row = np.round(pixels[time]).astype(int).T
             assert near[row, column].all()
         np.testing.assert_allclose(record.streams["joints_3d"], joints, atol=1e-6)
 
 
-def test_depth_is_the_distance_of_the_surface_that_a_pixel_sees(world, spec, views):
-    vertices, faces = posed(world, spec)
+def test_depth_is_the_distance_of_the_surface_that_a_pixel_sees(config, spec, views):
+    vertices, faces = posed(config, spec)
     for record in views.values():
         depth = record.streams["depth"].astype(float)
         assert ((depth > 0) == (record.streams["face"] >= 0)).all() and depth.max() < 1
@@ -135,8 +135,8 @@ def test_depth_is_the_distance_of_the_surface_that_a_pixel_sees(world, spec, vie
             np.testing.assert_allclose(stored, (far - metres) / (far - near), atol=1e-3)
 
 
-def test_flow_leads_each_surface_point_to_where_it_was(world, spec, views):
-    vertices, faces = posed(world, spec)
+def test_flow_leads_each_surface_point_to_where_it_was(config, spec, views):
+    vertices, faces = posed(config, spec)
     for record in views.values():
         flow = record.streams["mesh_flow"].astype(float)
         face = record.streams["face"]
@@ -184,10 +184,10 @@ def test_masks_parts_and_priors_agree_on_where_the_person_is(views):
 
 
 def test_the_person_takes_two_thirds_of_the_picture_s_height():
-    world = dataset.options({"size": (48, 48), "frames": 1, "rooms": 3})
+    config = dataset.make_config({"size": (48, 48), "frames": 1, "scenes": 3})
     heights = []
-    for task in dataset.clip_specs(world)["train"][1:8:3]:
-        rows = np.nonzero((dataset.render_clip(world, task)[1].streams["mask"][0] > 127).any(1))[0]
+    for task in dataset.clip_specs(config)["train"][1:8:3]:
+        rows = np.nonzero((dataset.render_clip(config, task)[1].streams["mask"][0] > 127).any(1))[0]
         heights.append(np.ptp(rows) / 48)
     assert all(0.5 < height < 0.85 for height in heights)
 
@@ -206,11 +206,11 @@ def test_clothes_differ_front_and_back():
     torso = model.canonical[(np.abs(model.canonical[:, 2] - 1.25) < 0.12)]
     torso = torso[np.abs(torso[:, 1]) < 0.09]
     for seed in range(6):
-        who = characters.person("p", np.random.default_rng(seed))
+        who = characters.make_character("p", np.random.default_rng(seed))
         colors = []
         for side, part in ((1, 2), (-1, 1)):
             place = torso * (0, 1, 1) + (0.11 * side, 0, 0)
-            colors.append(who.paint(place, np.full(len(place), part)))
+            colors.append(who.texture(place, np.full(len(place), part)))
         assert np.abs(colors[0] - colors[1]).max() > 0.1, seed
 
 
@@ -218,7 +218,7 @@ def test_clothes_differ_front_and_back():
 def test_actions_are_smooth_keep_bone_lengths_and_stand_on_the_floor(action):
     model, fps = body.template(), 50.0
     for seed in range(3):
-        motion = actions.short(action, 60, fps, 0.7, np.random.default_rng(seed))
+        motion = actions.single_action(action, 60, fps, 0.7, np.random.default_rng(seed))
         joints = actions.joints(model, motion, fps)
         assert np.isfinite(joints).all()
         for start, end in ((2, 3), (3, 4), (9, 10), (10, 11), (1, 2), (9, 12), (11, 22), (0, 25)):
@@ -234,16 +234,16 @@ def test_actions_are_smooth_keep_bone_lengths_and_stand_on_the_floor(action):
 
 
 def test_a_long_clip_turns_all_round_and_comes_in_runs_that_fit_together():
-    world = dataset.options({"kind": "long", "size": (32, 32), "frames": 500, "seed": 3})
-    tasks = dataset.clip_specs(world)["train"]
+    config = dataset.make_config({"kind": "long", "size": (32, 32), "frames": 500, "seed": 3})
+    tasks = dataset.clip_specs(config)["train"]
     assert [task.start for task in tasks] == list(range(0, 500, 64)) and tasks[-1].stop == 500
-    joints = dataset.joints_of(world, tasks[0])
+    joints = dataset.joints_of(config, tasks[0])
     across = joints[:, 5] - joints[:, 2]
     yaw = np.unwrap(np.arctan2(across[:, 1], across[:, 0]))
-    assert np.ptp(yaw) > np.pi and len(joints) / world.fps >= 20
+    assert np.ptp(yaw) > np.pi and len(joints) / config.fps >= 20
     first = dataclasses.replace(tasks[0], start=62, stop=66)
     second = dataclasses.replace(tasks[0], start=64, stop=66)
-    whole, part = (dataset.render_clip(world, task)[0] for task in (first, second))
+    whole, part = (dataset.render_clip(config, task)[0] for task in (first, second))
     assert whole.view == "cam1" and part.start == 64 and "prior" not in part.streams
     for name, values in part.streams.items():
         expected = whole.streams[name]
@@ -251,27 +251,28 @@ def test_a_long_clip_turns_all_round_and_comes_in_runs_that_fit_together():
 
 
 def test_many_people_have_clips_of_six_seconds():
-    world = dataset.options({"kind": "many"})
-    assert world.frames / world.fps >= 6 and world.people_train >= 20 and world.cameras == 1
+    config = dataset.make_config({"kind": "many"})
+    assert config.frames / config.fps >= 6 and config.people_train >= 20 and config.cameras == 1
 
 
-def test_the_world_is_rendered_once_and_read_by_the_loader_s_source(tmp_path, monkeypatch):
+def test_the_dataset_is_rendered_once_and_read_by_the_loader_s_source(tmp_path, monkeypatch):
     monkeypatch.setenv("PSRJAX_CACHE", str(tmp_path))
-    settings = SMALL | {"rooms": 1, "clips_per_person": 1}
-    directory = dataset.ensure_world(settings, processes=1)
+    settings = SMALL | {"scenes": 1, "clips_per_person": 1}
+    directory = dataset.ensure_rendered(settings, processes=1)
     before = (directory / store.MANIFEST).stat().st_mtime_ns
-    assert dataset.ensure_world(settings) == directory
+    assert dataset.ensure_rendered(settings) == directory
     assert (directory / store.MANIFEST).stat().st_mtime_ns == before
-    assert dataset.ensure_world(settings | {"seed": 5}, processes=1) != directory
+    assert dataset.ensure_rendered(settings | {"seed": 5}, processes=1) != directory
     source = Source(directory, "test")
-    assert source.meta["near"] == filming.NEAR and set(source.means) == {"cam1", "cam2", "cam3"}
+    assert source.meta["near"] == clip_rendering.NEAR
+    assert set(source.means) == {"cam1", "cam2", "cam3"}
     clip = source.clips[0].name
     assert source.read(clip, "cam2", "prior", source="cam1").shape == (3, 40, 32, 3)
 
 
 def test_an_interrupted_rendering_leaves_nothing_that_is_taken_for_whole(tmp_path, monkeypatch):
     monkeypatch.setenv("PSRJAX_CACHE", str(tmp_path))
-    settings = SMALL | {"rooms": 1, "clips_per_person": 1}
+    settings = SMALL | {"scenes": 1, "clips_per_person": 1}
     encode, calls = codec.encode, []
 
     def failing(view):
@@ -282,9 +283,9 @@ def test_an_interrupted_rendering_leaves_nothing_that_is_taken_for_whole(tmp_pat
 
     monkeypatch.setattr(codec, "encode", failing)
     with pytest.raises(KeyboardInterrupt):
-        dataset.ensure_world(settings, processes=1)
-    assert not list(tmp_path.glob("world-*/*"))
-    directory = dataset.ensure_world(settings, processes=1)
+        dataset.ensure_rendered(settings, processes=1)
+    assert not list(tmp_path.glob("config-*/*"))
+    directory = dataset.ensure_rendered(settings, processes=1)
     assert Source(directory, "train").clips
 
 
@@ -299,9 +300,9 @@ def test_an_interrupted_rendering_leaves_nothing_that_is_taken_for_whole(tmp_pat
         ({"cameras": 1}, "two cameras"),
     ],
 )
-def test_settings_that_make_no_world_are_named(settings, message):
+def test_settings_out_of_range_are_named(settings, message):
     with pytest.raises(UserError, match=message):
-        dataset.options(settings)
+        dataset.make_config(settings)
 
 
 def test_mesh_labels_come_where_they_are_named(views):
@@ -309,4 +310,4 @@ def test_mesh_labels_come_where_they_are_named(views):
     off = view["face"] < 0
     assert (view["mesh_label"][off] == 128).all()
     assert (view["mesh_label"][~off] != 128).any(-1).mean() > 0.95
-    assert "mesh_label" not in dataset.options({"kind": "long"}).streams
+    assert "mesh_label" not in dataset.make_config({"kind": "long"}).streams

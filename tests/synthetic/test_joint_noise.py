@@ -1,4 +1,4 @@
-"""Joints of the embedded world that are off in each frame, as a detector's are."""
+"""Joints of the synthetic dataset that are off in each frame, as a detector's are."""
 
 import numpy as np
 import pytest
@@ -6,22 +6,22 @@ import pytest
 from psrjax.errors import UserError
 from psrjax.synthetic import dataset
 
-WORLD = {"kind": "long", "size": (32, 24), "frames": 80, "streams": ("frames", "mask", "joints")}
+SETTINGS = {"kind": "long", "size": (32, 24), "frames": 80, "streams": ("frames", "mask", "joints")}
 
 
-def filmed(noise):
-    """The clip's runs of frames, joined."""
-    world = dataset.options(WORLD | {"joint_noise": noise})
-    runs = [dataset.render_clip(world, spec) for spec in dataset.clip_specs(world)["train"]]
+def rendered(noise):
+    """Renders the clip's runs of frames and joins them."""
+    config = dataset.make_config(SETTINGS | {"joint_noise": noise})
+    runs = [dataset.render_clip(config, spec) for spec in dataset.clip_specs(config)["train"]]
     assert len(runs) == 2  # each run draws its own frames' noise
     return {
         name: np.concatenate([views[0].streams[name] for views in runs])
-        for name in WORLD["streams"]
+        for name in SETTINGS["streams"]
     }
 
 
 def test_noisy_joints_are_off_by_the_named_share_of_the_height_and_pictures_are_not():
-    exact, noisy = filmed(0.0), filmed(0.02)
+    exact, noisy = rendered(0.0), rendered(0.02)
     for name in ("frames", "mask"):
         np.testing.assert_array_equal(exact[name], noisy[name])
     np.testing.assert_array_equal(exact["joints"][..., 2], noisy["joints"][..., 2])
@@ -36,4 +36,4 @@ def test_noisy_joints_are_off_by_the_named_share_of_the_height_and_pictures_are_
 
 def test_noise_of_joints_beyond_half_a_picture_is_refused():
     with pytest.raises(UserError, match="joint_noise"):
-        dataset.options(WORLD | {"joint_noise": 0.6})
+        dataset.make_config(SETTINGS | {"joint_noise": 0.6})

@@ -1,4 +1,4 @@
-"""Films the embedded world: a posed, painted body in a room, seen by its cameras, exact streams.
+"""Renders the clips of the synthetic dataset: a posed body in a scene, as its cameras see it.
 
 Pictures are rendered `SAMPLES` times finer each way and averaged, so edges are smooth; the middle
 sample of a pixel is its centre, and gives the exact maps (face, depth, flow).
@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from psrjax.synthetic import cloth_folds, scenes
-from psrjax.synthetic.characters import Person
-from psrjax.synthetic.scenes import Room
+from psrjax.synthetic.characters import Character
+from psrjax.synthetic.scenes import Scene
 from psrjax.vision import body, raster
 from psrjax.vision.camera import Camera
 
@@ -25,8 +25,8 @@ _BIAS = 0.035  # metres; a body does not shade the very skin that the lamp hits
 
 
 @dataclass(frozen=True)
-class Shot:
-    """One camera's view of a clip: pictures and what lies behind them.
+class RenderedView:
+    """One camera's view of a clip.
 
     Attributes:
       frames: (t, h, w, 3) uint8.
@@ -40,7 +40,7 @@ class Shot:
 
 
 def rig(number: int, seed: int, cameras: int, size: tuple[int, int]) -> dict[str, Camera]:
-    """The cameras of room `number`: {"cam1": …}, at equal height and distance, no lens distortion.
+    """Draws the cameras of scene `number`: {"cam1": …}, at equal height and distance, undistorted.
 
     Several stand at equal steps from -45 to +45 degrees about the origin (NTU RGB+D's three at
     -45, 0 and 45), a single one at 0. A person of 1.75 m takes two thirds of the picture's height.
@@ -73,44 +73,42 @@ def _looking(centre: np.ndarray, target: np.ndarray, focal: float, size: tuple[i
     return Camera(matrix, rotation, -rotation @ centre, np.zeros(5), size)
 
 
-def film(
-    person: Person,
+def render_views(
+    person: Character,
     vertices: Float[np.ndarray, "t v 3"],
-    room: Room,
+    scene: Scene,
     cameras: Mapping[str, Camera],
-    plates: Mapping[str, Mapping[str, np.ndarray]],
+    backgrounds: Mapping[str, Mapping[str, np.ndarray]],
     bends: Float[np.ndarray, "t 8"],
-) -> dict[str, Shot]:
-    """All cameras' views of a person who moves through a room.
+) -> dict[str, RenderedView]:
+    """Renders a person who moves through a scene, for every camera.
 
     Args:
       person: who it is.
       vertices: the posed body, world metres.
-      room: where.
+      scene: with its light.
       cameras: by view.
-      plates: by view, the empty room as `world_rooms.view` gives it.
-      bends: what folds the clothes, see `world_folds`; zeros: they have no folds.
+      backgrounds: by view, the empty scene as `scenes.render_background` gives it.
+      bends: how far the joints fold the clothes, see `cloth_folds.bends`; zeros: no folds.
     """
-    shots: dict[str, list[tuple]] = {view: [] for view in cameras}
-    for now, bend in zip(vertices, bends, strict=True):
-        normals = body.vertex_normals(now, person.model.faces)
-        shadow = _Shadow(room, now, person.model.faces)
+    rendered: dict[str, list[tuple]] = {view: [] for view in cameras}
+    for posed, bend in zip(vertices, bends, strict=True):
+        normals = body.vertex_normals(posed, person.model.faces)
+        shadow = _Shadow(scene, posed, person.model.faces)
+        light = functools.partial(_body_light, person, posed, normals, scene, shadow, bend)
         for view, camera in cameras.items():
-            light = functools.partial(_body_light, person, now, normals, room, shadow, bend)
-            shots[view].append(_picture(person, now, camera, plates[view], shadow, light))
-    return {
-        view: Shot(
-            np.stack([frame for frame, _, _ in pictures]),
-            np.stack([mask for _, mask, _ in pictures]),
-            tuple(seen for _, _, seen in pictures),
-        )
-        for view, pictures in shots.items()
-    }
+            frame = _render_frame(person, posed, camera, backgrounds[view], shadow, light)
+            rendered[view].append(frame)
+    views = {}
+    for view, frames in rendered.items():
+        pictures, masks, rasters = zip(*frames)
+        views[view] = RenderedView(np.stack(pictures), np.stack(masks), rasters)
+    return views
 
 
-def plate_colors(plate: Mapping[str, np.ndarray]) -> UInt8[np.ndarray, "h w 3"]:
-    """The empty room as a picture."""
-    return _to_uint8(plate["lit"] + plate["unlit"])
+def background_image(background: Mapping[str, np.ndarray]) -> UInt8[np.ndarray, "h w 3"]:
+    """Returns the empty scene as an image."""
+    return _to_uint8(background["lit"] + background["unlit"])
 
 
 def _to_uint8(light: np.ndarray) -> np.ndarray:
@@ -120,7 +118,7 @@ def _to_uint8(light: np.ndarray) -> np.ndarray:
 def visible_raster(
     vertices: Float[np.ndarray, "v 3"], faces: np.ndarray, camera: Camera
 ) -> raster.Raster:
-    """As `raster.render` of a closed surface, at half the cost: only faces turned to the camera."""
+    """Rasterises a closed surface at half the cost of `raster.render`: what faces the camera."""
     corners = vertices[faces]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     towards = np.flatnonzero(np.einsum("fi,fi->f", camera.centre - corners[:, 0], normals) > 0)
@@ -130,22 +128,22 @@ def visible_raster(
 
 
 class _Shadow:
-    """The body's shadow: its depth as the lamp sees it, and soft silhouettes for the room."""
+    """The body's shadow: its depth as the lamp sees it, and soft silhouettes for the scene."""
 
-    def __init__(self, room: Room, vertices: np.ndarray, faces: np.ndarray):
+    def __init__(self, scene: Scene, vertices: np.ndarray, faces: np.ndarray):
         middle = 0.5 * (vertices.min(0) + vertices.max(0))
-        distance = np.linalg.norm(room.light - middle)
+        distance = np.linalg.norm(scene.light - middle)
         size = (_LAMP_PIXELS, _LAMP_PIXELS)
         focal = 0.46 * _LAMP_PIXELS * distance / 1.15
-        self._camera = _looking(room.light, middle, focal, size)
+        self._camera = _looking(scene.light, middle, focal, size)
         seen = visible_raster(vertices, faces, self._camera)
         self._depth = np.where(seen.face >= 0, seen.depth, np.float32(1e3))
         self._far = float(seen.depth[seen.face >= 0].max(initial=0.0))
         covered = (seen.face >= 0).astype(np.float32)
         self._soft = [cv2.GaussianBlur(covered, (0, 0), sigma) for sigma in (1.5, 6.0)]
 
-    def on_room(self, points: Float[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w 1"]:
-        """0 in full shadow, 1 in the light; the farther behind the body, the softer."""
+    def on_scene(self, points: Float[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w 1"]:
+        """Returns 0 in full shadow, 1 in the light; the farther behind the body, the softer."""
         at = self._camera.project(points)
         place = np.nan_to_num(at["pixels"], nan=-9.0).astype(np.float32)
         near, far = (
@@ -155,7 +153,7 @@ class _Shadow:
         return 1 - ((1 - gap) * near + 0.75 * gap * far)[..., None]
 
     def on_body(self, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 1"]:
-        """As `on_room`, for points of the body itself."""
+        """Returns the same as `on_scene`, for points of the body itself."""
         at = self._camera.project(points)
         lit = np.zeros(len(points), np.float32)
         for offset in ((-0.5, -0.5), (0.5, -0.5), (-0.5, 0.5), (0.5, 0.5)):
@@ -164,14 +162,15 @@ class _Shadow:
         return lit[:, None] / 4
 
 
-def _picture(
-    person: Person,
+def _render_frame(
+    person: Character,
     vertices: np.ndarray,
     camera: Camera,
-    plate: Mapping[str, np.ndarray],
+    background: Mapping[str, np.ndarray],
     shadow: _Shadow,
     body_light: Callable[[raster.Raster], np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray, raster.Raster]:
+    """Returns the frame, the mask, and the raster at the pixel centres."""
     height, width = camera.size
     faces = person.model.faces
     fine = visible_raster(vertices, faces, camera.resized(SAMPLES * height, SAMPLES * width))
@@ -183,9 +182,9 @@ def _picture(
         return cv2.resize(values, (width, height), interpolation=cv2.INTER_AREA)
 
     cover = pooled(on.astype(np.float32))[..., None]
-    empty = plate["lit"] * shadow.on_room(plate["points"]) + plate["unlit"] * _contact(
-        vertices, plate["points"]
-    )
+    empty = background["lit"] * shadow.on_scene(background["points"]) + background[
+        "unlit"
+    ] * _contact(vertices, background["points"])
     frame = _to_uint8(pooled(light) + (1 - cover) * empty)
     centre = slice(SAMPLES // 2, None, SAMPLES)
     exact = raster.Raster(
@@ -195,10 +194,10 @@ def _picture(
 
 
 def _body_light(
-    person: Person,
+    person: Character,
     vertices: np.ndarray,
     normals: np.ndarray,
-    room: Room,
+    scene: Scene,
     shadow: _Shadow,
     bend: np.ndarray,
     seen: raster.Raster,
@@ -211,18 +210,18 @@ def _body_light(
     canonical, points, normal = values[:, :3], values[:, 3:6], values[:, 6:]
     normal = normal / np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-6)
     part = model.face_part[face]
-    albedo = scenes.linear(person.paint(canonical, part))
+    albedo = scenes.linear(person.texture(canonical, part))
     if bend.any():
         folds = person.clothed(canonical, part) * cloth_folds.shade(canonical, bend)
         albedo = albedo * (1 + folds[:, None])
-    key = scenes.lamp(room, points, normal) * shadow.on_body(points)
+    key = scenes.lamp(scene, points, normal) * shadow.on_body(points)
     bounce = np.clip(1 - points[:, 2:] / 1.2, 0, 1) * (1 - normal[:, 2:]) * 0.10
-    diffuse = room.ambient * (0.80 + 0.28 * normal[:, 2:]) + bounce
-    return albedo * (room.key * key + diffuse)
+    diffuse = scene.ambient * (0.80 + 0.28 * normal[:, 2:]) + bounce
+    return albedo * (scene.key * key + diffuse)
 
 
 def _contact(vertices: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """How much diffuse light reaches the floor beside the soles."""
+    """Returns the share of diffuse light that reaches the floor beside the soles."""
     low = vertices[(vertices[:, 2] < 0.05) & (vertices[:, 2] > -1)][::12]
     near_floor = points[..., 2] < 0.02
     light = np.ones((*near_floor.shape, 1), np.float32)
@@ -240,7 +239,7 @@ def agreement(
     moving: np.ndarray,
     moving_before: np.ndarray,
 ) -> UInt8[np.ndarray, "h w"]:
-    """How far flow there and back agree, 0..255: low where a pixel was hidden a frame earlier.
+    """Scores the agreement of flow there and back, 0..255: low where a pixel was hidden before.
 
     Args:
       backward: flow t to t-1, on t's grid.
@@ -258,14 +257,14 @@ def agreement(
     allowed = 0.5 + 0.05 * np.linalg.norm(backward, axis=-1)
     trust = np.exp(-0.5 * (error / allowed) ** 2)
     trust[(x < -0.5) | (y < -0.5) | (x > width - 0.5) | (y > height - 0.5)] = 0.0
-    trust[~moving & moving_before] = 0.0  # the person stood before this piece of the room
+    trust[~moving & moving_before] = 0.0  # the person stood before this piece of the scene
     return np.round(255 * trust).astype(np.uint8)
 
 
 def joint_confidence(
     depth: Iterable[np.ndarray], pixels: np.ndarray, joint_depth: np.ndarray
 ) -> Float[np.ndarray, "t 26"]:
-    """1 for a joint in sight, 0.5 for one behind another part of the body, 0 off the picture."""
+    """Returns 1 for a joint in sight, 0.5 for one behind the body, 0 for one outside the frame."""
     confidence = np.zeros(joint_depth.shape, np.float32)
     for time, surface in enumerate(depth):
         height, width = surface.shape
