@@ -26,6 +26,7 @@ def train_stage(
     directory: str | os.PathLike,
     *,
     evaluate: Callable[[state.TrainState, int], None] | None = None,
+    progress: Callable[[str, int, int], writer.Progress] = writer.Progress,
 ) -> state.TrainState:
     """Trains one stage in its directory; killed and called again, it goes on bit for bit.
 
@@ -33,6 +34,7 @@ def train_stage(
       config: of the stage (`config.stage_config`); a fresh state starts from `config.init`.
       directory: of the stage, local or gs://.
       evaluate: called with (state, step) every `config.evaluate_steps`, to write samples.
+      progress: makes the progress display, from (stage, first step, last step).
 
     Returns:
       The state after the last step.
@@ -89,7 +91,7 @@ def train_stage(
 
         data = closing(batches(start_step=start))
         record = closing(writer.Writer(directory, start))
-        progress = closing(writer.Progress(label, start, config.steps))
+        shown = closing(progress(label, start, config.steps))
         stop = stack.enter_context(interrupt.StopRequest(saved.reached_preemption))
         log: dict[str, jax.Array] = {}
         for count in range(start + 1, config.steps + 1):
@@ -97,7 +99,7 @@ def train_stage(
             jax.block_until_ready(log)  # one step ahead of the device is enough
             with jax.transfer_guard("disallow"):
                 now, log = play(now, batch, pretrained)
-            progress.update(count)
+            shown.update(count)
             stopping, last = stop.reached(count), count == config.steps
             saving = count % config.checkpoint_steps == 0 or last or stopping
             writing = count % config.log_steps == 0 or last
@@ -107,7 +109,7 @@ def train_stage(
                 scalars = {name: float(value) for name, value in jax.device_get(log).items()}
                 rates = optimizer.learning_rates(config.optimizer, count - 1)
                 record.write(count, scalars | rates)
-                progress.note({update: scalars[f"{update}/loss"] for update in method.updates})
+                shown.note({update: scalars[f"{update}/loss"] for update in method.updates})
             if saving:
                 saved.save(count, now, data.get_state())
             if evaluate and config.evaluate_steps and (count % config.evaluate_steps == 0 or last):

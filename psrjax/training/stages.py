@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from functools import partial
 from io import BytesIO
 
@@ -15,16 +16,21 @@ from PIL import Image
 from psrjax import config as config_lib
 from psrjax import io
 from psrjax.errors import UserError
-from psrjax.evaluation import scores, scoring
+from psrjax.evaluation import method_evaluation, score_table
 from psrjax.methods import base
-from psrjax.training import checkpoint, loop
+from psrjax.training import checkpoint, loop, writer
 from psrjax.training.state import TrainState
 from psrjax.vision import drawing
 
 _SAMPLES = 2  # windows in one picture of samples
 
 
-def train(config: ConfigDict, workdir: str | os.PathLike) -> TrainState | None:
+def train(
+    config: ConfigDict,
+    workdir: str | os.PathLike,
+    *,
+    progress: Callable[[str, int, int], writer.Progress] = writer.Progress,
+) -> TrainState | None:
     """Trains the stages in `<workdir>/<stage>/`; skips the finished ones, resumes the cut one.
 
     Each stage starts from the one before it in `config.stages`, the first one of this run from
@@ -54,7 +60,9 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> TrainState | None:
         is_first = stage == (config.only or config.stages)[0]
         if place > 0 and not (is_first and config.init.path):
             own = _from_stage_before(own, root, config.stages[place - 1])
-        state = loop.train_stage(own, root / stage, evaluate=partial(write_samples, own, root))
+        state = loop.train_stage(
+            own, root / stage, evaluate=partial(write_samples, own, root), progress=progress
+        )
     return state
 
 
@@ -75,7 +83,9 @@ def write_samples(config: ConfigDict, root: epath.Path, state: TrainState, step:
         )
         return
     method = base.build(**config_lib.method_fields(config))
-    found = scoring.evaluate(method, state.variables, config, limit=_SAMPLES, samples=_SAMPLES)
+    found = method_evaluation.evaluate(
+        method, state.variables, config, limit=_SAMPLES, samples=_SAMPLES
+    )
     picture = np.concatenate([drawing.grid(sample.videos) for sample in found.samples], 0)
     buffer = BytesIO()
     Image.fromarray(picture).save(buffer, "png")
@@ -84,8 +94,8 @@ def write_samples(config: ConfigDict, root: epath.Path, state: TrainState, step:
         temporary.write_bytes(buffer.getvalue())
     measured = {
         f"{metric}/{row['name']}": row["metrics"][metric]
-        for metric in scores.JUDGED_BY
-        for row in scores.overall(found.rows)
+        for metric in score_table.JUDGED_BY
+        for row in score_table.overall(found.rows)
     }
     lines = folder / "scores.jsonl"
     before = lines.read_text() if lines.exists() else ""

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -87,10 +87,21 @@ class _Events:
 
 
 class Progress:
-    """A bar where a person watches (terminal, notebook), else a line every few seconds."""
+    """A bar where a person watches (terminal, notebook), else a line every few seconds.
 
-    def __init__(self, label: str, start: int, total: int):
+    Args:
+      label: of the bar.
+      start: the step it begins at.
+      total: the last step.
+      later: estimates the seconds of what follows these steps, from the seconds of one step; the
+        time left is then that of all.
+    """
+
+    def __init__(
+        self, label: str, start: int, total: int, later: Callable[[float], float] | None = None
+    ):
         self._label, self._start, self._total = label, start, total
+        self._later = later
         self._began = self._last = time.monotonic()
         self._note = ""
         shown = jax.process_index() == 0
@@ -102,15 +113,18 @@ class Progress:
 
     def update(self, step: int) -> None:
         """Says that `step` steps are done."""
-        self._bar.update(step - self._bar.n if not self._bar.disable else 0)
         now = time.monotonic()
+        pace = max(now - self._began, 1e-9) / max(step - self._start, 1)
+        left = f"{_duration((self._total - step) * pace)} left"
+        if self._later:
+            left = f"{_duration((self._total - step) * pace + self._later(pace))} left in all"
+            self._bar.set_postfix_str(f"{left}{self._note}", refresh=False)
+        self._bar.update(step - self._bar.n if not self._bar.disable else 0)
         if self._quiet or (now - self._last < _LINE_SECONDS and step != self._total):
             return
         self._last = now
-        rate = (step - self._start) / max(now - self._began, 1e-9)
-        left = (self._total - step) / max(rate, 1e-9)
-        line = "%s: step %d of %d, %.2f steps/s, %s left%s"
-        logging.info(line, self._label, step, self._total, rate, _duration(left), self._note)
+        line = "%s: step %d of %d, %.2f steps/s, %s%s"
+        logging.info(line, self._label, step, self._total, 1 / pace, left, self._note)
 
     def note(self, losses: Mapping[str, float]) -> None:
         """Shows {name: loss} beside the count from now on."""
