@@ -1,7 +1,7 @@
 """The built-in body: a licence-free mesh that is shaped, then posed from 26 joints in space.
 
 Its surface comes from `body_mesh`, its weights and parts from `body_parts`, the bones' frames from
-`body_frames`. World axes are free; in the rest pose x is forward, y the person's left, z up.
+`bone_frames`. World axes are free; in the rest pose x is forward, y the person's left, z up.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from psrjax.vision import body_frames, body_mesh, body_parts
+from psrjax.vision import body_mesh, body_parts, bone_frames
 
 LENGTHS = (
     "torso",
@@ -100,8 +100,8 @@ def pose(
     `girths`: {bone of `body_parts.BONES`: factor on its thickness}; head, hands and feet scale as
     a whole.
     """
-    rest = body_frames.frames(model.joints[None], model.joints)
-    posed = body_frames.frames(np.asarray(joints, np.float64), model.joints)
+    rest = bone_frames.frames(model.joints[None], model.joints)
+    posed = bone_frames.frames(np.asarray(joints, np.float64), model.joints)
     scale = posed.lengths / rest.lengths
     scale = np.where(np.isfinite(scale), scale, 1.0) * _girth_factors(girths or {})
     linear = np.einsum("tbij,tbj,bkj->tbik", posed.rotation, scale, rest.rotation[0])

@@ -26,7 +26,7 @@ _LABELS, _UV, _BOX, _SIZE = "labels", "uv", "bbox", "size"
 _SAMPLED = 32  # files of a clip that decide its channels' order
 
 
-def files(folder: str | os.PathLike) -> list[Path]:
+def list_files(folder: str | os.PathLike) -> list[Path]:
     """The IUV files of a folder, `*_INDS.png` (numbers of people) left out, in no order."""
     inside = Path(folder).iterdir()
     return [path for path in inside if path.suffix in FILES and "INDS" not in path.stem]
@@ -77,7 +77,7 @@ def reversed_order(paths: Iterable[str | os.PathLike]) -> bool:
 
 def _plausible(iuv: UInt8[np.ndarray, "h w 3"]) -> bool:
     part = iuv[..., 0]
-    return part.max(initial=0) <= PARTS and not iuv[part == 0][:, 1:].any()
+    return bool(part.max(initial=0) <= PARTS and not iuv[part == 0][:, 1:].any())
 
 
 def _raw(path: str | os.PathLike) -> UInt8[np.ndarray, "h w 3"]:
@@ -148,7 +148,7 @@ def _bytes(path: str | os.PathLike, array: np.ndarray) -> UInt8[np.ndarray, "h w
     return np.clip(values, 0, 255).astype(np.uint8)
 
 
-def cut(
+def crop(
     iuv: UInt8[np.ndarray, "h w 3"],
     box: tuple[int, int, int, int],
     video: tuple[int, int],

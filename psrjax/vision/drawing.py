@@ -14,12 +14,12 @@ HEIGHT = 256  # of a panel, about
 _TINT = 0.15 * np.array([255, 40, 160], np.float32)  # behind a person who is cut out
 
 
-def speed(flow: Float[np.ndarray, "t h w 2"]) -> float:
+def flow_range(flow: Float[np.ndarray, "t h w 2"]) -> float:
     """Pixels a frame that all but the fastest half percent of the pixels move at most."""
     return float(np.percentile(np.linalg.norm(flow.astype(np.float32), axis=-1), 99.5))
 
 
-def at(streams: Mapping[str, np.ndarray], index: int) -> dict[str, np.ndarray]:
+def one_frame(streams: Mapping[str, np.ndarray], index: int) -> dict[str, np.ndarray]:
     """One frame of streams; the plate is that of all frames."""
     return {name: s if name == "background" else s[index] for name, s in streams.items()}
 
@@ -45,7 +45,7 @@ def panel(
         cv2.drawContours(shown[0], edges, -1, OUTLINE, 1, cv2.LINE_AA)
         shown.append(np.uint8(large * soft + _TINT * (1.0 - soft)))
     if "joints" in streams:
-        sticks(shown[0], streams["joints"])
+        draw_joints(shown[0], streams["joints"])
     if "flow" in streams:
         sure = streams.get("flow_confidence", np.full(frame.shape[:2], 255, np.uint8))
         shown.append(cv2.resize(_flow_colours(streams["flow"], sure, fastest), size))
@@ -72,7 +72,7 @@ def _flow_colours(flow: np.ndarray, confidence: np.ndarray, fastest: float) -> n
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
 
 
-def sticks(image: UInt8[np.ndarray, "h w 3"], joints: Float[np.ndarray, "26 3"]) -> None:
+def draw_joints(image: UInt8[np.ndarray, "h w 3"], joints: Float[np.ndarray, "26 3"]) -> None:
     """Draws a person's joints into a picture; those of low confidence (filled in) are hollow."""
     height, width = image.shape[:2]
     places = geometry.unit_to_pixels(joints[:, :2], height=height, width=width)

@@ -29,7 +29,7 @@ def test_both_orders_of_a_png_are_told_apart_by_their_values(tmp_path, reverse):
     for path in paths:
         cv2.imwrite(str(path), written)
     cv2.imwrite(str(tmp_path / "0_INDS.png"), written[..., 0])
-    assert sorted(densepose.files(tmp_path)) == paths
+    assert sorted(densepose.list_files(tmp_path)) == paths
     assert densepose.reversed_order(paths) == reverse
     np.testing.assert_array_equal(densepose.read(paths[0], reverse=reverse), iuv())
 
@@ -99,10 +99,10 @@ def test_what_is_no_iuv_is_refused_by_name(tmp_path):
 
 
 def test_a_cut_takes_nearest_pixels_and_nothing_from_beyond():
-    whole = densepose.cut(iuv(), (0, 0, 64, 64), (64, 64), (64, 64))
+    whole = densepose.crop(iuv(), (0, 0, 64, 64), (64, 64), (64, 64))
     np.testing.assert_array_equal(whole, iuv())
-    half = densepose.cut(iuv(), (0, 0, 128, 128), (128, 128), (32, 32))  # IUV at half its video
+    half = densepose.crop(iuv(), (0, 0, 128, 128), (128, 128), (32, 32))  # IUV at half its video
     np.testing.assert_array_equal(half, iuv()[1::2, 1::2])
-    beyond = densepose.cut(iuv(), (-8, 40, 64, 64), (64, 64), (64, 64))
+    beyond = densepose.crop(iuv(), (-8, 40, 64, 64), (64, 64), (64, 64))
     assert not beyond[:8].any() and not beyond[:, 24:].any()
     np.testing.assert_array_equal(beyond[8:, :24], iuv()[:56, 40:])

@@ -1,7 +1,7 @@
-"""What a clip is filmed on: a video file or a folder of pictures, read frame by frame in time."""
+"""Reads clips frame by frame, from video files and from folders of pictures."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,34 +15,34 @@ from psrjax.errors import UserError
 
 VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".gif", ".mpg", ".wmv")
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-FOLDER_RATE = 25.0  # frames a second of a folder of pictures, where nobody says otherwise
+FOLDER_RATE = 25.0  # frames a second of a folder of pictures, unless a rate is given
 EVEN = 0.1  # of a frame's duration: how far times may be off and still count as even
 
 
 @dataclass(frozen=True)
-class Shot:
-    """One frame of a clip, and the number that it has in its file."""
+class ClipFrame:
+    """One RGB frame: when it is shown, in seconds, and which frame of its file it is."""
 
-    frame: Frame
+    image: UInt8[np.ndarray, "h w 3"]
+    time: float
     number: int
 
 
-def is_footage(path: Path) -> bool:
-    """Whether a path is named like a video, or is a folder that holds pictures."""
+def is_video(path: Path) -> bool:
+    """Tells whether a path has a video's suffix or is a folder that holds pictures."""
     if path.is_dir():
         return any(child.suffix.lower() in PICTURES for child in path.iterdir())
     return path.suffix.lower() in VIDEOS
 
 
-def shots(path: str | Path, *, fps: float = 0.0) -> Iterator[Shot]:
-    """The frames of a video or of a folder of pictures, in order, all of one size.
+def read_frames(path: str | Path, *, fps: float = 0.0) -> Iterator[ClipFrame]:
+    """Yields the frames of a video or of a folder of pictures, in order, all of one size.
 
     Args:
-      path: a video file, or a folder whose pictures are its frames, in the order of the numbers in
-        their names.
-      fps: frames a second to come out, each the one that is shown then: frames are left out, or
-        come again where a variable rate leaves a gap; 0 gives every frame at its own time. Of a
-        folder it is the rate, else 25.
+      path: a video file, or a folder whose pictures are its frames, ordered by the numbers in their
+        names.
+      fps: resamples a video to this rate by dropping and repeating frames; 0 gives every frame at
+        its own time. For a folder it is the rate of the pictures, 25 by default.
 
     Raises:
       UserError: naming the file, if it is damaged, holds no frame, or frames change size.
@@ -53,38 +53,38 @@ def shots(path: str | Path, *, fps: float = 0.0) -> Iterator[Shot]:
     else:
         decoded = video.decode(path)
     size = None
-    for shot in _ticks(decoded, fps) if fps else _numbered(decoded):
-        height, width = shot.frame.image.shape[:2]
+    for frame in _resampled(decoded, fps) if fps else _numbered(decoded):
+        height, width = frame.image.shape[:2]
         size = size or (height, width)
         if (height, width) != size:
             raise UserError(
-                f"{path}: frame {shot.number} is {width}x{height}, those before are "
+                f"{path}: frame {frame.number} is {width}x{height}, those before are "
                 f"{size[1]}x{size[0]}: cut the video where its size changes"
             )
-        yield shot
+        yield frame
 
 
-def _numbered(decoded: Iterator[Frame]) -> Iterator[Shot]:
-    return (Shot(frame, number) for number, frame in enumerate(decoded))
+def _numbered(decoded: Iterator[Frame]) -> Iterator[ClipFrame]:
+    return (ClipFrame(frame.image, frame.time, n) for n, frame in enumerate(decoded))
 
 
-def _ticks(decoded: Iterator[Frame], fps: float) -> Iterator[Shot]:
-    """What is shown at 0, 1/fps, 2/fps, …: the last frame whose time has come."""
+def _resampled(decoded: Iterator[Frame], fps: float) -> Iterator[ClipFrame]:
+    """Yields the frames on display at 0, 1/fps, 2/fps, …: the last whose time has come."""
     shown, tick = None, 0
-    for shot in _numbered(decoded):
-        while shown and tick / fps < shot.frame.time - 0.25 / fps:
-            yield Shot(Frame(shown.frame.image, tick / fps), shown.number)
+    for frame in _numbered(decoded):
+        while shown and tick / fps < frame.time - 0.25 / fps:
+            yield ClipFrame(shown.image, tick / fps, shown.number)
             tick += 1
-        shown = shot
+        shown = frame
     if shown:
-        yield Shot(Frame(shown.frame.image, tick / fps), shown.number)
+        yield ClipFrame(shown.image, tick / fps, shown.number)
 
 
 def _pictures(folder: Path, fps: float) -> Iterator[Frame]:
     paths = [path for path in folder.iterdir() if path.suffix.lower() in PICTURES]
     if not paths:
         raise UserError(f"{folder}: holds no picture ({', '.join(PICTURES)})")
-    for number, path in enumerate(sorted(paths, key=natural)):
+    for number, path in enumerate(sorted(paths, key=natural_key)):
         data = np.fromfile(path, np.uint8)  # cv2.imread cannot read every name
         image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None  # gray, alpha: as RGB
         if image is None:
@@ -92,29 +92,29 @@ def _pictures(folder: Path, fps: float) -> Iterator[Frame]:
         yield Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), number / fps)
 
 
-def natural(path: Path) -> tuple:
-    """A key to sort names as people count: frame 9 before frame 10."""
+def natural_key(path: Path) -> tuple:
+    """Returns a sort key that puts frame 9 before frame 10."""
     return tuple(int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name))
 
 
-def rate(times: Float[np.ndarray, " t"]) -> float:
-    """Frames a second by the median step; 25 of a single frame."""
+def frame_rate(times: Float[np.ndarray, " t"]) -> float:
+    """Returns frames a second by the median step; 25 for a single frame."""
     steps = np.diff(times)
     return float(1.0 / np.median(steps)) if len(steps) else FOLDER_RATE
 
 
-def even(times: Float[np.ndarray, " t"]) -> bool:
-    """Whether the times are those of a constant rate, but for rounding."""
+def evenly_timed(times: Float[np.ndarray, " t"]) -> bool:
+    """Tells whether the times are those of a constant rate, up to rounding."""
     if len(times) < 3:
         return True
     regular = np.linspace(times[0], times[-1], len(times))
-    return bool(np.abs(times - regular).max() < EVEN / rate(times))
+    return bool(np.abs(times - regular).max() < EVEN / frame_rate(times))
 
 
-def cut(
-    image: UInt8[np.ndarray, "h w *c"], box: tuple[int, int, int, int], size: tuple[int, int]
+def crop(
+    image: UInt8[np.ndarray, "h w *c"], box: Sequence[int], size: tuple[int, int]
 ) -> UInt8[np.ndarray, "hh ww *c"]:
-    """`box` (top, left, height, width) of a picture, resized to `size`; beyond its edges, black."""
+    """Crops `box` (top, left, height, width) and resizes it to `size`; black beyond the edges."""
     top, left, height, width = box
     rows = slice(max(0, top), max(0, top + height))
     columns = slice(max(0, left), max(0, left + width))

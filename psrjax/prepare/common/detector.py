@@ -45,7 +45,7 @@ _COMPLETE = "complete"  # a file in the environment's folder, written last
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Detection:
     """One frame's person: joints (26, 3) in pixels (missing: 0), and where he is.
 
     `mask` is (h, w) uint8. Both are zero where nobody was found.
@@ -55,7 +55,7 @@ class Estimate:
     mask: UInt8[np.ndarray, "h w"]
 
 
-class Estimator:
+class PoseDetector:
     """A running MediaPipe. Frames of one clip go in by their order in time: it follows the person.
 
     Use as a context manager; `close` ends the process.
@@ -82,26 +82,26 @@ class Estimator:
         if self._read(len(worker.READY)) != worker.READY:
             raise self._broken("is of another version of psrjax")
 
-    def __enter__(self) -> "Estimator":
+    def __enter__(self) -> "PoseDetector":
         return self
 
     def __exit__(self, *details: object) -> None:
         self.close()
 
-    def estimate(self, frames: Iterable[UInt8[np.ndarray, "h w 3"]]) -> Iterator[Estimate]:
+    def detect(self, frames: Iterable[UInt8[np.ndarray, "h w 3"]]) -> Iterator[Detection]:
         """The person of each frame of one clip."""
         self._write(worker.HEADER.pack(0, 0))
         for frame in frames:
             height, width = frame.shape[:2]
             self._write(worker.HEADER.pack(height, width) + np.ascontiguousarray(frame).tobytes())
             if not worker.FOUND.unpack(self._read(worker.FOUND.size))[0]:
-                yield Estimate(
+                yield Detection(
                     np.zeros((pose.COUNT, 3), np.float32), np.zeros((height, width), np.uint8)
                 )
                 continue
             landmarks = np.frombuffer(self._read(33 * 4 * 4), np.float32).reshape(33, 4)
             mask = np.frombuffer(self._read(height * width), np.uint8).reshape(height, width)
-            yield Estimate(joints_of(landmarks), mask)
+            yield Detection(joints_of(landmarks), mask)
 
     def close(self) -> None:
         """Ends the process."""

@@ -1,6 +1,6 @@
 """Joints of a clip out of files: OpenPose, COCO-17, MMPose, AlphaPose, MediaPipe, NTU, .npz.
 
-Whatever the file, the result is `annotations.People`: per frame the people in it, as the 26 joints
+Whatever the file, the result is `openpose.People`: per frame the people in it, as the 26 joints
 in pixels of the video.
 """
 
@@ -14,8 +14,8 @@ from jaxtyping import Float
 
 from psrjax.errors import UserError
 from psrjax.ops import pose
-from psrjax.prepare.common import annotations, kinect_skeleton, letterbox
-from psrjax.prepare.common.annotations import People
+from psrjax.prepare.common import kinect_skeleton, letterbox, openpose
+from psrjax.prepare.common.openpose import People
 
 LAYOUTS = {  # what a number of joints means, the likelier first
     14: ("mpii14",), 17: ("coco17",), 18: ("coco18",), 23: ("coco23",),
@@ -79,8 +79,8 @@ def read(
     source = Path(source)
     if order != "auto" and order not in ORDERS:
         raise UserError(f"joint order {order!r} is none of auto, {', '.join(ORDERS)}")
-    if source.is_dir() and order in ("auto", *annotations.JOINT_KINDS):
-        people = annotations.read_openpose(
+    if source.is_dir() and order in ("auto", *openpose.JOINT_KINDS):
+        people = openpose.read_openpose(
             source, frames=frames, joints=order, size=of or size, max_lost=MAX_LOST
         )
     else:
@@ -94,7 +94,7 @@ def _moved(
     people: Float[np.ndarray, "n 26 3"], of: tuple[int, int], size: tuple[int, int]
 ) -> Float[np.ndarray, "n 26 3"]:
     """Joints of a picture of another size that lies scaled and centred in the video."""
-    return letterbox.place(of, size).joints(people)
+    return letterbox.fit(of, size).joints(people)
 
 
 def _file(path: Path, frames: int, size: tuple[int, int], order: str) -> People:
@@ -119,9 +119,9 @@ def _file(path: Path, frames: int, size: tuple[int, int], order: str) -> People:
         scale = np.asarray([size[1] / _KINECT_COLOUR[1], size[0] / _KINECT_COLOUR[0], 1.0])
         listed = [[(person * scale).astype(np.float32) for person in here] for here in listed]
     else:
-        listed = annotations.in_pixels(path, _fractions(listed, kind, size), size)
+        listed = openpose.in_pixels(path, _fractions(listed, kind, size), size)
     converted = [
-        np.stack([annotations.checked(_convert(person, kind)) for person in here])
+        np.stack([openpose.checked(_convert(person, kind)) for person in here])
         if here
         else np.zeros((0, 26, 3), np.float32)
         for here in listed
@@ -171,7 +171,7 @@ def _kind(path: Path, listed: Sequence[Sequence[np.ndarray]], order: str) -> str
     if len(candidates) == 1 or counts[0] == 26:
         return candidates[0]
     cut = [person[:25] for person in people]
-    return min(candidates, key=lambda kind: annotations.implausibility(cut, kind))
+    return min(candidates, key=lambda kind: openpose.implausibility(cut, kind))
 
 
 def _convert(person: np.ndarray, kind: str) -> np.ndarray:

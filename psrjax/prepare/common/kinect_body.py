@@ -57,7 +57,7 @@ COLOUR = Sensor((1080, 1920), 1081.0, (0.052, 0.0, 0.0), 30.0, 30.0, 0.03, 0.02)
 DEPTH = Sensor((424, 512), 365.5, (0.0, 0.0, 0.0), 8.0, 8.0, 1e-6, 1e-6)
 
 
-def handed(skeletons: Sequence[Skeleton]) -> list[Skeleton]:
+def with_true_sides(skeletons: Sequence[Skeleton]) -> list[Skeleton]:
     """Skeletons in camera axes (x right in the picture, y down), sides as the pictures show them.
 
     The Kinect's pictures may be mirrored, and its skeletons with them: then a mirrored person is to
@@ -129,7 +129,7 @@ def fit_camera(
     return camera(least_squares(residual, np.zeros(10), loss="soft_l1", max_nfev=60).x)
 
 
-def cameras(one: Skeleton) -> dict[str, Camera]:
+def fit_cameras(one: Skeleton) -> dict[str, Camera]:
     """The "colour" and the "depth" camera of a clip, by its own joints."""
     found = {}
     for name, sensor, pixels in (("colour", COLOUR, one.colour), ("depth", DEPTH, one.depth)):

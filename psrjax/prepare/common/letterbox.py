@@ -29,7 +29,7 @@ class Placement:
         return np.where(joints[..., 2:] > 0, both, 0.0).astype(np.float32)
 
 
-def place(calibrated: tuple[int, int], filmed: tuple[int, int]) -> Placement:
+def fit(calibrated: tuple[int, int], filmed: tuple[int, int]) -> Placement:
     """The largest upright copy of a calibrated picture inside a video's, centred between bars.
 
     A video of another size than the calibration's was scaled, and padded where the shapes differ:

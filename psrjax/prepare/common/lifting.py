@@ -135,7 +135,7 @@ def _without_gaps(joints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return flat, known
 
 
-def rendered(
+def render_streams(
     joints: Float[np.ndarray, "t 26 3"], camera: Camera
 ) -> dict[str, UInt8[np.ndarray, "t h w 3"]]:
     """`iuv`, DensePose's parts and u, v, and `mesh_label` (see `vision.mesh_features`) of the
@@ -149,7 +149,7 @@ def rendered(
     return {name: np.stack(pictures) for name, pictures in found.items()}
 
 
-def in_space(
+def lift_clip(
     joints: Float[np.ndarray, "t 26 3"], size: tuple[int, int]
 ) -> tuple[Float[np.ndarray, "t 26 3"], Camera]:
     """Joints in a picture of `size`, pixels, by `lift`, and the camera that sees them there.
@@ -170,7 +170,7 @@ def smpl_joints(pose: Float[np.ndarray, "t 72"]) -> Float[np.ndarray, "t 26 3"]:
     In the axes of the first rotation. SMPL rests with its arms stretched out, x to its left, y up,
     z to its front; the lengths are the built-in body's, so its model file is not needed.
     """
-    rest = stretched()
+    rest = smpl_rest_joints()
     rotation = Rotation.from_rotvec(pose.reshape(-1, 3)).as_matrix().reshape(-1, 24, 3, 3)
     whole = rotation.copy()
     places = np.zeros((len(pose), 24, 3))
@@ -185,7 +185,7 @@ def smpl_joints(pose: Float[np.ndarray, "t 72"]) -> Float[np.ndarray, "t 26 3"]:
     return kinect_body.body_joints(kinect)
 
 
-def stretched() -> Float[np.ndarray, "24 3"]:
+def smpl_rest_joints() -> Float[np.ndarray, "24 3"]:
     """SMPL's joints at rest, by the built-in body's measures; x left, y up, z front."""
     own = body.template().joints
     at = {name: own[index][[1, 2, 0]] for name, index in _OWN.items()}  # x left, y up, z front

@@ -37,7 +37,7 @@ def stature(joints: Float[np.ndarray, "t 26 3"]) -> float:
     return float(np.median(found)) if found else 0.0
 
 
-def silhouettes(
+def draw_silhouettes(
     joints: Float[np.ndarray, "t 26 3"], size: tuple[int, int]
 ) -> Bool[np.ndarray, "t h w"]:
     """A body of usual girths drawn on the joints, which are in pixels of pictures of `size`."""
@@ -73,7 +73,7 @@ def _pixels(length: float) -> int:
     return max(1, round(float(length)))
 
 
-def against_room(
+def masks_by_background(
     frames: UInt8[np.ndarray, "t h w 3"], joints: Float[np.ndarray, "t 26 3"]
 ) -> UInt8[np.ndarray, "t h w"]:
     """Masks of a person before a camera that stands still: what differs from the empty room.
@@ -83,10 +83,10 @@ def against_room(
       joints: in pixels of the frames.
     """
     size = frames.shape[1:3]
-    drawn = silhouettes(joints, size)
+    drawn = draw_silhouettes(joints, size)
     reach = max(2.0, REACH * stature(joints))
     chosen = sampled(len(frames))
-    scene = backgrounds.Scene.of(np.asarray(frames[chosen]), drawn[chosen], reach=reach)
+    scene = backgrounds.BackgroundModel.fit(np.asarray(frames[chosen]), drawn[chosen], reach=reach)
     masks = np.zeros(frames.shape[:3], np.uint8)
     for start in range(0, len(frames), RUN):
         run = slice(start, start + RUN)
@@ -94,14 +94,14 @@ def against_room(
     return masks
 
 
-def by_colour(
+def masks_by_colour(
     frames: UInt8[np.ndarray, "t h w 3"], joints: Float[np.ndarray, "t 26 3"]
 ) -> UInt8[np.ndarray, "t h w"]:
     """Masks where the camera moves: a drawn body that grows and shrinks to the colours (GrabCut).
 
     Rother, Kolmogorov, Blake, "GrabCut", SIGGRAPH 2004, by OpenCV.
     """
-    drawn = silhouettes(joints, frames.shape[1:3])
+    drawn = draw_silhouettes(joints, frames.shape[1:3])
     tall = stature(joints)
     masks = np.zeros(frames.shape[:3], np.uint8)
     for index, body in enumerate(drawn):

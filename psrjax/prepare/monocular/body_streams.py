@@ -21,21 +21,21 @@ STREAMS = ("iuv", "mesh_label")
 
 
 @dataclass(frozen=True, eq=False)
-class Acted:
+class LiftedBody:
     """A clip's joints in space (t, 26, 3), metres, and the camera that sees them."""
 
     joints: np.ndarray
     camera: Camera
 
 
-def lifted(prepared: pipeline.Prepared) -> Acted:
+def lift_prepared(prepared: pipeline.PreparedClip) -> LiftedBody:
     """A prepared clip's joints in space, by `raw_lift.in_space`.
 
     Raises:
       UserError: naming the clip, if too little of a body is seen in it.
     """
     try:
-        return of_joints(prepared.joints, prepared.frames.shape[1:3])
+        return lift_joints(prepared.joints, prepared.frames.shape[1:3])
     except UserError as error:
         raise UserError(
             f"{prepared.clip.video}: {error}, so there are no body parts and no mesh label: give "
@@ -43,7 +43,7 @@ def lifted(prepared: pipeline.Prepared) -> Acted:
         ) from error
 
 
-def of_joints(joints: Float[np.ndarray, "t 26 3"], size: tuple[int, int]) -> Acted:
+def lift_joints(joints: Float[np.ndarray, "t 26 3"], size: tuple[int, int]) -> LiftedBody:
     """Joints of the contract, in the units of pictures of `size` (height, width), in space.
 
     Raises:
@@ -51,13 +51,13 @@ def of_joints(joints: Float[np.ndarray, "t 26 3"], size: tuple[int, int]) -> Act
     """
     places = geometry.unit_to_pixels(joints[..., :2], height=size[0], width=size[1])
     pixels = np.concatenate([places, joints[..., 2:]], -1)
-    return Acted(*lifting.in_space(np.where(joints[..., 2:] > 0, pixels, 0.0), size))
+    return LiftedBody(*lifting.lift_clip(np.where(joints[..., 2:] > 0, pixels, 0.0), size))
 
 
-def with_body(
+def add_body_streams(
     views: Iterator[codec.ClipView],
     start: int,
-    acted: Acted,
+    acted: LiftedBody,
     masks: UInt8[np.ndarray, "t h w"],
     charts: UInt8[np.ndarray, "t h w 3"] | None = None,
 ) -> Iterator[codec.ClipView]:
@@ -72,7 +72,7 @@ def with_body(
     """
     for view in views:
         run = slice(start + view.start, start + view.start + view.frames)
-        seen = lifting.rendered(acted.joints[run], acted.camera)
+        seen = lifting.render_streams(acted.joints[run], acted.camera)
         if charts is None:
             seen["iuv"] = np.where(masks[run][..., None] > 127, seen["iuv"], np.uint8(0))
         else:

@@ -25,7 +25,7 @@ _TRUNK = [1, 8]  # neck and middle hip
 
 
 @dataclass(frozen=True)
-class Facts:
+class ClipFacts:
     """What `report` judges; see `preparation.prepare_clip`, which fills it.
 
     `outside` counts joints outside the picture, `hole` is the part of the plate that was guessed
@@ -48,7 +48,7 @@ class Facts:
     layout: str = ""
 
 
-def report(facts: Facts) -> dict[str, Any]:
+def report(facts: ClipFacts) -> dict[str, Any]:
     """Numbers of a clip, and `problems`: [{"what", "detail", "advice"}], the gravest first."""
     count = len(facts.times)
     seen = pose.present(facts.joints) & ~facts.filled
@@ -62,8 +62,8 @@ def report(facts: Facts) -> dict[str, Any]:
         "video_size": list(facts.size),
         "frames": count,
         "seconds": round(float(facts.times[-1] - facts.times[0]), 3),
-        "fps": round(clip_reader.rate(facts.times), 3),
-        "even_times": clip_reader.even(facts.times),
+        "fps": round(clip_reader.frame_rate(facts.times), 3),
+        "even_times": clip_reader.evenly_timed(facts.times),
         "frames_with_person": int(person.sum()),
         "person_height_px": round(extent, 1),
         "box": [top, left, height, width],
@@ -84,7 +84,7 @@ def report(facts: Facts) -> dict[str, Any]:
     return numbers | {"problems": [*_problems(facts, numbers, missing)]}
 
 
-def _problems(facts: Facts, numbers: dict[str, Any], missing: np.ndarray):
+def _problems(facts: ClipFacts, numbers: dict[str, Any], missing: np.ndarray):
     count, scale = numbers["frames"], numbers["scale"]
     absent = count - numbers["frames_with_person"]
     if absent > ABSENT * count:
@@ -176,7 +176,7 @@ def _turned(joints: np.ndarray) -> float:
     return float((-up[:, 1] < 0.5 * np.linalg.norm(up, axis=-1)).mean())
 
 
-def _beyond(facts: Facts) -> bool:
+def _beyond(facts: ClipFacts) -> bool:
     top, left, height, width = facts.boxes.T
     outside = (top < 0) | (left < 0)
     outside |= (top + height > facts.size[0]) | (left + width > facts.size[1])

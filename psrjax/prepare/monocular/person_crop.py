@@ -112,7 +112,7 @@ def _shifted(start: np.ndarray, length: int, picture: int) -> np.ndarray:
     return np.clip(start, 0, picture - length)
 
 
-def scaled(
+def to_windows(
     joints: Float[np.ndarray, "t 26 3"], windows: Int[np.ndarray, "t 4"], size: tuple[int, int]
 ) -> Float[np.ndarray, "t 26 3"]:
     """Joints of the picture in pixels of its windows at `size` (pixel centres at whole numbers)."""

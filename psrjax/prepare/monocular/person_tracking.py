@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
-from psrjax.prepare.common.annotations import SEEN, height
+from psrjax.prepare.common.openpose import SEEN, height
 
 STEP = 0.5  # of a person's height that he may move between frames and still be the same
 PATIENCE = 15  # frames without a person after which the next one is somebody else
@@ -22,7 +22,7 @@ _BEYOND_HEAD = {(17, 18): 1.6, (15, 16): 1.5, (0,): 1.8}
 
 
 @dataclass(frozen=True)
-class Person:
+class TrackedPerson:
     """One person's joints (t, 26, 3) in pixels of the pictures; missing ones are zero.
 
     `others` counts the frames that show somebody else at least `OTHER` times as tall, `pieces` the
@@ -34,7 +34,7 @@ class Person:
     pieces: int
 
 
-def follow(people: Sequence[Float[np.ndarray, "n 26 3"]]) -> Person:
+def follow(people: Sequence[Float[np.ndarray, "n 26 3"]]) -> TrackedPerson:
     """Finds the largest and most steadily seen person, whatever the order of people in the files.
 
     People of neighbouring frames are linked by the distance of their joints. Of the tracks the one
@@ -72,7 +72,7 @@ def follow(people: Sequence[Float[np.ndarray, "n 26 3"]]) -> Person:
         any(height(person) > OTHER * tall for one, person in enumerate(here) if one != at)
         for here, at in ((here, chosen.get(time)) for time, here in enumerate(people))
     )
-    return Person(joints, int(others) if tall else 0, pieces)
+    return TrackedPerson(joints, int(others) if tall else 0, pieces)
 
 
 def _distance(one: np.ndarray, other: np.ndarray) -> float:
@@ -89,7 +89,7 @@ def _weight(people: Sequence[np.ndarray], track: dict[int, int]) -> float:
     return sum(height(person) * float((person[:, 2] > SEEN).mean()) for person, _ in seen)
 
 
-def inside(
+def drop_outside(
     joints: Float[np.ndarray, "*n 26 3"], size: tuple[int, int]
 ) -> Float[np.ndarray, "*n 26 3"]:
     """Joints with those outside a picture of `size` (height, width) missing: nobody saw them."""
@@ -100,14 +100,14 @@ def inside(
 
 
 @dataclass(frozen=True)
-class Filled:
+class FilledJoints:
     """Joints with short gaps closed, and which they are."""
 
     joints: Float[np.ndarray, "t 26 3"]
     filled: Bool[np.ndarray, "t 26"]
 
 
-def close_gaps(joints: Float[np.ndarray, "t 26 3"], times: Float[np.ndarray, " t"]) -> Filled:
+def close_gaps(joints: Float[np.ndarray, "t 26 3"], times: Float[np.ndarray, " t"]) -> FilledJoints:
     """Joints missing for `GAP_SECONDS` at most, seen before and after, put on the straight way.
 
     Their confidence is `FILLED` times the lower of both ends'; all others stay missing.
@@ -126,10 +126,10 @@ def close_gaps(joints: Float[np.ndarray, "t 26 3"], times: Float[np.ndarray, " t
             joints[inner, joint, :2] = ends[0, :2] + share[:, None] * (ends[1] - ends[0])[:2]
             joints[inner, joint, 2] = FILLED * ends[:, 2].min()
             filled[inner, joint] = True
-    return Filled(joints, filled)
+    return FilledJoints(joints, filled)
 
 
-def guess_head_top(found: Filled) -> Filled:
+def guess_head_top(found: FilledJoints) -> FilledJoints:
     """Puts the top of the head where it must be, for sources that do not know it (COCO, MediaPipe).
 
     It lies on the line from the neck through what is seen of the head, as far beyond as an adult's
@@ -145,4 +145,4 @@ def guess_head_top(found: Filled) -> Filled:
         joints[wanted, _TOP, :2] = neck[wanted, :2] + ratio * (middle - neck[wanted])[:, :2]
         joints[wanted, _TOP, 2] = FILLED * np.minimum(middle[:, 2], neck[wanted, 2])
         filled[wanted, _TOP] = True
-    return Filled(joints, filled)
+    return FilledJoints(joints, filled)

@@ -1,8 +1,8 @@
-"""One clip of one person becomes what a data set stores: the pure function that all paths call.
+"""Prepares one monocular clip of one person for a dataset.
 
-`prepare_clip` reads a video (or a folder of pictures) and its joints, and gives frames, joints,
-mask, flow and the clean plate, with a report of what is wrong. It writes nothing and knows no other
-clip, so that a loop, several processes and Apache Beam may call it alike.
+`prepare_clip` reads a video (or a folder of pictures) and its joints, and returns frames, joints,
+masks, flow and the clean background, with a report of problems. It writes nothing and depends on
+no other clip, so that a loop, several processes and Apache Beam may call it alike.
 """
 
 import dataclasses
@@ -25,30 +25,30 @@ from psrjax.ops import geometry, pose
 from psrjax.prepare.common import clip_reader, detector, joint_files, masking
 from psrjax.prepare.monocular import bystanders, checks, person_crop, person_tracking
 from psrjax.vision import backgrounds
+from psrjax.vision.optical_flow import optical_flow
 
 MEDIAPIPE = "mediapipe"
 CROPS = ("fixed", "follow", "whole")
-FINE = 2  # masks without an estimator are found in pictures so many times as large
-RUN = 64  # frames of one run: what is held in memory as streams
-_IN_MEMORY = 256 << 20  # bytes of frames; more lie in a temporary file
+FINE = 2  # masks without a detector are found at this multiple of the stored size
+RUN = 64  # frames whose streams are held in memory at once
+_IN_MEMORY = 256 << 20  # bytes of frames; larger arrays lie in a temporary file
 
 
 @dataclass(frozen=True)
-class Options:
-    """What a user may choose for all clips; every field is a flag of `psrjax prepare`.
+class PreparationOptions:
+    """Options of all clips of a dataset; every field is a flag of `psrjax prepare`.
 
     Attributes:
       size: (height, width) of the stored frames.
-      crop: "fixed" is one window that holds the person at all times; "follow" goes with the person,
-        at one scale; "whole" is the largest window in the middle.
-      margin: what a crop leaves around the person, as a fraction of his extent.
+      crop: "fixed" is one window that holds the person at all times; "follow" moves with the
+        person, at one scale; "whole" is the largest centred window.
+      margin: space around the person, as a fraction of their extent.
       fps: frames a second to keep; 0 keeps every frame at its own time.
       holdout: the fraction of the frames, the last, that becomes a clip of the split "test".
-      seconds: clips are cut to pieces of this length; 0 keeps them whole.
-      order: the layout of joints out of files, of `preparation_joints.ORDERS`, or "auto".
-      joints_size: (height, width) of the picture that joints out of files are of; () is the video.
-      body: whether the built-in body is put on the joints, for its parts and the mesh's label (see
-        `preparation_body`).
+      seconds: length of the pieces that clips are cut into; 0 keeps them whole.
+      order: the layout of joints in files, one of `joint_files.ORDERS`, or "auto".
+      joints_size: (height, width) of the picture the joints in files refer to; () is the video.
+      body: whether to render the built-in body on the joints (see `body_streams`).
     """
 
     size: tuple[int, int] = (128, 128)
@@ -71,14 +71,14 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Clip:
+class VideoClip:
     """One clip to prepare.
 
     Attributes:
       video: a video file, or a folder of pictures.
-      name: of the clip in the data set.
-      joints: "mediapipe", or a file or folder that `preparation_joints.read` knows.
-      split: where its frames go; those held out go to "test".
+      name: of the clip in the dataset.
+      joints: "mediapipe", or a file or folder that `joint_files.read` accepts.
+      split: of its frames; those held out go to "test".
       view: the name of the camera.
       meta: JSON-able facts to store with it.
     """
@@ -93,7 +93,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Piece:
-    """Frames [start, stop) of a clip, which become the clip `name` of a split."""
+    """Frames [start, stop) of a clip, stored as the clip `name` of a split."""
 
     name: str
     split: str
@@ -102,38 +102,38 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A clip made ready. Arrays of long clips lie in a temporary file; take runs of them.
+class PreparedClip:
+    """A prepared clip. Arrays of long clips are memory-mapped; read them in runs.
 
     Attributes:
       frames, masks: at the stored size.
-      joints: x, y in [-1, 1] and confidence; missing 0; those that were filled in have little.
-      plate: the clean background; absent where the crop moves.
+      joints: x, y in [-1, 1] and confidence; missing ones are 0, interpolated ones have little.
+      background: the clean background; None where the crop moves.
       times: seconds from the first frame.
-      report: JSON-able: what was found and what is wrong (`preparation_checks`).
+      report: JSON-able measurements and problems (see `checks`).
     """
 
-    clip: Clip
+    clip: VideoClip
     frames: UInt8[np.ndarray, "t h w 3"]
     masks: UInt8[np.ndarray, "t h w"]
     joints: Float[np.ndarray, "t 26 3"]
-    plate: UInt8[np.ndarray, "h w 3"] | None
+    background: UInt8[np.ndarray, "h w 3"] | None
     times: Float[np.ndarray, " t"]
     pieces: tuple[Piece, ...]
     report: dict[str, Any]
 
     def views(self, piece: Piece) -> Iterator[codec.ClipView]:
-        """The views of one piece to store, run by run, in order."""
+        """Yields one piece's frames to store, run by run, in order."""
         times = self.times[piece.start : piece.stop] - self.times[piece.start]
         facts = {
-            "fps": round(clip_reader.rate(times), 6),
+            "fps": round(clip_reader.frame_rate(times), 6),
             "first_frame": piece.start,
             "video": Path(self.clip.video).name,
             "filled": self.report["filled"],
             "box": self.report["box"],
             **self.clip.meta,
         }
-        if not clip_reader.even(times):
+        if not clip_reader.evenly_timed(times):
             facts["times"] = [round(float(time), 6) for time in times]
         for start in range(piece.start, piece.stop, RUN):
             run = slice(start, min(start + RUN, piece.stop))
@@ -143,54 +143,53 @@ class Prepared:
             )
 
     def streams(self, run: slice, *, first: bool) -> dict[str, np.ndarray]:
-        """The streams of a run of frames; with `first`, its flow begins with zeros."""
+        """Returns the streams of a run of frames; with `first`, its flow begins with zeros."""
         before = 0 if first else 1
         frames = np.ascontiguousarray(self.frames[run.start - before : run.stop])
-        flow = backgrounds.optical_flow(frames)
-        plate = {} if self.plate is None else {"background": self.plate}
+        flow = optical_flow(frames)
         return {
             "frames": frames[before:],
             "mask": np.ascontiguousarray(self.masks[run]),
             "joints": self.joints[run],
             **{name: values[before:] for name, values in flow.items()},
-            **plate,
+            **({} if self.background is None else {"background": self.background}),
         }
 
 
 def prepare_clip(
-    clip: Clip,
-    options: Options = Options(),
+    clip: VideoClip,
+    options: PreparationOptions = PreparationOptions(),
     *,
     progress: Callable[[str, int], None] = lambda what, frames: None,
-) -> Prepared:
+) -> PreparedClip:
     """Prepares one clip.
 
     Args:
-      clip: what to prepare.
-      options: how.
-      progress: is told ("read" or "cut", 1) for every frame.
+      clip: the clip.
+      options: of the dataset.
+      progress: called with ("read" or "crop", 1) for every frame.
 
     Raises:
       UserError: naming the file, what is wrong and what to do: damaged, no person, no joints.
     """
-    seen = _look(clip, options, progress)
-    tracked = person_tracking.inside(seen.person.joints, seen.size)
+    seen = _first_pass(clip, options, progress)
+    tracked = person_tracking.drop_outside(seen.person.joints, seen.size)
     if not pose.present(tracked).any():
         raise UserError(
-            f"{clip.video}: no person found in any frame; cut the video to where one is to be "
-            "seen, or give joints (--joints PATH)"
+            f"{clip.video}: no person found in any frame; cut the video to where one is "
+            "visible, or give joints (--joints PATH)"
         )
     filled = person_tracking.guess_head_top(person_tracking.close_gaps(tracked, seen.times))
     boxes = person_crop.boxes(
         filled.joints, seen.masks, seen.times, seen.size,
         size=options.size, crop=options.crop, margin=options.margin,
     )  # fmt: skip
-    footage = _footage(clip, options, seen, boxes, filled.joints, progress)
-    frames, masks = footage.frames, footage.masks
-    in_pixels = person_crop.scaled(filled.joints, boxes, options.size)
-    plate = None if options.crop == "follow" else _plate(frames, masks, clip)
+    cropped = _second_pass(clip, options, seen, boxes, filled.joints, progress)
+    frames, masks = cropped.frames, cropped.masks
+    in_pixels = person_crop.to_windows(filled.joints, boxes, options.size)
+    found = None if options.crop == "follow" else _clean_background(frames, masks, clip)
     report = checks.report(
-        checks.Facts(
+        checks.ClipFacts(
             video=clip.video,
             size=seen.size,
             times=seen.times,
@@ -201,8 +200,8 @@ def prepare_clip(
             pieces=seen.person.pieces,
             boxes=boxes,
             stored=options.size,
-            camera_motion=footage.camera_motion,
-            hole=None if plate is None else float(plate["hole"].mean()),
+            camera_motion=cropped.camera_motion,
+            hole=None if found is None else float(found["hole"].mean()),
             notes=seen.notes,
             layout=seen.layout,
         )
@@ -211,55 +210,59 @@ def prepare_clip(
     unit = geometry.pixels_to_unit(in_pixels[..., :2], height=height, width=width)
     held = pose.present(in_pixels) & (np.abs(unit) <= 1.0).all(-1)
     unit = np.where(held[..., None], np.concatenate([unit, in_pixels[..., 2:]], -1), 0.0)
-    return Prepared(
+    return PreparedClip(
         clip=clip,
         frames=frames,
         masks=masks,
         joints=unit.astype(np.float32),
-        plate=None if plate is None else plate["plate"],
+        background=None if found is None else found["background"],
         times=seen.times,
-        pieces=pieces(clip, seen.times, options),
+        pieces=cut_pieces(clip, seen.times, options),
         report=report,
     )
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """What a first pass over a clip tells. `masks` are PNG at the video's size, or none."""
+class _FirstPass:
+    """The result of reading a clip once. `masks` are PNG at the video's size, or none."""
 
     size: tuple[int, int]
     times: np.ndarray
-    person: person_tracking.Person
+    person: person_tracking.TrackedPerson
     masks: list[bytes]
     notes: list[str]
     layout: str
 
 
-def _look(clip: Clip, options: Options, progress: Callable[[str, int], None]) -> _Seen:
-    """Reads the video once: its times, and the person by MediaPipe or out of files."""
+def _first_pass(
+    clip: VideoClip, options: PreparationOptions, progress: Callable[[str, int], None]
+) -> _FirstPass:
+    """Reads a clip's times, and its person by MediaPipe or from files."""
     times: list[float] = []
     numbers: list[int] = []
     size = (0, 0)
 
     def images() -> Iterator[np.ndarray]:
         nonlocal size
-        for shot in clip_reader.shots(clip.video, fps=options.fps):
-            size = shot.frame.image.shape[:2]
-            times.append(shot.frame.time)
-            numbers.append(shot.number)
+        for frame in clip_reader.read_frames(clip.video, fps=options.fps):
+            size = frame.image.shape[:2]
+            times.append(frame.time)
+            numbers.append(frame.number)
             progress("read", 1)
-            yield shot.frame.image
+            yield frame.image
 
     if clip.joints == MEDIAPIPE:
-        people, masks, spread = [], [], bystanders.Spread()
-        for estimate in mediapipe().estimate(spread.watching(images())):
-            found = (estimate.joints[:, 2] > 0).any()
-            people.append(estimate.joints[None] if found else np.zeros((0, 26, 3), np.float32))
-            masks.append(codec.encode_png(estimate.mask))
+        people, masks, sample = [], [], bystanders.FrameSample()
+        for detection in shared_detector().detect(sample.passing(images())):
+            found = (detection.joints[:, 2] > 0).any()
+            people.append(detection.joints[None] if found else np.zeros((0, 26, 3), np.float32))
+            masks.append(codec.encode_png(detection.mask))
         person = person_tracking.follow(people)
-        share = bystanders.share(spread.kept, person.joints, masks, mediapipe())
-        person = dataclasses.replace(person, others=round(share * len(people)))
-        return _Seen(size, np.asarray(times), person, masks, [], MEDIAPIPE)
+        fraction = bystanders.bystander_fraction(
+            sample.kept, person.joints, masks, shared_detector()
+        )
+        person = dataclasses.replace(person, others=round(fraction * len(people)))
+        return _FirstPass(size, np.asarray(times), person, masks, [], MEDIAPIPE)
     source = joint_files.find(clip.joints, clip.video)
     for _ in images():
         pass
@@ -271,70 +274,68 @@ def _look(clip: Clip, options: Options, progress: Callable[[str, int], None]) ->
         of=options.joints_size or None,
     )
     person = person_tracking.follow([read.frames[number] for number in numbers])
-    return _Seen(size, np.asarray(times), person, [], read.problems, read.kind)
+    return _FirstPass(size, np.asarray(times), person, [], read.problems, read.kind)
 
 
 @functools.cache
-def mediapipe() -> detector.Estimator:
-    """This process's estimator, started on first use; its pipe closes when the process ends."""
-    return detector.Estimator()
+def shared_detector() -> detector.PoseDetector:
+    """Returns this process's detector, started on first use; it ends with the process."""
+    return detector.PoseDetector()
 
 
 @dataclass(frozen=True)
-class _Footage:
-    """A clip at the stored size, and how far its room moves (a fraction of the width)."""
+class _SecondPass:
+    """A cropped clip and its camera motion (a fraction of the width)."""
 
     frames: np.ndarray
     masks: np.ndarray
     camera_motion: float
 
 
-def _footage(
-    clip: Clip,
-    options: Options,
-    seen: _Seen,
+def _second_pass(
+    clip: VideoClip,
+    options: PreparationOptions,
+    seen: _FirstPass,
     boxes: np.ndarray,
     joints: np.ndarray,
     progress: Callable[[str, int], None],
-) -> _Footage:
-    """A second pass over the video: its windows, and masks by frames where there are none yet.
+) -> _SecondPass:
+    """Crops a clip's frames and masks; computes masks where the first pass gave none.
 
-    These are found in pictures `FINE` times as large where the stored ones are small.
+    Those are computed at `FINE` times the stored size where that is small.
     """
     follows = options.crop == "follow"
     if seen.masks:
-        frames, masks = _cut(clip, options, seen, boxes, options.size, progress)
-        return _Footage(frames, masks, 0.0 if follows else masking.camera_motion(frames, masks))
+        frames, masks = _crop(clip, options, seen, boxes, options.size, progress)
+        return _SecondPass(frames, masks, 0.0 if follows else masking.camera_motion(frames, masks))
     fine = FINE if max(options.size) < 256 else 1
     size = (options.size[0] * fine, options.size[1] * fine)
-    frames, _ = _cut(clip, options, seen, boxes, size, progress)
-    places = person_crop.scaled(joints, boxes, size)
-    drawn = masking.silhouettes(places, size)
-    moved = 0.0 if follows else masking.camera_motion(frames, np.uint8(255) * drawn)
-    still = not follows and moved < checks.MOVING
-    find = masking.against_room if still else masking.by_colour
+    frames, _ = _crop(clip, options, seen, boxes, size, progress)
+    places = person_crop.to_windows(joints, boxes, size)
+    drawn = masking.draw_silhouettes(places, size)
+    motion = 0.0 if follows else masking.camera_motion(frames, np.uint8(255) * drawn)
+    still = not follows and motion < checks.MOVING
+    find = masking.masks_by_background if still else masking.masks_by_colour
     masks = find(frames, places)
-    return _Footage(_smaller(frames, options.size), _smaller(masks, options.size), moved)
+    return _SecondPass(_smaller(frames, options.size), _smaller(masks, options.size), motion)
 
 
-def _cut(
-    clip: Clip,
-    options: Options,
-    seen: _Seen,
+def _crop(
+    clip: VideoClip,
+    options: PreparationOptions,
+    seen: _FirstPass,
     boxes: np.ndarray,
     size: tuple[int, int],
     progress: Callable[[str, int], None],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Frames and masks, cropped and of `size`; masks are empty where none are known."""
+    """Returns frames and masks cropped to `size`; masks are empty where none are known."""
     frames = _array((len(seen.times), *size, 3))
     masks = _array((len(seen.masks), *size))
-    shots = clip_reader.shots(clip.video, fps=options.fps)
-    for index, shot in enumerate(shots):
-        box = tuple(int(edge) for edge in boxes[index])
-        frames[index] = clip_reader.cut(shot.frame.image, box, size)
+    for index, frame in enumerate(clip_reader.read_frames(clip.video, fps=options.fps)):
+        frames[index] = clip_reader.crop(frame.image, boxes[index], size)
         if seen.masks:
-            masks[index] = clip_reader.cut(codec.decode_png(seen.masks[index]), box, size)
-        progress("cut", 1)
+            masks[index] = clip_reader.crop(codec.decode_png(seen.masks[index]), boxes[index], size)
+        progress("crop", 1)
     return frames, masks
 
 
@@ -348,9 +349,9 @@ def _smaller(pictures: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _array(shape: tuple[int, ...]) -> np.ndarray:
-    """Zeros, uint8; what is large lies in a temporary file that nobody else sees.
+    """Returns uint8 zeros, memory-mapped from an unnamed temporary file if large.
 
-    Its room is taken at once: a disk that fills up later would end the process without a word.
+    The space is allocated at once: a disk that fills up later would kill the process.
     """
     if (size := math.prod(shape)) <= _IN_MEMORY:
         return np.zeros(shape, np.uint8)
@@ -359,28 +360,32 @@ def _array(shape: tuple[int, ...]) -> np.ndarray:
         os.posix_fallocate(file.fileno(), 0, size)
     except OSError as error:
         raise UserError(
-            f"{tempfile.gettempdir()}: no room for {size / 1e9:.1f} GB of frames: make room, set "
+            f"{tempfile.gettempdir()}: no room for {size / 1e9:.1f} GB of frames: free some, set "
             "TMPDIR to another disk, or cut the video to shorter ones"
         ) from error
     return np.memmap(file, np.uint8, "r+", shape=shape)
 
 
-def _plate(frames: np.ndarray, masks: np.ndarray, clip: Clip) -> dict[str, np.ndarray]:
+def _clean_background(
+    frames: np.ndarray, masks: np.ndarray, clip: VideoClip
+) -> dict[str, np.ndarray]:
     chosen = masking.sampled(len(frames))
     radius = max(1, round(frames.shape[1] / 64))
     person = backgrounds.grow(np.asarray(masks[chosen]) > 32, radius)
     if person.all(axis=(1, 2)).all():
         raise UserError(
-            f"{clip.video}: the person covers the whole picture in every frame; film from further "
-            "away, or --crop whole"
+            f"{clip.video}: the person covers the whole picture in every frame; record from "
+            "farther away, or use --crop whole"
         )
-    return backgrounds.clean_plate(np.asarray(frames[chosen]), person)
+    return backgrounds.clean_background(np.asarray(frames[chosen]), person)
 
 
-def pieces(clip: Clip, times: Float[np.ndarray, " t"], options: Options) -> tuple[Piece, ...]:
-    """How a clip is cut: into pieces of `seconds`, or its end held out for the split "test".
+def cut_pieces(
+    clip: VideoClip, times: Float[np.ndarray, " t"], options: PreparationOptions
+) -> tuple[Piece, ...]:
+    """Cuts a clip into pieces of `seconds`, or holds out its end for the split "test".
 
-    A rest shorter than half a piece belongs to the piece before it.
+    A remainder shorter than half a piece belongs to the piece before it.
     """
     count = len(times)
     if options.seconds:

@@ -9,18 +9,18 @@ from pathlib import Path
 from psrjax.data import store
 from psrjax.errors import UserError
 from psrjax.prepare.common import clip_reader
-from psrjax.prepare.monocular import clip_set
-from psrjax.prepare.monocular.pipeline import Clip
+from psrjax.prepare.monocular import dataset_builder
+from psrjax.prepare.monocular.pipeline import VideoClip
 from psrjax.prepare.multiview import layout
 
-BY = ("auto", "time", "video")
+HOLDOUT_BY = ("auto", "time", "video")
 
 
 @dataclass(frozen=True)
-class Plan:
+class ClipPlan:
     """Clips to prepare, and the fraction of each that is held out in time."""
 
-    clips: tuple[Clip, ...]
+    clips: tuple[VideoClip, ...]
     holdout: float
 
 
@@ -31,7 +31,7 @@ def plan(
     joints: str,
     holdout: float,
     by: str = "auto",
-) -> Plan:
+) -> ClipPlan:
     """The clips of some inputs, for the data set `directory`.
 
     A clip has the name of its video; of two videos with one name both carry their folder's, too.
@@ -42,7 +42,7 @@ def plan(
     Args:
       inputs: video files, folders of pictures, or folders of videos.
       directory: the data set, there or not.
-      joints: as `Clip.joints`.
+      joints: as `VideoClip.joints`.
       holdout: the fraction that becomes the split "test".
       by: "time": the end of every video; "video": whole ones; "auto": time of a single one, else
         video, or as the data set that is there.
@@ -57,8 +57,8 @@ def plan(
         everything = set(names) | set(before.splits)
         by = before.by or ("time" if len(everything) == 1 else "video")
     if by == "time":
-        clips = (Clip(str(video), name, joints) for video, name in zip(videos, names))
-        return Plan(tuple(clips), holdout)
+        clips = (VideoClip(str(video), name, joints) for video, name in zip(videos, names))
+        return ClipPlan(tuple(clips), holdout)
     splits = dict(before.splits)
     wanted = round(holdout * len(set(names) | set(splits)))
     wanted = max(1, wanted) if holdout and len(set(names) | set(splits)) > 1 else wanted
@@ -66,9 +66,10 @@ def plan(
     lacking = wanted - sum(split == "test" for split in splits.values())
     splits |= {name: "test" if i < lacking else "train" for i, name in enumerate(fresh)}
     clips = (
-        Clip(str(video), name, joints, split=splits[name]) for video, name in zip(videos, names)
+        VideoClip(str(video), name, joints, split=splits[name])
+        for video, name in zip(videos, names)
     )
-    return Plan(tuple(clips), 0.0)
+    return ClipPlan(tuple(clips), 0.0)
 
 
 def _rank(name: str) -> str:
@@ -78,15 +79,15 @@ def _rank(name: str) -> str:
 def _videos(given: Path) -> list[Path]:
     if not given.exists():
         raise UserError(f"{given}: no such file or folder")
-    if given.is_file() or clip_reader.is_footage(given):
+    if given.is_file() or clip_reader.is_video(given):
         return [given]
-    inside = [child for child in given.iterdir() if clip_reader.is_footage(child)]
+    inside = [child for child in given.iterdir() if clip_reader.is_video(child)]
     if not inside:
         raise UserError(
             f"{given}: holds no video and no pictures (a multi-view recording is a folder with "
             f"{layout.LAYOUT})"
         )
-    return sorted(inside, key=clip_reader.natural)
+    return sorted(inside, key=clip_reader.natural_key)
 
 
 def _names(videos: Sequence[Path]) -> list[str]:
@@ -113,7 +114,7 @@ def _held_out(directory: Path) -> _HeldOut:
     if not (directory / store.MANIFEST).is_file():
         return _HeldOut("", {})
     meta = store.read_manifest(directory)["meta"]
-    if meta.get("kind") != clip_set.KIND:
+    if meta.get("kind") != dataset_builder.KIND:
         return _HeldOut("", {})
     splits = {name: one["pieces"][0][0] for name, one in meta["prepared"].items()}
     return _HeldOut("time" if meta["options"]["holdout"] else "video", splits)

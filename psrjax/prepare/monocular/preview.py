@@ -9,14 +9,14 @@ from jaxtyping import UInt8
 
 from psrjax import io
 from psrjax.data import video
-from psrjax.prepare.monocular.pipeline import RUN, Prepared
+from psrjax.prepare.monocular.pipeline import RUN, PreparedClip
 from psrjax.vision import drawing
 
 LONGEST = 1500  # frames that a preview shows; a longer clip's first
 STRIP = 6  # frames of a strip
 
 
-def write(path: str | os.PathLike, prepared: Prepared) -> None:
+def write(path: str | os.PathLike, prepared: PreparedClip) -> None:
     """Writes the preview of a clip: joints and mask on the frames, flow, and the person cut out.
 
     Raises UserError as `video.write` does.
@@ -25,18 +25,18 @@ def write(path: str | os.PathLike, prepared: Prepared) -> None:
     video.write(path, panels(prepared, len(times)), times=times)
 
 
-def panels(prepared: Prepared, count: int) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+def panels(prepared: PreparedClip, count: int) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
     """The first `count` pictures of the preview, side by side: see `panel`."""
     fastest = 1.0
     for start in range(0, count, RUN):
         run = slice(start, min(start + RUN, count))
         streams = prepared.streams(run, first=start == 0)
-        fastest = max(fastest, drawing.speed(streams["flow"]))
+        fastest = max(fastest, drawing.flow_range(streams["flow"]))
         for index in range(run.stop - run.start):
-            yield drawing.panel(drawing.at(streams, index), fastest=fastest)
+            yield drawing.panel(drawing.one_frame(streams, index), fastest=fastest)
 
 
-def write_strip(path: str | os.PathLike, prepared: Prepared) -> None:
+def write_strip(path: str | os.PathLike, prepared: PreparedClip) -> None:
     """Writes a picture of `STRIP` frames, spread over the clip, with joints and outline."""
     chosen = np.linspace(0, len(prepared.times) - 1, STRIP).round().astype(int)
     streams = {
@@ -44,7 +44,7 @@ def write_strip(path: str | os.PathLike, prepared: Prepared) -> None:
         "mask": np.ascontiguousarray(prepared.masks[chosen]),
         "joints": prepared.joints[chosen],
     }
-    shown = [drawing.panel(drawing.at(streams, index)) for index in range(len(chosen))]
+    shown = [drawing.panel(drawing.one_frame(streams, index)) for index in range(len(chosen))]
     shown = [picture[:, : picture.shape[1] // 2] for picture in shown]
     done = cv2.imencode(".jpg", np.concatenate(shown, 1)[..., ::-1])[1].tobytes()
     with io.replacing(path) as temporary:

@@ -11,7 +11,7 @@ import jinja2
 from psrjax import io
 from psrjax.data import store
 from psrjax.ops import pose
-from psrjax.prepare.monocular import clip_set
+from psrjax.prepare.monocular import dataset_builder
 
 PAGE = "prepare.html"
 
@@ -24,7 +24,7 @@ def write(directory: str | os.PathLike) -> Path:
     """
     directory = Path(directory)
     manifest = store.read_manifest(directory)
-    summary = io.read_json(directory / clip_set.SUMMARY)
+    summary = io.read_json(directory / dataset_builder.SUMMARY)
     prepared = manifest["meta"]["prepared"]
     page = _template().render(
         name=directory.resolve().name,
@@ -42,13 +42,13 @@ def write(directory: str | os.PathLike) -> Path:
 def _clip(
     directory: Path, name: str, report: Mapping[str, Any], prepared: Mapping[str, Any]
 ) -> dict[str, Any]:
-    strip = directory / clip_set.PREVIEWS / f"{name}.jpg"
+    strip = directory / dataset_builder.PREVIEWS / f"{name}.jpg"
     missing = report["missing_joints"]
     return {
         **report,
         "name": name,
         "splits": sorted({split for split, _ in prepared["pieces"]}, reverse=True),
-        "preview": f"{clip_set.PREVIEWS}/{name}.mp4",
+        "preview": f"{dataset_builder.PREVIEWS}/{name}.mp4",
         "strip": base64.b64encode(strip.read_bytes()).decode() if strip.is_file() else "",
         "unseen": [joint for joint in pose.NAMES if missing.get(joint) == 1.0],
         "seldom": {joint: f"{share:.0%}" for joint, share in missing.items() if share < 1.0},

@@ -20,7 +20,7 @@ def clip_of(folder, film, name="film.mkv", people=None, **changes):
     path = filmed.write_video(folder / name, film)
     people = [[one] for one in film.joints] if people is None else people
     joints = filmed.write_openpose(folder / f"{path.stem}_json", people)
-    return pipeline.Clip(str(path), path.stem, str(joints), **changes)
+    return pipeline.VideoClip(str(path), path.stem, str(joints), **changes)
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +31,11 @@ def film():
 @pytest.fixture(scope="module")
 def prepared(film, tmp_path_factory):
     clip = clip_of(tmp_path_factory.mktemp("clip"), film, meta={"person": "somebody"})
-    return pipeline.prepare_clip(clip, pipeline.Options(size=(64, 64)))
+    return pipeline.prepare_clip(clip, pipeline.PreparationOptions(size=(64, 64)))
 
 
 def in_window(image, box):
-    return clip_reader.cut(image, tuple(box), (64, 64))
+    return clip_reader.crop(image, tuple(box), (64, 64))
 
 
 def test_joints_lie_where_they_were_filmed(film, prepared):
@@ -58,7 +58,7 @@ def test_masks_are_the_person(film, prepared):
 def test_the_plate_is_the_wall_without_the_person(film, prepared):
     wall = in_window(film.wall, prepared.report["box"]).astype(int)
     seen = ~in_window(np.uint8(255) * film.masks.all(0), prepared.report["box"]).astype(bool)
-    error = np.abs(prepared.plate.astype(int) - wall).max(-1)
+    error = np.abs(prepared.background.astype(int) - wall).max(-1)
     assert np.median(error) <= 1 and np.mean(error[seen] > 12) < 0.05
 
 
@@ -99,9 +99,10 @@ def test_flow_carries_the_person_from_frame_to_frame(film, prepared):
 
 def test_the_same_clip_gives_the_same_bits(film, prepared, tmp_path):
     again = pipeline.prepare_clip(
-        clip_of(tmp_path, film, meta={"person": "somebody"}), pipeline.Options(size=(64, 64))
+        clip_of(tmp_path, film, meta={"person": "somebody"}),
+        pipeline.PreparationOptions(size=(64, 64)),
     )
-    for name in ("frames", "masks", "joints", "plate", "times"):
+    for name in ("frames", "masks", "joints", "background", "times"):
         np.testing.assert_array_equal(getattr(again, name), getattr(prepared, name))
 
 
@@ -110,9 +111,9 @@ def test_a_clip_too_long_for_memory_gives_the_same_or_says_that_there_is_no_room
 ):
     monkeypatch.setattr(pipeline, "_IN_MEMORY", 1000)
     clip = clip_of(tmp_path, film, meta={"person": "somebody"})
-    found = pipeline.prepare_clip(clip, pipeline.Options(size=(64, 64)))
+    found = pipeline.prepare_clip(clip, pipeline.PreparationOptions(size=(64, 64)))
     assert isinstance(found.frames, np.memmap)
-    for name in ("frames", "masks", "plate"):
+    for name in ("frames", "masks", "background"):
         np.testing.assert_array_equal(getattr(found, name), getattr(prepared, name))
 
     def full(*_):
@@ -120,7 +121,7 @@ def test_a_clip_too_long_for_memory_gives_the_same_or_says_that_there_is_no_room
 
     monkeypatch.setattr(pipeline.os, "posix_fallocate", full)
     with pytest.raises(UserError, match="no room for .* GB of frames.*TMPDIR"):
-        pipeline.prepare_clip(clip, pipeline.Options(size=(64, 64)))
+        pipeline.prepare_clip(clip, pipeline.PreparationOptions(size=(64, 64)))
 
 
 @pytest.mark.parametrize("crop", pipeline.CROPS)
@@ -132,13 +133,13 @@ def test_what_is_at_a_joint_in_the_film_is_there_in_the_window(crop, size):
         film.joints.astype(np.float32), [], np.arange(10) / 25, filmed.SIZE,
         size=size, crop=crop, margin=0.1,
     )  # fmt: skip
-    places = person_crop.scaled(film.joints.astype(np.float32), boxes, size)
+    places = person_crop.to_windows(film.joints.astype(np.float32), boxes, size)
     assert len({tuple(box) for box in boxes[:, 2:]}) == 1  # one scale
     for time in (0, 4, 9):
         x, y = np.round(film.joints[time, 8, :2]).astype(int)
         black = np.zeros((*filmed.SIZE, 3), np.uint8)
         black[y - 1 : y + 2, x - 1 : x + 2] = 255
-        shown = clip_reader.cut(black, tuple(boxes[time]), size).astype(float)[..., 0]
+        shown = clip_reader.crop(black, tuple(boxes[time]), size).astype(float)[..., 0]
         rows, columns = np.indices(size)
         centre = (columns * shown).sum() / shown.sum(), (rows * shown).sum() / shown.sum()
         assert np.abs(np.asarray(centre) - places[time, 8, :2]).max() < 1.0
@@ -153,7 +154,7 @@ def test_a_fixed_window_holds_the_person_at_all_times_and_a_followed_one_goes_al
     follow = person_crop.boxes(joints, crop="follow", **known)
     assert follow[0, 2] < fixed[0, 2] and np.ptp(follow[:, 1]) > 15
     for boxes in (fixed, follow):
-        places = person_crop.scaled(joints, boxes, (64, 64))[:, :25, :2]
+        places = person_crop.to_windows(joints, boxes, (64, 64))[:, :25, :2]
         assert places.min() > -1 and places.max() < 64
     scales = joints[:, 0, 0] - follow[:, 1]
     assert np.ptp(scales) < np.ptp(joints[:, 0, 0]) / 2  # he stays near the middle
@@ -173,8 +174,8 @@ def test_a_window_reaches_beyond_the_picture_only_for_the_person():
 
 def test_a_followed_clip_has_no_plate(film, tmp_path):
     clip = clip_of(tmp_path, film)
-    found = pipeline.prepare_clip(clip, pipeline.Options(size=(48, 48), crop="follow"))
-    assert found.plate is None
+    found = pipeline.prepare_clip(clip, pipeline.PreparationOptions(size=(48, 48), crop="follow"))
+    assert found.background is None
     (view,) = found.views(found.pieces[0])
     assert "background" not in view.streams
 
@@ -197,7 +198,7 @@ def test_masks_where_the_camera_moves_follow_the_colours(film):
     truth = np.stack([np.roll(m, 3 * t, axis=1) for t, m in enumerate(film.masks[:4])])
     joints = film.joints[:4].astype(np.float32)
     joints[..., 0] += 3 * np.arange(4)[:, None]
-    masks = masking.by_colour(frames, joints)
+    masks = masking.masks_by_colour(frames, joints)
     assert np.mean([backgrounds.overlap(a > 0, b) for a, b in zip(masks, truth)]) > 0.75
 
 
@@ -211,7 +212,7 @@ def test_uneven_times_are_kept(film, tmp_path):
     path = tmp_path / "phone.mp4"
     video.write(path, film.frames, times=times)
     joints = filmed.write_openpose(tmp_path / "json", [[one] for one in film.joints])
-    found = pipeline.prepare_clip(pipeline.Clip(str(path), "phone", str(joints)))
+    found = pipeline.prepare_clip(pipeline.VideoClip(str(path), "phone", str(joints)))
     (view,) = found.views(found.pieces[0])
     np.testing.assert_allclose(view.meta["times"], times, atol=1e-4)
     assert not found.report["even_times"]
@@ -220,15 +221,15 @@ def test_uneven_times_are_kept(film, tmp_path):
 def test_a_rate_chooses_what_is_shown_at_its_ticks(film, tmp_path):
     times = np.array([0.0, 0.1, 0.15, 0.2, 0.5, 0.6])
     video.write(tmp_path / "a.mp4", film.frames[:6], times=times)
-    found = list(clip_reader.shots(tmp_path / "a.mp4", fps=10.0))
-    assert [shot.number for shot in found] == [0, 1, 3, 3, 3, 4, 5]
-    np.testing.assert_allclose([shot.frame.time for shot in found], np.arange(7) / 10)
+    found = list(clip_reader.read_frames(tmp_path / "a.mp4", fps=10.0))
+    assert [frame.number for frame in found] == [0, 1, 3, 3, 3, 4, 5]
+    np.testing.assert_allclose([frame.time for frame in found], np.arange(7) / 10)
 
 
 def test_television_s_rate_is_not_rounded(film, tmp_path):
     video.write(tmp_path / "a.mp4", film.frames, fps=30000 / 1001)
     joints = filmed.write_openpose(tmp_path / "json", [[one] for one in film.joints])
-    clip = pipeline.Clip(str(tmp_path / "a.mp4"), "a", str(joints))
+    clip = pipeline.VideoClip(str(tmp_path / "a.mp4"), "a", str(joints))
     found = pipeline.prepare_clip(clip)
     (view,) = found.views(found.pieces[0])
     assert abs(view.meta["fps"] - 30000 / 1001) < 1e-3 and "times" not in view.meta
@@ -244,9 +245,9 @@ def test_a_video_that_a_phone_turned_stands_upright(film, tmp_path):
     data[header : header + 36] = struct.pack(">9i", 0, one, 0, -one, 0, 0, 96 * one, 0, 1 << 30)
     path.write_bytes(data)
     joints = filmed.write_openpose(tmp_path / "json", [[one] for one in film.joints])
-    found = pipeline.prepare_clip(pipeline.Clip(str(path), "phone", str(joints)))
+    found = pipeline.prepare_clip(pipeline.VideoClip(str(path), "phone", str(joints)))
     assert found.report["video_size"] == list(filmed.SIZE)
-    upright = clip_reader.cut(film.frames[0], tuple(found.report["box"]), (128, 128))
+    upright = clip_reader.crop(film.frames[0], tuple(found.report["box"]), (128, 128))
     assert np.abs(found.frames[0].astype(int) - upright).mean() < 6  # H.264 and no more
 
 
@@ -255,26 +256,26 @@ def test_a_folder_of_pictures_is_a_clip_in_the_order_of_its_numbers(film, tmp_pa
     folder.mkdir()
     for number, frame in enumerate(film.frames[:12]):
         (folder / f"{number}.jpg").write_bytes(codec.encode_png(frame))  # a PNG by another name
-    shots = list(clip_reader.shots(folder))
-    np.testing.assert_array_equal([shot.frame.image for shot in shots], film.frames[:12])
-    np.testing.assert_allclose([shot.frame.time for shot in shots], np.arange(12) / 25)
+    read = list(clip_reader.read_frames(folder))
+    np.testing.assert_array_equal([frame.image for frame in read], film.frames[:12])
+    np.testing.assert_allclose([frame.time for frame in read], np.arange(12) / 25)
     (folder / "5.jpg").write_bytes(b"")
     with pytest.raises(UserError, match="5.jpg: not a picture"):
-        list(clip_reader.shots(folder))
+        list(clip_reader.read_frames(folder))
 
 
 def test_pieces_are_cut_by_seconds_or_the_end_is_held_out():
     times = np.arange(100) / 10.0
-    clip = pipeline.Clip("a.mp4", "a")
-    cut = pipeline.pieces(clip, times, pipeline.Options(seconds=3.0))
+    clip = pipeline.VideoClip("a.mp4", "a")
+    cut = pipeline.cut_pieces(clip, times, pipeline.PreparationOptions(seconds=3.0))
     assert [(p.start, p.stop) for p in cut] == [(0, 30), (30, 60), (60, 100)]  # the rest is short
     assert [p.name for p in cut] == ["a_0", "a_1", "a_2"]
-    held = pipeline.pieces(clip, times, pipeline.Options(holdout=0.1))
+    held = pipeline.cut_pieces(clip, times, pipeline.PreparationOptions(holdout=0.1))
     assert [(p.name, p.split, p.start, p.stop) for p in held] == [
         ("a_train", "train", 0, 90),
         ("a_test", "test", 90, 100),
     ]
-    assert pipeline.pieces(clip, times, pipeline.Options()) == (
+    assert pipeline.cut_pieces(clip, times, pipeline.PreparationOptions()) == (
         pipeline.Piece("a", "train", 0, 100),
     )
 
@@ -290,7 +291,7 @@ def test_pieces_are_cut_by_seconds_or_the_end_is_held_out():
 )
 def test_options_that_make_no_sense_are_refused(change, message):
     with pytest.raises(UserError, match=message):
-        pipeline.Options(**change)
+        pipeline.PreparationOptions(**change)
 
 
 # What is wrong with a clip, and what the report calls it.
@@ -298,7 +299,7 @@ def test_options_that_make_no_sense_are_refused(change, message):
 
 def problems(folder, film, size=(64, 64), people=None, **options):
     clip = clip_of(folder, film, people=people)
-    report = pipeline.prepare_clip(clip, pipeline.Options(size=size, **options)).report
+    report = pipeline.prepare_clip(clip, pipeline.PreparationOptions(size=size, **options)).report
     assert all(problem["detail"] and problem["advice"] for problem in report["problems"])
     return {problem["what"] for problem in report["problems"]}
 
@@ -320,7 +321,7 @@ def test_several_people_are_told(tmp_path):
 class OneAtATime:
     """Sees the tallest thing of saturated red, as an estimator that knows one person only."""
 
-    def estimate(self, frames):
+    def detect(self, frames):
         for frame in frames:
             red = (frame[..., 0] > 80) & (frame[..., 2] > 150) & (frame[..., 1] < 100)
             count, labels, stats, _ = cv2.connectedComponentsWithStats(red.astype(np.uint8))
@@ -332,17 +333,17 @@ class OneAtATime:
                 mask = np.uint8(255) * (labels == largest)
                 if tall > 10:
                     joints = filmed.person(left + width / 2, top + tall, 0.1, tall)
-            yield detector.Estimate(joints.astype(np.float32), mask)
+            yield detector.Detection(joints.astype(np.float32), mask)
 
 
 @pytest.mark.parametrize(("others", "seen"), [([], 0.0), ([(100, 50)], 1.0), ([(100, 20)], 0.0)])
 def test_an_estimator_that_sees_one_person_is_asked_again_for_others(others, seen):
     film = filmed.film(20, walk=0.3, others=others)
-    spread = bystanders.Spread()
-    found = list(OneAtATime().estimate(spread.watching(film.frames)))
-    assert bystanders.LOOKS <= len(spread.kept) < 2 * bystanders.LOOKS
-    share = bystanders.share(
-        spread.kept,
+    sample = bystanders.FrameSample()
+    found = list(OneAtATime().detect(sample.passing(film.frames)))
+    assert bystanders.LOOKS <= len(sample.kept) < 2 * bystanders.LOOKS
+    share = bystanders.bystander_fraction(
+        sample.kept,
         np.stack([one.joints for one in found]),
         [codec.encode_png(one.mask) for one in found],
         OneAtATime(),
@@ -351,10 +352,10 @@ def test_an_estimator_that_sees_one_person_is_asked_again_for_others(others, see
 
 
 def test_the_estimator_s_clip_has_its_masks_and_its_problems(tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "mediapipe", OneAtATime)
+    monkeypatch.setattr(pipeline, "shared_detector", OneAtATime)
     film = filmed.film(50, walk=0.3, others=[(100, 50)])
-    clip = pipeline.Clip(str(filmed.write_video(tmp_path / "a.mkv", film)), "a")
-    found = pipeline.prepare_clip(clip, pipeline.Options(size=(64, 64)))
+    clip = pipeline.VideoClip(str(filmed.write_video(tmp_path / "a.mkv", film)), "a")
+    found = pipeline.prepare_clip(clip, pipeline.PreparationOptions(size=(64, 64)))
     assert "several people" in {problem["what"] for problem in found.report["problems"]}
     truth = [in_window(np.uint8(255) * m, found.report["box"]) > 127 for m in film.masks]
     overlaps = [backgrounds.overlap(a > 127, b) for a, b in zip(found.masks, truth)]

@@ -66,9 +66,9 @@ def picture(x, y, brightness=255, size=(24, 70)):
 
 
 def test_frames_come_back_as_joints_and_masks_in_order(python):
-    with detector.Estimator(python) as running:
+    with detector.PoseDetector(python) as running:
         frames = [picture(4, 5), picture(9, 7), picture(0, 0, 100), picture(2, 3, size=(31, 65))]
-        found = list(running.estimate(frames))
+        found = list(running.detect(frames))
     left_hip, nose = 12, 0
     np.testing.assert_allclose(found[0].joints[nose], [4, 5, 0.51], atol=1e-4)
     np.testing.assert_allclose(found[1].joints[left_hip], [9 + 23, 7, 0.52], atol=1e-4)
@@ -78,34 +78,34 @@ def test_frames_come_back_as_joints_and_masks_in_order(python):
 
 
 def test_a_joint_that_is_hardly_seen_is_missing(python):
-    with detector.Estimator(python) as running:
-        (found,) = running.estimate([picture(4, 5)])
+    with detector.PoseDetector(python) as running:
+        (found,) = running.detect([picture(4, 5)])
     left_wrist = pose.NAMES.index("left wrist")  # MediaPipe's landmark 15
     assert not found.joints[left_wrist].any()
 
 
 def test_every_clip_begins_anew(python):
-    with detector.Estimator(python) as running:
-        first, second = (list(running.estimate([picture(4, 5)] * 3)) for _ in range(2))
+    with detector.PoseDetector(python) as running:
+        first, second = (list(running.detect([picture(4, 5)] * 3)) for _ in range(2))
     np.testing.assert_array_equal(first[2].joints, second[2].joints)
     assert first[0].joints[0, 2] != first[1].joints[0, 2]  # within one it goes on
 
 
 def test_a_model_that_breaks_is_told_with_its_last_words_and_the_other_sources(python):
-    with detector.Estimator(python) as running:
+    with detector.PoseDetector(python) as running:
         with pytest.raises(UserError, match="the model broke.*OpenPose"):
-            list(running.estimate([picture(4, 5), picture(4, 5, 77)]))
+            list(running.detect([picture(4, 5), picture(4, 5, 77)]))
 
 
 def test_a_python_without_mediapipe_is_told():
     with pytest.raises(UserError, match="No module named 'mediapipe'"):
-        detector.Estimator(Path(sys.executable))
+        detector.PoseDetector(Path(sys.executable))
 
 
 def test_the_worker_ends_when_its_parent_does(python):
     code = (
-        "from psrjax.data import estimator; import os; "
-        f"e = estimator.Estimator({str(python)!r}); print(e._process.pid, flush=True); os._exit(1)"
+        "import os; from psrjax.prepare.common.detector import PoseDetector; "
+        f"d = PoseDetector({str(python)!r}); print(d._process.pid, flush=True); os._exit(1)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     worker = int(done.stdout)
@@ -192,7 +192,7 @@ def test_a_python_of_the_users_own_is_used(cache, monkeypatch, python):
         detector.environment()
 
 
-JUGGLE = Path(__file__).parents[3] / "shared" / "media" / "juggle" / "juggle.mp4"
+JUGGLE = Path(__file__).parents[4] / "shared" / "media" / "juggle" / "juggle.mp4"
 
 
 @pytest.mark.slow
@@ -204,8 +204,8 @@ def test_mediapipe_finds_the_juggler_where_he_is():
     if not (folder / "complete").is_file() or not JUGGLE.is_file():
         pytest.skip("needs MediaPipe's environment in the cache, and ../shared/media")
     frames = [frame.image for frame, _ in zip(video.decode(JUGGLE), range(3))]
-    with detector.Estimator() as running:
-        found = list(running.estimate(frames))
+    with detector.PoseDetector() as running:
+        found = list(running.detect(frames))
     for one in found:
         body = one.joints[list(range(15))]
         assert (body[:, 2] > 0.3).all()

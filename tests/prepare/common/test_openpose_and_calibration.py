@@ -8,7 +8,7 @@ import pytest
 
 from psrjax.errors import UserError
 from psrjax.ops import pose
-from psrjax.prepare.common import annotations
+from psrjax.prepare.common import calibration, openpose
 from psrjax.vision import body
 
 
@@ -33,7 +33,7 @@ def _person(kind, turn=0.4, confidence=0.8):
 @pytest.mark.parametrize("turn", [0.0, 0.7, 1.4, 3.0])
 def test_the_joint_order_is_told_by_plausible_bones(tmp_path, kind, turn):
     _write(tmp_path, [[_person(kind, turn)]] * 3)
-    people = annotations.read_openpose(tmp_path, frames=3)
+    people = openpose.read_openpose(tmp_path, frames=3)
     assert people.kind == kind
     wrist = _person("body26", turn)[4]
     np.testing.assert_allclose(people.frames[1][0, 4], wrist, rtol=1e-5)
@@ -41,9 +41,9 @@ def test_the_joint_order_is_told_by_plausible_bones(tmp_path, kind, turn):
 
 def test_the_user_may_say_the_joint_order(tmp_path):
     _write(tmp_path, [[_person("body25b")]] * 2)
-    assert annotations.read_openpose(tmp_path, frames=2, joints="body25").kind == "body25"
+    assert openpose.read_openpose(tmp_path, frames=2, joints="body25").kind == "body25"
     with pytest.raises(UserError, match="25 joints.*coco18 has 18"):
-        annotations.read_openpose(tmp_path, frames=2, joints="coco18")
+        openpose.read_openpose(tmp_path, frames=2, joints="coco18")
 
 
 def test_people_may_be_absent_and_joints_missing_or_not_finite(tmp_path):
@@ -51,7 +51,7 @@ def test_people_may_be_absent_and_joints_missing_or_not_finite(tmp_path):
     person[4] = 0.0
     person[7, 0] = np.nan
     _write(tmp_path, [[], [person], [person, _person("body25")]])
-    people = annotations.read_openpose(tmp_path, frames=3)
+    people = openpose.read_openpose(tmp_path, frames=3)
     assert [len(frame) for frame in people.frames] == [0, 1, 2]
     assert (people.frames[1][0, [4, 7]] == 0).all()
     assert (people.frames[1][0, 2] > 0).all()
@@ -60,7 +60,7 @@ def test_people_may_be_absent_and_joints_missing_or_not_finite(tmp_path):
 def test_numbers_may_start_at_one(tmp_path):
     people = [[_person("body25", confidence=0.5 + 0.1 * i)] for i in range(4)]
     _write(tmp_path, people, start=1, digits=12)
-    read = annotations.read_openpose(tmp_path, frames=4)
+    read = openpose.read_openpose(tmp_path, frames=4)
     assert not read.problems
     np.testing.assert_allclose([f[0, 0, 2] for f in read.frames], [0.5, 0.6, 0.7, 0.8], rtol=1e-5)
 
@@ -70,7 +70,7 @@ def test_a_missing_and_a_broken_file_are_named_and_tolerated(tmp_path):
     (tmp_path / "clip_0003_keypoints.json").unlink()
     whole = (tmp_path / "clip_0007_keypoints.json").read_text()
     (tmp_path / "clip_0007_keypoints.json").write_text(whole[: len(whole) // 2])
-    people = annotations.read_openpose(tmp_path, frames=12)
+    people = openpose.read_openpose(tmp_path, frames=12)
     assert people.lost == [3, 7]
     assert "frame 3" in people.problems[0]
     assert "clip_0007_keypoints.json" in people.problems[1]
@@ -80,12 +80,12 @@ def test_a_missing_and_a_broken_file_are_named_and_tolerated(tmp_path):
 def test_too_many_missing_files_are_refused(tmp_path):
     _write(tmp_path, [[_person("body25")]] * 5)
     with pytest.raises(UserError, match="7 of 12 frames have no readable JSON"):
-        annotations.read_openpose(tmp_path, frames=12)
+        openpose.read_openpose(tmp_path, frames=12)
 
 
 def test_more_files_than_frames_are_named(tmp_path):
     _write(tmp_path, [[_person("body25")]] * 6)
-    people = annotations.read_openpose(tmp_path, frames=4)
+    people = openpose.read_openpose(tmp_path, frames=4)
     assert len(people.frames) == 4
     assert "clip_0004_keypoints.json" in people.problems[0]
 
@@ -94,17 +94,17 @@ def test_fractions_of_the_image_become_pixels(tmp_path):
     person = _person("body25")
     fractions = (person[:, :2] + 0.5) / (800, 600)
     _write(tmp_path, [[np.concatenate([fractions, person[:, 2:]], -1)]])
-    read = annotations.read_openpose(tmp_path, frames=1, size=(600, 800))
+    read = openpose.read_openpose(tmp_path, frames=1, size=(600, 800))
     np.testing.assert_allclose(read.frames[0][0, :25], person, atol=1e-3)
     with pytest.raises(UserError, match="size is not known"):
-        annotations.read_openpose(tmp_path, frames=1)
+        openpose.read_openpose(tmp_path, frames=1)
 
 
 @pytest.mark.parametrize("count", [15, 26])
 def test_unknown_numbers_of_joints_are_refused(tmp_path, count):
     _write(tmp_path, [[np.ones((count, 3)) * 5]])
     with pytest.raises(UserError, match=f"people of \\[{count}\\] joints"):
-        annotations.read_openpose(tmp_path, frames=1)
+        openpose.read_openpose(tmp_path, frames=1)
 
 
 QUALISYS = """<?xml version='1.0' encoding='ASCII'?>
@@ -139,13 +139,13 @@ def test_qualisys_and_opencv_files_project_as_opencv_does(tmp_path):
         centre + (turn.T @ np.random.default_rng(0).uniform((-1, -1, 3), (1, 1, 5), (9, 3)).T).T
     )
     truth = cv2.projectPoints(points, cv2.Rodrigues(turn)[0], -turn @ centre, matrix, lens)[0][:, 0]
-    qualisys = annotations.read_calibration(tmp_path / "a.qca.txt")["cam_7"]
-    opencv = annotations.read_calibration(tmp_path / "a.json")
+    qualisys = calibration.read_calibration(tmp_path / "a.qca.txt")["cam_7"]
+    opencv = calibration.read_calibration(tmp_path / "a.json")
     for camera in (qualisys, *opencv.values()):
         np.testing.assert_allclose(camera.project(points)["pixels"], truth, atol=1e-6)
     assert qualisys.size == opencv["other"].size == (1920, 1088)
     assert opencv["cam07"].size == (0, 0)
-    assert annotations.same_name("cam_07", "Cam07") and not annotations.same_name("cam1", "cam2")
+    assert calibration.same_name("cam_07", "Cam07") and not calibration.same_name("cam1", "cam2")
 
 
 def _entry(**changes):
@@ -169,7 +169,7 @@ def _entry(**changes):
 def test_a_camera_that_is_none_is_named(tmp_path, entry, message):
     (tmp_path / "bad.json").write_text(json.dumps({"one": entry}))
     with pytest.raises(UserError, match=message) as caught:
-        annotations.read_calibration(tmp_path / "bad.json")
+        calibration.read_calibration(tmp_path / "bad.json")
     assert "bad.json" in str(caught.value)
 
 
@@ -177,4 +177,4 @@ def test_a_camera_that_is_none_is_named(tmp_path, entry, message):
 def test_a_calibration_cut_short_is_named(tmp_path, name):
     (tmp_path / name).write_text('{"cam1": {"K": [[1' if name.endswith("json") else "<calibration>")
     with pytest.raises(UserError, match=f"{name}: not a whole"):
-        annotations.read_calibration(tmp_path / name)
+        calibration.read_calibration(tmp_path / name)

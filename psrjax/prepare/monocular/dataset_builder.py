@@ -32,18 +32,18 @@ from psrjax.data.source import Source
 from psrjax.errors import UserError
 from psrjax.prepare.common import joint_files
 from psrjax.prepare.monocular import body_streams, pipeline, preview
-from psrjax.prepare.monocular.pipeline import MEDIAPIPE, Clip, Options
+from psrjax.prepare.monocular.pipeline import MEDIAPIPE, PreparationOptions, VideoClip
 
 VERSION = 2  # of what is prepared: raise it and every clip is prepared anew
 KIND = "videos"  # `kind` in the facts of a data set that was made here
 SUMMARY = "prepare.json"
 PREVIEWS = "previews"
 
-_DEFAULTS = Options()
+_DEFAULTS = PreparationOptions()
 
 
 @dataclass(frozen=True)
-class Done:
+class FinishedClip:
     """A clip that is prepared: in which small (or older) data set it lies, and its report.
 
     `pieces` are its clips there, (split, name).
@@ -57,9 +57,9 @@ class Done:
 
 
 def prepare(
-    clips: Sequence[Clip],
+    clips: Sequence[VideoClip],
     directory: str | os.PathLike,
-    options: Options = _DEFAULTS,
+    options: PreparationOptions = _DEFAULTS,
     *,
     processes: int = 0,
 ) -> dict[str, Any]:
@@ -140,7 +140,7 @@ def _recover(directory: Path) -> None:
     shutil.rmtree(directory.with_name(directory.name + ".next"), ignore_errors=True)
 
 
-def _existing(directory: Path, options: Options) -> dict[str, Done]:
+def _existing(directory: Path, options: PreparationOptions) -> dict[str, FinishedClip]:
     """The clips of a data set that is there.
 
     Raises:
@@ -156,7 +156,7 @@ def _existing(directory: Path, options: Options) -> dict[str, Done]:
             f"{directory}: a data set of another kind; remove it or name another folder"
         )
     for name, value in _described(options).items():
-        before = meta["options"].get(name, _described(Options())[name])
+        before = meta["options"].get(name, _described(PreparationOptions())[name])
         if before != value:
             raise UserError(
                 f"{directory}: prepared with {name}={before}, now {value}: one "
@@ -164,17 +164,21 @@ def _existing(directory: Path, options: Options) -> dict[str, Done]:
             )
     reports = io.read_json(directory / SUMMARY)["clips"]
     return {
-        name: Done(name, one["key"], directory, tuple(map(tuple, one["pieces"])), reports[name])
+        name: FinishedClip(
+            name, one["key"], directory, tuple(map(tuple, one["pieces"])), reports[name]
+        )
         for name, one in meta["prepared"].items()
         if one["version"] == VERSION
     }
 
 
-def _described(options: Options) -> dict[str, Any]:
+def _described(options: PreparationOptions) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(options)))
 
 
-def _keys(clips: Sequence[Clip], options: Options, failed: dict[str, str]) -> dict[str, str]:
+def _keys(
+    clips: Sequence[VideoClip], options: PreparationOptions, failed: dict[str, str]
+) -> dict[str, str]:
     """What tells each clip from every other state of it; files that are missing are `failed`."""
     keys = {}
     for clip in clips:
@@ -196,7 +200,7 @@ def _keys(clips: Sequence[Clip], options: Options, failed: dict[str, str]) -> di
     return keys
 
 
-def _joints(clip: Clip) -> Path:
+def _joints(clip: VideoClip) -> Path:
     return joint_files.find(clip.joints, clip.video)
 
 
@@ -212,25 +216,29 @@ def _state(path: Path) -> list[list[Any]]:
     return [[path.name, stat.st_size, stat.st_mtime_ns]]
 
 
-def _finished(work: Path, name: str, key: str) -> Done | None:
+def _finished(work: Path, name: str, key: str) -> FinishedClip | None:
     """A clip that an earlier run finished; its summary is written last."""
     folder = work / key
     if not (folder / SUMMARY).is_file():
         return None
     summary = io.read_json(folder / SUMMARY)
     pieces = tuple(tuple(piece) for piece in summary["pieces"])
-    return Done(name, key, folder, pieces, summary["report"])
+    return FinishedClip(name, key, folder, pieces, summary["report"])
 
 
 def _prepare_all(
-    todo: Sequence[Clip], keys: Mapping[str, str], work: Path, options: Options, processes: int
-) -> tuple[dict[str, Done], dict[str, str]]:
+    todo: Sequence[VideoClip],
+    keys: Mapping[str, str],
+    work: Path,
+    options: PreparationOptions,
+    processes: int,
+) -> tuple[dict[str, FinishedClip], dict[str, str]]:
     """Prepares clips; those that fail are told and the others go on."""
     processes = min(len(todo), processes or max(1, (os.cpu_count() or 1) // 2))
-    made: dict[str, Done] = {}
+    made: dict[str, FinishedClip] = {}
     failed: dict[str, str] = {}
 
-    def settle(clip: Clip, result: Callable[[], None]) -> None:
+    def settle(clip: VideoClip, result: Callable[[], None]) -> None:
         try:
             result()
             made[clip.name] = _finished(work, clip.name, keys[clip.name])
@@ -261,8 +269,12 @@ def _prepare_all(
 
 
 def _in_processes(
-    todo: Sequence[Clip], keys: Mapping[str, str], work: Path, options: Options, processes: int
-) -> Iterator[tuple[Clip, Callable[[], None]]]:
+    todo: Sequence[VideoClip],
+    keys: Mapping[str, str],
+    work: Path,
+    options: PreparationOptions,
+    processes: int,
+) -> Iterator[tuple[VideoClip, Callable[[], None]]]:
     """Each clip with what raises its error, as they end, in any order.
 
     A process that is killed (by the system, for want of memory) breaks its pool: the clips that
@@ -300,7 +312,7 @@ def _advance(bar: tqdm, what: str, frames: int) -> None:
     bar.update(frames)
 
 
-def _killed(clip: Clip) -> None:
+def _killed(clip: VideoClip) -> None:
     raise UserError(
         f"{clip.video}: the process that prepared it was killed, perhaps for want of memory; try "
         "a smaller --size, or --seconds"
@@ -315,8 +327,8 @@ def _one_of_many() -> None:
 
 
 def prepare_one(
-    clip: Clip,
-    options: Options,
+    clip: VideoClip,
+    options: PreparationOptions,
     folder: Path,
     progress: Callable[[str, int], None] = lambda what, frames: None,
 ) -> None:
@@ -327,11 +339,13 @@ def prepare_one(
     shutil.rmtree(folder, ignore_errors=True)
     with store.disk_errors(folder):
         prepared = pipeline.prepare_clip(clip, options, progress=progress)
-        acted = body_streams.lifted(prepared) if options.body else None
+        acted = body_streams.lift_prepared(prepared) if options.body else None
         _write_one(prepared, acted, folder)
 
 
-def _write_one(prepared: pipeline.Prepared, acted: body_streams.Acted | None, folder: Path) -> None:
+def _write_one(
+    prepared: pipeline.PreparedClip, acted: body_streams.LiftedBody | None, folder: Path
+) -> None:
     by_split: dict[str, list[pipeline.Piece]] = {}
     for piece in prepared.pieces:
         by_split.setdefault(piece.split, []).append(piece)
@@ -347,20 +361,23 @@ def _write_one(prepared: pipeline.Prepared, acted: body_streams.Acted | None, fo
 
 
 def _views(
-    prepared: pipeline.Prepared, piece: pipeline.Piece, acted: body_streams.Acted | None
+    prepared: pipeline.PreparedClip, piece: pipeline.Piece, acted: body_streams.LiftedBody | None
 ) -> Iterator[codec.ClipView]:
     views = prepared.views(piece)
     if acted is None:
         return views
-    return body_streams.with_body(views, piece.start, acted, prepared.masks)
+    return body_streams.add_body_streams(views, piece.start, acted, prepared.masks)
 
 
 def _assemble(
-    directory: Path, done: Mapping[str, Done], summary: dict[str, Any], options: Options
+    directory: Path,
+    done: Mapping[str, FinishedClip],
+    summary: dict[str, Any],
+    options: PreparationOptions,
 ) -> None:
     """Writes the data set of all clips beside the old one, and puts it in its place."""
     fresh = directory.with_name(directory.name + ".next")
-    wanted: dict[str, list[tuple[Done, str]]] = {}
+    wanted: dict[str, list[tuple[FinishedClip, str]]] = {}
     for _, one in sorted(done.items()):
         for split, name in one.pieces:
             wanted.setdefault(split, []).append((one, name))
@@ -390,7 +407,7 @@ def _assemble(
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _stored(split: str, clips: Sequence[tuple[Done, str]]) -> Iterator[codec.EncodedView]:
+def _stored(split: str, clips: Sequence[tuple[FinishedClip, str]]) -> Iterator[codec.EncodedView]:
     """The records of clips out of the data sets in which they lie."""
     for one, name in clips:
         source = Source(one.folder, split)

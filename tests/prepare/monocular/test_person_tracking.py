@@ -80,7 +80,7 @@ def test_the_top_of_the_head_is_guessed_by_what_is_seen_of_it(unseen):
     truth = joints[:, 25, :2].copy()
     joints[:, [25, *unseen]] = 0.0
     guessed = person_tracking.guess_head_top(
-        person_tracking.Filled(joints, np.zeros((4, 26), bool))
+        person_tracking.FilledJoints(joints, np.zeros((4, 26), bool))
     )
     if len(unseen) == 4:
         assert not guessed.joints[:, 25].any() and not guessed.filled.any()
@@ -92,7 +92,7 @@ def test_the_top_of_the_head_is_guessed_by_what_is_seen_of_it(unseen):
 
 def test_a_seen_top_of_the_head_stays():
     joints = np.stack(frames(4))
-    before = person_tracking.Filled(joints, np.zeros((4, 26), bool))
+    before = person_tracking.FilledJoints(joints, np.zeros((4, 26), bool))
     np.testing.assert_array_equal(person_tracking.guess_head_top(before).joints, joints)
 
 
@@ -101,7 +101,7 @@ def test_joints_outside_the_picture_or_not_numbers_are_missing():
     joints[0, 4, 0] = -3.0
     joints[0, 7, 1] = SIZE[0] + 20
     joints[0, 3, 0] = np.nan
-    kept = person_tracking.inside(joints, SIZE)
+    kept = person_tracking.drop_outside(joints, SIZE)
     assert not kept[0, [3, 4, 7]].any()
     others = [index for index in range(26) if index not in (3, 4, 7)]
     np.testing.assert_array_equal(kept[0, others], joints[0, others])

@@ -18,9 +18,9 @@ from psrjax import io
 from psrjax.data import codec, inspection, sampling, store, video
 from psrjax.data.source import Source
 from psrjax.errors import UserError
-from psrjax.prepare.monocular import clip_set, pipeline, planning, result_page
+from psrjax.prepare.monocular import dataset_builder, pipeline, planning, result_page
 
-SMALL = pipeline.Options(size=(32, 32))
+SMALL = pipeline.PreparationOptions(size=(32, 32))
 FRAMES = 10
 
 
@@ -37,12 +37,12 @@ def films(tmp_path_factory):
 
 def clips_of(folder, *names, **changes):
     return [
-        pipeline.Clip(str(folder / f"{name}.mkv"), name, str(folder / name), **changes)
+        pipeline.VideoClip(str(folder / f"{name}.mkv"), name, str(folder / name), **changes)
         for name in names
     ]
 
 
-prepare = functools.partial(clip_set.prepare, options=SMALL, processes=1)
+prepare = functools.partial(dataset_builder.prepare, options=SMALL, processes=1)
 
 
 def fingerprint(directory):
@@ -78,7 +78,7 @@ def test_a_data_set_holds_what_was_prepared_clip_by_clip(made, films):
 def test_the_body_on_the_joints_gives_parts_and_a_mesh_label(films, tmp_path):
     directory = tmp_path / "set"
     options = dataclasses.replace(SMALL, body=True, holdout=0.2)
-    clip_set.prepare(clips_of(films, "one"), directory, options, processes=1)
+    dataset_builder.prepare(clips_of(films, "one"), directory, options, processes=1)
     for split, frames in (("train", 8), ("test", 2)):
         source = Source(directory, split)
         sampling.require(source, ("target_iuv", "target_mesh_label", "background"))
@@ -98,7 +98,7 @@ def test_a_data_set_without_body_parts_names_both_ways_to_them(made):
     with pytest.raises(UserError, match="prepare --body.*data.synthetic.streams"):
         sampling.require(source, ("target_mesh_label",))
     with pytest.raises(UserError, match="prepared with body=False, now True"):
-        clip_set.prepare([], made[0], dataclasses.replace(SMALL, body=True))
+        dataset_builder.prepare([], made[0], dataclasses.replace(SMALL, body=True))
 
 
 def test_previews_and_the_page_stand_beside_it(made):
@@ -113,7 +113,7 @@ def test_previews_and_the_page_stand_beside_it(made):
 def test_a_second_run_does_nothing(made, films, monkeypatch):
     directory, _ = made
     before = fingerprint(directory)
-    monkeypatch.setattr(clip_set, "prepare_one", None)
+    monkeypatch.setattr(dataset_builder, "prepare_one", None)
     again = prepare(clips_of(films, "two", "one"), directory)
     assert again["new"] == 0 and set(again["clips"]) == {"one", "two"}
     assert fingerprint(directory) == before
@@ -129,8 +129,8 @@ def test_a_new_video_is_added_and_the_others_are_copied(made, films, tmp_path, m
     directory = shutil.copytree(made[0], tmp_path / "set")
     old = Source(directory, "train").read("one", "cam1", "frames")
     called = []
-    real = clip_set.prepare_one
-    monkeypatch.setattr(clip_set, "prepare_one", telling(called, real))
+    real = dataset_builder.prepare_one
+    monkeypatch.setattr(dataset_builder, "prepare_one", telling(called, real))
     summary = prepare(clips_of(films, "three"), directory)
     assert called == ["three"] and summary["new"] == 1
     source = Source(directory, "train")
@@ -157,7 +157,7 @@ def test_a_video_that_changed_is_prepared_anew(films, tmp_path):
 def test_an_interrupted_run_leaves_no_data_set_and_goes_on_where_it_was(
     films, tmp_path, monkeypatch
 ):
-    real = clip_set.prepare_one
+    real = dataset_builder.prepare_one
     called = []
 
     def interrupted(clip, options, folder, progress):
@@ -167,12 +167,12 @@ def test_an_interrupted_run_leaves_no_data_set_and_goes_on_where_it_was(
             raise KeyboardInterrupt
         real(clip, options, folder, progress)
 
-    monkeypatch.setattr(clip_set, "prepare_one", interrupted)
+    monkeypatch.setattr(dataset_builder, "prepare_one", interrupted)
     with pytest.raises(KeyboardInterrupt):
         prepare(clips_of(films, "one", "two"), tmp_path / "set")
     assert not (tmp_path / "set").exists()
     called.clear()
-    monkeypatch.setattr(clip_set, "prepare_one", telling(called, real))
+    monkeypatch.setattr(dataset_builder, "prepare_one", telling(called, real))
     summary = prepare(clips_of(films, "one", "two"), tmp_path / "set")
     assert called == ["two"] and summary["new"] == 1 and len(summary["clips"]) == 2
     assert inspection.check(tmp_path / "set") == []
@@ -189,14 +189,14 @@ def test_an_exchange_that_was_cut_off_loses_nothing(made, films, tmp_path):
 
 
 def test_a_full_disk_keeps_what_is_done_and_says_how_to_go_on(films, tmp_path, monkeypatch):
-    real = clip_set._write_one
+    real = dataset_builder._write_one
 
     def full(prepared, acted, folder):
         if prepared.clip.name == "two":
             raise OSError(errno.ENOSPC, "No space left on device")
         real(prepared, acted, folder)
 
-    monkeypatch.setattr(clip_set, "_write_one", full)
+    monkeypatch.setattr(dataset_builder, "_write_one", full)
     with pytest.raises(UserError, match="disk is full.*run the same again then: 1 clips are kept"):
         prepare(clips_of(films, "one", "two"), tmp_path / "set")
     assert not (tmp_path / "set").exists()
@@ -221,7 +221,7 @@ def test_a_disk_that_fills_up_at_the_end_leaves_the_old_data_set(
         prepare(clips_of(films, "three"), directory)
     assert fingerprint(directory) == before
     monkeypatch.undo()
-    monkeypatch.setattr(clip_set, "prepare_one", None)  # it is done already
+    monkeypatch.setattr(dataset_builder, "prepare_one", None)  # it is done already
     assert len(prepare(clips_of(films, "three"), directory)["clips"]) == 3
 
 
@@ -249,8 +249,8 @@ def edit(directory, **changes):
 
 def test_other_options_are_not_mixed_in(made, films):
     with pytest.raises(UserError, match=r"prepared with size=\[32, 32\], now \[48, 48\]"):
-        clip_set.prepare(
-            clips_of(films, "one"), made[0], pipeline.Options(size=(48, 48)), processes=1
+        dataset_builder.prepare(
+            clips_of(films, "one"), made[0], pipeline.PreparationOptions(size=(48, 48)), processes=1
         )
 
 
@@ -330,7 +330,7 @@ BAD_VIDEOS = {
 def test_a_bad_video_is_named_and_the_rest_is_prepared(kind, films, tmp_path):
     make, message = BAD_VIDEOS[kind]
     bad = make(tmp_path / "bad.mkv")
-    clips = [pipeline.Clip(str(bad), "bad", str(films / "one")), *clips_of(films, "one")]
+    clips = [pipeline.VideoClip(str(bad), "bad", str(films / "one")), *clips_of(films, "one")]
     summary = prepare(clips, tmp_path / "set")
     assert re.search(message, summary["failed"]["bad"]) and str(bad) in summary["failed"]["bad"]
     assert set(summary["clips"]) == {"one"} and inspection.check(tmp_path / "set") == []
@@ -341,7 +341,7 @@ def test_a_bad_video_is_named_and_the_rest_is_prepared(kind, films, tmp_path):
 def test_nothing_but_bad_videos_is_an_error_and_no_data_set(films, tmp_path):
     bad = empty(tmp_path / "bad.mp4")
     with pytest.raises(UserError, match="no clip could be prepared.*bad.mp4.*empty"):
-        prepare([pipeline.Clip(str(bad), "bad", str(films / "one"))], tmp_path / "set")
+        prepare([pipeline.VideoClip(str(bad), "bad", str(films / "one"))], tmp_path / "set")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.mp4"]
 
 
@@ -370,7 +370,7 @@ def test_joints_that_are_no_numbers_or_outside_are_missing_and_told(change, tmp_
     path, joints = joints_of(tmp_path, change)
     text = "\n".join(child.read_text() for child in joints.iterdir())
     assert ("NaN" in text) == (change is nan)
-    summary = prepare([pipeline.Clip(str(path), "a", str(joints))], tmp_path / "set")
+    summary = prepare([pipeline.VideoClip(str(path), "a", str(joints))], tmp_path / "set")
     stored = Source(tmp_path / "set", "train").read("a", "cam1", "joints")
     assert np.isfinite(stored).all() and np.abs(stored[..., :2]).max() <= 1
     filled = summary["clips"]["a"]["filled"]["right wrist"]
@@ -389,12 +389,12 @@ def test_joints_that_are_no_numbers_or_outside_are_missing_and_told(change, tmp_
 def test_joints_of_too_few_frames_or_of_nobody_are_told(change, message, tmp_path):
     path, joints = joints_of(tmp_path, change)
     with pytest.raises(UserError, match=message):
-        prepare([pipeline.Clip(str(path), "a", str(joints))], tmp_path / "set")
+        prepare([pipeline.VideoClip(str(path), "a", str(joints))], tmp_path / "set")
 
 
 def test_joints_of_more_frames_than_the_video_has_are_noted(tmp_path):
     path, joints = joints_of(tmp_path, lambda people: people + people[:3])
-    summary = prepare([pipeline.Clip(str(path), "a", str(joints))], tmp_path / "set")
+    summary = prepare([pipeline.VideoClip(str(path), "a", str(joints))], tmp_path / "set")
     assert any("video ends at frame 9" in note for note in summary["clips"]["a"]["notes"])
 
 
@@ -402,13 +402,13 @@ def test_nobody_found_by_the_estimator_is_told(films, tmp_path, monkeypatch):
     from psrjax.prepare.common import detector
 
     class Blind:
-        def estimate(self, frames):
+        def detect(self, frames):
             for frame in frames:
-                yield detector.Estimate(np.zeros((26, 3), np.float32), frame[..., 0] * 0)
+                yield detector.Detection(np.zeros((26, 3), np.float32), frame[..., 0] * 0)
 
-    monkeypatch.setattr(pipeline, "mediapipe", Blind)
+    monkeypatch.setattr(pipeline, "shared_detector", Blind)
     with pytest.raises(UserError, match="one.mkv: no person found in any frame.*--joints"):
-        prepare([pipeline.Clip(str(films / "one.mkv"), "one")], tmp_path / "set")
+        prepare([pipeline.VideoClip(str(films / "one.mkv"), "one")], tmp_path / "set")
 
 
 @pytest.mark.parametrize("size", [(97, 131), (96, 131)])
@@ -434,7 +434,9 @@ def test_odd_sizes_and_names_of_all_alphabets_work(size, tmp_path):
 
 
 def test_several_processes_give_what_one_gives(made, films, tmp_path):
-    summary = clip_set.prepare(clips_of(films, "one", "two"), tmp_path / "set", SMALL, processes=2)
+    summary = dataset_builder.prepare(
+        clips_of(films, "one", "two"), tmp_path / "set", SMALL, processes=2
+    )
     assert summary["new"] == 2
     for name in ("one", "two"):
         for stream in ("frames", "mask", "joints", "flow", "background"):
@@ -469,8 +471,8 @@ class KillingPool:
 def test_a_clip_whose_process_is_killed_is_told_and_the_others_are_done(
     films, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(clip_set, "ProcessPoolExecutor", KillingPool)
-    summary = clip_set.prepare(
+    monkeypatch.setattr(dataset_builder, "ProcessPoolExecutor", KillingPool)
+    summary = dataset_builder.prepare(
         clips_of(films, "one", "two", "three"), tmp_path / "set", SMALL, processes=2
     )
     assert set(summary["clips"]) == {"one", "three"}

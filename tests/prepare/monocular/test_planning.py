@@ -6,7 +6,7 @@ import filmed
 import pytest
 
 from psrjax.errors import UserError
-from psrjax.prepare.monocular import clip_set, pipeline, planning
+from psrjax.prepare.monocular import dataset_builder, pipeline, planning
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +40,11 @@ def test_adding_videos_moves_none_from_one_split_to_the_other(films, tmp_path):
     names = ["one", "two", "three"]
     both = plan([films / f"{name}.mkv" for name in names[:2]], tmp_path / "set", holdout=0.4)
     with_joints = [
-        pipeline.Clip(c.video, c.name, str(films / c.name), split=c.split) for c in both.clips
+        pipeline.VideoClip(c.video, c.name, str(films / c.name), split=c.split) for c in both.clips
     ]
-    clip_set.prepare(with_joints, tmp_path / "set", pipeline.Options(size=(32, 32)), processes=1)
+    dataset_builder.prepare(
+        with_joints, tmp_path / "set", pipeline.PreparationOptions(size=(32, 32)), processes=1
+    )
     more = plan([films / f"{name}.mkv" for name in names], tmp_path / "set", holdout=0.4)
     before = {clip.name: clip.split for clip in both.clips}
     after = {clip.name: clip.split for clip in more.clips}
