@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from psrjax.errors import UserError
-from psrjax.evaluation import further_metrics, scores, scoring, video_folders
+from psrjax.evaluation import clip_metrics, folder_evaluation, method_evaluation, score_table
 from psrjax.training import checkpoint
 
 _WORKDIR = flags.DEFINE_string("workdir", "", "the run's directory")
@@ -18,7 +18,7 @@ _WINDOWS = flags.DEFINE_enum(
     ["central", "all", "clips"],
     "of each clip and pair of views: the central one, all of them, or all in a row",
 )
-_METRICS = flags.DEFINE_list("metrics", [], f"further ones: {', '.join(further_metrics.NAMES)}")
+_METRICS = flags.DEFINE_list("metrics", [], f"further ones: {', '.join(clip_metrics.NAMES)}")
 _K = flags.DEFINE_integer(
     "k",
     0,
@@ -41,16 +41,16 @@ def main(arguments: Sequence[str]) -> None:
     if bool(_WORKDIR.value) == bool(_REAL.value) or bool(_REAL.value) != bool(_FAKE.value):
         raise UserError("evaluate: give --workdir RUN, or --real DIR --fake DIR")
     found, title = _videos() if _REAL.value else _run()
-    path = scoring.write(_OUTPUT.value or _WORKDIR.value or "evaluation", found)
-    print(scores.text_table(found.rows))
-    for verdict in scores.verdicts(found.rows) if _WORKDIR.value else ():
+    path = method_evaluation.write(_OUTPUT.value or _WORKDIR.value or "evaluation", found)
+    print(score_table.text_table(found.rows))
+    for verdict in score_table.verdicts(found.rows) if _WORKDIR.value else ():
         print(f"{'yes' if verdict['good'] else 'NO '}  {verdict['text']}")
     for note in found.rows[0]["about"].get("notes", ()):
         print(note)
     print(f"{title}; written to {path}, and beside it as CSV, Markdown and LaTeX")
 
 
-def _run() -> tuple[scoring.Evaluation, str]:
+def _run() -> tuple[method_evaluation.Evaluation, str]:
     method, variables, config, stage = checkpoint.restore_for_inference(
         _WORKDIR.value, _STAGE.value or None
     )
@@ -58,7 +58,7 @@ def _run() -> tuple[scoring.Evaluation, str]:
         config.data.path = _DATA.value or config.data.path
         sampling = config.data.sampling
         sampling.k_evaluation = _K.value or sampling.get("k_evaluation", 0)
-    found = scoring.evaluate(
+    found = method_evaluation.evaluate(
         method,
         variables,
         config,
@@ -71,8 +71,8 @@ def _run() -> tuple[scoring.Evaluation, str]:
     return found, f"stage {stage}"
 
 
-def _videos() -> tuple[scoring.Evaluation, str]:
-    found = video_folders.evaluate(
+def _videos() -> tuple[method_evaluation.Evaluation, str]:
+    found = folder_evaluation.evaluate(
         _REAL.value,
         _FAKE.value,
         masks=_MASKS.value,

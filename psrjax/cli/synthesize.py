@@ -1,17 +1,20 @@
-"""Synthesizes a clip: a filmed person in another view, or one person in another's motion.
+"""Synthesizes a video: a person from another view, or in another person's motion.
 
-Another view of a clip, of a video with a mesh, or for a camera (new view):
+Another view of a clip, of a video with a mesh, or for a camera (novel view):
 
     psrjax synthesize --run R [--clip C --source_view A --target_view B] --output out.mp4
 
-One person's looks in another's motion (transfer), from pictures, videos or data sets:
+One person's appearance in another's motion (transfer), from pictures, videos or data sets:
 
-    psrjax synthesize --run R --source LOOKS --driving MOTION --output out.mp4
+    psrjax synthesize --run R --source WHO --driving MOTION --output out.mp4
 
-Without --source it is the run's own clip: methods that know one person need no more.
+Without --source the run's own clip is shown: methods of one person need no more.
 
-LOOKS and MOTION are a picture, a video, a folder of pictures, or a data set's DIR, DIR:CLIP or
-DIR:CLIP:VIEW ("world" is the run's own). Beside out.mp4 comes a comparison, out.compare.mp4.
+WHO and MOTION are a picture, a video, a folder of pictures, or a data set's DIR, DIR:CLIP or
+DIR:CLIP:VIEW ("synthetic" is the run's own). Beside out.mp4 comes a comparison, out.compare.mp4.
+
+--method.FIELD=VALUE replaces a field of the run's method for this video, such as
+--method.relative; psrjax synthesize --run R --method.help lists the fields.
 """
 
 from collections.abc import Sequence
@@ -19,12 +22,13 @@ from typing import Any
 
 from absl import flags
 
+from psrjax.cli._method_fields import MethodFlags, describe
 from psrjax.errors import UserError
-from psrjax.inference import driving_poses, footage_reader, novel_view, synthesis, transfer
+from psrjax.inference import driving_poses, footage, novel_view, transfer
 from psrjax.methods.base import Method
-from psrjax.ops import pose_normalization
 from psrjax.training import checkpoint
 
+_METHOD = MethodFlags()
 _RUN = flags.DEFINE_string("run", "", "the run's directory")
 flags.DEFINE_alias("workdir", "run")
 _STAGE = flags.DEFINE_string("stage", "", "a stage of the run; by default the last finished one")
@@ -32,64 +36,64 @@ _OUTPUT = flags.DEFINE_string("output", "out.mp4", "the video; the comparison is
 _FRAMES = flags.DEFINE_string("frames", "", "first:end, as in Python; by default the whole clip")
 # A clip of a data set
 _DATA = flags.DEFINE_string("data", "", "a stored data set; by default the run's own")
-_SPLIT = flags.DEFINE_string("split", "", "a split of it; by default the run's eval_split")
+_SPLIT = flags.DEFINE_string("split", "", "a split of it; by default config.data.eval_split")
 _CLIP = flags.DEFINE_string("clip", "", "a clip's name; by default the split's first")
-_SOURCE_VIEW = flags.DEFINE_string("source_view", "", "the view to start from (default: first)")
-_TARGET_VIEW = flags.DEFINE_string("target_view", "", "the view to make (default: the next)")
+_SOURCE_VIEW = flags.DEFINE_string(
+    "source_view", "", "the view that is given; by default the first"
+)
+_TARGET_VIEW = flags.DEFINE_string("target_view", "", "the view to synthesize; by default the next")
 _CAMERA = flags.DEFINE_string("camera", "", "instead of a view: a camera, FILE.json[:NAME]")
-# A video, and the person's mesh; --camera is then what to make
+# A video, and the person's mesh; --camera is then the view to synthesize
 _VIDEO = flags.DEFINE_string("video", "", "a source video, instead of a clip of a data set")
 _MESH = flags.DEFINE_string("mesh", "", "with --video: npz of verts (t, v, 3) and faces (f, 3)")
 _SOURCE_CAMERA = flags.DEFINE_string("source_camera", "", "with --video: FILE.json[:NAME]")
 # Transfer
-_SOURCE = flags.DEFINE_string("source", "", "transfer: whose looks; by default the run's own clip")
-_DRIVING = flags.DEFINE_string("driving", "", "transfer: whose motion")
-_BACKGROUND = flags.DEFINE_string("background", "", "transfer: what stands behind, as --source")
+_SOURCE = flags.DEFINE_string(
+    "source", "", "transfer: the person to show; by default the run's own clip"
+)
+_DRIVING = flags.DEFINE_string("driving", "", "transfer: the person whose motion is taken")
+_BACKGROUND = flags.DEFINE_string("background", "", "transfer: footage of another background")
 _FIT = flags.DEFINE_enum(
-    "fit", "exact", footage_reader.FITS, "transfer: files of another shape are refused, or cut"
+    "fit", "exact", footage.FITS, "transfer: files of another aspect ratio are refused, or cropped"
 )
 _SOURCE_FRAMES = flags.DEFINE_string(
     "source_frames", "", "transfer: the source's frames: first, random, even, spread, or 0,40,80"
 )
-_K = flags.DEFINE_integer("k", 0, "transfer: how many key frames; by default as trained")
-_SEED = flags.DEFINE_integer("seed", 0, "transfer: of random key frames")
-_WINDOW = flags.DEFINE_integer("window", 0, "transfer: frames made at a time; 0 chooses")
+_K = flags.DEFINE_integer("k", 0, "transfer: the number of source frames; by default as trained")
+_SEED = flags.DEFINE_integer("seed", 0, "transfer: of random source frames")
+_WINDOW = flags.DEFINE_integer("window", 0, "transfer: frames synthesized at a time; 0 chooses")
 _AUDIO = flags.DEFINE_bool(
-    "audio", None, "transfer: copy the driving video's sound; by default where it is a file's"
+    "audio", None, "transfer: copy the driving video's sound; by default where it has one"
 )
-_EXPLAIN = flags.DEFINE_bool("explain", False, "transfer: draw how it was made: out.explain.*")
+_INTERMEDIATES = flags.DEFINE_bool(
+    "intermediates", False, "transfer: draw intermediate results: out.intermediates.*"
+)
 _CHECK = flags.DEFINE_bool("check_person", True, "transfer: --driving must show a person")
-_RELATIVE = flags.DEFINE_bool(
-    "relative", False, "internet: the source moves as the driving has moved since its first frame"
-)
 _BEST = flags.DEFINE_bool(
-    "find_best_frame", False, "with --relative: since the frame whose pose is most like the source"
-)
-_SCALE = flags.DEFINE_bool(
-    "adapt_scale", False, "with --relative: movements grow with the source's size"
-)
-_NORMALIZE = flags.DEFINE_enum(
-    "normalize", None, pose_normalization.RULES, "hpt: by what the driving poses are moved (Eq. 1)"
-)
-_RETARGET = flags.DEFINE_enum(
-    "retarget", None, ("head", "limbs", "none"),
-    "d2gnet: driving poses are moved to where the person's head is, brought to the person's place "
-    "and limbs, or left",
+    "find_best_frame", False, "transfer, --method.relative: motion since the frame whose pose is "
+    "most like the source, not since the first"
 )  # fmt: skip
+_SCALE = flags.DEFINE_bool(
+    "adapt_scale", False, "transfer, --method.relative: motion is scaled by the source's size"
+)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Writes the videos and prints where they are."""
+    """Writes the videos and prints their paths."""
     del arguments
     if not _RUN.value:
         raise UserError("--run: name the run's directory")
     method, variables, config, _ = checkpoint.restore_for_inference(
         _RUN.value, _STAGE.value or None
     )
+    method = _METHOD.apply(method)
+    if _METHOD.wants_help:
+        print(describe(method))
+        return
     with config.unlocked():
         config.data.path = _DATA.value or config.data.path
     if _SOURCE.value or _DRIVING.value:
-        cast = transfer.open_inputs(
+        inputs = transfer.open_inputs(
             config,
             source=_SOURCE.value,
             driving=_required(_DRIVING, "--source"),
@@ -97,26 +101,26 @@ def main(arguments: Sequence[str]) -> None:
             fit=_FIT.value,
             reads=driving_poses.reads(method),
         )
-        paths = transfer.drive(
+        paths = transfer.write(
             method,
             variables,
             config,
-            cast,
+            inputs,
             _OUTPUT.value,
-            how=_options(cast),
+            options=_options(inputs),
             show_progress=True,
         )
     else:
-        made = synthesis.synthesize(method, variables, _inputs(method, config), show_progress=True)
-        paths = synthesis.write(_OUTPUT.value, made)
+        made = novel_view.synthesize(method, variables, _inputs(method, config), show_progress=True)
+        paths = novel_view.write(_OUTPUT.value, made)
     for path in paths:
         print(path)
 
 
-def _options(cast: transfer.TransferInputs) -> transfer.Options:
+def _options(inputs: transfer.TransferInputs) -> transfer.TransferOptions:
     frames = _range(_FRAMES.value)
-    sounding = bool(cast.driving.audio) and not frames[0]
-    return transfer.Options(
+    sounding = bool(inputs.driving.audio) and not frames[0]
+    return transfer.TransferOptions(
         source_frames=_SOURCE_FRAMES.value,
         k=_K.value,
         seed=_SEED.value,
@@ -126,16 +130,11 @@ def _options(cast: transfer.TransferInputs) -> transfer.Options:
         adapt_scale=_SCALE.value,
         check_person=_CHECK.value,
         audio=sounding if _AUDIO.value is None else _AUDIO.value,
-        explain=_EXPLAIN.value,
-        fields={
-            **({"relative": True} if _RELATIVE.value else {}),
-            **({"normalize": _NORMALIZE.value} if _NORMALIZE.value else {}),
-            **({"retarget": _RETARGET.value} if _RETARGET.value else {}),
-        },
+        intermediates=_INTERMEDIATES.value,
     )
 
 
-def _inputs(method: Method, config: Any) -> novel_view.Inputs:
+def _inputs(method: Method, config: Any) -> novel_view.NovelViewInputs:
     frames = _range(_FRAMES.value)
     if _VIDEO.value:
         return novel_view.from_video(

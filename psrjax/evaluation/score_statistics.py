@@ -19,7 +19,7 @@ ALL = "all"  # the pair of a row over all pairs of views
 class Scored:
     """Scores of consecutive frames of a clip: {metric: (t,)}, nan where a metric has no value.
 
-    `kind` is a row's kind (`scores.BASELINE` or `scores.STEP`), `name` says which of them, `pair`
+    `kind` is a row's kind (`score_table.BASELINE` or `score_table.STEP`), `name` says which of them, `pair`
     which views, and `start` the number of the first frame. `whole` says that the values are not of
     single frames but one for the clip, or the piece of it that was made.
     """
@@ -183,7 +183,8 @@ def _sums_by_clip(clip_rows_: Sequence[Mapping], metric: str) -> dict[str, np.nd
 
 def _resampled(sums: np.ndarray) -> np.ndarray:
     """(RESAMPLES,) means of clips drawn with replacement: as many clips, the same draws; nan for a
-    draw whose clips have no value."""
+    draw whose clips have no value.
+    """
     totals = draws(len(sums), RESAMPLES) @ sums
     return np.where(totals[:, 1] > 0, totals[:, 0] / np.maximum(totals[:, 1], 1), np.nan)
 

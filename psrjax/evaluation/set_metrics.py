@@ -123,7 +123,7 @@ class Sets:
         self._scores: dict[tuple[str, _Group], frechet.InceptionScore] = {}
         self._counts: dict[_Group, dict[str, dict[str, float]]] = {}
         self._seen: set[tuple[str, str, int]] = set()
-        self._detector: detector.Estimator | None = None
+        self._detector: detector.PoseDetector | None = None
 
     def add(
         self, group: tuple[str, str, str], clip: str, start: int, made: Footage, truth: Footage
@@ -162,8 +162,8 @@ class Sets:
 
     def _detect(self, frames: np.ndarray) -> np.ndarray:
         if self._detector is None:
-            self._detector = detector.Estimator()
-        return np.stack([found.joints for found in self._detector.estimate(frames)])
+            self._detector = detector.PoseDetector()
+        return np.stack([found.joints for found in self._detector.detect(frames)])
 
     def finish(self, rows: Sequence[Mapping[str, Any]], made_of: str) -> list[dict[str, Any]]:
         """The rows with the set metrics in them, to be called after the last clip.

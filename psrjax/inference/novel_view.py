@@ -1,32 +1,37 @@
-"""Where the clips to synthesize come from: a stored data set, or a video and the person's mesh."""
+"""Novel views: a clip of a data set, or a video and the person's mesh, seen by another camera."""
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm.auto import tqdm
 
 from psrjax.data import loader, sampling, spec, video
 from psrjax.data.source import Clip, Source
 from psrjax.errors import UserError
+from psrjax.inference import synthesizer
 from psrjax.methods.base import Method
-from psrjax.prepare.common.annotations import read_calibration
+from psrjax.prepare.common.calibration import read_calibration
 from psrjax.prepare.multiview import virtual_camera
 from psrjax.synthetic import dataset
 from psrjax.vision import guidance
 from psrjax.vision.camera import Camera
 
+SHOWN_BASELINES = ("x0",)  # baselines worth seeing beside the steps, of those that a method has
+
 
 @dataclass(frozen=True)
-class Inputs:
+class NovelViewInputs:
     """A clip to synthesize.
 
     Attributes:
-      read: gives the wire batch (b = 1) of the window that starts at a frame of the clip.
+      read: (first frame) -> the wire batch (b = 1) of the window that starts there.
       frames: the clip's length.
-      window: a window's length: the t of `read`'s batches.
+      window: the length of a window, the t of `read`'s batches.
       times: (frames,) seconds at which the frames are shown.
       name: what is synthesized, for titles.
     """
@@ -46,8 +51,8 @@ def from_data(
     clip: str = "",
     views: tuple[str, str] = ("", ""),
     frames: tuple[int, int] = (0, 0),
-) -> Inputs:
-    """A clip of a data set, from one of its views in another's.
+) -> NovelViewInputs:
+    """Opens a clip of a data set, from one of its views in another's.
 
     Args:
       method: says which keys are read.
@@ -73,7 +78,7 @@ def from_data(
         sample = sampling.augment(sampling.assemble(source, window, reads), crop)
         return {key: value[None] for key, value in sample.items()}
 
-    return Inputs(
+    return NovelViewInputs(
         read=read,
         frames=end - first,
         window=policy.t,
@@ -83,7 +88,7 @@ def from_data(
 
 
 def _clip(config: Any, split: str, name: str) -> tuple[Source, Clip]:
-    source = loader.open_split(dataset.located(config.data), split or config.data.eval_split)
+    source = loader.open_split(dataset.resolve_path(config.data), split or config.data.eval_split)
     return source, source.clip(name) if name else source.clips[0]
 
 
@@ -115,8 +120,8 @@ def from_video(
     source_camera: str,
     target_camera: str,
     frames: tuple[int, int] = (0, 0),
-) -> Inputs:
-    """A video of a person with a known mesh, in a view that nobody filmed.
+) -> NovelViewInputs:
+    """Opens a video of a person with a known mesh, for a view that nobody filmed.
 
     The video and both cameras are cut to the shape and resized to the size of the stored frames of
     the run's data set, and then cropped as those are.
@@ -126,14 +131,14 @@ def from_video(
       config: the run's config; the frames' size and the coding of depth are those of its data.
       path: the source video.
       mesh: npz of `verts` (t, v, 3) in world metres, one for each frame, and `faces` (f, 3).
-      source_camera: "FILE.json" or "FILE.json:NAME", as `annotations.read_calibration` reads it.
+      source_camera: "FILE.json" or "FILE.json:NAME", as `calibration.read_calibration` reads it.
       target_camera: the same, of the view to make.
       frames: first and end; an end of 0 is the video's.
 
     Raises:
       UserError: if a file is not as it must be, or the method reads what a mesh cannot give.
     """
-    data = loader.open_split(dataset.located(config.data), config.data.eval_split)
+    data = loader.open_split(dataset.resolve_path(config.data), config.data.eval_split)
     size = next(iter(data.clips[0].views.values())).size
     clip = video.read(path)
     first, end = _range(frames, len(clip.frames), path)
@@ -163,8 +168,8 @@ def from_camera(
     clip: str = "",
     source_view: str = "",
     frames: tuple[int, int] = (0, 0),
-) -> Inputs:
-    """A clip of a data set that stores its person's body, for a camera that nobody filmed with.
+) -> NovelViewInputs:
+    """Opens a clip of a data set that stores its person's body, for a camera nobody filmed with.
 
     There is no mean frame of such a camera: a method that reads one gets that of the view whose
     camera looks most nearly the same way.
@@ -172,7 +177,7 @@ def from_camera(
     Args:
       method: says which keys are read.
       config: the run's config; `data` is read.
-      camera: "FILE.json" or "FILE.json:NAME", in the world of the data set.
+      camera: "FILE.json" or "FILE.json:NAME", in the data set's coordinates.
       split: by default the config's evaluation split.
       clip: by default the split's first.
       source_view: by default the clip's first.
@@ -194,9 +199,8 @@ def from_camera(
 
 def _guided(
     method: Method, config: Any, keys: Mapping[str, np.ndarray], times: np.ndarray, name: str
-) -> Inputs:
-    """The clip of `guidance.guide`'s arrays (t, …), and keys without time, cropped as evaluation
-    does."""
+) -> NovelViewInputs:
+    """A clip of `guidance.guide`'s arrays (t, …) and keys without time, cropped for evaluation."""
     lacking = sorted(set(method.reads) - set(keys) - {"target"})
     if lacking:
         raise UserError(f"{lacking[0]!r}, which this method reads, cannot be made from a mesh")
@@ -217,7 +221,7 @@ def _guided(
         sample = sampling.augment({**fixed, **sample, "target_mesh_flow": flow}, crop)
         return {key: value[None] for key, value in sample.items()}
 
-    return Inputs(read, frames=len(times), window=policy.t, times=times, name=name)
+    return NovelViewInputs(read, frames=len(times), window=policy.t, times=times, name=name)
 
 
 def _camera(name: str, size: tuple[int, int]) -> Camera:
@@ -232,3 +236,77 @@ def _camera(name: str, size: tuple[int, int]) -> Camera:
         )
     camera = cameras[wanted] if wanted else next(iter(cameras.values()))
     return camera if all(camera.size) else dataclasses.replace(camera, size=size)
+
+
+@dataclass(frozen=True)
+class SynthesizedClip:
+    """A synthesized clip: {label: (t h w 3) uint8} in the order to show them, and its times.
+
+    The labels are "source", baselines, the method's steps, and "truth" where it is known; `result`
+    is the label of the last step.
+    """
+
+    videos: dict[str, np.ndarray]
+    result: str
+    times: np.ndarray
+
+
+def synthesize(
+    method: Method,
+    variables: Mapping[str, Any],
+    inputs: NovelViewInputs,
+    *,
+    show_progress: bool = False,
+) -> SynthesizedClip:
+    """Synthesizes a clip of any length from windows of a fixed one.
+
+    Raises:
+      UserError: if the clip is shorter than a window.
+    """
+    synthesize_window = synthesizer.make_synthesizer(method, comparison=True)
+    parts: dict[str, list[np.ndarray]] = {}
+    carry, done, result = None, 0, ""
+    starts = windows(inputs.frames, inputs.window)
+    for start in tqdm(starts, "synthesize", unit="window", disable=not show_progress):
+        batch = dict(inputs.read(start))
+        made, carry = synthesize_window(variables, batch, carry)
+        result = list(made["steps"])[-1]
+        shown = {
+            name: video for name, video in made["baselines"].items() if name in SHOWN_BASELINES
+        }
+        videos = {synthesizer.SOURCE: batch["source"], **shown, **made["steps"]}
+        if "target" in batch:
+            videos[synthesizer.TRUTH] = batch["target"]
+        for label, frames in videos.items():
+            frames = np.asarray(frames[0])
+            frames = frames[np.minimum(np.arange(inputs.window), len(frames) - 1)]
+            parts.setdefault(label, []).append(frames[done - start :])
+        done = start + inputs.window
+    return SynthesizedClip({k: np.concatenate(v) for k, v in parts.items()}, result, inputs.times)
+
+
+def windows(frames: int, window: int) -> tuple[int, ...]:
+    """The first frames of windows that cover a clip: side by side, the last moved back to its end.
+
+    Raises:
+      UserError: if the clip is shorter than a window.
+    """
+    if frames < window:
+        raise UserError(f"the clip has {frames} frames; this method needs at least {window}")
+    starts = list(range(0, frames - window + 1, window))
+    if starts[-1] + window < frames:
+        starts.append(frames - window)
+    return tuple(starts)
+
+
+def write(path: str | os.PathLike, clip: SynthesizedClip) -> tuple[Path, Path]:
+    """Writes `path`, the result alone, and `<stem>.compare<suffix>`, everything side by side.
+
+    Raises:
+      UserError: if the place cannot be written to.
+    """
+    path = Path(path)
+    compare = path.with_name(f"{path.stem}.compare{path.suffix}")
+    video.write(path, clip.videos[clip.result], times=clip.times)
+    video.write(compare, video.beside(clip.videos), times=clip.times)
+    return path, compare

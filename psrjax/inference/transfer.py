@@ -1,4 +1,4 @@
-"""Transfer: one person's looks, another's motion; frames are read, made and written as they come.
+"""Transfer: one person's looks in another's motion, read, synthesized and written by windows.
 
 What a method must provide (see `psrjax.methods.base`):
 
@@ -10,40 +10,39 @@ What a method must provide (see `psrjax.methods.base`):
   start             gets the source frames and the first window, or with `find_best_frame` the one
                     driving frame whose pose is most like the source's; gives the carry.
   synthesize        one window and the carry. Windows follow one another and do not overlap; the
-                    last is filled up with its last frame, and what is made of that is dropped.
+                    last is padded with its last frame, and what is made of that is dropped.
                     Windows of any length must give what the whole clip would give.
   "video", "mask"   are written; with a background that the method does not read, the mask puts the
                     "foreground", else the video, upon it.
-  "explain"         is drawn by `driving_pictures`.
+  "intermediates"   are drawn by `intermediate_results`.
   poses             only for `find_best_frame` and `adapt_scale`.
   fit_joints        gets all of the driving joints at once, before the first window, where the
                     method reads them; windows then have what it returns. Where that is others than
                     before, or the footage has no mesh label, that of the moved joints is drawn.
 
-A method's own options are its fields: `Options.fields` replaces them for one transfer.
+A method's own options are its fields: `TransferOptions.fields` replaces them for one transfer.
 """
 
-import functools
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from tqdm.auto import tqdm
 
 from psrjax.data import loader, spec
 from psrjax.errors import UserError
-from psrjax.inference import driving_poses, frame_choice
-from psrjax.inference.footage_reader import Footage, open_footage, require_person
-from psrjax.inference.video_files import VideoWriters
+from psrjax.inference import driving_poses, frame_selection
+from psrjax.inference.footage import Footage, open_footage, require_person
+from psrjax.inference.synthesizer import make_synthesizer
+from psrjax.inference.video_writers import VideoWriters
 from psrjax.methods.base import Method
 from psrjax.synthetic import dataset
 
-_WINDOW = 8  # frames made at a time, at least: more of them only cost memory
+_WINDOW = 8  # frames synthesized at a time, at least: more of them only cost memory
 _BACKGROUND = "background"
 
 
@@ -65,7 +64,7 @@ def open_inputs(
     fit: str = "exact",
     reads: Iterable[str] = (),
 ) -> TransferInputs:
-    """Opens the footage at the run's frame size; places as `driving_footage.open_footage` has them.
+    """Opens the footage at the run's frame size; for the places see `footage.open_footage`.
 
     Args:
       config: of the run.
@@ -80,7 +79,7 @@ def open_inputs(
     """
     size = tuple(config["data"]["crop"])
     if not all(size):
-        data = loader.open_split(dataset.located(config["data"]), config["data"]["eval_split"])
+        data = loader.open_split(dataset.resolve_path(config["data"]), config["data"]["eval_split"])
         size = next(iter(data.clips[0].views.values())).size
     reads = set(reads) - ({_BACKGROUND} if background else set())
     sides = (
@@ -95,21 +94,21 @@ def open_inputs(
     return TransferInputs(*found)
 
 
-def _of_side(method: Method, side: str) -> tuple[str, ...]:
+def _keys_of(method: Method, side: str) -> tuple[str, ...]:
     return tuple(key for key in method.synthesis_reads if key.startswith(side))
 
 
 @dataclass(frozen=True)
-class Options:
-    """How to transfer.
+class TransferOptions:
+    """The options of a transfer.
 
     Attributes:
-      source_frames: see `frame_choice.source_frames`; "" is "first" for methods trained with
+      source_frames: see `frame_selection.source_frames`; "" is "first" for methods trained with
         the clip's first frames, "spread" for one that is evaluated with more source frames than it
         is trained with, else "random".
-      k: how many; 0 is the config's.
+      k: the number of source frames; 0 is the config's.
       seed: of "random".
-      window: frames made at a time; 0 is the config's, at least 8.
+      window: frames synthesized at a time; 0 is the config's, at least 8.
       frames: first and end of the driving frames; an end of 0 is its last.
       find_best_frame: whether the motion is relative to the driving frame whose pose is most like
         the source's, instead of to the first; for a method with the field `relative`.
@@ -117,7 +116,7 @@ class Options:
         method with the field `relative_scale`.
       check_person: whether the driving footage must show a person.
       audio: whether the driving video's sound is copied.
-      explain: whether what the method tells of its workings is drawn.
+      intermediates: whether the method's intermediate results are drawn.
       fields: {field of the method: value}, for this transfer.
     """
 
@@ -130,35 +129,35 @@ class Options:
     adapt_scale: bool = False
     check_person: bool = True
     audio: bool = False
-    explain: bool = False
+    intermediates: bool = False
     fields: Mapping[str, Any] = field(default_factory=dict)
 
 
-def drive(
+def write(
     method: Method,
     variables: Mapping[str, Any],
     config: Any,
-    cast: TransferInputs,
+    inputs: TransferInputs,
     output: str | os.PathLike,
     *,
-    how: Options = Options(),
+    options: TransferOptions = TransferOptions(),
     show_progress: bool = False,
 ) -> list[Path]:
     """Writes the transfer, its comparison and what else was asked for.
 
     Files: where joints are fitted, `<stem>.poses.png`, before anything else; `output`;
-    `<stem>.compare<suffix>` (source frames, driving frames, result);
-    `<stem>.mask<suffix>` where the method makes one; with `explain`, `<stem>.explain<suffix>`, a
-    strip of its frames `<stem>.explain.png`, and `<stem>.explain.NAME.png` of what is made once.
-    All have the driving clip's times. Of the clip nothing is kept in memory but its times.
+    `<stem>.compare<suffix>` (source frames, driving frames, result); `<stem>.mask<suffix>` where
+    the method makes one; with `intermediates`, `<stem>.intermediates<suffix>`, a strip of its
+    frames `<stem>.intermediates.png`, and `<stem>.intermediates.NAME.png` of those without time.
+    All have the driving clip's times. Memory does not grow with the clip.
 
     Args:
       method: as a run restores it.
       variables: its parameters and statistics.
       config: the run's config; `data.sampling` is read.
-      cast: the footage.
+      inputs: the footage.
       output: the video to write.
-      how: the options.
+      options: see `TransferOptions`.
       show_progress: whether to show a progress bar.
 
     Returns:
@@ -168,38 +167,28 @@ def drive(
       UserError: if the footage cannot give what the method reads, shows no person, or an option
         does not fit.
     """
-    method = with_fields(method, how.fields)
-    scenes = _WindowBatches(method, config, cast, how)
-    previews = scenes.fit_joints(method, output)
-    if how.check_person:
-        require_person(cast.driving)
-    audio = _audio(cast.driving, how)
-    place, scale = scenes.first, 1.0
-    if how.find_best_frame or how.adapt_scale:
-        anchor = _anchor(method, variables, scenes, search=how.find_best_frame)
-        place, scale = anchor.frame, anchor.scale
-    if how.find_best_frame and not getattr(method, "relative", False):
-        raise UserError("--find_best_frame: only relative motion has a best frame: give --relative")
-    if how.adapt_scale:
-        method = with_fields(method, {"relative_scale": scale})
-    start, synthesize = _compiled(method, how.explain)
-    carry = start(variables, scenes.batch(place))
-    times = cast.driving.times[scenes.first : scenes.end]
-    with VideoWriters(output, scenes.source, times - times[0], audio=audio) as films:
-        starts = range(scenes.first, scenes.end, scenes.window)
-        for first in tqdm(starts, "synthesize", unit="window", disable=not show_progress):
-            made, carry = synthesize(variables, scenes.batch(first), carry)
-            count = min(scenes.window, scenes.end - first)
+    method = with_fields(method, options.fields)
+    batches = _WindowBatches(method, config, inputs, options)
+    previews = batches.fit_joints(method, output)
+    if options.check_person:
+        require_person(inputs.driving)
+    audio = _audio(inputs.driving, options)
+    method, anchor = _anchored(method, variables, batches, options)
+    synthesizer = make_synthesizer(method, intermediates=options.intermediates)
+    carry = synthesizer.start(variables, batches.batch(anchor))
+    times = inputs.driving.times[batches.first : batches.end]
+    with VideoWriters(output, batches.source, times - times[0], audio=audio) as writers:
+        for start in tqdm(batches.starts, "synthesize", unit="window", disable=not show_progress):
+            made, carry = synthesizer.synthesize(variables, batches.batch(start), carry)
             made = jax.tree.map(lambda array: np.asarray(array[0]), made)
-            frames = scenes.composed(made, first)[:count]
-            mask, explain = made.get("mask"), made.get("explain")
-            films.add(
-                frames,
-                scenes.driving(first)[:count],
-                mask=None if mask is None else mask[:count],
-                explain=explain,
+            count = min(batches.window, batches.end - start)
+            writers.add(
+                batches.composed(made, start)[:count],
+                batches.driving(start)[:count],
+                mask=made.get("mask"),
+                intermediates=made.get("intermediates"),
             )
-    return [*films.finish(), *previews]
+    return [*writers.finish(), *previews]
 
 
 def with_fields(method: Method, fields: Mapping[str, Any]) -> Method:
@@ -216,100 +205,129 @@ def with_fields(method: Method, fields: Mapping[str, Any]) -> Method:
 
 
 class _WindowBatches:
-    """The batches of a transfer, window by window, and the frames that go with them."""
+    """The batches of a transfer, window by window, and the frames that go with them.
 
-    def __init__(self, method: Method, config: Any, cast: TransferInputs, how: Options):
+    Attributes:
+      source: (k h w 3) uint8, the chosen source frames.
+      window: the number of frames of a window.
+      first: the first driving frame.
+      end: the driving frame behind the last one.
+    """
+
+    def __init__(
+        self, method: Method, config: Any, inputs: TransferInputs, options: TransferOptions
+    ):
         sampling = config["data"]["sampling"]
-        still, self._moving = _of_side(method, "source"), _of_side(method, "target")
-        self._cast = cast
+        self._inputs = inputs
+        self._driving_keys = _keys_of(method, "target")
         self._reads_background = _BACKGROUND in method.synthesis_reads
         self._fits = driving_poses.fits(method)
-        cast.source.require((*still, driving_poses.OWN) if self._fits else still)
-        drawn = {driving_poses.MESH_LABEL} if self._fits else set()
-        cast.driving.require([key for key in self._moving if key not in drawn])
-        self.window = how.window or max(_WINDOW, sampling["t"])
+        self._require(method)
+        self.window = options.window or max(_WINDOW, sampling["t"])
         self._history = sampling.get("history", 0)
-        self.first, self.end = _range(how.frames, cast.driving)
-        more = sampling.get("k_evaluation", 0)
-        usual = "first" if sampling["source"] == "first" else "spread" if more else "random"
-        chosen = frame_choice.source_frames(
-            cast.source,
-            how.source_frames or usual,
-            k=how.k or more or sampling["k"],
-            seed=how.seed,
-        )
-        taken = cast.source.read(dict.fromkeys((*still, "source")), chosen)
-        if "source_joints" in taken:
-            frame_choice.require_joints(cast.source.name, chosen, taken["source_joints"])
-        self.source = taken["source"]
-        self._still = {key: taken[key] for key in still}
-        if self._reads_background:
-            behind = cast.background or cast.source
-            self._still[_BACKGROUND] = behind.backdrop((0,))[0]
-        self._read: dict[str, np.ndarray] = {}
+        self.first, self.end = _range(options.frames, inputs.driving)
+        self._read_source(_keys_of(method, "source"), sampling, options)
+        self._read: dict[str, np.ndarray] = {}  # the window that was read last, and its start
         self._at = -1
         self._fitted: np.ndarray | None = None
         self._labels: driving_poses.MeshLabels | None = None
 
+    def _require(self, method: Method) -> None:
+        keys = _keys_of(method, "source")
+        drawn = {driving_poses.MESH_LABEL} if self._fits else set()
+        fitted_to = (driving_poses.SOURCE_JOINTS,) if self._fits else ()
+        self._inputs.source.require((*keys, *fitted_to))
+        self._inputs.driving.require([key for key in self._driving_keys if key not in drawn])
+
+    def _read_source(
+        self, keys: Sequence[str], sampling: Mapping[str, Any], options: TransferOptions
+    ) -> None:
+        source = self._inputs.source
+        more = sampling.get("k_evaluation", 0)
+        usual = "first" if sampling["source"] == "first" else "spread" if more else "random"
+        chosen = frame_selection.source_frames(
+            source,
+            options.source_frames or usual,
+            k=options.k or more or sampling["k"],
+            seed=options.seed,
+        )
+        read = source.read(dict.fromkeys((*keys, "source")), chosen)
+        if "source_joints" in read:
+            frame_selection.require_joints(source.name, chosen, read["source_joints"])
+        self.source = read["source"]
+        self._fixed = {key: read[key] for key in keys}
+        if self._reads_background:
+            behind = self._inputs.background or source
+            self._fixed[_BACKGROUND] = behind.background((0,))[0]
+
+    @property
+    def starts(self) -> range:
+        """The first frames of the windows."""
+        return range(self.first, self.end, self.window)
+
     def fit_joints(self, method: Method, output: str | os.PathLike) -> list[Path]:
-        """Lets the method fit the driving joints; gives the preview that was written, if any.
+        """Lets the method fit the driving joints; returns the preview that was written, if any.
 
         Raises:
           UserError: as the method does, and if there is neither a mesh label nor a body to draw it.
         """
         if not self._fits:
             return []
-        cast = self._cast
-        found = driving_poses.fitted(method, cast.source, cast.driving, (self.first, self.end))
+        source, driving = self._inputs.source, self._inputs.driving
+        found = driving_poses.fit(method, source, driving, (self.first, self.end))
         self._fitted = found.joints
         label = driving_poses.MESH_LABEL
-        if label in self._moving and (found.moved or not _gives(cast.driving, label)):
+        if label in self._driving_keys and (found.moved or not _has(driving, label)):
             size = self.source.shape[1:3]
-            self._labels = driving_poses.MeshLabels(cast.driving.name, found.joints, size)
+            self._labels = driving_poses.MeshLabels(driving.name, found.joints, size)
         return [driving_poses.write_preview(output, found.preview)]
 
     def batch(self, start: int) -> dict[str, np.ndarray]:
-        """The wire batch (b = 1) of the window that starts at a driving frame."""
-        self._go(start)
-        moving = {key: self._read[key] for key in self._moving}
-        return {key: value[None] for key, value in (self._still | moving).items()}
+        """Returns the wire batch (b = 1) of the window that starts at a driving frame."""
+        read = self._window_at(start)
+        return _batched(self._fixed | {key: read[key] for key in self._driving_keys})
 
     def driving(self, start: int) -> np.ndarray:
-        """The driving frames of that window, without what comes before it."""
-        self._go(start)
-        return self._read["target"][self._history :]
+        """Returns the driving frames of that window, without what comes before it."""
+        return self._window_at(start)["target"][self._history :]
 
     def posing(self, frames: np.ndarray) -> dict[str, np.ndarray]:
-        """A batch whose target frames are these."""
-        return {key: value[None] for key, value in (self._still | {"target": frames}).items()}
+        """Returns a batch whose target frames are these."""
+        return _batched(self._fixed | {"target": frames})
 
     def composed(self, made: Mapping[str, np.ndarray], start: int) -> np.ndarray:
-        """What was made, upon the background that the method does not know of."""
-        if self._cast.background is None or self._reads_background:
+        """Puts the synthesized frames upon the background, where the method does not read it."""
+        background = self._inputs.background
+        if background is None or self._reads_background:
             return made["video"]
         if "mask" not in made:
             raise UserError("--background: this method neither reads one nor makes a mask")
         places = range(start - self.first, start - self.first + self.window)
-        behind = self._cast.background.backdrop(places)
+        behind = background.background(places)
         share = made["mask"].astype(np.float32) / 255.0
         person = made.get("foreground", made["video"])  # else a soft edge shows the old background
         return np.round(share * person + (1.0 - share) * behind).astype(np.uint8)
 
-    def _go(self, start: int) -> None:
+    def _window_at(self, start: int) -> dict[str, np.ndarray]:
         if start != self._at:
             around = range(start - self._history, start + self.window)
             frames = [min(max(self.first, frame), self.end - 1) for frame in around]
-            own = {driving_poses.MESH_LABEL} if self._labels is not None else set()
-            keys = [key for key in dict.fromkeys((*self._moving, "target")) if key not in own]
-            self._read, self._at = dict(self._cast.driving.read(keys, frames)), start
+            drawn = {driving_poses.MESH_LABEL} if self._labels is not None else set()
+            keys = [k for k in dict.fromkeys((*self._driving_keys, "target")) if k not in drawn]
+            self._read, self._at = dict(self._inputs.driving.read(keys, frames)), start
             places = [frame - self.first for frame in frames]
             if self._fitted is not None:
-                self._read[driving_poses.DRIVING] = self._fitted[places]
+                self._read[driving_poses.DRIVING_JOINTS] = self._fitted[places]
             if self._labels is not None:
                 self._read[driving_poses.MESH_LABEL] = self._labels[places]
+        return self._read
 
 
-def _gives(footage: Footage, key: str) -> bool:
+def _batched(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {key: value[None] for key, value in arrays.items()}
+
+
+def _has(footage: Footage, key: str) -> bool:
     try:
         footage.require((key,))
     except UserError:
@@ -326,47 +344,33 @@ def _range(frames: tuple[int, int], driving: Footage) -> tuple[int, int]:
     return first, end
 
 
-def _audio(driving: Footage, how: Options) -> str:
-    if not how.audio:
+def _audio(driving: Footage, options: TransferOptions) -> str:
+    if not options.audio:
         return ""
-    if not driving.audio or how.frames[0]:
+    if not driving.audio or options.frames[0]:
         raise UserError("--audio: the driving footage must be a video file, from its start")
     return driving.audio
 
 
-def _anchor(
-    method: Method, variables: Mapping, scenes: _WindowBatches, *, search: bool
-) -> frame_choice.Anchor:
+def _anchored(
+    method: Method, variables: Mapping, batches: _WindowBatches, options: TransferOptions
+) -> tuple[Method, int]:
+    """Returns the method, its motion scaled if so asked, and the driving frame to start from."""
+    if not (options.find_best_frame or options.adapt_scale):
+        return method, batches.first
     compiled = jax.jit(lambda v, batch: method.apply(v, spec.decode(batch), method="poses"))
 
     def poses(frames: np.ndarray) -> np.ndarray:
-        return np.asarray(compiled(variables, scenes.posing(frames))[0])
+        return np.asarray(compiled(variables, batches.posing(frames))[0])
 
-    return frame_choice.anchor(
-        poses(scenes.source[:1])[0],
-        lambda start: poses(scenes.driving(start))[: scenes.end - start],
-        range(scenes.first, scenes.end, scenes.window),
-        search=search,
+    anchor = frame_selection.anchor(
+        poses(batches.source[:1])[0],
+        lambda start: poses(batches.driving(start))[: batches.end - start],
+        batches.starts,
+        search=options.find_best_frame,
     )
-
-
-@functools.lru_cache(maxsize=4)
-def _compiled(method: Method, explain: bool) -> tuple[Callable, Callable]:
-    """(variables, wire batch) -> carry, and (variables, wire batch, carry) -> (made, carry): video,
-    foreground and mask as uint8, and what is to be drawn."""
-
-    def start(variables: Mapping, batch: Mapping) -> Any:
-        return method.apply(variables, spec.decode(batch), method="start")
-
-    def synthesize(variables: Mapping, batch: Mapping, carry: Any) -> tuple[dict, Any]:
-        batch = spec.decode(batch)
-        made, carry = method.apply(variables, batch, carry, explain, method="synthesize")
-        colors = ("video", "foreground")
-        kept = {key: spec.encode_colors(made[key]) for key in colors if key in made}
-        if "mask" in made:
-            kept["mask"] = jnp.clip(jnp.round(made["mask"] * 255.0), 0, 255).astype(jnp.uint8)
-        if explain and made.get("explain"):
-            kept["explain"] = made["explain"]
-        return kept, carry
-
-    return jax.jit(start), jax.jit(synthesize)
+    if options.find_best_frame and not getattr(method, "relative", False):
+        raise UserError("--find_best_frame: only relative motion has one: give --method.relative")
+    if options.adapt_scale:
+        method = with_fields(method, {"relative_scale": anchor.scale})
+    return method, anchor.frame

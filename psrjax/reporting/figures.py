@@ -8,7 +8,7 @@ import matplotlib
 import matplotlib.colors
 from matplotlib.figure import Figure
 
-from psrjax.evaluation import scores
+from psrjax.evaluation import score_table
 
 Points = Mapping[str, Sequence[tuple[float, float]]]  # {name: [(x, y), …]}
 
@@ -50,7 +50,7 @@ def bars(metric: str, values: Mapping[str, Mapping[str, float]], paint: Mapping[
     span = max(heights) - min(heights) or 1.0
     axes.set_ylim(max(0.0, min(heights) - 0.35 * span), max(heights) + 0.08 * span)
     axes.set_xticks(range(len(pairs)), [pair.replace("->", " → ") for pair in pairs])
-    axes.set_ylabel(f"{metric} [dB]" if scores.is_decibel(metric) else metric)
+    axes.set_ylabel(f"{metric} [dB]" if score_table.is_decibel(metric) else metric)
     return _svg(figure, axes)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from etils import epath
 
 from psrjax import io
-from psrjax.evaluation import score_files, score_statistics, scores
+from psrjax.evaluation import score_export, score_statistics, score_table
 from psrjax.reporting.paper_tables import Row, Table
 
 
@@ -27,7 +27,9 @@ class Result:
 
     def row(self, step: str) -> Mapping[str, Any] | None:
         """The row of a step over all pairs of views; "" is the last step."""
-        found = [r for r in scores.overall(self.rows, scores.STEP) if step in ("", r["name"])]
+        found = [
+            r for r in score_table.overall(self.rows, score_table.STEP) if step in ("", r["name"])
+        ]
         return found[-1] if found else None
 
 
@@ -56,7 +58,7 @@ def make(table: Table, results: Mapping[str, Result], about: Mapping[str, Any]) 
         {
             "name": name,
             "metric": metric,
-            "lower": scores.lower_is_better(metric),
+            "lower": score_table.lower_is_better(metric),
             "missing": not any(name in row["ours"] for row in rows),
             "digits": max(_digits(row.paper.get(name, 0.0)) for row in table.rows),
         }
@@ -145,7 +147,7 @@ def _ordering(
         "worse": worse.label,
         "paper": [better.paper[name], worse.paper[name]],
         "ours": ours,
-        "holds": ours[0] != ours[1] and scores.best(metric, ours) == ours[0],
+        "holds": ours[0] != ours[1] and score_table.best(metric, ours) == ours[0],
         "sure": None if bounds is None else not bounds[0] <= 0 <= bounds[1],
     }
 
@@ -178,7 +180,7 @@ def sentences(filled: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _broken(column: Mapping[str, Any], ordering: Mapping[str, Any]) -> str:
-    ours = [scores.format_metric(column["metric"], value) for value in ordering["ours"]]
+    ours = [score_table.format_metric(column["metric"], value) for value in ordering["ours"]]
     chance = "" if ordering["sure"] else ", which may be chance"
     return (
         f"{column['name']}: {ordering['better']} over {ordering['worse']} does not hold "
@@ -194,7 +196,7 @@ def cells(filled: Mapping[str, Any]) -> list[list[str]]:
         line = [row["label"]]
         for column in filled["columns"]:
             ours = row["ours"].get(column["name"])
-            line.append("" if ours is None else scores.format_metric(column["metric"], ours))
+            line.append("" if ours is None else score_table.format_metric(column["metric"], ours))
             line.append(f"({value})" if (value := printed(row, column)) else "")
         lines.append(line)
     return lines
@@ -229,7 +231,7 @@ def text(filled: Mapping[str, Any]) -> str:
     """The table for the screen, with what is to be said of it."""
     marks = {True: "yes", False: "NO ", None: "   "}
     said = [f"{marks[sentence['good']]}  {sentence['text']}" for sentence in sentences(filled)]
-    return "\n".join([scores.aligned(cells(filled)), *said])
+    return "\n".join([score_table.aligned(cells(filled)), *said])
 
 
 def latex(filled: Mapping[str, Any]) -> str:
@@ -237,7 +239,7 @@ def latex(filled: Mapping[str, Any]) -> str:
     header, *rows = cells(filled)
     lines = [f"% {' & '.join(header).strip()} \\\\"]
     for row in rows:
-        lines.append(f"{' & '.join(map(score_files.escaped, row))} \\\\")
+        lines.append(f"{' & '.join(map(score_export.escaped, row))} \\\\")
     return "\n".join(lines) + "\n"
 
 
@@ -262,4 +264,4 @@ def write(folder: str | os.PathLike, filled: Mapping[str, Any]) -> None:
         }
         for row in filled["rows"]
     ]
-    io.write_text(root / "table.csv", score_files.as_csv(("label",), rows))
+    io.write_text(root / "table.csv", score_export.as_csv(("label",), rows))

@@ -13,10 +13,10 @@ from typing import Any
 
 from psrjax import config as config_lib
 from psrjax.errors import UserError
-from psrjax.evaluation import further_metrics, scoring
+from psrjax.evaluation import clip_metrics, method_evaluation
 from psrjax.methods import base
 
-MEASURED = (*scoring.METRICS, *further_metrics.NAMES)  # by the evaluation of a run
+MEASURED = (*method_evaluation.METRICS, *clip_metrics.NAMES)  # by the evaluation of a run
 
 Scores = dict[str, float]
 

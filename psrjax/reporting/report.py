@@ -8,7 +8,7 @@ import jinja2
 from etils import epath
 
 from psrjax import io
-from psrjax.evaluation import score_statistics, scores
+from psrjax.evaluation import score_statistics, score_table
 from psrjax.reporting import figures, filled_table, paper_tables, run_summary
 from psrjax.reporting.run_summary import Run
 
@@ -80,8 +80,8 @@ def _shown(table: Mapping[str, Any]) -> dict[str, Any]:
             ours = row["ours"].get(name)
             cells.append(
                 {
-                    "ours": "" if ours is None else scores.format_metric(metric, ours),
-                    "interval": scores.format_interval(metric, row["interval"].get(name)),
+                    "ours": "" if ours is None else score_table.format_metric(metric, ours),
+                    "interval": score_table.format_interval(metric, row["interval"].get(name)),
                     "paper": filled_table.printed(row, column),
                 }
             )
@@ -97,12 +97,12 @@ def _side_by_side(runs: Sequence[Run]) -> dict[str, Any]:
         for number, run in enumerate(runs)
         for row in run.rows
     ]
-    table = scores.table(together)
+    table = score_table.table(together)
     groups = [{"title": run.title, "rows": []} for run in runs]
     for row in table["rows"]:
         number, name = row["name"].split("/", 1)
         groups[int(number)]["rows"].append({**row, "name": name})
-    metrics = [scores.with_arrow(metric) for metric in table["metrics"]]
+    metrics = [score_table.with_arrow(metric) for metric in table["metrics"]]
     return {"metrics": metrics, "groups": [group for group in groups if group["rows"]]}
 
 
@@ -116,7 +116,7 @@ def _bars(runs: Sequence[Run]) -> list[dict[str, str]]:
         found += [{"title": "all runs", "svg": svg} for svg in _drawn(runs, chosen, paint)]
     for run in runs:
         names = list(dict.fromkeys(row["name"] for row in run.rows))
-        baselines = {row["name"] for row in run.rows if row["kind"] == scores.BASELINE}
+        baselines = {row["name"] for row in run.rows if row["kind"] == score_table.BASELINE}
         chosen = {run.title: {name: name for name in names}}
         paint = figures.colors(names, baselines)
         metrics = HEADLINE if len(runs) == 1 else HEADLINE[:1]
@@ -126,7 +126,7 @@ def _bars(runs: Sequence[Run]) -> list[dict[str, str]]:
 
 
 def _steps(run: Run) -> list[Mapping[str, Any]]:
-    return scores.overall(run.rows, scores.STEP)
+    return score_table.overall(run.rows, score_table.STEP)
 
 
 def _drawn(

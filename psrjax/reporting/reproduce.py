@@ -13,7 +13,7 @@ from etils import epath
 from psrjax import config as config_lib
 from psrjax import io
 from psrjax.errors import UserError
-from psrjax.evaluation import further_metrics, score_files, scoring
+from psrjax.evaluation import clip_metrics, method_evaluation, score_export
 from psrjax.reporting import demo, filled_table, paper_tables, report
 from psrjax.reporting.paper_tables import Table
 from psrjax.runtime import machine
@@ -134,12 +134,12 @@ def _scores(table: Table, scale: str, run: Run) -> tuple[list[dict], list[dict]]
         "metrics": [metric for metric in table.columns.values() if metric],
         "config": json.loads(config_lib.to_json(run.config)),
     }
-    done = all((run.folder / name).exists() for name in (RECORD, score_files.RESULTS))
+    done = all((run.folder / name).exists() for name in (RECORD, score_export.RESULTS))
     if not done or io.read_json(run.folder / RECORD) != record:
         method, variables, config, _ = checkpoint.restore_for_inference(run.folder)
         refused = dict(_obstacles(table, run))
         further = [m for m in _further(table) if m not in refused]
-        found = scoring.evaluate(
+        found = method_evaluation.evaluate(
             method,
             variables,
             config,
@@ -147,22 +147,22 @@ def _scores(table: Table, scale: str, run: Run) -> tuple[list[dict], list[dict]]
             metrics=further,
             show_progress=True,
         )
-        scoring.write(run.folder, found)
+        method_evaluation.write(run.folder, found)
         demo.show_clips(method, variables, config, run.folder / "videos")
         io.write_json(run.folder / RECORD, record)
-    rows = io.read_json(run.folder / score_files.RESULTS)
-    return rows, io.read_json(run.folder / score_files.CLIPS)
+    rows = io.read_json(run.folder / score_export.RESULTS)
+    return rows, io.read_json(run.folder / score_export.CLIPS)
 
 
 def _further(table: Table) -> list[str]:
     """The metrics of a table that an evaluation has to be asked for."""
-    return [m for m in table.columns.values() if m and m not in scoring.METRICS]
+    return [m for m in table.columns.values() if m and m not in method_evaluation.METRICS]
 
 
 def _obstacles(table: Table, run: Run) -> Iterator[tuple[str, str]]:
     """(metric, why the run's clips cannot have it) of those that a table's row goes without."""
     data = run.config.data
-    frames = 0 if table.windows == scoring.IN_A_ROW else data.sampling.t
+    frames = 0 if table.windows == method_evaluation.IN_A_ROW else data.sampling.t
     for metric in _further(table):
-        if reason := further_metrics.obstacle(metric, min(data.crop), frames):
+        if reason := clip_metrics.obstacle(metric, min(data.crop), frames):
             yield metric, reason

@@ -13,7 +13,7 @@ from etils import epath
 
 from psrjax import io
 from psrjax.errors import UserError
-from psrjax.evaluation import failure_pictures, score_files, scores
+from psrjax.evaluation import failure_gallery, score_export, score_table
 from psrjax.reporting import figures
 
 _RUN = ("command", "commit", "machine", "finished", "versions", "parts", "peak_memory_gib")
@@ -44,7 +44,7 @@ class Run:
     @functools.cached_property
     def clips(self) -> list[dict[str, Any]]:
         """The rows of `clips.json`; [] where there is none."""
-        return read_optional(self.folder / score_files.CLIPS, [])
+        return read_optional(self.folder / score_export.CLIPS, [])
 
 
 def open_runs(folders: Sequence[Any]) -> list[Run]:
@@ -62,7 +62,7 @@ def open_runs(folders: Sequence[Any]) -> list[Run]:
 
 
 def _open(root: epath.Path, title: str) -> Run:
-    config, results = root / "config.json", root / score_files.RESULTS
+    config, results = root / "config.json", root / score_export.RESULTS
     if not config.exists() and not results.exists():
         raise UserError(f"{root}: not the directory of a run (it has no config.json)")
     return Run(root, title, read_optional(config, {}), read_optional(results, []))
@@ -76,11 +76,11 @@ def content(run: Run) -> dict[str, Any]:
         "from": run.config.get("init", {}).get("path", ""),
         "config": json.dumps(run.config, indent=2) if run.config else "",
         "run": dict.fromkeys(_RUN) | read_optional(run.folder / "run.json", {}),
-        "verdicts": scores.verdicts(run.rows) if run.config else [],
+        "verdicts": score_table.verdicts(run.rows) if run.config else [],
         "about": run.rows[0].get("about", {}) if run.rows else {},
         "curves": _curves(run),
         "clips": _clips(run.folder / "videos"),
-        **_pictures(run.folder / failure_pictures.FOLDER),
+        **_pictures(run.folder / failure_gallery.FOLDER),
     }
 
 
@@ -145,7 +145,7 @@ def _psnr_by_frame(path: epath.Path) -> dict[str, list[tuple[float, float]]]:
         return {}
     sums: dict[str, dict[int, list[float]]] = {}
     for row in csv.DictReader(path.read_text().splitlines()):
-        if row["kind"] == scores.STEP and row.get("psnr"):
+        if row["kind"] == score_table.STEP and row.get("psnr"):
             by_frame = sums.setdefault(row["name"], {})
             by_frame.setdefault(int(row["frame"]), []).append(float(row["psnr"]))
     found = {
@@ -176,8 +176,8 @@ def _pictures(folder: epath.Path) -> dict[str, Any]:
         for kind in ("worst", "flicker")
     }
     for entry in embedded["worst"]:
-        named = {m: v for m, v in entry["scores"].items() if m in scores.JUDGED_BY}
-        said = (f"{m.upper()} {scores.format_metric(m, v)}" for m, v in named.items())
+        named = {m: v for m, v in entry["scores"].items() if m in score_table.JUDGED_BY}
+        said = (f"{m.upper()} {score_table.format_metric(m, v)}" for m, v in named.items())
         entry["said"] = ", ".join(said)
     return {"result": index["result"], **embedded}
 

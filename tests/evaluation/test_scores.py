@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from psrjax.evaluation import score_files, score_statistics, scores
+from psrjax.evaluation import score_export, score_statistics, score_table
 from psrjax.evaluation.score_statistics import Scored
 
 
@@ -108,7 +108,7 @@ def read_csv(path):
 def test_the_files_of_an_evaluation_hold_rows_clips_and_frames(tmp_path):
     found = random_scores()
     rows = score_statistics.rows(found, {"split": "test"})
-    score_files.write(tmp_path, rows, found)
+    score_export.write(tmp_path, rows, found)
     assert json.loads((tmp_path / "results.json").read_text()) == rows
     first = read_csv(tmp_path / "results.csv")[0]
     assert first["pair"] == "all" and first["split"] == "test"
@@ -135,14 +135,14 @@ def two_rows():
 
 
 def test_markdown_has_arrows_intervals_and_the_best_in_bold():
-    header, _, first, second = score_files.markdown(two_rows()).splitlines()
+    header, _, first, second = score_export.markdown(two_rows()).splitlines()
     assert header == "| | ssim ↑ | lpips_alex ↓ |"
     assert first == "| *copy_source* | **0.9000** [0.8000, 0.9500] | 0.3000 |"
     assert second == "| layer1 | 0.8500 | **0.1000** |"  # the smaller distance is the better
 
 
 def test_latex_rows_are_escaped_and_name_their_columns():
-    header, first, second = score_files.latex(two_rows()).splitlines()
+    header, first, second = score_export.latex(two_rows()).splitlines()
     assert header == "% name & ssim & lpips_alex \\\\"
     assert first == r"copy\_source & \textbf{0.9000} & 0.3000 \\"
     assert second == r"layer1 & 0.8500 & \textbf{0.1000} \\"
@@ -153,8 +153,8 @@ def test_latex_rows_are_escaped_and_name_their_columns():
     [("ssim", False), ("m_psnr_zero", False), ("fid", True), ("rand_fvd", True), ("e_temp", True)],
 )
 def test_distances_are_better_when_they_are_smaller(metric, lower):
-    assert scores.lower_is_better(metric) == lower
-    assert scores.best(metric, [1.0, 2.0]) == (1.0 if lower else 2.0)
+    assert score_table.lower_is_better(metric) == lower
+    assert score_table.best(metric, [1.0, 2.0]) == (1.0 if lower else 2.0)
 
 
 @pytest.mark.parametrize(
@@ -166,4 +166,4 @@ def test_distances_are_better_when_they_are_smaller(metric, lower):
     ],
 )
 def test_numbers_have_the_places_that_tell_them_apart(metric, value, text):
-    assert scores.format_metric(metric, value) == text
+    assert score_table.format_metric(metric, value) == text

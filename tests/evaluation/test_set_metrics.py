@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from psrjax.evaluation import clip_features, further_metrics, score_statistics, set_metrics
+from psrjax.evaluation import clip_features, clip_metrics, score_statistics, set_metrics
 from psrjax.metrics import features, frechet, keypoints
 from psrjax.prepare.common import detector
 from psrjax.pretrained import registry
@@ -133,8 +133,8 @@ def test_clips_of_one_are_at_the_distance_of_their_own_frames():
     made, true = clips(7, (20,))[0], clips(8, (20,))[0]
     sides = [clip_features.Footage(side) for side in (made, true)]
     names = ("clip_fid", "act_l1_logits")
-    measures = {name: further_metrics.MEASURES[name] for name in names}
-    found = further_metrics.score(measures, *sides, np.zeros((20, 8, 8, 1), np.uint8), {})
+    measures = {name: clip_metrics.MEASURES[name] for name in names}
+    found = clip_metrics.score(measures, *sides, np.zeros((20, 8, 8, 1), np.uint8), {})
     expected = peer(quarters(made), quarters(true))
     np.testing.assert_allclose(found["clip_fid"], [expected], rtol=1e-4)
     gap = 16 * np.abs(quarters(made[:16]).mean(0) - quarters(true[:16]).mean(0)).sum()
@@ -149,25 +149,25 @@ class Detector:
     def __init__(self):
         Detector.opened += 1
 
-    def estimate(self, frames):
+    def detect(self, frames):
         for frame in frames:
             joints = np.zeros((26, 3), np.float32)
             joints[:, :2] = np.arange(26)[:, None] + frame[0, 0, :2] / 50
             joints[:, 2] = frame.any()
-            yield detector.Estimate(joints, np.zeros(frame.shape[:2], np.uint8))
+            yield detector.Detection(joints, np.zeros(frame.shape[:2], np.uint8))
 
     def close(self):
         Detector.opened -= 1
 
 
 def test_pose_metrics_are_of_the_sums_over_all_clips(monkeypatch):
-    monkeypatch.setattr(detector, "Estimator", Detector)
+    monkeypatch.setattr(detector, "PoseDetector", Detector)
     made, true = clips(9, (4, 5, 6)), clips(10, (4, 5, 6))
     made[1][2:4] = 0
     names = ("kp_l2", "pck@0.05", "recall", "f1")
     (row, _) = collected(names, made, true)
     found = [
-        np.stack([e.joints for clip in side for e in Detector().estimate(clip)])
+        np.stack([e.joints for clip in side for e in Detector().detect(clip)])
         for side in (made, true)
     ]
     counts = keypoints.counts(*(jnp.asarray(side) for side in found))
@@ -180,7 +180,7 @@ def test_pose_metrics_are_of_the_sums_over_all_clips(monkeypatch):
 
 
 def test_rows_stay_json(monkeypatch):
-    monkeypatch.setattr(detector, "Estimator", Detector)
+    monkeypatch.setattr(detector, "PoseDetector", Detector)
     black = [np.zeros((16, 8, 8, 3), np.uint8)]  # nobody is found, and one piece has no covariance
     (row, _) = collected(("kp_l2", "fvd"), black, black)
     assert list(row["metrics"]) == ["psnr"]
@@ -199,7 +199,7 @@ def test_rows_stay_json(monkeypatch):
 def test_missing_weights_are_told_with_file_hash_and_search_path(name, published, monkeypatch):
     monkeypatch.setattr(clip_features, "weights", registry.load)
     monkeypatch.setattr(registry, "search_path", lambda: (Path("/nowhere"),))
-    assert re.search(f"{name}: .*{published}", further_metrics.obstacle(name, 0, 0))
+    assert re.search(f"{name}: .*{published}", clip_metrics.obstacle(name, 0, 0))
 
 
 @pytest.mark.parametrize(
@@ -211,4 +211,4 @@ def test_missing_weights_are_told_with_file_hash_and_search_path(name, published
     ],
 )
 def test_windows_that_are_too_short_for_a_metric_are_told(name, frames, message):
-    assert message in further_metrics.obstacle(name, 64, frames)
+    assert message in clip_metrics.obstacle(name, 64, frames)

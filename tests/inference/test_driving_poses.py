@@ -11,9 +11,9 @@ from PIL import Image
 from psrjax.data import codec, store, video
 from psrjax.data.source import Source
 from psrjax.errors import UserError
-from psrjax.inference import driving_poses, footage_reader, transfer
+from psrjax.inference import driving_poses, footage, transfer
 from psrjax.methods import base, hpt
-from psrjax.prepare.monocular import clip_set
+from psrjax.prepare.monocular import dataset_builder
 from psrjax.vision import body
 
 SIZE = (16, 16)
@@ -36,7 +36,7 @@ class Method(base.Method):
         del batch
         return {}
 
-    def synthesize(self, batch, carry, explain=False):
+    def synthesize(self, batch, carry, intermediates=False):
         """(b t h w 3)"""
         nose = batch["target_joints"][:, :, 0, 1]
         shape = (*nose.shape, *SIZE, 3)
@@ -74,7 +74,7 @@ def drive(tmp_path, heads, own_heads, **joints):
         driving=data_set(tmp_path / "driving", heads, **joints),
         reads=method.synthesis_reads,
     )
-    paths = transfer.drive(method, {}, settings, cast, tmp_path / "out.mkv")
+    paths = transfer.write(method, {}, settings, cast, tmp_path / "out.mkv")
     return video.read(paths[0]).frames[:, 8, 8, 0] / 127.5 - 1, paths
 
 
@@ -111,12 +111,12 @@ def test_a_video_is_prepared_once_in_the_cache_and_keeps_its_sound(tmp_path, mon
         asked.append((clips[0].video, options.size))
         data_set(directory, [0.0] * 4)
 
-    monkeypatch.setattr(clip_set, "prepare", prepare)
+    monkeypatch.setattr(dataset_builder, "prepare", prepare)
     settings = config(data_set(tmp_path / "own", [0.0, 0.1]))
     for reads in (("target",), ("target_joints",)):
-        footage = footage_reader.open_footage(str(film), settings, size=SIZE, reads=reads)
-        assert isinstance(footage, footage_reader.FilmedFootage) == (reads == ("target",))
-        assert footage.audio == str(film)
+        opened = footage.open_footage(str(film), settings, size=SIZE, reads=reads)
+        assert isinstance(opened, footage.VideoFootage) == (reads == ("target",))
+        assert opened.audio == str(film)
     assert asked == [(str(film), SIZE)]
     assert Source(next((tmp_path / "cache").glob("driving-*")), "train").clips[0].frames == 4
 
@@ -131,7 +131,7 @@ class Labelled(Method):
         """Poses, and the mesh on them."""
         return ("source", "target_joints", "target_mesh_label")
 
-    def synthesize(self, batch, carry, explain=False):
+    def synthesize(self, batch, carry, intermediates=False):
         """(b t h w 3)"""
         label = batch["target_mesh_label"]
         mask = (jnp.abs(label) > 0.01).any(-1, keepdims=True).astype(jnp.float32)
@@ -171,8 +171,8 @@ def label_of(tmp_path, joints, *, own=-0.6, label=None, background="", **fields)
         background=background,
         reads=driving_poses.reads(method),
     )
-    how = transfer.Options(fields=fields)
-    paths = transfer.drive(method, {}, settings, cast, tmp_path / "out.mkv", how=how)
+    options = transfer.TransferOptions(fields=fields)
+    paths = transfer.write(method, {}, settings, cast, tmp_path / "out.mkv", options=options)
     return video.read(paths[0]).frames, paths
 
 
@@ -208,7 +208,7 @@ def test_driving_footage_with_neither_mesh_nor_a_body_is_told(tmp_path):
         settings, source="", driving=place, reads=driving_poses.reads(Labelled())
     )
     with pytest.raises(UserError, match="^c: .*mesh on the joints: give footage.*whole person"):
-        transfer.drive(Labelled(), {}, settings, cast, tmp_path / "out.mkv")
+        transfer.write(Labelled(), {}, settings, cast, tmp_path / "out.mkv")
 
 
 def test_another_background_is_brought_to_the_run_s_size_or_refused(tmp_path):

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from psrjax.data import codec, store, video
 from psrjax.errors import UserError
-from psrjax.inference import explanations, footage_reader, frame_choice, transfer, video_files
+from psrjax.inference import footage, frame_selection, intermediate_results, transfer, video_writers
 from psrjax.methods import base
 from psrjax.prepare.common import detector
 
@@ -42,7 +42,7 @@ class Method(base.Method):
         """Frames made; and the first driving frame's mean."""
         return {"count": jnp.zeros(()), "first": batch["target"][:, self.history].mean()}
 
-    def synthesize(self, batch, carry, explain=False):
+    def synthesize(self, batch, carry, intermediates=False):
         """(b t h w 3)"""
         target = batch["target"]
         now = target[:, self.history :]
@@ -53,10 +53,10 @@ class Method(base.Method):
         made = {"video": made}
         if self.masks:
             made["mask"] = jnp.ones_like(now[..., :1]).at[..., : now.shape[-2] // 2, :].set(0.0)
-        if explain:
+        if intermediates:
             b, t, h, w, _ = now.shape
             shares = jnp.ones((b, t, h // 4, w // 4, 5)) / 5
-            made["explain"] = {
+            made["intermediates"] = {
                 "first": jnp.full((b, t, h, w, 1), carry["first"]),
                 "shares": shares,
                 "attention": jnp.ones((b, t, 2, h, w, 1)),
@@ -74,7 +74,7 @@ class Method(base.Method):
         return jnp.stack([jnp.stack(corner, -1) for corner in corners], -2)
 
 
-class Clip(footage_reader.Footage):
+class Clip(footage.Footage):
     """Frames whose brightness is their number; remembers how many were asked for at a time."""
 
     def __init__(self, count=21, *, brightness=lambda n: 100 + n, joints=None):
@@ -94,13 +94,13 @@ class Clip(footage_reader.Footage):
         found = {"source_joints": None if self._joints is None else self._joints[list(frames)]}
         return {key: found.get(key, images) for key in keys}
 
-    def backdrop(self, frames):
+    def background(self, frames):
         """Black."""
         return np.zeros((len(frames), *SIZE, 3), np.uint8)
 
-    def persons(self, frames):
+    def show_person(self):
         """Everywhere."""
-        return [True] * len(frames)
+        return [True]
 
 
 def config(**sampling):
@@ -115,7 +115,7 @@ def drive(tmp_path, clip, method=None, *, settings=None, source=None, **how):
     out = tmp_path / "out.mkv"
     background = how.pop("background", None)
     cast = transfer.TransferInputs(source or Clip(5), clip, background)
-    paths = transfer.drive(method, {}, settings, cast, out, how=transfer.Options(**how))
+    paths = transfer.write(method, {}, settings, cast, out, options=transfer.TransferOptions(**how))
     assert paths[0] == out
     return video.read(out), paths
 
@@ -125,7 +125,7 @@ def lossless(monkeypatch):
     """What is written is what was made."""
     write = video.write
     monkeypatch.setattr(
-        video_files.video,
+        video_writers.video,
         "write",
         lambda path, frames, **o: write(path, frames, lossless=True, **o),
     )
@@ -161,7 +161,7 @@ def test_memory_does_not_grow_with_the_clip(tmp_path):
         clip = Clip(count, brightness=lambda n: n % 100)
         cast = transfer.TransferInputs(Clip(1), clip)
         tracemalloc.start()
-        transfer.drive(Method(gain=0.01), {}, config(), cast, tmp_path / "out.mkv")
+        transfer.write(Method(gain=0.01), {}, config(), cast, tmp_path / "out.mkv")
         used = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert max(clip.asked) == 8
@@ -172,24 +172,58 @@ def test_memory_does_not_grow_with_the_clip(tmp_path):
     assert min(peak(1536), peak(1536)) < min(peak(192), peak(192)) + frames / 2
 
 
-def test_a_file_is_read_as_it_goes_on(tmp_path):
+@pytest.fixture
+def decoded(monkeypatch):
+    """The files that were decoded, a name for each time and each frame."""
+    files, frames = [], []
+    decode = video.decode
+
+    def counting(path):
+        files.append(path.name)
+        for frame in decode(path):
+            frames.append(path.name)
+            yield frame
+
+    monkeypatch.setattr(video, "decode", counting)
+    return files, frames
+
+
+def test_a_driving_video_is_decoded_once_for_checks_poses_and_windows(tmp_path, decoded):
+    numbers = np.arange(30, dtype=np.uint8)[:, None, None, None]
+    frames = np.broadcast_to(8 * numbers, (30, *SIZE, 3)).copy()
+    frames[:, 0, 0] = 255  # something is seen in every frame
+    video.write(tmp_path / "driving.mkv", frames)
+    clip = footage.open_footage(str(tmp_path / "driving.mkv"), config(), size=SIZE)
+    made, _ = drive(
+        tmp_path, clip, Method(relative=True, masks=True), find_best_frame=True, background=clip
+    )
+    files, frames = decoded
+    assert len(made.frames) == 30
+    assert files.count("driving.mkv") == 1 and frames.count("driving.mkv") == 30
+
+
+@pytest.mark.parametrize("kept", [0, 12])
+def test_a_file_is_read_as_it_goes_on_and_keeps_no_more_frames_than_fit(
+    tmp_path, monkeypatch, kept
+):
+    monkeypatch.setattr(footage, "_CACHE_BYTES", kept * SIZE[0] * SIZE[1] * 3)
     frames = np.stack([np.full((32, 48, 3), n, np.uint8) for n in range(40)])
     video.write(tmp_path / "a.mkv", frames)
-    clip = footage_reader.open_footage(str(tmp_path / "a.mkv"), config(), size=SIZE)
+    clip = footage.open_footage(str(tmp_path / "a.mkv"), config(), size=SIZE)
     for start in (0, 8, 16, 4, 30):
         window = list(range(max(0, start - 2), start + 8))
         found = clip.read(("target",), window)["target"]
         np.testing.assert_array_equal(found[:, 0, 0, 0], window)
-        assert found.shape[1:3] == SIZE and len(clip._kept) <= len(window)
+        assert found.shape[1:3] == SIZE and len(clip._window) <= len(window)
     spread = clip.read(("source",), [39, 0, 20])["source"]
     np.testing.assert_array_equal(spread[:, 3, 3, 1], [39, 0, 20])
-    assert clip.audio and clip.frames == 40
-    np.testing.assert_array_equal(clip.backdrop([39, 40, 41])[:, 0, 0, 0], [39, 0, 1])
+    assert clip.audio and clip.frames == 40 and len(clip._cache) == kept
+    np.testing.assert_array_equal(clip.background([39, 40, 41])[:, 0, 0, 0], [39, 0, 1])
 
 
 def test_a_picture_is_footage_of_one_frame(tmp_path):
     cv2.imwrite(str(tmp_path / "a.png"), np.full((32, 48, 3), (1, 2, 3), np.uint8))
-    picture = footage_reader.open_footage(str(tmp_path / "a.png"), config(), size=SIZE)
+    picture = footage.open_footage(str(tmp_path / "a.png"), config(), size=SIZE)
     assert picture.frames == 1 and not picture.audio
     np.testing.assert_array_equal(picture.read(("source",), [0])["source"][0, 5, 5], [3, 2, 1])
 
@@ -200,8 +234,8 @@ def test_footage_of_another_shape_is_refused_or_cut(tmp_path):
     cv2.imwrite(str(tmp_path / "square.png"), image)
     place = str(tmp_path / "square.png")
     with pytest.raises(UserError, match="square.png: 40x40 is of another shape.*24x16.*fit=crop"):
-        footage_reader.open_footage(place, config(), size=SIZE)
-    cut = footage_reader.open_footage(place, config(), size=SIZE, fit="crop")
+        footage.open_footage(place, config(), size=SIZE)
+    cut = footage.open_footage(place, config(), size=SIZE, fit="crop")
     assert cut.read(("source",), [0])["source"].shape == (1, *SIZE, 3)
 
 
@@ -224,19 +258,19 @@ def stored(tmp_path):
 
 
 def test_stored_clips_are_footage(stored):
-    clip = footage_reader.open_footage(f"{stored}:some", config(), size=(8, 24))
+    clip = footage.open_footage(f"{stored}:some", config(), size=(8, 24))
     found = clip.read(("target", "target_mask", "target_joints"), [5, 6])
     assert found["target"].shape == (2, 8, 24, 3) and found["target_joints"].shape == (2, 26, 3)
     np.testing.assert_allclose(clip.times, np.arange(10) / 25)
-    np.testing.assert_array_equal(clip.backdrop([7, 8])[:, 0, 0, 0], [3, 3])
-    footage_reader.require_person(clip)
+    np.testing.assert_array_equal(clip.background([7, 8])[:, 0, 0, 0], [3, 3])
+    footage.require_person(clip)
     alone = clip.read(("source_joints",), [5])["source_joints"]
     assert alone.shape == (1, 26, 3)
 
 
 def test_places_that_are_not_there_are_told(stored, tmp_path):
     def open_footage(place):
-        footage_reader.open_footage(str(place), config(), size=SIZE)
+        footage.open_footage(str(place), config(), size=SIZE)
 
     with pytest.raises(UserError, match="no such video, picture or data set"):
         open_footage(tmp_path / "nothing.mp4")
@@ -245,11 +279,11 @@ def test_places_that_are_not_there_are_told(stored, tmp_path):
     with pytest.raises(UserError, match="no view 'y', there are cam1"):
         open_footage(f"{stored}:some:y")
     with pytest.raises(UserError, match="frames are 24x16, the run's 64x64: prepare"):
-        footage_reader.open_footage(f"{stored}:some", config(), size=(64, 64))
+        footage.open_footage(f"{stored}:some", config(), size=(64, 64))
 
 
 def test_driving_footage_without_a_person_is_refused(stored, tmp_path):
-    nobody = footage_reader.open_footage(f"{stored}:none", config(), size=SIZE)
+    nobody = footage.open_footage(f"{stored}:none", config(), size=SIZE)
     with pytest.raises(UserError, match="none: no person in any of 8 frames"):
         drive(tmp_path, nobody)
     assert not list(tmp_path.glob("*.mkv"))
@@ -258,35 +292,35 @@ def test_driving_footage_without_a_person_is_refused(stored, tmp_path):
 
 def test_a_blank_video_shows_no_person(tmp_path):
     video.write(tmp_path / "blank.mkv", np.full((9, 32, 48, 3), 90, np.uint8))
-    blank = footage_reader.open_footage(str(tmp_path / "blank.mkv"), config(), size=SIZE)
+    blank = footage.open_footage(str(tmp_path / "blank.mkv"), config(), size=SIZE)
     with pytest.raises(UserError, match="blank.mkv: no person"):
-        footage_reader.require_person(blank)
+        footage.require_person(blank)
 
 
 def test_a_person_is_looked_for_where_mediapipe_is_there(tmp_path, monkeypatch):
     frames = np.random.default_rng(0).integers(0, 255, (20, 32, 48, 3)).astype(np.uint8)
     video.write(tmp_path / "a.mkv", frames)
-    clip = footage_reader.open_footage(str(tmp_path / "a.mkv"), config(), size=SIZE)
+    clip = footage.open_footage(str(tmp_path / "a.mkv"), config(), size=SIZE)
     shows = set()
 
     class MediaPipe:
         """Knows the frames that show somebody."""
 
-        def estimate(self, images):
+        def detect(self, images):
             """One by one."""
             for image in images:
                 number = int(np.flatnonzero((frames == image).all((1, 2, 3)))[0])
-                yield detector.Estimate(np.full((26, 3), float(number in shows)), image[..., 0])
+                yield detector.Detection(np.full((26, 3), float(number in shows)), image[..., 0])
 
     monkeypatch.setattr(detector, "installed", lambda: True)
-    monkeypatch.setattr(footage_reader.preparation, "mediapipe", MediaPipe)
+    monkeypatch.setattr(footage.pipeline, "shared_detector", MediaPipe)
     with pytest.raises(UserError, match="a.mkv: no person in any of 8 frames"):
-        footage_reader.require_person(clip)
+        footage.require_person(clip)
     shows.add(19)
-    footage_reader.require_person(clip)
+    footage.require_person(clip)
     monkeypatch.setattr(detector, "installed", lambda: False)
     shows.clear()
-    footage_reader.require_person(clip)
+    footage.require_person(clip)
 
 
 def test_a_video_is_prepared_for_a_method_that_reads_more(tmp_path, stored, monkeypatch):
@@ -298,32 +332,32 @@ def test_a_video_is_prepared_for_a_method_that_reads_more(tmp_path, stored, monk
         shutil.copytree(stored, directory, dirs_exist_ok=True)
 
     monkeypatch.setenv("PSRJAX_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(footage_reader.preparation_set, "prepare", prepare)
+    monkeypatch.setattr(footage.dataset_builder, "prepare", prepare)
     place = str(tmp_path / "a.mkv")
     reads = ("target_joints", "target_mask")
-    clip = footage_reader.open_footage(place, config(), size=SIZE, reads=reads)
+    clip = footage.open_footage(place, config(), size=SIZE, reads=reads)
     assert made == [(place, SIZE)] and clip.audio == place
     assert clip.read(reads, [6])["target_joints"].shape == (1, 26, 3)
-    plain = footage_reader.open_footage(place, config(), size=SIZE, reads=("target",))
+    plain = footage.open_footage(place, config(), size=SIZE, reads=("target",))
     assert plain.frames == 9 and len(made) == 1
 
 
 def test_files_cannot_give_what_must_be_prepared(tmp_path):
     video.write(tmp_path / "a.mkv", np.full((9, 32, 48, 3), 90, np.uint8))
-    filmed = footage_reader.open_footage(str(tmp_path / "a.mkv"), config(), size=SIZE)
+    filmed = footage.open_footage(str(tmp_path / "a.mkv"), config(), size=SIZE)
     with pytest.raises(UserError, match="a.mkv: this method also reads 'target_joints'.*prepare"):
         filmed.require(("target", "target_joints"))
 
 
 def test_keys_of_two_views_are_refused(stored):
-    clip = footage_reader.open_footage(f"{stored}:some", config(), size=SIZE)
+    clip = footage.open_footage(f"{stored}:some", config(), size=SIZE)
     with pytest.raises(UserError, match="'target_prior', which belongs to two views"):
         clip.require(("target", "target_prior"))
 
 
-def test_key_frames_are_chosen_by_word_seed_or_number():
+def test_source_frames_are_chosen_by_word_seed_or_number():
     clip = Clip(40)
-    choose = frame_choice.source_frames
+    choose = frame_selection.source_frames
     assert choose(clip, "first", k=3) == (0, 1, 2)
     assert choose(clip, "even", k=3) == (0, 20, 39)
     assert choose(clip, "7, 9", k=1) == (7, 9)
@@ -336,14 +370,14 @@ def test_key_frames_are_chosen_by_word_seed_or_number():
         choose(clip, "x", k=1)
 
 
-def test_spread_key_frames_take_in_every_pose():
+def test_spread_source_frames_take_in_every_pose():
     rng = np.random.default_rng(0)
     poses = rng.uniform(-1, 1, (4, 26, 2))
     which = np.repeat([0, 1, 2, 3], [30, 5, 3, 2])  # one pose most of the time
     joints = np.concatenate([poses[which], np.ones((40, 26, 1))], -1).astype(np.float32)
     joints[..., :2] += 0.01 * rng.normal(size=(40, 26, 2))
     joints[3, :20] = 0.0  # missing joints are at no place
-    chosen = frame_choice.source_frames(Clip(40, joints=joints), "spread", k=4)
+    chosen = frame_selection.source_frames(Clip(40, joints=joints), "spread", k=4)
     assert sorted(which[list(chosen)]) == [0, 1, 2, 3]
 
 
@@ -356,34 +390,34 @@ def test_a_better_first_frame_is_found_by_pose(tmp_path):
     Method.start = lambda self, batch: found.append(batch["target"].shape) or monkey(self, batch)
     try:
         made, paths = drive(
-            tmp_path, clip, method, source=source, find_best_frame=True, explain=True
+            tmp_path, clip, method, source=source, find_best_frame=True, intermediates=True
         )
     finally:
         Method.start = monkey
-    panel = video.read(next(p for p in paths if ".explain.mkv" in str(p))).frames[0]
+    panel = video.read(next(p for p in paths if ".intermediates.mkv" in str(p))).frames[0]
     share = ((145 / 127.5 - 1) * (SIZE[0] * SIZE[1] - 1) + 1) / (SIZE[0] * SIZE[1])
     assert abs(int(panel[60, 192 * 5 + 60, 0]) - 255 * share) <= 1  # "first": of frame 13
-    with pytest.raises(UserError, match="give --relative"):
+    with pytest.raises(UserError, match="give --method.relative"):
         drive(tmp_path, clip, source=source, find_best_frame=True)
 
 
 def test_explanations_are_drawn_for_every_frame(tmp_path):
-    _, paths = drive(tmp_path, Clip(10), explain=True)
+    _, paths = drive(tmp_path, Clip(10), intermediates=True)
     assert {path.name for path in paths} == {
-        *("out.mkv", "out.compare.mkv", "out.explain.mkv", "out.explain.png"),
-        "out.explain.atlas.png",
+        *("out.mkv", "out.compare.mkv", "out.intermediates.mkv", "out.intermediates.png"),
+        "out.intermediates.atlas.png",
     }
-    shown = video.read(tmp_path / "out.explain.mkv")
+    shown = video.read(tmp_path / "out.intermediates.mkv")
     assert len(shown.frames) == 10
     panels = 3 + 2 + 1 + 1 + 1  # source, driving, result; two attention maps; map, shares, flow
     assert shown.frames.shape[2] == panels * 192
-    strip = cv2.imread(str(tmp_path / "out.explain.png"))
+    strip = cv2.imread(str(tmp_path / "out.intermediates.png"))
     assert strip.shape[0] == 6 * shown.frames.shape[1]
 
 
 def test_small_pictures_made_once_are_enlarged_pixel_by_pixel():
     atlas = np.linspace(-1, 1, 8 * 12 * 3).reshape(8, 12, 3).astype(np.float32)
-    drawn = explanations.once({"atlas": atlas, "video": np.zeros((2, 4, 4, 3))})
+    drawn = intermediate_results.still_pictures({"atlas": atlas, "video": np.zeros((2, 4, 4, 3))})
     assert list(drawn) == ["atlas"] and drawn["atlas"].shape == (8 * 32, 12 * 32, 3)
     np.testing.assert_array_equal(drawn["atlas"][::32, ::32], np.round((atlas + 1) * 127.5))
 
@@ -435,4 +469,4 @@ def test_a_place_that_cannot_be_written_to_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     cast = transfer.TransferInputs(Clip(1), Clip(30))
     with pytest.raises(UserError, match="a part of the path is a file"):
-        transfer.drive(Method(), {}, config(), cast, tmp_path / "file" / "out.mkv")
+        transfer.write(Method(), {}, config(), cast, tmp_path / "file" / "out.mkv")

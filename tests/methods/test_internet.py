@@ -50,9 +50,9 @@ def animate(run, tmp_path, source, driven, **how):
     picture, clip, out = (str(tmp_path / name) for name in ("s.png", "d.mkv", "out.mkv"))
     cv2.imwrite(picture, source[..., ::-1])
     video.write(clip, np.stack(driven), fps=10)
-    cast = transfer.open_cast(config, source=picture, driving=clip, reads=method.synthesis_reads)
-    options = transfer.Options(check_person=False, **how)
-    transfer.drive(method, variables, config, cast, out, how=options)
+    cast = transfer.open_inputs(config, source=picture, driving=clip, reads=method.synthesis_reads)
+    options = transfer.TransferOptions(check_person=False, **how)
+    transfer.write(method, variables, config, cast, out, options=options)
     return video.read(out).frames.astype(int)
 
 
@@ -95,9 +95,9 @@ def test_windows_do_not_show(run, tmp_path):
     assert np.abs(whole - parts).max() <= 1
 
 
-def test_the_motion_is_explained(run, tmp_path):
-    animate(run, tmp_path, scene(0), [scene(1), scene(2)], explain=True)
-    shown = video.read(tmp_path / "out.explain.mkv").frames
+def test_the_motion_is_drawn(run, tmp_path):
+    animate(run, tmp_path, scene(0), [scene(1), scene(2)], intermediates=True)
+    shown = video.read(tmp_path / "out.intermediates.mkv").frames
     labels = ("source", "driving", "result", "confidence", "flow", "weights")
     assert shown.shape[0] == 2 and shown.shape[2] == len(labels) * 192
 

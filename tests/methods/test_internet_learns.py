@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from psrjax.evaluation import scores, scoring
+from psrjax.evaluation import score_table, method_evaluation
 from psrjax.training import checkpoint
 
 CONFIG = Path(__file__).parents[2] / "configs" / "internet.py"
@@ -34,8 +34,8 @@ def test_tiny_makes_a_better_frame_of_new_people_than_the_copied_source(tmp_path
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     subprocess.run([sys.executable, "-c", start, *command], env=environment, check=True)
     method, variables, config, _ = checkpoint.restore_for_inference(tmp_path)
-    found = scoring.evaluate(method, variables, config, windows="clips", samples=1000)
-    rows = {row["name"]: row["metrics"] for row in scores.overall(found.rows)}
+    found = method_evaluation.evaluate(method, variables, config, windows="clips", samples=1000)
+    rows = {row["name"]: row["metrics"] for row in score_table.overall(found.rows)}
     made, copied = rows["joint"], rows["copy_source"]
     assert made["psnr"] > copied["psnr"] + 0.2 and made["ssim"] > copied["ssim"]
     errors = {

@@ -112,7 +112,7 @@ def test_nothing_of_the_target_but_its_poses_is_needed():
         lambda b, c: made.apply(weights, b, c, True, method="synthesize")[0], few, carry
     )
     assert shown["video"].shape == (B, T, SIZE, SIZE, 3)
-    assert shown["explain"]["foreground from"].shape == (B, T, K, SIZE, SIZE, 1)
+    assert shown["intermediates"]["foreground from"].shape == (B, T, K, SIZE, SIZE, 1)
 
 
 def test_background_features_are_computed_in_start_only():

@@ -11,7 +11,7 @@ from psrjax import config as config_lib
 from psrjax import io
 from psrjax.data import video
 from psrjax.errors import UserError
-from psrjax.evaluation import failure_pictures, score_files, score_statistics
+from psrjax.evaluation import failure_gallery, score_export, score_statistics
 from psrjax.reporting import paper_tables, report
 
 SIZE = 16
@@ -30,7 +30,7 @@ def make_run(folder, words="tiny", seed=0, level=20.0):
         for pair in ("1->2", "2->1")
     ]
     about = {"split": "test", "windows": 8, "window_frames": 3, "height": SIZE, "width": SIZE}
-    score_files.write(folder, score_statistics.rows(scored, about), scored)
+    score_export.write(folder, score_statistics.rows(scored, about), scored)
     for stage in ("layer1", "layer2", "layer3"):
         (folder / stage / "samples").mkdir(parents=True)
         lines = [
@@ -41,14 +41,14 @@ def make_run(folder, words="tiny", seed=0, level=20.0):
         (folder / stage / "metrics.jsonl").write_text(text + '{"step": 4, "gen')  # cut off
         sample = {"step": 2, f"psnr/{stage}": 20.0}
         (folder / stage / "samples" / "scores.jsonl").write_text(json.dumps(sample) + "\n")
-    gallery = failure_pictures.Gallery()
+    gallery = failure_gallery.Gallery()
     frames = rng.integers(0, 256, (3, 8, SIZE, SIZE, 3), np.uint8)
     mask = np.zeros((8, SIZE, SIZE, 1), np.uint8)
     for number in range(12):
         window = {"clip": f"clip{number}", "target_view": f"cam{number % 2 + 1}", "start": 0}
         found = {"psnr": rng.uniform(10, 20, 8), "ssim": rng.uniform(size=8)}
         gallery.add(window, "1->2", dict(zip(("source", "layer3", "truth"), frames)), mask, found)
-    failure_pictures.write(folder / "pictures", gallery)
+    failure_gallery.write(folder / "pictures", gallery)
     (folder / "videos").mkdir()
     video.write(folder / "videos/a.mp4", frames[0].repeat(4, 1).repeat(4, 2))
     Image.fromarray(frames[0, 0]).save(folder / "videos/a.png")

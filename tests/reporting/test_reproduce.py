@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from psrjax.errors import UserError
-from psrjax.evaluation import failure_pictures, score_statistics, scoring
+from psrjax.evaluation import failure_gallery, method_evaluation, score_statistics
 from psrjax.methods import base
 from psrjax.reporting import demo, filled_table, paper_tables, reproduce
 from psrjax.training import checkpoint, stages
@@ -98,7 +98,7 @@ def found(quality, names=("layer1",)):
         for i, n in enumerate(noise)
     ]
     rows = score_statistics.rows(scored, dict.fromkeys(ABOUT, 3))
-    return scoring.Evaluation(rows, [], scored, failure_pictures.Gallery())
+    return method_evaluation.Evaluation(rows, [], scored, failure_gallery.Gallery())
 
 
 def scores_of(psnr):

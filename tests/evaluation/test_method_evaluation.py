@@ -10,8 +10,14 @@ from psrjax import config as config_lib
 from psrjax import io
 from psrjax.data import loader, spec
 from psrjax.errors import UserError
-from psrjax.evaluation import clip_features, failure_pictures, score_statistics, scores, scoring
-from psrjax.inference import novel_view, synthesis
+from psrjax.evaluation import (
+    clip_features,
+    failure_gallery,
+    method_evaluation,
+    score_statistics,
+    score_table,
+)
+from psrjax.inference import novel_view
 from psrjax.methods.base import Method as Base
 from psrjax.metrics import challenging, detail, features, interpolation, temporal
 from psrjax.pretrained import registry
@@ -36,7 +42,7 @@ class Toy(Base):
     def start(self, batch):
         return jnp.zeros((), jnp.int32)
 
-    def synthesize(self, batch, carry, explain=False):
+    def synthesize(self, batch, carry, intermediates=False):
         first = batch["source"] + 0.1
         second = batch["source"] + 0.101 + 0.0 * carry
         return {"video": second, "steps": {"first": first, "second": second}}, carry + 1
@@ -48,8 +54,8 @@ class Toy(Base):
 class Plain(Toy):
     """Names no steps."""
 
-    def synthesize(self, batch, carry, explain=False):
-        made, carry = super().synthesize(batch, carry, explain)
+    def synthesize(self, batch, carry, intermediates=False):
+        made, carry = super().synthesize(batch, carry, intermediates)
         return {"video": made["video"]}, carry
 
 
@@ -88,7 +94,7 @@ def batches(monkeypatch):
 
 def evaluate(method=None, **options):
     config = config_lib.base()
-    return scoring.evaluate(method or Toy(), {"params": {}}, config, **options)
+    return method_evaluation.evaluate(method or Toy(), {"params": {}}, config, **options)
 
 
 def row(rows, name, pair="all"):
@@ -163,7 +169,10 @@ def test_a_limit_and_samples_take_the_first_windows(batches):
 
 
 def test_a_method_without_named_steps_is_scored_under_its_stage(batches):
-    assert [r["name"] for r in scores.overall(evaluate(Plain()).rows)] == ["copy_source", "second"]
+    assert [r["name"] for r in score_table.overall(evaluate(Plain()).rows)] == [
+        "copy_source",
+        "second",
+    ]
 
 
 def test_a_split_without_windows_is_said(monkeypatch):
@@ -176,13 +185,13 @@ def test_a_split_without_windows_is_said(monkeypatch):
     ("frames", "starts"), [(8, (0,)), (16, (0, 8)), (19, (0, 8, 11)), (9, (0, 1))]
 )
 def test_windows_cover_every_frame_and_end_with_the_clip(frames, starts):
-    assert synthesis.windows(frames, 8) == starts
+    assert novel_view.windows(frames, 8) == starts
     assert set(range(frames)) == {start + i for start in starts for i in range(8)}
 
 
 def test_a_clip_shorter_than_a_window_is_refused():
     with pytest.raises(UserError, match="5 frames; this method needs at least 8"):
-        synthesis.windows(5, 8)
+        novel_view.windows(5, 8)
 
 
 def test_a_synthesized_clip_has_every_frame_once_and_in_order(monkeypatch):
@@ -192,9 +201,9 @@ def test_a_synthesized_clip_has_every_frame_once_and_in_order(monkeypatch):
     def read(start):
         return {key: value[:, start : start + T] for key, value in clip.items()}
 
-    monkeypatch.setattr(synthesis, "BESIDE", ("copy_source",))
-    inputs = novel_view.Inputs(read, frames=8, window=T, times=np.arange(8) / 25, name="")
-    made = synthesis.synthesize(Toy(), {"params": {}}, inputs)
+    monkeypatch.setattr(novel_view, "SHOWN_BASELINES", ("copy_source",))
+    inputs = novel_view.NovelViewInputs(read, frames=8, window=T, times=np.arange(8) / 25, name="")
+    made = novel_view.synthesize(Toy(), {"params": {}}, inputs)
     assert list(made.videos) == ["source", "copy_source", "first", "second", "truth"]
     assert made.result == "second"
     np.testing.assert_array_equal(made.videos["truth"], clip["target"][0])
@@ -206,7 +215,7 @@ def test_a_synthesized_clip_has_every_frame_once_and_in_order(monkeypatch):
     [(("cam1", "cam2"), "1->2"), (("cam01", "cam04"), "1->4"), (("front", "cam2"), "front->cam2")],
 )
 def test_pairs_of_numbered_views_are_named_by_their_numbers(views, name):
-    assert scoring.pair_name(*views) == name
+    assert method_evaluation.pair_name(*views) == name
 
 
 def test_the_batch_of_the_toys_is_a_batch_of_the_contract():
@@ -229,13 +238,13 @@ def test_verdicts_take_the_best_baseline_of_each_metric_by_itself():
             ("layer2", "step", 0.8, 26.5),
         ]
     )
-    first, second = scores.verdicts(rows)
+    first, second = score_table.verdicts(rows)
     assert not first["good"] and "SSIM 0.8000 < 0.9000, PSNR 26.00 ≥ 25.00" in first["text"]
     assert second["good"] and second["text"].startswith("layer2 against layer1")
 
 
 def test_the_table_marks_the_best_of_each_column():
-    lines = scores.text_table(
+    lines = score_table.text_table(
         rows_of([("copy", "baseline", 0.9, 20.0), ("layer1", "step", 0.8, 26.0)])
     ).splitlines()
     assert lines[1].split() == ["copy", "0.9000*", "20.00"]
@@ -252,7 +261,7 @@ def test_a_grid_has_a_row_for_each_label_and_repeats_single_frames():
 class Counting(Toy):
     """Brightens by how many windows came before."""
 
-    def synthesize(self, batch, carry, explain=False):
+    def synthesize(self, batch, carry, intermediates=False):
         return {"video": batch["source"] + 0.11 * (1 + carry)}, carry + 1
 
 
@@ -311,7 +320,7 @@ def test_the_worst_frames_are_those_of_the_lowest_psnr_of_each_window(batches, t
 
 
 def test_flicker_is_the_mean_change_between_frames_outside_the_person(batches, tmp_path):
-    failure_pictures.write(tmp_path, evaluate().gallery)
+    failure_gallery.write(tmp_path, evaluate().gallery)
     index = io.read_json(tmp_path / "index.json")
     changes = {"cam1": [], "cam2": []}
     for batch, ids in batches:
@@ -329,7 +338,7 @@ def test_flicker_is_the_mean_change_between_frames_outside_the_person(batches, t
 
 
 def test_an_evaluation_writes_all_its_files(batches, tmp_path):
-    scoring.write(tmp_path, evaluate())
+    method_evaluation.write(tmp_path, evaluate())
     names = {"results.json", "results.csv", "results.md", "results.tex", "pictures"}
     names |= {"clips.json", "clips.csv", "frames.csv"}
     assert {path.name for path in tmp_path.iterdir()} == names
@@ -338,7 +347,7 @@ def test_an_evaluation_writes_all_its_files(batches, tmp_path):
 class Same(Toy):
     """Gives the true frames back; its baseline stands still at the first of each window."""
 
-    def synthesize(self, batch, carry, explain=False):
+    def synthesize(self, batch, carry, intermediates=False):
         return {"video": batch["target"]}, carry
 
     def baselines(self, batch):
@@ -354,8 +363,10 @@ def world():
 @pytest.mark.parametrize("windows", ["clips", "central"])
 def test_metrics_of_motion_are_of_whole_clips_or_of_each_window(windows, world):
     metrics = ("e_temp", "e_temp_gap", "warping_error", "flicker")
-    found = scoring.evaluate(Same(), {"params": {}}, world, windows=windows, metrics=metrics)
-    source = loader.open_split(dataset.located(world.data), "test")
+    found = method_evaluation.evaluate(
+        Same(), {"params": {}}, world, windows=windows, metrics=metrics
+    )
+    source = loader.open_split(dataset.resolve_path(world.data), "test")
     (clip,) = source.clips
     frames = range(12) if windows == "clips" else range(2, 10)
     expected = {"e_temp": [], "warping_error": [], "flicker": []}
@@ -376,7 +387,7 @@ def test_metrics_of_motion_are_of_whole_clips_or_of_each_window(windows, world):
         np.testing.assert_allclose(row["metrics"][metric], np.mean(values), rtol=1e-4)
     (still, *_) = (r for r in found.rows if r["name"] == "still")
     assert row["metrics"]["e_temp_gap"] == 0.0 < still["metrics"]["e_temp_gap"]
-    assert list(row["metrics"])[:7] == list(scoring.METRICS)
+    assert list(row["metrics"])[:7] == list(method_evaluation.METRICS)
     assert row["metrics"]["psnr"] == 100.0 and row["about"]["frames_scored"] == 2 * len(frames)
     assert len(score_statistics.frame_rows(found.scored)) == 2 * 2 * len(frames)  # two names
 
@@ -385,12 +396,14 @@ def test_vfid_is_of_clips_joined_from_windows_and_the_row_says_so(world, monkeyp
     seen = []
 
     def of_clips(weights, clips):
-        seen.append(novel_view[0])
-        return {"features": np.asarray(novel_view[0], np.float64).mean((0, 1))[:4].ravel()[None]}
+        seen.append(clips[0])
+        return {"features": np.asarray(clips[0], np.float64).mean((0, 1))[:4].ravel()[None]}
 
     monkeypatch.setattr(clip_features, "weights", lambda name: {"unit": {}})
     monkeypatch.setattr(features, "of_clips", of_clips)
-    found = scoring.evaluate(Same(), {"params": {}}, world, windows="clips", metrics=("vfid",))
+    found = method_evaluation.evaluate(
+        Same(), {"params": {}}, world, windows="clips", metrics=("vfid",)
+    )
     assert {len(clip) for clip in seen} == {12}  # not 8, the window
     assert row(found.rows, "second")["vfid"] == pytest.approx(0.0, abs=1e-6)
     assert row(found.rows, "still")["vfid"] > 0
@@ -399,15 +412,15 @@ def test_vfid_is_of_clips_joined_from_windows_and_the_row_says_so(world, monkeyp
     with pytest.raises(
         UserError, match="vfid needs clips of at least 10 frames, these have 8; --w"
     ):
-        scoring.evaluate(Same(), {"params": {}}, world, metrics=("vfid",))
+        method_evaluation.evaluate(Same(), {"params": {}}, world, metrics=("vfid",))
 
 
 def test_challenging_frames_are_those_farthest_from_all_training_poses(world):
-    found = scoring.evaluate(
+    found = method_evaluation.evaluate(
         Same(), {"params": {}}, world, windows="clips", metrics=("r_psnr", "r_ssim")
     )
     training, source = (
-        loader.open_split(dataset.located(world.data), split) for split in ("train", "test")
+        loader.open_split(dataset.resolve_path(world.data), split) for split in ("train", "test")
     )
     known = [
         training.read(clip.name, view, "joints") for clip in training.clips for view in clip.views
@@ -433,15 +446,15 @@ def test_challenging_frames_are_those_farthest_from_all_training_poses(world):
 
 def test_an_unknown_metric_is_refused_with_the_list(world):
     with pytest.raises(UserError, match="no metric 'fidd'; there are ms_ssim.*e_temp"):
-        scoring.evaluate(Same(), {"params": {}}, world, metrics=("fidd",))
+        method_evaluation.evaluate(Same(), {"params": {}}, world, metrics=("fidd",))
     with pytest.raises(UserError, match="ms_ssim needs frames of at least 161 .*, these have 32"):
-        scoring.evaluate(Same(), {"params": {}}, world, metrics=("ms_ssim",))
+        method_evaluation.evaluate(Same(), {"params": {}}, world, metrics=("ms_ssim",))
 
 
 def test_metrics_of_clips_that_single_frames_do_not_have(world):
     metrics = ("sd_lua", "sd_eq", "interp_psnr[dis]")
-    found = scoring.evaluate(Same(), {"params": {}}, world, metrics=metrics)
-    source = loader.open_split(dataset.located(world.data), "test")
+    found = method_evaluation.evaluate(Same(), {"params": {}}, world, metrics=metrics)
+    source = loader.open_split(dataset.resolve_path(world.data), "test")
     (clip,) = source.clips
     expected = {metric: [] for metric in metrics}
     for view in clip.views:
@@ -460,15 +473,15 @@ def test_lpips_is_refused_without_its_weights_and_random_when_asked_for(world, m
     monkeypatch.setattr(registry, "search_path", lambda: ())
     clip_features.weights.cache_clear()
     with pytest.raises(UserError, match="lpips_alex: .*alexnet"):
-        scoring.evaluate(Same(), {"params": {}}, world, metrics=("lpips_alex",))
-    found = scoring.evaluate(Same(), {"params": {}}, world, metrics=("rand_lpips_alex",))
+        method_evaluation.evaluate(Same(), {"params": {}}, world, metrics=("lpips_alex",))
+    found = method_evaluation.evaluate(Same(), {"params": {}}, world, metrics=("rand_lpips_alex",))
     assert row(found.rows, "second")["rand_lpips_alex"] == pytest.approx(0.0, abs=1e-6)
     assert row(found.rows, "still")["rand_lpips_alex"] > 1e-3
 
 
 def test_face_psnr_is_that_of_the_square_around_the_head(world):
-    found = scoring.evaluate(Same(), {"params": {}}, world, metrics=("face_psnr",))
-    source = loader.open_split(dataset.located(world.data), "test")
+    found = method_evaluation.evaluate(Same(), {"params": {}}, world, metrics=("face_psnr",))
+    source = loader.open_split(dataset.resolve_path(world.data), "test")
     (clip,) = source.clips
     expected = []
     for view in clip.views:

@@ -1,6 +1,6 @@
-"""What a method tells of its own workings ("explain"), drawn: one panel beside another.
+"""Pictures of a method's intermediate results, one panel beside another.
 
-An array of `Method.synthesize`'s "explain" is drawn by its axes:
+An array of `Method.synthesize`'s "intermediates" is drawn by its axes:
 
   (b t h w 3)    pictures in [-1, 1]
   (b t h w 1)    maps in [0, 1], black to white
@@ -9,7 +9,7 @@ An array of `Method.synthesize`'s "explain" is drawn by its axes:
   (b t k h w 1)  a map of each source frame
   (b t j 2)      points in [-1, 1] on the driving frames, in the colours of the parts
   (b j 2)        points of the source: one whose name begins with "source"
-  (b h w 3), (b h w 1)   made once for the clip: a picture file of its own
+  (b h w 3), (b h w 1)   one for the whole clip: a picture file of its own
 """
 
 import colorsys
@@ -26,23 +26,23 @@ _FULL_MOTION = 0.2  # of the width: motion that is drawn in full colour
 
 
 def colors(count: int) -> UInt8[np.ndarray, "count 3"]:
-    """Colours that differ, the same for a part and for its point."""
+    """Returns colours that differ, the same for a part and for its point."""
     hues = [(0.61803 * number) % 1.0 for number in range(count)]
     rgb = [colorsys.hsv_to_rgb(h, 0.85 - 0.25 * (i % 2), 1.0) for i, h in enumerate(hues)]
     return np.round(255 * np.asarray(rgb).reshape(count, 3)).astype(np.uint8)
 
 
 def panels(
-    explain: Mapping[str, np.ndarray],
+    intermediates: Mapping[str, np.ndarray],
     source: UInt8[np.ndarray, "k h w 3"],
     driving: UInt8[np.ndarray, "h w 3"],
     result: UInt8[np.ndarray, "h w 3"],
     number: int,
 ) -> dict[str, UInt8[np.ndarray, "y x 3"]]:
-    """The panels of one frame: source, driving frame, result, and every array that has time.
+    """Draws the panels of one frame: source, driving frame, result, every array that has time.
 
     Args:
-      explain: of one window, without the batch axis.
+      intermediates: of one window, without the batch axis.
       source: the source frames.
       driving: the driving frame.
       result: the synthesized frame.
@@ -53,25 +53,27 @@ def panels(
     size = (height * scale, width * scale)
     shown = {"source" if i == 0 else f"source {i + 1}": s for i, s in enumerate(source)}
     shown |= {"driving": driving, "result": result}
-    made = {label: _enlarged(image, size) for label, image in shown.items()}
-    for name, array in explain.items():
+    drawn = {label: _enlarged(image, size) for label, image in shown.items()}
+    for name, array in intermediates.items():
         if array.ndim == 2:  # (j 2)
-            made["source"] = _with_points(made["source"], array)
+            drawn["source"] = _with_points(drawn["source"], array)
         elif array.ndim == 3 and array.shape[-1] == 2:  # (t j 2)
-            made["driving"] = _with_points(made["driving"], array[number])
+            drawn["driving"] = _with_points(drawn["driving"], array[number])
         elif array.ndim == 5:  # (t k h w 1)
             many = enumerate(array[number])
-            made |= {f"{name} {i + 1}": _enlarged(_map(one), size) for i, one in many}
+            drawn |= {f"{name} {i + 1}": _enlarged(_map(one), size) for i, one in many}
         elif array.ndim == 4:
-            made[name] = _enlarged(draw(array[number]), size)
-    return made
+            drawn[name] = _enlarged(draw(array[number]), size)
+    return drawn
 
 
-def once(explain: Mapping[str, np.ndarray]) -> dict[str, UInt8[np.ndarray, "h w 3"]]:
-    """The pictures of what was made once for the clip, by name; small ones enlarged."""
+def still_pictures(
+    intermediates: Mapping[str, np.ndarray],
+) -> dict[str, UInt8[np.ndarray, "h w 3"]]:
+    """Draws the arrays without time, by name; small ones are enlarged."""
     pictures = {
         name: draw(array)
-        for name, array in explain.items()
+        for name, array in intermediates.items()
         if array.ndim == 3 and array.shape[-1] in (1, 3)
     }
     for name, picture in pictures.items():
@@ -81,7 +83,7 @@ def once(explain: Mapping[str, np.ndarray]) -> dict[str, UInt8[np.ndarray, "h w 
 
 
 def draw(image: Float[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w 3"]:
-    """One array as a picture, by its channels; see above."""
+    """Draws one array by its channels; see above."""
     channels = image.shape[-1]
     if channels == 1:
         return _map(image)
@@ -106,8 +108,8 @@ def _motion(flow: np.ndarray) -> np.ndarray:
 
 def _enlarged(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     nearest = size[0] % image.shape[0] == 0 and size[1] % image.shape[1] == 0
-    how = cv2.INTER_NEAREST if nearest else cv2.INTER_AREA
-    return cv2.resize(image, size[::-1], interpolation=how)
+    interpolation = cv2.INTER_NEAREST if nearest else cv2.INTER_AREA
+    return cv2.resize(image, size[::-1], interpolation=interpolation)
 
 
 def _with_points(image: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -17,15 +17,15 @@ from psrjax.data import video
 from psrjax.errors import UserError
 from psrjax.evaluation import (
     challenging_poses,
-    failure_pictures,
-    further_metrics,
+    clip_metrics,
+    failure_gallery,
+    method_evaluation,
     score_statistics,
-    scores,
-    scoring,
+    score_table,
     set_metrics,
 )
 from psrjax.evaluation.clip_features import Footage
-from psrjax.inference import core
+from psrjax.inference import synthesizer
 from psrjax.metrics import image, interpolation
 from psrjax.prepare.common import joint_files
 
@@ -43,7 +43,7 @@ def evaluate(
     metrics: Sequence[str] = (),
     joints: Sequence[str | os.PathLike] = (),
     show_progress: bool = False,
-) -> scoring.Evaluation:
+) -> method_evaluation.Evaluation:
     """Scores each folder of `fakes` against `real`, clip by clip and frame by frame.
 
     A folder holds a video for each clip, or a folder of pictures in the order of their names; a
@@ -76,7 +76,7 @@ def evaluate(
         )
     wanted = find(real)
     names = [Path(os.path.abspath(fake)).name for fake in fakes]
-    taken = [*names, core.TRUTH]
+    taken = [*names, synthesizer.TRUTH]
     if len(set(taken)) < len(taken):
         raise UserError(f"--fake: a second {max(taken, key=taken.count)!r}; rename the folder")
     found = {name: find(fake) for name, fake in zip(names, fakes)}
@@ -84,15 +84,15 @@ def evaluate(
     for folder, clips in zip((*fakes, *([masks] if masks else [])), (*found.values(), person)):
         _check_names(real, wanted, folder, clips)
     scored, about = [], {"real": os.fspath(real), "frames": "8 bits, data range 255"}
-    gallery = failure_pictures.Gallery()
+    gallery = failure_gallery.Gallery()
     sets = set_metrics.Sets([name for name in metrics if name in set_metrics.SETS])
-    given = dict(zip((core.TRUTH, *names), joints))
+    given = dict(zip((synthesizer.TRUTH, *names), joints))
     work = [(name, clip) for name in names for clip in wanted]
     for name, clip in tqdm(work, "evaluate", unit="clip", disable=not show_progress):
-        streams = {core.TRUTH: wanted[clip], name: found[name][clip]}
+        streams = {synthesizer.TRUTH: wanted[clip], name: found[name][clip]}
         streams |= {"mask": person[clip]} if masks else {}
         if name != gallery.result:
-            gallery = failure_pictures.Gallery()
+            gallery = failure_gallery.Gallery()
         pieces = []
         for start, frames in _chunks(streams):
             entry = _score(name, clip, start, frames, masked=bool(masks))
@@ -102,11 +102,11 @@ def evaluate(
         if metrics:
             sides = _footage(streams, pieces, given)
             scored += _score_whole(name, clip, *sides, _mask_of(pieces), metrics)
-            sets.add((scores.STEP, name, score_statistics.ALL), clip, 0, *sides)
+            sets.add((score_table.STEP, name, score_statistics.ALL), clip, 0, *sides)
     about |= {"psrjax": psrjax.__version__, "masks": os.fspath(masks), "split": ""}
-    about["notes"] = further_metrics.weights_of(metrics)
+    about["notes"] = clip_metrics.weights_of(metrics)
     rows = sets.finish(score_statistics.rows(scored, about), "whole clips")
-    return scoring.Evaluation(rows, [], scored, gallery)
+    return method_evaluation.Evaluation(rows, [], scored, gallery)
 
 
 def find(folder: str | os.PathLike) -> dict[str, Path]:
@@ -195,23 +195,28 @@ def _score(
     name: str, clip: str, start: int, frames: Mapping[str, np.ndarray], *, masked: bool
 ) -> score_statistics.Scored:
     """The scores of a chunk; it is filled up to one length, so that one program serves all."""
-    count = len(frames[core.TRUTH])
-    full = [frames[label][np.minimum(np.arange(_CHUNK), count - 1)] for label in (name, core.TRUTH)]
+    count = len(frames[synthesizer.TRUTH])
+    full = [
+        frames[label][np.minimum(np.arange(_CHUNK), count - 1)]
+        for label in (name, synthesizer.TRUTH)
+    ]
     if masked:
         mask = _mask(frames)[np.minimum(np.arange(_CHUNK), count - 1)]
-        found = scoring.frame_scores(*full, mask)
+        found = method_evaluation.frame_scores(*full, mask)
     else:
         found = _unmasked(*full)
-    metrics = {m: np.asarray(found[m])[:count] for m in scoring.METRICS if m in found}
-    return score_statistics.Scored(scores.STEP, name, score_statistics.ALL, clip, start, metrics)
+    metrics = {m: np.asarray(found[m])[:count] for m in method_evaluation.METRICS if m in found}
+    return score_statistics.Scored(
+        score_table.STEP, name, score_statistics.ALL, clip, start, metrics
+    )
 
 
 def _check_metrics(metrics: Sequence[str], *, masked: bool) -> None:
     for metric in metrics:
-        if reason := further_metrics.obstacle(metric, 0, 0):
+        if reason := clip_metrics.obstacle(metric, 0, 0):
             raise UserError(f"--metrics: {reason}")
-        own = further_metrics.MEASURES.get(metric)
-        lacking = set(own.reads if own else ()) - set(further_metrics.FLOWS)
+        own = clip_metrics.MEASURES.get(metric)
+        lacking = set(own.reads if own else ()) - set(clip_metrics.FLOWS)
         if lacking or metric in challenging_poses.METRICS:
             raise UserError(f"--metrics: {metric} needs the joints of a data set: evaluate a run")
         if metric == "flicker" and not masked:
@@ -252,14 +257,14 @@ def _score_whole(
 ) -> list[score_statistics.Scored]:
     """The metrics of a whole clip."""
     for metric in metrics:
-        if reason := further_metrics.obstacle(metric, min(mask.shape[1:3]), len(mask)):
+        if reason := clip_metrics.obstacle(metric, min(mask.shape[1:3]), len(mask)):
             raise UserError(f"--metrics: {reason}: clip {clip!r}")
-    own = {m: further_metrics.MEASURES[m] for m in metrics if m in further_metrics.MEASURES}
+    own = {m: clip_metrics.MEASURES[m] for m in metrics if m in clip_metrics.MEASURES}
     if not own:
         return []
     maps = _flows(truth.frames) if any(measure.reads for measure in own.values()) else {}
-    values = further_metrics.score(own, made, truth, mask, maps)
-    place = (scores.STEP, name, score_statistics.ALL, clip, 0)
+    values = clip_metrics.score(own, made, truth, mask, maps)
+    place = (score_table.STEP, name, score_statistics.ALL, clip, 0)
     return [score_statistics.Scored(*place, values, whole=True)]
 
 
@@ -273,7 +278,7 @@ def _flows(frames: UInt8[np.ndarray, "t h w 3"]) -> dict[str, Float[np.ndarray, 
     pairs = list(zip(frames[1:], frames[:-1]))
     backward = [still, *(interpolation.dis_flow(now, before) for now, before in pairs)]
     forward = [still, *(interpolation.dis_flow(before, now) for now, before in pairs)]
-    return dict(zip(further_metrics.FLOWS, (np.stack(backward), np.stack(forward))))
+    return dict(zip(clip_metrics.FLOWS, (np.stack(backward), np.stack(forward))))
 
 
 def _mask_of(pieces: Sequence[Mapping[str, np.ndarray]]) -> UInt8[np.ndarray, "t h w 1"]:
@@ -282,15 +287,15 @@ def _mask_of(pieces: Sequence[Mapping[str, np.ndarray]]) -> UInt8[np.ndarray, "t
 
 def _mask(frames: Mapping[str, np.ndarray]) -> UInt8[np.ndarray, "t h w 1"]:
     if "mask" not in frames:
-        return np.zeros((*frames[core.TRUTH].shape[:3], 1), np.uint8)
+        return np.zeros((*frames[synthesizer.TRUTH].shape[:3], 1), np.uint8)
     return frames["mask"].max(-1, keepdims=True)
 
 
 def _show(
-    gallery: failure_pictures.Gallery,
+    gallery: failure_gallery.Gallery,
     entry: score_statistics.Scored,
     frames: Mapping[str, np.ndarray],
 ) -> None:
     window = {"clip": entry.clip, "target_view": entry.clip, "start": entry.start}
-    videos = {label: frames[label] for label in (entry.name, core.TRUTH)}
+    videos = {label: frames[label] for label in (entry.name, synthesizer.TRUTH)}
     gallery.add(window, entry.pair, videos, _mask(frames), entry.metrics)

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from psrjax.errors import UserError
-from psrjax.inference import frame_choice
+from psrjax.inference import frame_selection
 
 
 def test_source_frames_without_joints_are_told():
     joints = np.ones((3, 26, 3), np.float32)
-    frame_choice.require_joints("clip", (0, 4, 9), joints)
+    frame_selection.require_joints("clip", (0, 4, 9), joints)
     joints[1, :, 2] = 0.0
     with pytest.raises(UserError, match="clip: frame 4 has no valid joint"):
-        frame_choice.require_joints("clip", (0, 4, 9), joints)
+        frame_selection.require_joints("clip", (0, 4, 9), joints)
 
 
 def poses(offsets):
@@ -30,7 +30,7 @@ def test_spread_finds_the_frames_that_stand_for_all_poses():
     apart = np.abs(offsets[:, None] - offsets)
     pairs = itertools.combinations(range(len(offsets)), 2)
     least = min(apart[list(pair)].min(0).sum() for pair in pairs)
-    found = frame_choice.spread(poses(offsets), 2)
+    found = frame_selection.spread(poses(offsets), 2)
     assert apart[list(found)].min(0).sum() == pytest.approx(least)
     assert 0 not in found  # the pose that is like no other
 
@@ -38,5 +38,5 @@ def test_spread_finds_the_frames_that_stand_for_all_poses():
 def test_spread_takes_every_frame_once_and_survives_frames_without_joints():
     joints = poses(np.zeros(5))
     joints[2, :, 2] = 0.0
-    assert frame_choice.spread(joints, 5) == (0, 1, 2, 3, 4)
-    assert frame_choice.spread(poses(np.arange(3.0)), 1) == (1,)
+    assert frame_selection.spread(joints, 5) == (0, 1, 2, 3, 4)
+    assert frame_selection.spread(poses(np.arange(3.0)), 1) == (1,)

@@ -9,7 +9,7 @@ from typing import Any
 from etils import epath
 
 from psrjax import io
-from psrjax.evaluation import score_statistics, scores
+from psrjax.evaluation import score_statistics, score_table
 
 RESULTS = "results.json"
 CLIPS = "clips.json"
@@ -77,9 +77,9 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 
     Under it the notes to its metrics.
     """
-    content = scores.table(rows)
+    content = score_table.table(rows)
     lines = [
-        f"| | {' | '.join(scores.with_arrow(metric) for metric in content['metrics'])} |",
+        f"| | {' | '.join(score_table.with_arrow(metric) for metric in content['metrics'])} |",
         f"|---|{'---:|' * len(content['metrics'])}",
     ]
     for row in content["rows"]:
@@ -93,7 +93,7 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def latex(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows over all pairs as rows of a LaTeX table, under a comment that names the columns."""
-    content = scores.table(rows)
+    content = score_table.table(rows)
     lines = [f"% {' & '.join(['name', *content['metrics']])} \\\\"]
     for row in content["rows"]:
         cells = (_bold(cell, r"\textbf{{{}}}") for cell in row["cells"])

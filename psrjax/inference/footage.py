@@ -21,15 +21,17 @@ from psrjax.data import codec, sampling, spec, store, video
 from psrjax.data.source import Clip, Source
 from psrjax.errors import UserError
 from psrjax.prepare.common import clip_reader, detector
-from psrjax.prepare.monocular import clip_set, pipeline
+from psrjax.prepare.monocular import dataset_builder, pipeline
 from psrjax.synthetic import dataset
 from psrjax.vision import guidance
 
 FITS = ("exact", "crop")
 FRAMES = ("source", "target")  # the keys that are the frames themselves
 _ASPECT = 0.02  # how much a shape may be off before it counts as another one
-_LOOKS = 8  # frames, spread over a clip, in which a person is looked for
+_PERSON_FRAMES = 8  # frames, spread over a clip, in which a person is looked for
+_DETECTION_SIDE = 1920  # pixels of these at most: they are kept as they were filmed
 _LEAST_CONTRAST = 2.0  # gray levels; a frame that varies less shows nothing
+_CACHE_BYTES = 512 * 2**20  # of frames of the run's size that are kept of a file
 
 
 class Footage(abc.ABC):
@@ -47,14 +49,12 @@ class Footage(abc.ABC):
 
     @property
     def frames(self) -> int:
-        """How many there are."""
+        """The number of frames."""
         return len(self.times)
 
     @abc.abstractmethod
     def read(self, keys: Iterable[str], frames: Sequence[int]) -> sampling.Sample:
-        """{key: array} of wire type without the batch axis, at the run's size.
-
-        Runs of frames that go on from one another are read as they come: what was read is not kept.
+        """Reads {key: array} of wire type without the batch axis, at the run's size.
 
         Raises:
           UserError: if this footage cannot give a key, naming it and what to do.
@@ -65,16 +65,16 @@ class Footage(abc.ABC):
         """Raises UserError, as `read` does, before anything is read."""
 
     @abc.abstractmethod
-    def backdrop(self, frames: Sequence[int]) -> UInt8[np.ndarray, "t h w 3"]:
-        """What stands behind the person: a data set's clean plate; a file's frames, over and over.
+    def background(self, frames: Sequence[int]) -> UInt8[np.ndarray, "t h w 3"]:
+        """Reads the background: a data set's clean plate; a file's frames, over and over.
 
         Raises:
           UserError: if a data set holds no plate.
         """
 
     @abc.abstractmethod
-    def persons(self, frames: Sequence[int]) -> list[bool] | None:
-        """Whether each of these frames shows a person; None where there is no means to tell."""
+    def show_person(self) -> list[bool] | None:
+        """Tells of frames spread over the clip whether they show a person; None if unknown."""
 
 
 class StoredFootage(Footage):
@@ -117,14 +117,15 @@ class StoredFootage(Footage):
         sample = sampling.augment(sample, self._crop)
         return {key: sample[key] for key in keys}
 
-    def backdrop(self, frames: Sequence[int]) -> UInt8[np.ndarray, "t h w 3"]:
+    def background(self, frames: Sequence[int]) -> UInt8[np.ndarray, "t h w 3"]:
         """See the base class."""
         self.require(("background",))
         plate = self.read(("background",), (0,))["background"]
         return np.broadcast_to(plate, (len(frames), *plate.shape))
 
-    def persons(self, frames: Sequence[int]) -> list[bool] | None:
+    def show_person(self) -> list[bool] | None:
         """See the base class."""
+        frames = _spread(self.frames)
         for key in ("target_mask", "target_joints"):
             if sampling.stream(key) in self._source.streams:
                 found = self.read((key,), frames)[key]
@@ -132,23 +133,48 @@ class StoredFootage(Footage):
         return None
 
 
-class FilmedFootage(Footage):
-    """A video, a folder of pictures or one picture, brought to the run's size frame by frame."""
+def _spread(count: int) -> list[int]:
+    """Numbers of frames in which a person is looked for."""
+    return np.unique(np.linspace(0, count - 1, _PERSON_FRAMES).round().astype(int)).tolist()
+
+
+class VideoFootage(Footage):
+    """A video, a folder of pictures or one picture, brought to the run's size.
+
+    A file is decoded once, when it is opened: its frames are kept as far as `_CACHE_BYTES` go. Only
+    those of a longer one, behind these, are decoded again when they are read.
+    """
 
     def __init__(self, path: Path, size: tuple[int, int], fit: str):
         self.name = path.name
         self._path, self._size, self._fit = path, size, fit
         self._is_picture = path.is_file() and path.suffix.lower() in clip_reader.PICTURES
         self.audio = "" if self._is_picture or path.is_dir() else os.fspath(path)
-        # A first pass: the file is whole, of one size, of the right shape, and these are its times.
-        times = []
-        for frame in self._decode():
+        self._cache: list[np.ndarray] = []  # the first frames
+        self._spread: dict[int, np.ndarray] = {}  # frames in which a person may be looked for
+        self._window: dict[int, np.ndarray] = {}  # later frames, of the last call of `read`
+        self._rest, self._next = self._decode(), 0
+        self.times = self._open()
+
+    def _open(self) -> Float[np.ndarray, " t"]:
+        """Checks that the file is whole, of one size and of the right shape; returns its times."""
+        times, every, image = [], 1, np.zeros(())
+        room = _CACHE_BYTES // (3 * self._size[0] * self._size[1])
+        for number, frame in enumerate(self._decode()):
             if not times:
                 self._check_shape(frame.image.shape)
             times.append(frame.time)
-        self.times = np.asarray(times)
-        self._kept: dict[int, np.ndarray] = {}
-        self._rewind()
+            if number < room:
+                self._cache.append(self._fitted(frame))
+            steps = -(-max(frame.image.shape) // _DETECTION_SIDE)
+            image = np.ascontiguousarray(frame.image[::steps, ::steps])
+            if number % every == 0:  # the length is not known yet: every second one goes
+                self._spread[number] = image
+                if len(self._spread) > 2 * _PERSON_FRAMES:
+                    every *= 2
+                    self._spread = {n: i for n, i in self._spread.items() if n % every == 0}
+        self._spread[len(times) - 1] = image
+        return np.asarray(times)
 
     def _decode(self) -> Iterator[video.Frame]:
         if self._is_picture:
@@ -157,7 +183,7 @@ class FilmedFootage(Footage):
                 raise UserError(f"{self._path}: not a picture, or damaged")
             yield video.Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), 0.0)
         else:
-            yield from (shot.frame for shot in clip_reader.shots(self._path))
+            yield from clip_reader.read_frames(self._path)
 
     def _check_shape(self, shape: Sequence[int]) -> None:
         (height, width), (rows, columns) = shape[:2], self._size
@@ -167,8 +193,8 @@ class FilmedFootage(Footage):
                 f"{columns}x{rows}: cut it to that shape, or let --fit=crop take its middle"
             )
 
-    def _rewind(self) -> None:
-        self._frames, self._next = self._decode(), 0
+    def _fitted(self, frame: video.Frame) -> UInt8[np.ndarray, "h w 3"]:
+        return guidance.fit_frames(frame.image[None], self._size)[0]
 
     def require(self, keys: Iterable[str]) -> None:
         """See the base class."""
@@ -183,44 +209,39 @@ class FilmedFootage(Footage):
         """See the base class."""
         keys = tuple(keys)
         self.require(keys)
+        later = {frame for frame in frames if frame >= len(self._cache)}
         # What comes before a window was the end of the one before it.
-        self._kept = {frame: self._kept[frame] for frame in frames if frame in self._kept}
-        missing = set(frames) - set(self._kept)
+        self._window = {n: image for n, image in self._window.items() if n in later}
+        missing = later - set(self._window)
         if missing and min(missing) < self._next:
-            self._rewind()
+            self._rest, self._next = self._decode(), 0
         while missing:
-            frame, number = next(self._frames), self._next
+            frame = next(self._rest)
+            if self._next in missing:
+                self._window[self._next] = self._fitted(frame)
+                missing.remove(self._next)
             self._next += 1
-            if number in missing:
-                self._kept[number] = guidance.fit_frames(frame.image[None], self._size)[0]
-                missing.remove(number)
-        images = np.stack([self._kept[frame] for frame in frames])
-        return dict.fromkeys(keys, images)
+        images = [self._cache[n] if n < len(self._cache) else self._window[n] for n in frames]
+        return dict.fromkeys(keys, np.stack(images))
 
-    def backdrop(self, frames: Sequence[int]) -> UInt8[np.ndarray, "t h w 3"]:
+    def background(self, frames: Sequence[int]) -> UInt8[np.ndarray, "t h w 3"]:
         """See the base class."""
-        rounds = [[f for f in frames if f // self.frames == n] for n in self._rounds(frames)]
-        return np.concatenate(
-            [self.read(("target",), [f % self.frames for f in one])["target"] for one in rounds]
-        )
+        return self.read(("target",), [frame % self.frames for frame in frames])["target"]
 
-    def _rounds(self, frames: Sequence[int]) -> list[int]:
-        return sorted({frame // self.frames for frame in frames})
-
-    def persons(self, frames: Sequence[int]) -> list[bool] | None:
+    def show_person(self) -> list[bool] | None:
         """See the base class; asks MediaPipe where `psrjax prepare` has installed it."""
-        wanted, found = set(frames), []
-        for number, frame in enumerate(self._decode()):
-            if number in wanted:
-                shows = frame.image.std((0, 1)).max() >= _LEAST_CONTRAST
-                found.append(shows and (not detector.installed() or _mediapipe(frame.image)))
-        if any(found) and not detector.installed():
-            logging.info("%s: nobody looked for a person (MediaPipe is not installed)", self._path)
+        known = np.array(sorted(self._spread))
+        numbers = dict.fromkeys(known[np.abs(known - n).argmin()] for n in _spread(self.frames))
+        images = [self._spread[number] for number in numbers]
+        found = [bool(image.std((0, 1)).max() >= _LEAST_CONTRAST) for image in images]
+        if not any(found) or detector.installed():
+            return [shows and _mediapipe(image) for shows, image in zip(found, images)]
+        logging.info("%s: nobody looked for a person (MediaPipe is not installed)", self._path)
         return found
 
 
 def _mediapipe(image: UInt8[np.ndarray, "h w 3"]) -> bool:
-    (found,) = pipeline.mediapipe().estimate([image])
+    (found,) = pipeline.shared_detector().detect([image])
     return bool((found.joints[:, 2] > 0).any())
 
 
@@ -236,7 +257,7 @@ def open_footage(
 
     Args:
       place: a video, a folder of pictures, a picture; or a data set's "DIR", "DIR:CLIP" or
-        "DIR:CLIP:VIEW", where "world" is the data set of the run. By default the first clip of the
+        "DIR:CLIP:VIEW"; "synthetic" is the data set of the run. By default the first clip of the
         run's evaluation split, and its first view.
       config: the run's config; `data` is read.
       size: (height, width) of the frames to give.
@@ -250,13 +271,13 @@ def open_footage(
     if fit not in FITS:
         raise UserError(f"--fit={fit}: it is one of {', '.join(FITS)}")
     path = Path(place)
-    if path.is_file() or (path.is_dir() and clip_reader.is_footage(path)):
+    if path.is_file() or (path.is_dir() and clip_reader.is_video(path)):
         if set(reads) <= set(FRAMES):
-            return FilmedFootage(path, size, fit)
+            return VideoFootage(path, size, fit)
         return _prepared(path, size)
     folder, *names = _parts(place)
     is_synthetic = folder == dataset.SYNTHETIC
-    directory = dataset.located(config["data"])["path"] if is_synthetic else folder
+    directory = dataset.resolve_path(config["data"])["path"] if is_synthetic else folder
     if not Path(directory).is_dir():
         raise UserError(f"{place}: no such video, picture or data set")
     source, clip = _clip(directory, names[0] if names else "", config["data"]["eval_split"])
@@ -272,8 +293,8 @@ def _prepared(path: Path, size: tuple[int, int]) -> StoredFootage:
     described = f"{path.resolve()} {state.st_mtime_ns} {state.st_size} {size}"
     key = hashlib.sha256(described.encode()).hexdigest()[:16]
     directory = io.cache_folder() / f"driving-{key}"
-    clip = pipeline.Clip(os.fspath(path), path.stem)
-    clip_set.prepare([clip], directory, pipeline.Options(size=size))
+    clip = pipeline.VideoClip(os.fspath(path), path.stem)
+    dataset_builder.prepare([clip], directory, pipeline.PreparationOptions(size=size))
     source = Source(directory, clip.split)
     footage = StoredFootage(source, source.clips[0], clip.view, size)
     footage.audio = os.fspath(path) if path.is_file() else ""
@@ -306,13 +327,12 @@ def _clip(directory: str, name: str, split: str) -> tuple[Source, Clip]:
 
 
 def require_person(footage: Footage) -> None:
-    """Looks at a few frames, spread over the footage, for a person.
+    """Looks for a person in frames spread over the footage.
 
     Raises:
       UserError: if none of them shows one.
     """
-    frames = np.unique(np.linspace(0, footage.frames - 1, _LOOKS).round().astype(int))
-    found = footage.persons(frames.tolist())
+    found = footage.show_person()
     if found is not None and not any(found):
         raise UserError(
             f"{footage.name}: no person in any of {len(found)} frames spread over it; give footage "

@@ -14,16 +14,16 @@ from jaxtyping import Float, UInt8
 
 from psrjax import io
 from psrjax.data import video
-from psrjax.inference import explanations
+from psrjax.inference import intermediate_results
 
 _SOURCES = 4  # source frames that are shown: methods may read a hundred
-_STRIP = 6  # frames of the picture of explanations
+_STRIP = 6  # frames of the picture of intermediate results
 _AHEAD = 8  # frames that may wait to be encoded: memory does not grow with the video
 _END, _ABORT = "end", "abort"
 
 
-class VideoSink:
-    """A video file that takes its frames one by one; `video.write` in a thread.
+class StreamingVideo:
+    """A video file that takes its frames one by one; `video.write` runs in a thread.
 
     Use as a context manager: the file appears when the block ends, whole, and not at all if the
     block ends in an error.
@@ -37,7 +37,7 @@ class VideoSink:
         self._options = options
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def __enter__(self) -> "VideoSink":
+    def __enter__(self) -> "StreamingVideo":
         self._thread.start()
         return self
 
@@ -90,7 +90,8 @@ class _Aborted(Exception):
 class VideoWriters:
     """The files of one transfer, written side by side; use as a context manager.
 
-    `add` takes what is made, window by window; `finish`, after the block, gives the paths.
+    `add` takes the synthesized frames, window by window; `finish`, after the block, returns the
+    paths.
     """
 
     def __init__(
@@ -113,11 +114,11 @@ class VideoWriters:
         self._source = source[:_SOURCES]
         self._audio = audio
         self._stack = contextlib.ExitStack()
-        self._sinks: dict[str, VideoSink] = {}
+        self._videos: dict[str, StreamingVideo] = {}
         self._paths: list[Path] = []
         self._strip = set(np.linspace(0, len(times) - 1, _STRIP).round().astype(int).tolist())
         self._rows: list[np.ndarray] = []
-        self._once: dict[str, np.ndarray] = {}
+        self._stills: dict[str, np.ndarray] = {}
         self._written = 0
 
     def __enter__(self) -> "VideoWriters":
@@ -132,40 +133,42 @@ class VideoWriters:
         driving: UInt8[np.ndarray, "t h w 3"],
         *,
         mask: UInt8[np.ndarray, "t h w 1"] | None = None,
-        explain: Mapping[str, np.ndarray] | None = None,
+        intermediates: Mapping[str, np.ndarray] | None = None,
     ) -> None:
-        """Writes the next frames."""
+        """Writes the next frames, those of `result`; the other arrays may be longer."""
         shown = {"source" if i == 0 else f"source {i + 1}": p for i, p in enumerate(self._source)}
-        if explain and not self._written:
-            self._once = explanations.once(explain)
+        if intermediates and not self._written:
+            self._stills = intermediate_results.still_pictures(intermediates)
         for number, frame in enumerate(result):
             self._push("", frame, audio=self._audio)
             beside = {**shown, "driving": driving[number], "result": frame}
             self._push("compare", _side_by_side(beside))
             if mask is not None:
                 self._push("mask", mask[number].repeat(3, -1))
-            if explain:
-                row = explanations.panels(explain, self._source, driving[number], frame, number)
+            if intermediates:
+                row = intermediate_results.panels(
+                    intermediates, self._source, driving[number], frame, number
+                )
                 row = _side_by_side(row)
-                self._push("explain", row)
+                self._push("intermediates", row)
                 if self._written in self._strip:
                     self._rows.append(row)
             self._written += 1
 
     def finish(self) -> list[Path]:
-        """Writes the pictures of what is explained, and gives the paths of all files."""
-        for name, image in self._once.items():
-            self._picture(f"explain.{name}", image)
+        """Writes the pictures of intermediate results; returns the paths of all files."""
+        for name, image in self._stills.items():
+            self._picture(f"intermediates.{name}", image)
         if self._rows:
-            self._picture("explain", np.concatenate(self._rows))
+            self._picture("intermediates", np.concatenate(self._rows))
         return self._paths
 
     def _push(self, what: str, frame: np.ndarray, **options: Any) -> None:
-        if what not in self._sinks:
-            sink = VideoSink(self._name(what), times=self._times, **options)
-            self._sinks[what] = self._stack.enter_context(sink)
-            self._paths.append(sink.path)
-        self._sinks[what].push(frame)
+        if what not in self._videos:
+            video_file = StreamingVideo(self._name(what), times=self._times, **options)
+            self._videos[what] = self._stack.enter_context(video_file)
+            self._paths.append(video_file.path)
+        self._videos[what].push(frame)
 
     def _picture(self, what: str, image: np.ndarray) -> None:
         path = self._name(what, ".png")

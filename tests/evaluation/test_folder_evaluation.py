@@ -8,7 +8,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from psrjax.data import video
 from psrjax.errors import UserError
-from psrjax.evaluation import video_folders
+from psrjax.evaluation import folder_evaluation
 from psrjax.metrics import detail, interpolation, temporal
 
 SIZE = 24
@@ -43,7 +43,7 @@ def folders(tmp_path):
 
 
 def evaluate(folder, *fakes, **options):
-    return video_folders.evaluate(folder / "real", [folder / f for f in fakes], **options)
+    return folder_evaluation.evaluate(folder / "real", [folder / f for f in fakes], **options)
 
 
 def test_every_frame_is_scored_as_scikit_image_scores_it(folders):
@@ -93,7 +93,7 @@ def test_masks_give_the_masked_scores(folders):
 def test_a_folder_of_pictures_alone_is_one_clip(tmp_path):
     for name in ("real", "fake"):
         write_pictures(tmp_path / name, clip(3, 2))
-    found = video_folders.evaluate(tmp_path / "real", [tmp_path / "fake"])
+    found = folder_evaluation.evaluate(tmp_path / "real", [tmp_path / "fake"])
     assert found.scored[0].clip == "frames" and found.rows[0]["metrics"]["psnr"] == 100.0
 
 

@@ -130,7 +130,8 @@ def _unit(frames: jax.Array) -> jax.Array:
 
 def _of_network(name: str, score: Callable) -> dict[str, Measure]:
     """A metric of one frozen network: (its weights' name, as `Measure.score`) -> a number; and the
-    same of untrained weights."""
+    same of untrained weights.
+    """
     found = {}
     for full in (name, registry.RANDOM + name):
         known = registry.get(full)

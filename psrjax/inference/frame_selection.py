@@ -1,57 +1,55 @@
-"""Which frames a transfer starts from: the source's key frames, and the driving frame that stands
-for the source's pose.
-"""
+"""Selection of a transfer's source frames, and of the driving frame that stands for their pose."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
 from psrjax.errors import UserError
-from psrjax.inference.footage_reader import Footage
+from psrjax.inference.footage import Footage
 from psrjax.vision import hull
 
-WORDS = ("first", "random", "even", "spread")
+RULES = ("first", "random", "even", "spread")
 _CANDIDATES = 200  # frames, evenly over the source, among which "spread" chooses
 _EXCHANGES = 20  # rounds; it rarely takes more than three
 
 
-def source_frames(source: Footage, word: str, *, k: int, seed: int = 0) -> tuple[int, ...]:
+def source_frames(source: Footage, rule: str, *, k: int, seed: int = 0) -> tuple[int, ...]:
     """Chooses k frames of the source, in order; all of them where it has fewer.
 
     Args:
       source: the footage.
-      word: "first" k; k "random" ones by the seed; "even" over the clip; "spread" over the poses
+      rule: "first" k; k "random" ones by the seed; "even" over the clip; "spread" over the poses
         that it holds (it needs joints); or numbers, such as "0,40", whatever k.
-      k: how many.
+      k: the number of frames.
       seed: of "random".
 
     Raises:
-      UserError: for another word, or a frame that the source does not have.
+      UserError: for another rule, or a frame that the source does not have.
     """
     k = min(k, source.frames)
-    if word == "first":
+    if rule == "first":
         return tuple(range(k))
-    if word == "random":
+    if rule == "random":
         drawn = np.random.default_rng(seed).choice(source.frames, k, replace=False)
         return tuple(np.sort(drawn).tolist())
-    if word == "even":
+    if rule == "even":
         return tuple(np.linspace(0, source.frames - 1, k).round().astype(int).tolist())
-    if word == "spread":
+    if rule == "spread":
         source.require(("source_joints",))
         candidates = np.unique(
             np.linspace(0, source.frames - 1, max(k, _CANDIDATES)).round().astype(int)
         )
         joints = source.read(("source_joints",), candidates.tolist())["source_joints"]
         return tuple(candidates[list(spread(joints, k))].tolist())
-    numbers = [number.strip() for number in word.split(",")]
+    numbers = [number.strip() for number in rule.split(",")]
     if not all(number.isdigit() for number in numbers):
-        raise UserError(f"--source_frames={word}: it is {', '.join(WORDS)} or numbers such as 0,40")
+        raise UserError(f"--source_frames={rule}: it is {', '.join(RULES)} or numbers such as 0,40")
     frames = tuple(int(number) for number in numbers)
     if max(frames) >= source.frames:
         raise UserError(
-            f"--source_frames={word}: {source.name} has frames 0 to {source.frames - 1}"
+            f"--source_frames={rule}: {source.name} has frames 0 to {source.frames - 1}"
         )
     return frames
 
@@ -67,12 +65,12 @@ def require_joints(name: str, frames: Sequence[int], joints: Float[np.ndarray, "
 
 
 def spread(joints: Float[np.ndarray, "t j 3"], k: int) -> tuple[int, ...]:
-    """The k frames that stand best for all poses of a clip, in order.
+    """Chooses the k frames that stand best for all poses of a clip, in order.
 
-    From each pose to the nearest chosen one it is, on average, least far: k medoids, chosen one
-    after the other and then exchanged while that helps (Kaufman and Rousseeuw 1990). The distance
-    of two poses is the root of the mean square over the joints that both show. Poses at the rim of
-    the pose space, which farthest-point search would take, are like no other frame.
+    They are k medoids: the mean distance from a pose to the nearest chosen one is least, chosen
+    greedily and then exchanged while that helps (Kaufman and Rousseeuw 1990). The distance of two
+    poses is the root mean square over the joints that both show. Farthest-point search would take
+    the outliers, which are like no other frame.
     """
     seen = (joints[..., 2] > 0).astype(np.float64)
     points = joints[..., :2].astype(np.float64) * seen[..., None]
@@ -95,7 +93,7 @@ def spread(joints: Float[np.ndarray, "t j 3"], k: int) -> tuple[int, ...]:
 
 
 def _best(distance: np.ndarray, others: list[int], now: int | None = None) -> int:
-    """The frame that is best beside the others; the one there is `now` unless another is better."""
+    """The best frame beside the others; `now`, where it is given, unless another is better."""
     away = distance[others].min(0) if others else np.full(len(distance), np.inf)
     cost = np.minimum(distance, away).sum(1)
     cost[others] = np.inf
@@ -114,18 +112,18 @@ class Anchor:
 def anchor(
     source: Float[np.ndarray, "j 2"],
     poses: Callable[[int], Float[np.ndarray, "t j 2"]],
-    starts: Iterator[int] | range,
+    starts: range,
     *,
     search: bool,
 ) -> Anchor:
-    """The first driving frame, or with `search` the one whose pose is most like the source's.
+    """Takes the first driving frame, or with `search` the one whose pose is most like the source's.
 
     Args:
       source: the source's points.
       poses: the points of the driving frames of the window that starts at a frame; one window is
         held at a time.
       starts: the first frames of the windows.
-      search: whether to look through all of them.
+      search: whether to look through all windows.
     """
     best, least, scale = 0, np.inf, 1.0
     for start in starts:

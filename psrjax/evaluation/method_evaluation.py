@@ -16,13 +16,13 @@ from psrjax.data import loader
 from psrjax.errors import UserError
 from psrjax.evaluation import (
     challenging_poses,
-    failure_pictures,
-    further_metrics,
-    score_files,
+    clip_metrics,
+    failure_gallery,
+    score_export,
     score_statistics,
-    scores,
+    score_table,
 )
-from psrjax.inference import core
+from psrjax.inference import synthesizer
 from psrjax.methods.base import Method
 from psrjax.metrics import image
 from psrjax.synthetic import dataset
@@ -56,7 +56,7 @@ class Evaluation:
     rows: list[dict[str, Any]]
     samples: list[Sample]
     scored: list[score_statistics.Scored] = dataclasses.field(default_factory=list)
-    gallery: failure_pictures.Gallery = dataclasses.field(default_factory=failure_pictures.Gallery)
+    gallery: failure_gallery.Gallery = dataclasses.field(default_factory=failure_gallery.Gallery)
 
 
 def evaluate(
@@ -103,7 +103,7 @@ def evaluate(
     split = split or config.data.eval_split
     reads = tuple(dict.fromkeys((*method.reads, *method.baseline_reads, "target_mask")))
     in_a_row = windows == IN_A_ROW
-    data = dataset.located(config.data)
+    data = dataset.resolve_path(config.data)
     batches = loader.evaluation_batches(
         data,
         reads,
@@ -116,7 +116,7 @@ def evaluate(
     source = loader.open_split(data, split) if metrics else None
     training = loader.open_split(data, config.data.train_split) if rare else None
     challenging_poses.require(*([source, training] if rare else []))
-    clips = further_metrics.Clips(others, source, config.data.crop) if others else None
+    clips = clip_metrics.Clips(others, source, config.data.crop) if others else None
     score, accumulator, kept, about = _scorer(method), _ScoreAccumulator(clips), [], {}
     carry, last = None, None
     for batch, ids in tqdm(batches, f"evaluate {split}", unit="batch", disable=not show_progress):
@@ -137,7 +137,7 @@ def evaluate(
     if accumulator.windows == 0:
         raise UserError(f"{config.data.path}: no window to evaluate in split {split!r}")
     scored = accumulator.finish()
-    about |= {"windows": accumulator.windows, "notes": further_metrics.weights_of(metrics)}
+    about |= {"windows": accumulator.windows, "notes": clip_metrics.weights_of(metrics)}
     if rare:
         chosen = challenging_poses.choose(
             scored, accumulator.views, rare, source, training, config.data
@@ -156,7 +156,7 @@ def _made_of(about: Mapping[str, Any], in_a_row: bool) -> str:
 
 
 def write(folder: str | os.PathLike, found: Evaluation) -> epath.Path:
-    """Writes `results.json` and what goes with it (`score_files.write`), and the pictures.
+    """Writes `results.json` and what goes with it (`score_export.write`), and the pictures.
 
     Returns:
       The path of `results.json`.
@@ -164,8 +164,8 @@ def write(folder: str | os.PathLike, found: Evaluation) -> epath.Path:
     Raises:
       UserError: if the folder cannot be written to.
     """
-    failure_pictures.write(epath.Path(folder) / failure_pictures.FOLDER, found.gallery)
-    return score_files.write(folder, found.rows, found.scored)
+    failure_gallery.write(epath.Path(folder) / failure_gallery.FOLDER, found.gallery)
+    return score_export.write(folder, found.rows, found.scored)
 
 
 def _about(method: Method, split: str, windows: str, batch: Mapping) -> dict[str, Any]:
@@ -209,18 +209,23 @@ def pair_name(source_view: str, target_view: str) -> str:
 @functools.lru_cache(maxsize=4)  # clip after clip is synthesized by one compiled program
 def _scorer(method: Method) -> Callable:
     """A function (variables, wire batch, carry) -> ({label: video}, {kind: {label: {metric: (b,
-    t)}}}, carry)."""
-    synthesize = core.make_synthesizer(method, baselines=True)
+    t)}}}, carry).
+    """
+    synthesize = synthesizer.make_synthesizer(method, comparison=True)
 
     def run(variables: Mapping, batch: Mapping, carry: Any) -> tuple[dict, dict, Any]:
-        made = synthesize(variables, batch, carry)
+        made, carry = synthesize(variables, batch, carry)
         truth, mask = batch["target"], batch["target_mask"]
         found = {
             kind: {name: frame_scores(video, truth, mask) for name, video in made[key].items()}
-            for kind, key in ((scores.BASELINE, "baselines"), (scores.STEP, "steps"))
+            for kind, key in ((score_table.BASELINE, "baselines"), (score_table.STEP, "steps"))
         }
         videos = made["baselines"] | made["steps"]
-        return {core.SOURCE: batch["source"], **videos, core.TRUTH: truth}, found, made["carry"]
+        return (
+            {synthesizer.SOURCE: batch["source"], **videos, synthesizer.TRUTH: truth},
+            found,
+            carry,
+        )
 
     return run
 
@@ -234,10 +239,10 @@ def frame_scores(*videos: Any) -> dict[str, np.ndarray]:
 class _ScoreAccumulator:
     """The scores of all windows so far, each frame of a clip and pair of views once."""
 
-    def __init__(self, clips: further_metrics.Clips | None) -> None:
+    def __init__(self, clips: clip_metrics.Clips | None) -> None:
         self.windows = 0
         self.views: dict[str, str] = {}  # by pair the target view
-        self.gallery = failure_pictures.Gallery()
+        self.gallery = failure_gallery.Gallery()
         self._clips = clips
         self._scored: list[score_statistics.Scored] = []
         self._ends: dict[tuple[str, str, str], int] = {}
@@ -252,7 +257,8 @@ class _ScoreAccumulator:
         joins: bool,
     ) -> None:
         """Adds one window: {label: (t h w 3)}, (t h w 1), {kind: {name: {metric: (t,)}}}; `joins`
-        if it goes on where the last one ended."""
+        if it goes on where the last one ended.
+        """
         self.windows += 1
         pair = pair_name(window["source_view"], window["target_view"])
         self.views[pair] = window["target_view"]
@@ -265,11 +271,13 @@ class _ScoreAccumulator:
                 entry = score_statistics.Scored(kind, name, pair, window["clip"], start, fresh)
                 self._scored.append(entry)
         if first < len(mask):
-            self.gallery.add(window, pair, videos, mask, list(found[scores.STEP].values())[-1])
+            self.gallery.add(window, pair, videos, mask, list(found[score_table.STEP].values())[-1])
         if self._clips:
             kinds = {name: kind for kind, names in found.items() for name in names}
             skip = first if joins else 0
-            fresh = {name: videos[name][skip:] for name in kinds} | {"": videos[core.TRUTH][skip:]}
+            fresh = {name: videos[name][skip:] for name in kinds} | {
+                "": videos[synthesizer.TRUTH][skip:]
+            }
             self._clips.add(window, pair, kinds, fresh, mask[skip:], joins=joins)
 
     def finish(self) -> list[score_statistics.Scored]:

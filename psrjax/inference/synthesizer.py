@@ -1,0 +1,83 @@
+"""The synthesis of one window, which transfer, novel views, evaluation and benchmarks share."""
+
+import functools
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from psrjax.data import spec
+from psrjax.methods.base import Method
+
+TRUTH, SOURCE = "truth", "source"  # the labels of the frames that are given, in a comparison
+
+
+def start(method: Method, variables: Mapping, batch: Mapping) -> Any:
+    """Returns the carry that a method starts with; `batch` is a wire batch."""
+    return method.apply(variables, spec.decode(batch), method="start")
+
+
+def synthesize(
+    method: Method, variables: Mapping, batch: Mapping, carry: Any, *, intermediates: bool = False
+) -> tuple[dict[str, Any], Any]:
+    """Returns what `Method.synthesize` makes of a wire batch, and the next carry."""
+    batch = spec.decode(batch)
+    made, carry = method.apply(variables, batch, carry, intermediates, method="synthesize")
+    return made, carry
+
+
+@dataclass(frozen=True)
+class Synthesizer:
+    """The compiled synthesis of a method.
+
+    Attributes:
+      start: (variables, wire batch) -> carry.
+      synthesize: (variables, wire batch, carry) -> (frames, carry), as `make_synthesizer` says.
+    """
+
+    start: Callable[..., Any]
+    synthesize: Callable[..., tuple[dict[str, Any], Any]]
+
+    def __call__(self, variables: Mapping, batch: Mapping, carry: Any) -> tuple[dict, Any]:
+        """Synthesizes one window; a carry of None starts a new clip."""
+        carry = self.start(variables, batch) if carry is None else carry
+        return self.synthesize(variables, batch, carry)
+
+
+@functools.lru_cache(maxsize=4)  # clip after clip is synthesized by one compiled program
+def make_synthesizer(
+    method: Method, *, comparison: bool = False, intermediates: bool = False
+) -> Synthesizer:
+    """Compiles a method's synthesis.
+
+    Args:
+      method: at its stage.
+      comparison: gives {"steps", "baselines"}, both {label: (b t h w 3) uint8} in the method's
+        order; a method without named steps has one, named after its stage. Otherwise it gives
+        "video", and "foreground" and "mask" where the method makes them, all uint8.
+      intermediates: whether the latter also has the method's "intermediates".
+    """
+
+    def run(variables: Mapping, batch: Mapping, carry: Any) -> tuple[dict[str, Any], Any]:
+        made, carry = synthesize(method, variables, batch, carry, intermediates=intermediates)
+        if not comparison:
+            return _encode(made), carry
+        baselines = method.apply(variables, spec.decode(batch), method="baselines")
+        steps = made.get("steps") or {method.stage: made["video"]}
+        # An OrderedDict keeps its order through a compiled function; a dict comes back sorted.
+        videos = {"steps": OrderedDict(steps), "baselines": OrderedDict(baselines)}
+        return jax.tree.map(spec.encode_colors, videos), carry
+
+    return Synthesizer(jax.jit(functools.partial(start, method)), jax.jit(run))
+
+
+def _encode(made: Mapping[str, Any]) -> dict[str, Any]:
+    encoded = {key: spec.encode_colors(made[key]) for key in ("video", "foreground") if key in made}
+    if "mask" in made:
+        encoded["mask"] = jnp.clip(jnp.round(made["mask"] * 255.0), 0, 255).astype(jnp.uint8)
+    if made.get("intermediates"):
+        encoded["intermediates"] = made["intermediates"]
+    return encoded
