@@ -29,7 +29,7 @@ def over_layers(
     for name, weight in LAYERS.items():
         pair = (ours[name], theirs[name])
         if name in HALVED and min(ours[name].shape[1:3]) > 1:
-            pair = tuple(hourglass.mean_of_four(x) for x in pair)
+            pair = tuple(hourglass.avg_pool(x) for x in pair)
         total += weight * contextual_loss(*pair, chunk=chunk)
     return total
 

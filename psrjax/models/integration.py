@@ -87,10 +87,7 @@ class Fusion(nn.Module):
         if self.kind == "sa3d_rb6":
             features = self._exchange(features, source_maps, target_maps, train)
         weights = jax.nn.softmax(self._scores(features, source_maps, target_maps, train), 2)
-        # Term by term: jaxlib 0.10.2 on CPUs sums a product with a broadcast factor wrongly (in
-        # jitted backgrounds: see tests/models/test_integration.py), and slowly.
-        shares = weights[..., None].astype(features.dtype)
-        fused = sum(features[:, :, i] * shares[:, :, i] for i in range(k))
+        fused = (features * weights[..., None].astype(features.dtype)).sum(2)
         if self.kind == "rb6_sa2d":
             change = self._attend(fused.reshape(b * t, h, w, c), train)
             fused = fused + change.reshape(fused.shape)

@@ -106,14 +106,14 @@ def test_frames_together_are_frames_one_by_one():
 
 
 @pytest.mark.parametrize("generator_kind", motion_generator.GENERATORS)
-def test_confidence_gates_all_that_comes_from_the_source(generator):
-    generator = motion_generator.MotionGenerator(generator, width=4, blocks=1)
+def test_confidence_gates_all_that_comes_from_the_source(generator_kind):
+    generator = motion_generator.MotionGenerator(generator_kind, width=4, blocks=1)
     image = jax.random.uniform(jax.random.key(1), (2, 32, 32, 3))
     field = jnp.broadcast_to(local_affine.corner_grid(8, 8), (2, 1, 8, 8, 2))
-    paint = jax.jit(generator.init_with_output, static_argnums=4)
-    closed, _ = paint(jax.random.key(0), image, field, jnp.zeros((2, 1, 8, 8, 1)), False)
+    run = jax.jit(generator.init_with_output, static_argnums=4)
+    closed, _ = run(jax.random.key(0), image, field, jnp.zeros((2, 1, 8, 8, 1)), False)
     np.testing.assert_allclose(closed[0], closed[1], atol=1e-6)
-    open_, _ = paint(jax.random.key(0), image, field, jnp.ones((2, 1, 8, 8, 1)), False)
+    open_, _ = run(jax.random.key(0), image, field, jnp.ones((2, 1, 8, 8, 1)), False)
     # An untrained net of four channels says little, but a hundred times more than a closed gate.
     assert float(jnp.abs(open_[0] - open_[1]).max()) > 1e-4
 
