@@ -1,8 +1,12 @@
-"""What the documents tell people to type exists: commands, flags, configs, words, files."""
+"""What the documents tell people to type exists: commands, flags, configs, words, files; the site
+builds."""
 
 import ast
+import importlib.util
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,14 +17,20 @@ from psrjax.cli import main as cli
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted(
     path
-    for pattern in ("*.md", "launch/*.md", "launch/*.sh", "launch/*.sbatch", "launch/*.yaml")
+    for pattern in (
+        *("*.md", "docs/**/*.md", "datasets/*/README.md"),
+        *("launch/*.md", "launch/*.sh", "launch/*.sbatch", "launch/*.yaml"),
+    )
     for path in ROOT.glob(pattern)
 )
+PAGES = [path for path in DOCUMENTS if path.suffix == ".md"]
 COMMANDS = cli.available()
 SCRIPT = re.compile(r"^[\s#`$(]*(?:[A-Z_]+=\S+ )*bash launch/local\.sh +(\S[^`)#]*)")
 INLINE = re.compile(r"`psrjax ([a-z]+[^`]*)`")
 LINE = re.compile(r"^(?:    |#|\$)[\s#$]*psrjax ([a-z]+.*)")  # indented, or in a comment
 FENCED = re.compile(r"^psrjax ([a-z]+.*)")
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def typed_lines():
@@ -34,7 +44,8 @@ def typed_lines():
             found = [m[1] for m in (pattern.match(line) for pattern in patterns) if m]
             for command in found + INLINE.findall(line):
                 words = shlex.split(command.split("  #")[0], comments=True)
-                yield pytest.param(words, id=f"{path.name}:{number}:{words[0]}")
+                name = path.relative_to(ROOT).as_posix()
+                yield pytest.param(words, id=f"{name}:{number}:{words[0]}")
 
 
 def flags_of(command):
@@ -45,6 +56,7 @@ def flags_of(command):
         name = getattr(call.func, "attr", "")
         if name.startswith("DEFINE_"):
             names.add(call.args[0].value)
+            names |= {f"no{call.args[0].value}"} if name == "DEFINE_bool" else set()
         elif name == "define_config":
             names.add("config")
     return names
@@ -63,12 +75,12 @@ def test_a_command_in_the_documents_can_be_typed(words):
     known, overrides, name = flags_of(command), {}, "psrnet"
     for option in options:
         flag, _, value = option.removeprefix("--").partition("=")
-        assert flag.split(".")[0] in known, f"psrjax {command} has no --{flag}"
+        assert flag.split(".")[0] in known | {"help"}, f"psrjax {command} has no --{flag}"
         if flag == "config":
             name = value
         elif flag.startswith("config."):
             overrides[flag.removeprefix("config.")] = literal(value)
-    if not name.startswith("sixth"):  # the method that CONTRIBUTING.md tells how to add
+    if command != "convert" and not name.startswith("sixth"):  # CONTRIBUTING.md's new method
         config_lib.load(name, overrides)
 
 
@@ -80,20 +92,70 @@ def literal(value):
 
 
 def test_the_documents_hold_commands():
-    assert len(list(typed_lines())) > 10
+    assert len(list(typed_lines())) > 60
 
 
-def test_links_between_documents_lead_somewhere():
-    for path in DOCUMENTS:
-        for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
-            assert (path.parent / target).exists(), f"{path.name} links to {target}"
+def anchors(path):
+    """The anchors of a page's headings, as GitHub and the site both make them."""
+    text = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-def test_the_readme_opens_with_the_two_commands():
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(path):
+    for target in LINK.findall(path.read_text()):
+        if "://" in target:
+            continue
+        name, _, anchor = target.partition("#")
+        other = path.parent / name if name else path
+        assert other.exists(), f"{path.name} links to {target}"
+        assert not anchor or anchor in anchors(other), f"{path.name}: no heading of {target}"
+
+
+def test_every_page_and_picture_is_reached():
+    linked = {
+        (path.parent / target.partition("#")[0]).resolve()
+        for path in PAGES
+        for target in LINK.findall(path.read_text())
+    }
+    shown = {*(ROOT / "docs").glob("**/*.md"), *(ROOT / "docs/pictures").iterdir()}
+    assert shown <= linked, sorted(path.name for path in shown - linked)
+
+
+def test_the_readme_is_short_and_opens_with_what_psrjax_is():
     text = (ROOT / "README.md").read_text()
-    assert re.search(r"\A# psrjax\n\n[^\n#](?:.+\n)+\n```bash\nbash launch/local.sh demo", text)
+    assert len(text.splitlines()) <= 150
+    opening = re.match(r"# psrjax\n\n([^\n#](?:.+\n)+)\n!\[", text)
+    assert opening and len(re.findall(r"[.:]\s", opening[1])) <= 4
+    assert text.split("```")[1].startswith("bash\nbash launch/local.sh demo")
     assert "bash launch/local.sh test" in text.split("```")[1]
-    assert "**no\npretrained weights**" in text or "**no pretrained weights**" in text
+    assert "**no pretrained weights**" in text
+
+
+def test_pictures_are_small():
+    sizes = {path.name: path.stat().st_size for path in (ROOT / "docs/pictures").iterdir()}
+    assert max(sizes.values()) < 2_000_000 and sum(sizes.values()) < 5_000_000
+
+
+def test_examples_in_python_use_what_there_is():
+    """Each example compiles, and every name that it takes from psrjax exists."""
+    examples = [code for path in PAGES for code in PYTHON.findall(path.read_text())]
+    assert examples
+    for code in examples:
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.ImportFrom) and node.module.startswith("psrjax"):
+                check = f"from {node.module} import {', '.join(a.name for a in node.names)}"
+                exec(check, {})
+
+
+def test_the_site_builds_without_warnings(tmp_path):
+    if importlib.util.find_spec("material") is None or importlib.util.find_spec("mkdocs") is None:
+        pytest.skip("mkdocs-material is not installed: pip install '.[docs]'")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "index.html").exists() and (tmp_path / "launch/index.html").exists()
 
 
 def test_the_continuous_check_runs_the_readmes_test_command():
