@@ -1,1 +1,1 @@
-"""Host geometry in NumPy: cameras, body meshes, rasterization, visibility, backgrounds."""
+"""Host-side geometry in NumPy: cameras, body meshes, rasterization, visibility, backgrounds."""

@@ -1,7 +1,7 @@
-"""The built-in body: a licence-free mesh that is shaped, then posed from 26 joints in space.
+"""The built-in, licence-free body mesh: shaped by proportions, posed by 26 joints in space.
 
-Its surface comes from `body_mesh`, its weights and parts from `body_parts`, the bones' frames from
-`bone_frames`. World axes are free; in the rest pose x is forward, y the person's left, z up.
+`body_mesh` makes its surface, `body_parts` its weights and parts, `bone_frames` its bones' frames.
+World axes are arbitrary; in the rest pose x is forward, y the person's left, z up.
 """
 
 import dataclasses
@@ -15,17 +15,8 @@ from jaxtyping import Float
 from psrjax.vision import body_mesh, body_parts, bone_frames
 
 LENGTHS = (
-    "torso",
-    "neck",
-    "head",
-    "shoulders",
-    "hips",
-    "upper_arm",
-    "forearm",
-    "hand",
-    "thigh",
-    "shin",
-    "foot",
+    *("torso", "neck", "head", "shoulders", "hips", "upper_arm", "forearm", "hand"),
+    *("thigh", "shin", "foot"),
 )
 
 
@@ -43,7 +34,7 @@ class BodyModel:
       corner_uv: (f, 3, 2) float32 in [0, 1], DensePose u, v at each corner.
       face_group: (f,) int32 GTNet part 1..10; `mirror_groups[g - 1]` is the mirror part of g.
       mirror: (v,) int32, each vertex's mirror image.
-      canonical: (v, 3) the unshaped template's vertices: coordinates to paint by.
+      canonical: (v, 3) the unshaped template's vertices: coordinates for textures.
     """
 
     vertices: np.ndarray
@@ -60,7 +51,7 @@ class BodyModel:
 
 @functools.lru_cache(maxsize=1)
 def template() -> BodyModel:
-    """The built-in body, 1.75 m tall; computed once a process, the same on every machine."""
+    """Returns the built-in body, 1.75 m tall; computed once per process, deterministic."""
     surface = body_mesh.mirrored(*body_mesh.half_surface())
     vertices, faces, mirror = surface["vertices"], surface["faces"], surface["mirror"]
     charts = body_parts.densepose(vertices, faces)
@@ -88,20 +79,20 @@ def pose(
     *,
     girths: Mapping[str, float] | None = None,
 ) -> Float[np.ndarray, "t v 3"]:
-    """Vertices of the body whose joints are `joints` (world, metres); linear blend skinning.
+    """Poses the body by linear blend skinning so that its joints lie at `joints` (world, metres).
 
     Every bone is stretched along itself to the given joints and keeps its girth, so shoulders,
     elbows, wrists, hips, knees and ankles lie exactly at theirs, whatever the model's bone
     lengths. Upper arms and thighs take their twist from the plane in which elbow and knee bend
     (from chest, pelvis and foot while they are straight), the head from its six joints (rigidly,
-    least squares), the feet from toes and heel, the hands continue the forearms. Missing (NaN)
+    least squares), the feet from toes and heel; the hands continue the forearms. Missing (NaN)
     joints are allowed on head and feet only.
 
     `girths`: {bone of `body_parts.BONES`: factor on its thickness}; head, hands and feet scale as
     a whole.
     """
-    rest = bone_frames.frames(model.joints[None], model.joints)
-    posed = bone_frames.frames(np.asarray(joints, np.float64), model.joints)
+    rest = bone_frames.bone_frames(model.joints[None], model.joints)
+    posed = bone_frames.bone_frames(np.asarray(joints, np.float64), model.joints)
     scale = posed.lengths / rest.lengths
     scale = np.where(np.isfinite(scale), scale, 1.0) * _girth_factors(girths or {})
     linear = np.einsum("tbij,tbj,bkj->tbik", posed.rotation, scale, rest.rotation[0])
@@ -131,7 +122,7 @@ def shape(
     girths: Mapping[str, float] | None = None,
     offsets: Float[np.ndarray, " v"] | None = None,
 ) -> BodyModel:
-    """The same body with other proportions, in its rest pose.
+    """Changes the proportions of a body in its rest pose.
 
     Args:
       model: the body to start from.
@@ -143,11 +134,11 @@ def shape(
     Raises:
       KeyError: for a name that is not one of these.
     """
-    factors = dict.fromkeys(LENGTHS, 1.0)
+    factors: dict[str, float] = dict.fromkeys(LENGTHS, 1.0)
     unknown = set(lengths or {}) - set(factors)
     if unknown:
         raise KeyError(f"unknown body length {sorted(unknown)[0]!r}: one of {LENGTHS}")
-    factors |= lengths or {}
+    factors.update(lengths or {})
     joints = _scaled_joints(model.joints, factors)
     by_bone = _girths_by_bone(girths or {})
     for name in ("head", "hand", "foot"):
@@ -186,7 +177,7 @@ def _girths_by_bone(girths: Mapping[str, float]) -> dict[str, float]:
 
 
 def _scaled_joints(rest: np.ndarray, factors: Mapping[str, float]) -> np.ndarray:
-    """Rest joints with every bone's length multiplied by its factor, from the hips outward."""
+    """Multiplies every bone's length by its factor, from the hips outward."""
     joints = rest.copy()
     joints[1] = rest[8] + factors["torso"] * (rest[1] - rest[8])
     ears = rest[[17, 18]].mean(0)
@@ -194,15 +185,9 @@ def _scaled_joints(rest: np.ndarray, factors: Mapping[str, float]) -> np.ndarray
     for index in (0, 15, 16, 17, 18, 25):
         joints[index] = lifted + factors["head"] * (rest[index] - ears)
     chains = (
-        (2, 1, "shoulders"),
-        (3, 2, "upper_arm"),
-        (4, 3, "forearm"),
-        (9, 8, "hips"),
-        (10, 9, "thigh"),
-        (11, 10, "shin"),
-        (22, 11, "foot"),
-        (23, 11, "foot"),
-        (24, 11, "foot"),
+        *((2, 1, "shoulders"), (3, 2, "upper_arm"), (4, 3, "forearm")),
+        *((9, 8, "hips"), (10, 9, "thigh"), (11, 10, "shin")),
+        *((22, 11, "foot"), (23, 11, "foot"), (24, 11, "foot")),
     )
     for child, parent, name in chains:
         joints[child] = joints[parent] + factors[name] * (rest[child] - rest[parent])
@@ -215,7 +200,7 @@ def _scaled_joints(rest: np.ndarray, factors: Mapping[str, float]) -> np.ndarray
 def vertex_normals(
     vertices: Float[np.ndarray, "v 3"], faces: np.ndarray
 ) -> Float[np.ndarray, "v 3"]:
-    """Unit outward normals (v, 3), each the area-weighted mean over a vertex's faces."""
+    """Returns unit outward normals (v, 3): the area-weighted means over each vertex's faces."""
     corners = vertices[faces]
     cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     columns = [

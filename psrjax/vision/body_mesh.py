@@ -1,4 +1,4 @@
-"""The built-in body's surface: a smooth union of profiled capsules, meshed and mirrored exactly.
+"""The built-in body's surface: a smooth union of capsules and ellipsoids, meshed and mirrored.
 
 Body axes, metres: x forward, y to the person's left, z up, the floor at z = 0. Only the left half
 (y >= 0) is modelled; the right half is its mirror image, vertex for vertex. The rest pose is an
@@ -41,7 +41,7 @@ _SIDE_JOINTS = {  # (left, right): position of the left one
 
 
 def rest_joints() -> Float[np.ndarray, "26 3"]:
-    """The 26 joints of the rest pose (see `psrjax.ops.pose`), metres."""
+    """Returns the 26 joints of the rest pose (see `psrjax.ops.pose`), metres."""
     joints = np.zeros((26, 3))
     for index, position in _CENTRE_JOINTS.items():
         joints[index] = position
@@ -52,8 +52,8 @@ def rest_joints() -> Float[np.ndarray, "26 3"]:
 
 
 @dataclass(frozen=True)
-class Blob:
-    """One primitive: an elliptic capsule from `start` to `end` whose radii follow a profile.
+class Capsule:
+    """An elliptic capsule from `start` to `end` whose radii follow a profile.
 
     `profile` rows are (position along the axis 0..1, half width along `side`, extent towards
     `front`, extent towards its opposite); `bone` is the bone that carries it.
@@ -67,7 +67,7 @@ class Blob:
     profile: tuple[tuple[float, float, float, float], ...]
 
     def distance(self, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
-        """An approximate signed distance (n,), negative inside, exact on the surface."""
+        """Approximates the signed distance (n,): negative inside, exact on the surface."""
         axis = self.end - self.start
         length = np.linalg.norm(axis)
         axis = axis / length
@@ -89,14 +89,14 @@ class Blob:
 
 @dataclass(frozen=True)
 class Ellipsoid:
-    """A primitive with radii along x, y and z; `bone` is the bone that carries it."""
+    """An axis-aligned ellipsoid; `bone` is the bone that carries it."""
 
     bone: str
     centre: tuple[float, float, float]
     radii: tuple[float, float, float]
 
     def distance(self, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
-        """An approximate signed distance (n,), negative inside, exact on the surface."""
+        """Approximates the signed distance (n,): negative inside, exact on the surface."""
         offset = points - self.centre
         ratio = np.sqrt(((offset / self.radii) ** 2).sum(-1)) + 1e-9
         inside = min(self.radii) * (ratio - 1.0)
@@ -104,16 +104,16 @@ class Ellipsoid:
         return np.where(ratio < 0.5, inside, reach * (1.0 - 1.0 / ratio))
 
 
-def _capsule(bone, start, end, radius, radius_end) -> Blob:
+def _capsule(bone, start, end, radius, radius_end) -> Capsule:
     start, end = np.asarray(start, float), np.asarray(end, float)
     axis = (end - start) / np.linalg.norm(end - start)
     side = np.cross(axis, _FORWARD if abs(axis[0]) < 0.8 else _UP)
     side /= np.linalg.norm(side)
     rows = ((0.0, radius, radius, radius), (1.0, radius_end, radius_end, radius_end))
-    return Blob(bone, start, end, side, np.cross(side, axis), rows)
+    return Capsule(bone, start, end, side, np.cross(side, axis), rows)
 
 
-def _torso() -> list[Blob | Ellipsoid]:
+def _torso() -> list[Capsule | Ellipsoid]:
     heights = (  # z, half width, front, back
         (0.80, 0.080, 0.050, 0.070),
         (0.84, 0.140, 0.080, 0.095),
@@ -129,9 +129,9 @@ def _torso() -> list[Blob | Ellipsoid]:
         (1.465, 0.070, 0.056, 0.074),
     )
     low, high = heights[0][0], heights[-1][0]
-    rows = tuple(((z - low) / (high - low), *radii) for z, *radii in heights)
+    rows = tuple(((z - low) / (high - low), w, ahead, back) for z, w, ahead, back in heights)
     return [
-        Blob(
+        Capsule(
             "torso",
             np.array([0.0, 0.0, low]),
             np.array([-0.012, 0.0, high]),
@@ -146,10 +146,10 @@ def _torso() -> list[Blob | Ellipsoid]:
     ]
 
 
-def _head() -> list[Blob | Ellipsoid]:
+def _head() -> list[Capsule | Ellipsoid]:
     neck = ((0.0, 0.064, 0.060, 0.066), (0.5, 0.055, 0.056, 0.058), (1.0, 0.054, 0.056, 0.058))
     return [
-        Blob(
+        Capsule(
             "neck",
             np.array([-0.022, 0.0, 1.425]),
             np.array([0.000, 0.0, 1.570]),
@@ -169,7 +169,7 @@ def _head() -> list[Blob | Ellipsoid]:
     ]
 
 
-def _arm() -> list[Blob | Ellipsoid]:
+def _arm() -> list[Capsule | Ellipsoid]:
     upper = ((0.0, 0.056, 0.058, 0.058), (0.35, 0.050, 0.054, 0.052), (1.0, 0.039, 0.042, 0.042))
     lower = ((0.0, 0.040, 0.042, 0.042), (0.28, 0.041, 0.046, 0.044), (1.0, 0.024, 0.031, 0.031))
     palm = ((0.0, 0.022, 0.030, 0.030), (0.5, 0.019, 0.042, 0.040), (1.0, 0.017, 0.043, 0.042))
@@ -180,15 +180,15 @@ def _arm() -> list[Blob | Ellipsoid]:
     thumb_tip = _WRIST + 0.088 * _ARM + 0.066 * _FORWARD - 0.012 * _BACK_OF_HAND
     sides = (_BACK_OF_HAND, _FORWARD)
     return [
-        Blob("upper_arm", _SHOULDER, _ELBOW, *sides, upper),
-        Blob("forearm", _ELBOW, _WRIST, *sides, lower),
-        Blob("hand", _WRIST + 0.012 * _ARM, knuckles, *sides, palm),
-        Blob("hand", knuckles, knuckles + curl, *sides, fingers),
+        Capsule("upper_arm", _SHOULDER, _ELBOW, *sides, upper),
+        Capsule("forearm", _ELBOW, _WRIST, *sides, lower),
+        Capsule("hand", _WRIST + 0.012 * _ARM, knuckles, *sides, palm),
+        Capsule("hand", knuckles, knuckles + curl, *sides, fingers),
         _capsule("hand", thumb, thumb_tip, 0.016, 0.012),
     ]
 
 
-def _leg() -> list[Blob | Ellipsoid]:
+def _leg() -> list[Capsule | Ellipsoid]:
     thigh = (
         (0.0, 0.080, 0.086, 0.088),
         (0.25, 0.077, 0.084, 0.080),
@@ -215,40 +215,40 @@ def _leg() -> list[Blob | Ellipsoid]:
     up = np.cross(along, np.cross(_UP, along))
     up /= np.linalg.norm(up)
     return [
-        Blob("thigh", _HIP, _KNEE, _LEFT, _FORWARD, thigh),
-        Blob("shin", _KNEE, _ANKLE, _LEFT, _FORWARD, shin),
-        Blob("foot", heel, toe, np.cross(up, along), up, foot),
+        Capsule("thigh", _HIP, _KNEE, _LEFT, _FORWARD, thigh),
+        Capsule("shin", _KNEE, _ANKLE, _LEFT, _FORWARD, shin),
+        Capsule("foot", heel, toe, np.cross(up, along), up, foot),
     ]
 
 
-# How far (metres) two neighbouring primitives melt into one another.
-_MELT = {"head": 0.011, "hand": 0.008, "pelvis": 0.03, "chest": 0.03, "collar": 0.03}
+# Width in metres of the smooth union of a bone's primitives.
+_BLEND = {"head": 0.011, "hand": 0.008, "pelvis": 0.03, "chest": 0.03, "collar": 0.03}
 _DENTS = ((0.100, 0.032, 1.644, 0.013, 0.007), (0.100, 0.0, 1.584, 0.010, 0.003))  # x y z r depth
 
 
-def blobs() -> list[Blob | Ellipsoid]:
-    """The primitives of the left half."""
+def primitives() -> list[Capsule | Ellipsoid]:
+    """Returns the primitives of the left half."""
     return _torso() + _head() + _arm() + _leg()
 
 
-def field(points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
-    """The body's implicit function: negative inside, about metres near the surface.
+def implicit_surface(points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
+    """Evaluates the body's implicit function: negative inside, about metres near the surface.
 
-    Primitives of one bone melt tightly, the bones' unions then melt with the width of the skin.
+    Primitives of one bone are united tightly, then the bones with the width of the skin.
     """
     by_bone: dict[str, list[np.ndarray]] = {}
-    for blob in blobs():
-        by_bone.setdefault(blob.bone, []).append(blob.distance(points))
-    united = [_melt(parts, _MELT.get(bone, 0.014)) for bone, parts in by_bone.items()]
-    value = _melt(united, 0.022)
+    for primitive in primitives():
+        by_bone.setdefault(primitive.bone, []).append(primitive.distance(points))
+    united = [_smooth_min(parts, _BLEND.get(bone, 0.014)) for bone, parts in by_bone.items()]
+    value = _smooth_min(united, 0.022)
     for x, y, z, radius, depth in _DENTS:
         square = ((points - (x, y, z)) ** 2).sum(-1)
         value = value + depth * np.exp(-square / (2 * radius**2))
     return np.maximum(value, 0.003 - points[:, 2])  # flat soles
 
 
-def _melt(distances: list[np.ndarray], width: float) -> np.ndarray:
-    """The smooth minimum: quadratic within `width`, the plain minimum elsewhere."""
+def _smooth_min(distances: list[np.ndarray], width: float) -> np.ndarray:
+    """Returns the smooth minimum: quadratic within `width`, the plain minimum elsewhere."""
     value = distances[0]
     for other in distances[1:]:
         overlap = np.maximum(2 * width - np.abs(value - other), 0.0)
@@ -257,7 +257,7 @@ def _melt(distances: list[np.ndarray], width: float) -> np.ndarray:
 
 
 def _grid() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Grid lines, finer where the body has detail: the face, the hands, the feet."""
+    """Returns grid lines, finer where the body has detail: face, hands and feet."""
 
     def lines(*pieces):  # (start, end, step)
         joined = [np.linspace(a, b, round((b - a) / s), endpoint=False) for a, b, s in pieces]
@@ -270,11 +270,11 @@ def _grid() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def half_surface() -> tuple[Float[np.ndarray, "v 3"], Int[np.ndarray, "f 3"]]:
-    """Vertices and faces of the left half, open only along y = 0, wound counter-clockwise."""
+    """Meshes the left half, open only along y = 0, wound counter-clockwise."""
     axes = _grid()
     shape = tuple(len(axis) for axis in axes)
     lattice = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
-    values = field(_shear(lattice)).reshape(shape)
+    values = implicit_surface(_shear(lattice)).reshape(shape)
     values[np.abs(values) < 1e-5] = 1e-5  # a vertex on a grid corner would be met twice
     corners, faces, _, _ = marching_cubes(values, 0.0, allow_degenerate=False)
     corners = corners.astype(np.float64)
@@ -288,7 +288,7 @@ def half_surface() -> tuple[Float[np.ndarray, "v 3"], Int[np.ndarray, "f 3"]]:
 
 
 def _shear(points: np.ndarray) -> np.ndarray:
-    """Lowers the arms of a grid in which they lie level: grid lines then follow the arms."""
+    """Lowers the arms of a grid in which they are horizontal, so that grid lines follow them."""
     ramp = 0.5 * (points[:, 1] - 0.17 + np.sqrt((points[:, 1] - 0.17) ** 2 + 0.02**2))
     return points - np.stack([0 * ramp, 0 * ramp, ARM_SLOPE * ramp], -1)
 
@@ -301,7 +301,7 @@ def _outward(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 
 def _relax(vertices: np.ndarray, faces: np.ndarray, seam: np.ndarray) -> np.ndarray:
-    """Evens out the triangles and puts every vertex on the surface, the seam staying on y = 0."""
+    """Evens out the triangles with every vertex on the surface and the seam on y = 0."""
     edges = np.unique(np.sort(faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), 1), axis=0)
     edges = np.concatenate([edges, edges[:, ::-1]])
     edges = edges[~seam[edges[:, 0]] | seam[edges[:, 1]]]  # the seam slides along itself only
@@ -316,22 +316,21 @@ def _relax(vertices: np.ndarray, faces: np.ndarray, seam: np.ndarray) -> np.ndar
 
 
 def _project(vertices: np.ndarray, seam: np.ndarray) -> np.ndarray:
-    """One damped Newton step onto the zero of `field`."""
+    """Takes one damped Newton step towards the zero of `implicit_surface`."""
     step = 1e-4
+    field = implicit_surface
     value = field(vertices)
     slope = [field(vertices + step * axis) - field(vertices - step * axis) for axis in np.eye(3)]
     gradient = np.stack(slope, -1) / (2 * step)
     gradient[seam, 1] = 0.0
     size = np.maximum((gradient**2).sum(-1), 0.04)
-    move = value / size
-    move = np.clip(move, -0.01, 0.01)
-    return vertices - move[:, None] * gradient
+    return vertices - np.clip(value / size, -0.01, 0.01)[:, None] * gradient
 
 
 def mirrored(
     vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"]
 ) -> dict[str, np.ndarray]:
-    """The whole surface from its left half.
+    """Completes the surface from its left half.
 
     Returns `vertices` (v', 3), `faces` (f', 3) with the mirror image of face i at i + f'/2,
     `mirror` (v',): the index of every vertex's mirror image (its own on the seam).
@@ -349,8 +348,8 @@ def mirrored(
     }
 
 
-def owners(points: Float[np.ndarray, "n 3"]) -> np.ndarray:
-    """The name of the bone (n,) whose primitive is nearest to each point of the left half."""
-    primitives = blobs()
-    distances = np.stack([blob.distance(points) for blob in primitives])
-    return np.array([blob.bone for blob in primitives])[distances.argmin(0)]
+def nearest_bones(points: Float[np.ndarray, "n 3"]) -> np.ndarray:
+    """Names the bone (n,) whose primitive is nearest to each point of the left half."""
+    listed = primitives()
+    distances = np.stack([primitive.distance(points) for primitive in listed])
+    return np.array([primitive.bone for primitive in listed])[distances.argmin(0)]

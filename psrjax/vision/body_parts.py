@@ -1,6 +1,6 @@
-"""What belongs to what on the built-in body: bones' weights, DensePose parts and charts, groups.
+"""Parts of the built-in body: skinning weights, DensePose parts and charts, GTNet's parts.
 
-Everything here is a function of the rest pose of `vision.body_mesh` (x forward, y left, z up).
+All are functions of the rest pose of `vision.body_mesh` (x forward, y left, z up).
 """
 
 import numpy as np
@@ -62,7 +62,7 @@ _NECK_LINE = 1.485  # below it the neck counts as torso, as in DensePose
 
 
 def groups(parts: Int[np.ndarray, " f"]) -> Int[np.ndarray, " f"]:
-    """GTNet's part 1..10 of each face from its DensePose part 1..24."""
+    """Returns GTNet's part 1..10 of each face from its DensePose part 1..24."""
     table = np.zeros(25, np.int32)
     table[list(_GROUPS)] = list(_GROUPS.values())
     return table[parts]
@@ -73,13 +73,13 @@ def skinning_weights(
     faces: Int[np.ndarray, "f 3"],
     mirror: Int[np.ndarray, " v"],
 ) -> Float[np.ndarray, "v b"]:
-    """How much each bone of `BONES` moves each vertex; rows sum to one.
+    """Computes the weight of each bone of `BONES` on each vertex; rows sum to one.
 
     The nearest bone's label is diffused over the surface (implicit heat steps), so that no weight
     jumps between limbs that only touch.
     """
     left = vertices * (1, -1, 1) * (vertices[:, 1:2] < 0) + vertices * (vertices[:, 1:2] >= 0)
-    names = body_mesh.owners(left)
+    names = body_mesh.nearest_bones(left)
     hard = np.zeros((len(vertices), len(BONES)))
     upper = _smoothstep(left[:, 2], 0.97, 1.22)
     for side, member in (("left", vertices[:, 1] >= 0), ("right", vertices[:, 1] <= 0)):
@@ -144,7 +144,7 @@ _SEGMENTS = _rest_segments()
 def densepose(
     vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"]
 ) -> dict[str, np.ndarray]:
-    """The DensePose chart of each face.
+    """Assigns each face its DensePose part and chart.
 
     Returns `part` (f,) int32 in 1..24 and `uv` (f, 3, 2) float32 in [0, 1], u and v at each
     corner. A limb's chart has v along the bone and u around its half; the torso's v points up and
@@ -154,7 +154,7 @@ def densepose(
     half = len(faces) // 2  # the second half of the faces mirrors the first
     corners = vertices[faces[:half]]
     middle = corners.mean(1)
-    names = body_mesh.owners(middle)
+    names = body_mesh.nearest_bones(middle)
     neck = np.isin(names, ("neck", "head"))
     names[neck & (middle[:, 2] <= _NECK_LINE)] = "torso"
     names[neck & (middle[:, 2] > _NECK_LINE)] = "head"
@@ -180,7 +180,7 @@ def _numbers(name: str, side: str, front: np.ndarray) -> np.ndarray:
 
 
 def _chart(name: str, corners: np.ndarray, middle: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(front half? (n,), uv (n, 3, 2)) of left-half faces that belong to one kind of part."""
+    """Returns (in front (n,), uv (n, 3, 2)) of left-half faces that belong to one kind of part."""
     if name == "torso":
         u, v = 0.5 + corners[..., 1] / 0.38, (corners[..., 2] - 0.79) / (1.50 - 0.79)
         return middle[:, 0] > -0.006, np.stack([u, v], -1)

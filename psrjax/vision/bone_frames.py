@@ -1,8 +1,7 @@
-"""From 3-D joints to bones: an orthonormal frame, an origin and lengths for every bone.
+"""Bones from 3-D joints: an orthonormal frame, an origin and lengths for every bone.
 
 A frame's columns are (front, left, up); up runs along the bone from its origin for limbs and along
-the spine for pelvis and chest. The same function reads the rest pose and the posed joints, so that
-a bone's motion is the map from its rest frame to its posed frame.
+the spine for pelvis and chest. A bone's motion is the map from its rest frame to its posed frame.
 """
 
 from dataclasses import dataclass
@@ -19,20 +18,20 @@ _ARM_AT_REST = np.array([0.0, np.cos(np.radians(40.0)), -np.sin(np.radians(40.0)
 
 
 @dataclass(frozen=True)
-class Frames:
-    """Per frame and bone: `rotation` (t, b, 3, 3), `origin` (t, b, 3), `lengths` (t, b, 3)."""
+class BoneFrames:
+    """Bones over time: `rotation` (t, b, 3, 3), `origin` (t, b, 3) and `lengths` (t, b, 3)."""
 
     rotation: np.ndarray
     origin: np.ndarray
     lengths: np.ndarray
 
 
-def frames(joints: Float[np.ndarray, "t 26 3"], rest: Float[np.ndarray, "26 3"]) -> Frames:
-    """The bones' frames for world joints in metres; `rest` are the joints of the rest pose.
+def bone_frames(joints: Float[np.ndarray, "t 26 3"], rest: Float[np.ndarray, "26 3"]) -> BoneFrames:
+    """Computes the bones' frames for world joints in metres; `rest` are those of the rest pose.
 
-    Joints of the head and the feet may be NaN (missing); the head then follows those left, or the
-    chest, the foot follows the shin. All others must be finite. `lengths` are those along (front,
-    left, up) that the bone must keep in step with the joints, 1 where the bone keeps its own.
+    Joints of the head and the feet may be NaN (missing): the head then follows its other joints,
+    or the chest, and the foot follows the shin. All others must be finite. `lengths` are those
+    along (front, left, up) which scale the bone, 1 where the bone keeps its own.
     """
     found: dict[str, tuple] = {}
     neck, hips = joints[:, 1], 0.5 * (joints[:, 9] + joints[:, 12])
@@ -53,7 +52,7 @@ def frames(joints: Float[np.ndarray, "t 26 3"], rest: Float[np.ndarray, "26 3"])
         found |= _leg(joints, side, found["pelvis"][0])
     one = np.ones(len(joints))
     lengths = [[one if x is None else x for x in found[name][2]] for name in BONES]
-    return Frames(
+    return BoneFrames(
         np.stack([found[name][0] for name in BONES], 1),
         np.stack([found[name][1] for name in BONES], 1),
         np.moveaxis(np.array(lengths), -1, 0),
@@ -69,12 +68,12 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def _without(vectors: np.ndarray, axis: np.ndarray) -> np.ndarray:
-    """The part of `vectors` at right angles to the unit `axis`."""
+    """Removes from `vectors` their part along the unit `axis`."""
     return vectors - (vectors * axis).sum(-1, keepdims=True) * axis
 
 
 def _along(axis: np.ndarray, front: np.ndarray) -> np.ndarray:
-    """The frame whose up is the unit `axis` and whose front is as near `front` as can be."""
+    """Returns the frame whose up is the unit `axis` and whose front is nearest to `front`."""
     front = _unit(_without(front, axis))
     return np.stack([front, np.cross(axis, front), axis], -1)
 
@@ -84,7 +83,7 @@ def swing(
     start: Float[np.ndarray, "*t 3"],
     end: Float[np.ndarray, "*t 3"],
 ) -> Float[np.ndarray, "*t 3"]:
-    """Turns `vector` by the smallest rotation that takes the unit `start` to the unit `end`."""
+    """Rotates `vector` by the smallest rotation from the unit `start` to the unit `end`."""
     cross = np.cross(start, end)
     cosine = (start * end).sum(-1, keepdims=True)
     dot = (cross * vector).sum(-1, keepdims=True)
@@ -93,14 +92,14 @@ def swing(
 
 
 def _bend(hinge: np.ndarray) -> np.ndarray:
-    """0 for a straight limb, 1 for one bent by more than 20 degrees."""
+    """Rises from 0 for a straight limb to 1 for one bent by more than 20 degrees."""
     ramp = np.clip((_norm(hinge) - 0.08) / 0.26, 0.0, 1.0)[..., None]
     return ramp * ramp * (3 - 2 * ramp)
 
 
 def _head_and_neck(joints: np.ndarray, rest: np.ndarray, chest: np.ndarray) -> dict:
-    """The head: the rigid motion that best fits its joints (Kabsch); the neck: up to its base."""
-    present = np.isfinite(joints[:, _HEAD]).all(-1)[..., None]
+    """Fits the head rigidly to its joints (Kabsch); the neck reaches up to its base."""
+    present = np.isfinite(joints[:, _HEAD]).all(-1, keepdims=True)
     weights = np.concatenate([present * 1.0, np.full((len(joints), 1, 1), 1e-3)], 1)
     points = np.concatenate([np.where(present, joints[:, _HEAD], 0.0), joints[:, 1:2]], 1)
     model = np.broadcast_to(rest[[*_HEAD, 1]], points.shape)
@@ -169,7 +168,7 @@ def _leg(joints: np.ndarray, side: str, pelvis: np.ndarray) -> dict:
     level = np.where(known, outward, np.cross(-second, ahead))
     level = _unit(_without(level, ahead))
     foot = np.stack([ahead, level, np.cross(ahead, level)], -1)
-    length = np.where(known[:, 0], _norm(np.where(known, toes, 0.0)), np.nan)
+    length = np.where(np.squeeze(known, -1), _norm(np.where(known, toes, 0.0)), np.nan)
     return {
         f"{side}_hip": (_along(first, swung), hip, (None, None, _norm(upper))),
         f"{side}_thigh": (_along(first, front), hip, (None, None, _norm(upper))),

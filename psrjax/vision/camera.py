@@ -1,4 +1,4 @@
-"""Calibrated cameras (OpenCV's model, NumPy): projection, lens distortion, triangulation of joints.
+"""Calibrated cameras (OpenCV's model, NumPy): projection, lens distortion, triangulation.
 
 Pixel (0, 0) is the centre of the top-left pixel. Camera axes: x right, y down, z forward.
 """
@@ -42,12 +42,12 @@ class Camera:
 
     @property
     def centre(self) -> Float[np.ndarray, "3"]:
-        """Where the camera stands in the world, metres."""
+        """The camera's position in the world, metres."""
         return -self.rotation.T @ self.translation
 
     @functools.cached_property
     def field_limit(self) -> float:
-        """Squared tangent of the angle beyond which the lens polynomial folds back; inf if never.
+        """Squared tangent of the angle beyond which the lens polynomial folds back, or inf.
 
         A point farther from the axis has no image, though the polynomial would give it one.
         """
@@ -57,7 +57,7 @@ class Camera:
         return float(folds.min(initial=np.inf))
 
     def project(self, points: Float[np.ndarray, "*n 3"]) -> dict[str, np.ndarray]:
-        """Images of world points.
+        """Projects world points into the image.
 
         Returns {"pixels": (*n, 2), "depth": (*n) metres along the optical axis}. A point at
         depth <= 0, or outside the lens's field (`field_limit`), has NaN pixels.
@@ -72,9 +72,9 @@ class Camera:
         return {"pixels": rays @ self.matrix[:2, :2].T + self.matrix[:2, 2], "depth": depth}
 
     def undistort(self, pixels: Float[np.ndarray, "*n 2"]) -> Float[np.ndarray, "*n 2"]:
-        """Rays (x/z, y/z) in camera axes on which points seen at `pixels` lie; inverts the lens.
+        """Inverts the lens: rays (x/z, y/z) in camera axes of points seen at `pixels`.
 
-        Newton's method on OpenCV's model. NaN where a pixel lies outside the lens's field.
+        Uses Newton's method. NaN where a pixel lies outside the lens's field.
         """
         target = (pixels - self.matrix[:2, 2]) @ np.linalg.inv(self.matrix[:2, :2]).T
         if not self.distortion.any():
@@ -92,7 +92,7 @@ class Camera:
         return np.where(inside & close, rays, np.nan)
 
     def resized(self, height: int, width: int) -> "Camera":
-        """The same camera after its image was resized to `height` x `width` pixels."""
+        """Returns the camera of the image resized to `height` x `width` pixels."""
         scale = np.array([width / self.size[1], height / self.size[0]])
         matrix = self.matrix.copy()
         matrix[:2] *= scale[:, None]
@@ -100,20 +100,19 @@ class Camera:
         return dataclasses.replace(self, matrix=matrix, size=(height, width))
 
     def windowed(self, box: tuple[int, int, int, int], size: tuple[int, int]) -> "Camera":
-        """The same camera after `box` (top, left, height, width) was cut out and resized to `size`
-        (height, width)."""
+        """Returns the camera of `box` (top, left, height, width) resized to `size`."""
         top, left, height, width = box
         return self.cropped(top, left, height=height, width=width).resized(*size)
 
     def cropped(self, top: int, left: int, *, height: int, width: int) -> "Camera":
-        """The same camera after rows top.. and columns left.. were cut out (or padded)."""
+        """Returns the camera of the image cropped (or padded) to rows top.. and columns left..."""
         matrix = self.matrix.copy()
         matrix[:2, 2] -= (left, top)
         return dataclasses.replace(self, matrix=matrix, size=(height, width))
 
 
 def _bend(rays: np.ndarray, distortion: np.ndarray) -> dict[str, np.ndarray]:
-    """OpenCV's lens model on rays (*n, 2), with its derivatives: rows of the Jacobian."""
+    """Applies OpenCV's lens model to rays (*n, 2); also returns the rows of its Jacobian."""
     k1, k2, p1, p2, k3 = distortion
     x, y = rays[..., 0], rays[..., 1]
     square = x * x + y * y
@@ -138,17 +137,17 @@ def triangulate(
     tolerance: float = 0.01,
     iterations: int = 10,
 ) -> dict[str, np.ndarray]:
-    """World points from their images in n calibrated views.
+    """Triangulates world points from their images in n calibrated views.
 
-    The start is the best of the weighted linear solutions (DLT on undistorted rays) of all views
-    together and of every pair of views, so that one wrong view of three cannot spoil it; the
-    reprojection error is then minimised by Gauss-Newton with Cauchy weights.
+    Starts from the best of the weighted linear solutions (DLT on undistorted rays) of all views
+    together and of every pair of views, so that one wrong view of three cannot spoil it, then
+    minimises the reprojection error by Gauss-Newton with Cauchy weights.
 
     Args:
       pixels: detections, of any leading shape s (for example frames x joints).
       confidences: 0..1, weights of the detections.
       cameras: n of them.
-      minimum: a detection of less confidence is not used.
+      minimum: the least confidence of a detection that is used.
       tolerance: scale of the Cauchy weights, as a fraction of each image's height.
       iterations: of Gauss-Newton.
 
@@ -156,7 +155,7 @@ def triangulate(
       {"points": (*s, 3) metres, NaN where missing; "confidence": (*s) second largest of the views'
       confidences times their final Cauchy weights, 0 where fewer than two views are confident or
       the point would lie behind one of them; "error": (n, *s) reprojection error in each view's
-      own (distorted) pixels, NaN where nothing was detected or found}.
+      own (distorted) pixels, NaN where there is no detection or no point}.
     """
     shape = confidences.shape[1:]
     count = len(cameras)
@@ -197,7 +196,7 @@ def triangulate(
 
 
 def _residuals(points: np.ndarray, rays: np.ndarray, poses: np.ndarray, unit: np.ndarray):
-    """Reprojection residuals (n, m, 2) in units of the tolerance, and their Jacobian."""
+    """Returns reprojection residuals (n, m, 2) in units of the tolerance, and their Jacobian."""
     seen = np.einsum("nij,mj->nmi", poses[..., :3], points) + poses[:, None, :, 3]
     depth = np.where(np.abs(seen[..., 2:]) > 1e-9, seen[..., 2:], 1e-9)
     image = seen[..., :2] / depth
@@ -207,7 +206,7 @@ def _residuals(points: np.ndarray, rays: np.ndarray, poses: np.ndarray, unit: np
 
 
 def _start(rays, weights, poses, unit) -> np.ndarray:
-    """The linear solution of all views or of a pair of them, whichever explains the views best."""
+    """Picks the linear solution, of all views or of a pair, that explains the views best."""
     count = len(rays)
     subsets = [tuple(range(count))]
     if count > 2:
@@ -225,7 +224,7 @@ def _start(rays, weights, poses, unit) -> np.ndarray:
 
 
 def _linear(rays: np.ndarray, weights: np.ndarray, poses: np.ndarray) -> np.ndarray:
-    """Weighted DLT: the points (m, 3) whose homogeneous equations are solved best."""
+    """Solves the weighted DLT: points (m, 3) of least homogeneous residual."""
     rows = rays[..., None] * poses[:, None, 2:] - poses[:, None, :2]
     rows = rows * weights[..., None, None]
     system = np.moveaxis(rows, 1, 0).reshape(rays.shape[1], -1, 4)

@@ -1,9 +1,8 @@
-"""DensePose's IUV in files (Güler et al., CVPR 2018): body part 0..24 and its u, v, per pixel.
+"""Reads DensePose IUV files (Güler et al., CVPR 2018): body part 0..24 and its u, v, per pixel.
 
-The usual mistake is the order of the channels: the authors' PNG files hold I, U, V as OpenCV's
-blue, green and red, so that OpenCV reads them as I, U, V and everybody else as V, U, I; other
-tools write them the other way. Here the values decide: parts are at most 24, and where the part is
-0, so are u and v.
+Writers disagree on the order of the channels: the authors' PNG files hold I, U, V as OpenCV's
+blue, green and red, so that OpenCV reads I, U, V and other readers V, U, I; other tools write the
+reverse. The values tell: parts are at most 24, and where the part is 0, so are u and v.
 """
 
 import os
@@ -23,29 +22,28 @@ PARTS = 24
 FILES = (".png", ".npz", ".npy", ".pkl", ".pickle")
 _KEYS = ("iuv", "IUV", "densepose", "arr_0")
 _LABELS, _UV, _BOX, _SIZE = "labels", "uv", "bbox", "size"
-_SAMPLED = 32  # files of a clip that decide its channels' order
+_SAMPLED = 32  # files of a clip whose values decide the order of channels
 
 
 def list_files(folder: str | os.PathLike) -> list[Path]:
-    """The IUV files of a folder, `*_INDS.png` (numbers of people) left out, in no order."""
+    """Lists a folder's IUV files in no order, without `*_INDS.png` (numbers of people)."""
     inside = Path(folder).iterdir()
     return [path for path in inside if path.suffix in FILES and "INDS" not in path.stem]
 
 
 def read(path: str | os.PathLike, *, reverse: bool = False) -> UInt8[np.ndarray, "h w 3"]:
-    """One picture's I, U, V: part 0..24, and u, v times 255.
+    """Reads one picture's I, U, V: part 0..24, and u, v times 255.
 
     Args:
-      path: a PNG (any of both channel orders), an .npz or .npy of (h, w, 3) or (3, h, w), or a
-        pickle of plain arrays: `iuv`, or `labels` (h, w) and `uv` (2, h, w) in [0, 1] of one
-        person, with `bbox` (left, top, …) and `size` (height, width) where they are cut out. No
-        code in a pickle runs.
-      reverse: the channels are V, U, I (see `reversed_order`).
+      path: a PNG, an .npz or .npy of (h, w, 3) or (3, h, w), or a pickle of plain arrays: `iuv`, or
+        `labels` (h, w) and `uv` (2, h, w) in [0, 1] of one person, with `bbox` (left, top, …) and
+        `size` (height, width) if they are cropped. No code in a pickle runs.
+      reverse: whether the channels are V, U, I (see `reversed_order`).
 
     Raises:
       UserError: if the file is damaged, something else, or its parts exceed 24.
     """
-    iuv = _raw(path)
+    iuv = _read_array(path)
     iuv = iuv[..., ::-1] if reverse else iuv
     if iuv[..., 0].max(initial=0) > PARTS:
         raise UserError(
@@ -56,16 +54,16 @@ def read(path: str | os.PathLike, *, reverse: bool = False) -> UInt8[np.ndarray,
 
 
 def reversed_order(paths: Iterable[str | os.PathLike]) -> bool:
-    """Whether files of one clip hold V, U, I as `read` gives them, and not I, U, V.
+    """Tells whether the files of one clip hold V, U, I rather than I, U, V.
 
     Raises:
-      UserError: if neither order makes sense of them.
+      UserError: if neither order fits the values.
     """
     listed = list(paths)
     chosen = np.unique(np.linspace(0, len(listed) - 1, min(len(listed), _SAMPLED)).astype(int))
     fits = [True, True]
     for index in chosen:
-        iuv = _raw(listed[index])
+        iuv = _read_array(listed[index])
         fits = [fit and _plausible(iuv[..., ::step]) for fit, step in zip(fits, (1, -1))]
         if not any(fits):
             raise UserError(
@@ -80,7 +78,7 @@ def _plausible(iuv: UInt8[np.ndarray, "h w 3"]) -> bool:
     return bool(part.max(initial=0) <= PARTS and not iuv[part == 0][:, 1:].any())
 
 
-def _raw(path: str | os.PathLike) -> UInt8[np.ndarray, "h w 3"]:
+def _read_array(path: str | os.PathLike) -> UInt8[np.ndarray, "h w 3"]:
     if Path(path).suffix == ".png":
         picture = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
         if picture is None or picture.ndim != 3 or picture.dtype != np.uint8:
@@ -89,7 +87,7 @@ def _raw(path: str | os.PathLike) -> UInt8[np.ndarray, "h w 3"]:
     try:
         with open(path, "rb") as file:
             content = np.load(file) if Path(path).suffix == ".npy" else smpl.load_arrays(file)
-            return _bytes(path, _array(path, content))
+            return _to_uint8(path, _extract(path, content))
     except UserError:
         raise
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
@@ -98,7 +96,7 @@ def _raw(path: str | os.PathLike) -> UInt8[np.ndarray, "h w 3"]:
         raise UserError(f"{path}: neither .npz nor a pickle of arrays ({error})") from error
 
 
-def _array(path: str | os.PathLike, content: Any) -> Shaped[np.ndarray, "..."]:
+def _extract(path: str | os.PathLike, content: Any) -> Shaped[np.ndarray, "..."]:
     if isinstance(content, np.ndarray) and content.dtype != object:
         return content
     if isinstance(content, np.lib.npyio.NpzFile):
@@ -108,7 +106,7 @@ def _array(path: str | os.PathLike, content: Any) -> Shaped[np.ndarray, "..."]:
         if key:
             return np.asarray(content[key])
         if _LABELS in content and _UV in content:
-            return _placed(path, content)
+            return _paste(path, content)
     raise UserError(
         f"{path}: no IUV in it as plain arrays (`iuv`, or `labels` and `uv`); what detectron2's "
         "apply_net.py dumps needs its own classes: write it out with save_iuv of "
@@ -116,26 +114,24 @@ def _array(path: str | os.PathLike, content: Any) -> Shaped[np.ndarray, "..."]:
     )
 
 
-def _placed(path: str | os.PathLike, content: Mapping[str, Any]) -> np.ndarray:
-    """One person's chart result, put where its box lies in the picture."""
+def _paste(path: str | os.PathLike, content: Mapping[str, Any]) -> np.ndarray:
+    """Pastes one person's chart result where its box lies in the picture."""
     labels, uv = np.asarray(content[_LABELS]), np.asarray(content[_UV], np.float32)
     if labels.ndim != 2 or uv.shape != (2, *labels.shape):
         raise UserError(f"{path}: labels {labels.shape} and uv {uv.shape}; (h, w) and (2, h, w)")
-    own = np.concatenate([labels[None].astype(np.float32), np.clip(uv, 0, 1) * 255]).astype(
-        np.uint8
-    )
-    own = np.moveaxis(np.where(labels[None] > 0, own, np.uint8(0)), 0, -1)
+    own = np.concatenate([labels[None].astype(np.float32), np.clip(uv, 0, 1) * 255])
+    own = np.moveaxis(np.where(labels[None] > 0, own.astype(np.uint8), np.uint8(0)), 0, -1)
     if _BOX not in content or _SIZE not in content:
         return own
     left, top = (int(edge) for edge in np.asarray(content[_BOX]).ravel()[:2])
     height, width = (int(side) for side in np.asarray(content[_SIZE]).ravel())
     picture = np.zeros((height, width, 3), np.uint8)
-    room = picture[max(top, 0) : top + own.shape[0], max(left, 0) : left + own.shape[1]]
-    room[:] = own[max(-top, 0) :, max(-left, 0) :][: room.shape[0], : room.shape[1]]
+    target = picture[max(top, 0) : top + own.shape[0], max(left, 0) : left + own.shape[1]]
+    target[:] = own[max(-top, 0) :, max(-left, 0) :][: target.shape[0], : target.shape[1]]
     return picture
 
 
-def _bytes(path: str | os.PathLike, array: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
+def _to_uint8(path: str | os.PathLike, array: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
     if array.ndim == 3 and array.shape[0] == 3 and array.shape[-1] != 3:
         array = np.moveaxis(array, 0, -1)
     if array.ndim != 3 or array.shape[-1] != 3:
@@ -154,8 +150,10 @@ def crop(
     video: tuple[int, int],
     size: tuple[int, int],
 ) -> UInt8[np.ndarray, "hh ww 3"]:
-    """`box` (top, left, height, width; pixels of a picture of size `video`), at `size`, by nearest
-    pixels: parts have no means. 0 beyond the edges."""
+    """Crops `box` (top, left, height, width in a picture of size `video`), resized to `size`.
+
+    Takes the nearest pixels, since parts cannot be averaged; 0 beyond the edges.
+    """
     scale = np.asarray(iuv.shape[:2]) / np.asarray(video)
     places = [
         np.floor((start + (np.arange(count) + 0.5) * extent / count) * s).astype(int)

@@ -1,4 +1,4 @@
-"""Draws what a stored dataset holds: joints, masks, flow and body parts over frames."""
+"""Draws the streams of a dataset: joints, masks, flow and body parts."""
 
 from collections.abc import Mapping
 
@@ -10,28 +10,28 @@ from psrjax.ops import geometry, pose
 
 LEFT, RIGHT, MIDDLE = (80, 220, 120), (255, 120, 80), (250, 230, 90)
 OUTLINE = (255, 40, 160)
-HEIGHT = 256  # of a panel, about
-_TINT = 0.15 * np.array([255, 40, 160], np.float32)  # behind a person who is cut out
+HEIGHT = 256  # of a panel, approximately
+_TINT = 0.15 * np.array([255, 40, 160], np.float32)  # behind the segmented person
 
 
 def flow_range(flow: Float[np.ndarray, "t h w 2"]) -> float:
-    """Pixels a frame that all but the fastest half percent of the pixels move at most."""
+    """Returns the 99.5th percentile of the flow's length in pixels a frame."""
     return float(np.percentile(np.linalg.norm(flow.astype(np.float32), axis=-1), 99.5))
 
 
 def one_frame(streams: Mapping[str, np.ndarray], index: int) -> dict[str, np.ndarray]:
-    """One frame of streams; the plate is that of all frames."""
+    """Returns the streams of one frame; the background is that of all frames."""
     return {name: s if name == "background" else s[index] for name, s in streams.items()}
 
 
 def panel(
     streams: Mapping[str, np.ndarray], *, fastest: float = 1.0
 ) -> UInt8[np.ndarray, "hh ww 3"]:
-    """One picture of what streams of a data set hold at one frame, side by side.
+    """Draws the streams of a dataset at one frame side by side.
 
-    Joints and the mask's outline on the frame; the person cut out; the flow, whose hue is its
-    direction and whose light is its length up to `fastest` pixels, grey where both directions
-    disagree; body parts; the mesh's label; the plate. What is not among the streams is left out.
+    From left to right: joints and the mask's outline on the frame; the segmented person; the flow
+    (its hue is the direction, its brightness the length up to `fastest` pixels, grey where both
+    directions disagree); body parts; the mesh's label; the background. Absent streams are skipped.
     """
     frame = streams["frames"]
     times = max(1, round(HEIGHT / frame.shape[0]))
@@ -43,14 +43,16 @@ def panel(
         solid = (soft[..., 0] > 0.5).astype(np.uint8)
         edges, _ = cv2.findContours(solid, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(shown[0], edges, -1, OUTLINE, 1, cv2.LINE_AA)
-        shown.append(np.uint8(large * soft + _TINT * (1.0 - soft)))
+        shown.append((large * soft + _TINT * (1.0 - soft)).astype(np.uint8))
     if "joints" in streams:
         draw_joints(shown[0], streams["joints"])
     if "flow" in streams:
         sure = streams.get("flow_confidence", np.full(frame.shape[:2], 255, np.uint8))
         shown.append(cv2.resize(_flow_colours(streams["flow"], sure, fastest), size))
     if "iuv" in streams:
-        parts = cv2.applyColorMap(np.uint8(10 * streams["iuv"][..., 0]), cv2.COLORMAP_TURBO)
+        parts = cv2.applyColorMap(
+            (10 * streams["iuv"][..., 0]).astype(np.uint8), cv2.COLORMAP_TURBO
+        )
         shown.append(cv2.resize(parts[..., ::-1], size, interpolation=cv2.INTER_NEAREST))
     if "mesh_label" in streams:
         shown.append(cv2.resize(streams["mesh_label"], size, interpolation=cv2.INTER_NEAREST))
@@ -73,7 +75,7 @@ def _flow_colours(flow: np.ndarray, confidence: np.ndarray, fastest: float) -> n
 
 
 def draw_joints(image: UInt8[np.ndarray, "h w 3"], joints: Float[np.ndarray, "26 3"]) -> None:
-    """Draws a person's joints into a picture; those of low confidence (filled in) are hollow."""
+    """Draws a person's joints into a picture; those of low confidence are hollow."""
     height, width = image.shape[:2]
     places = geometry.unit_to_pixels(joints[:, :2], height=height, width=width)
     sure = [(int(round(x)), int(round(y))) for x, y in np.clip(places, -4096, 4096)]
@@ -92,11 +94,11 @@ def _color(joint: int) -> tuple[int, int, int]:
 
 
 def grid(videos: Mapping[str, np.ndarray], *, columns: int = 8) -> np.ndarray:
-    """A picture of a comparison: one row for each label, `columns` frames spread over its time.
+    """Tiles videos for comparison: one row for each, up to `columns` frames spread over time.
 
     Args:
       videos: {label: (t h w 3) uint8}; the last frame of a shorter one is repeated.
-      columns: how many frames to show, at most.
+      columns: the largest number of frames.
 
     Returns:
       (rows * h, columns * w, 3) uint8.

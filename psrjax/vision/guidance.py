@@ -1,4 +1,4 @@
-"""What a filmed clip and the person's mesh tell about a view that nobody filmed: a batch's keys."""
+"""Computes the inputs of novel view synthesis from a captured clip and the person's mesh."""
 
 import dataclasses
 import functools
@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Int, UInt8
 
 from psrjax.errors import UserError
-from psrjax.vision import body, raster, visibility
+from psrjax.vision import body, raster, rendering, visibility
 from psrjax.vision.camera import Camera
-from psrjax.vision.rendering import encode_depth, inside
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,9 +22,9 @@ class Mesh:
     Attributes:
       vertices: (t, v, 3) float.
       faces: (f, 3) int32, the same at all times.
-      groups: (f,) body part of each face, from 1; textures are only borrowed within a part.
+      groups: (f,) body part of each face, from 1; texture is only transferred within a part.
       mirror_groups: the mirror part of part g stands at g - 1.
-      rest: (v, 3) the mesh in a pose in which no parts touch: says what is near on the surface.
+      rest: (v, 3) the mesh in a pose in which no parts touch; defines distances on the surface.
     """
 
     vertices: np.ndarray
@@ -35,38 +34,37 @@ class Mesh:
     rest: np.ndarray
 
     def cut(self, first: int, end: int) -> "Mesh":
-        """The mesh from a frame to before another one."""
+        """Returns the mesh of frames [first, end)."""
         return dataclasses.replace(self, vertices=self.vertices[first:end])
 
 
 def fit_frames(
     frames: UInt8[np.ndarray, "t y x 3"], size: tuple[int, int]
 ) -> UInt8[np.ndarray, "t h w 3"]:
-    """Frames cut about their centre to the shape of `size` (height, width), then resized to it."""
+    """Crops frames about their centre to the shape of `size` (height, width) and resizes them."""
     top, left, height, width = _box(frames.shape[1:3], size)
     cut = frames[:, top : top + height, left : left + width]
     return np.stack([cv2.resize(f, size[::-1], interpolation=cv2.INTER_AREA) for f in cut])
 
 
 def fit_camera(camera: Camera, size: tuple[int, int]) -> Camera:
-    """The camera of frames that `fit_frames` has changed."""
+    """Returns the camera of frames that `fit_frames` has changed."""
     return camera.windowed(_box(camera.size, size), size)
 
 
 def _box(have: tuple[int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Top, left, height and width of the largest centred box with the shape of `size`."""
+    """Returns top, left, height and width of the largest centred box of the shape of `size`."""
     scale = min(have[0] / size[0], have[1] / size[1])
     height, width = round(size[0] * scale), round(size[1] * scale)
     return (have[0] - height) // 2, (have[1] - width) // 2, height, width
 
 
 def read_mesh(path: str | os.PathLike) -> Mesh:
-    """Reads `verts` (t, v, 3) and `faces` (f, 3) of an npz file.
+    """Reads a mesh, `verts` (t, v, 3) and `faces` (f, 3), from an npz file.
 
-    `face_group` (f,) and `mirror_groups` may name body parts; without them a mesh with the faces of
-    psrjax's own body has its parts, and any other mesh is one part. `rest` (v, 3) may give the mesh
-    at rest, by which faces are near one another; psrjax's own body has its own, and of any other
-    mesh the first frame stands for it.
+    Optional arrays: `face_group` (f,) and `mirror_groups` name body parts, `rest` (v, 3) is the
+    mesh at rest. Without them a mesh with the faces of the built-in body has its parts and rest;
+    any other mesh is one part, with its first frame as rest.
 
     Raises:
       UserError: if the file cannot be read, or its arrays are not a mesh.
@@ -86,31 +84,25 @@ def read_mesh(path: str | os.PathLike) -> Mesh:
         raise UserError(f"{path}: faces is {faces.dtype} {faces.shape}; it must be integer (f, 3)")
     if not len(faces) or faces.min() < 0 or faces.max() >= vertices.shape[1]:
         raise UserError(f"{path}: faces name vertices beyond the {vertices.shape[1]} of verts")
-    groups, mirror = _groups(arrays, faces)
+    groups, mirror, rest = _parts_and_rest(arrays, vertices, faces)
     if groups.shape != (len(faces),) or groups.min() < 1 or groups.max() > len(mirror):
         raise UserError(f"{path}: face_group must give each face a part of 1..{len(mirror)}")
-    rest = arrays.get("rest", _own_rest(faces))
-    rest = vertices[0] if rest is None else np.asarray(rest, np.float64)
     if rest.shape != vertices.shape[1:] or not np.isfinite(rest).all():
         raise UserError(f"{path}: rest is {rest.shape}; it must be finite and one frame of verts")
     return Mesh(vertices, faces.astype(np.int32), groups.astype(np.int32), mirror, rest)
 
 
-def _own_rest(faces: np.ndarray) -> np.ndarray | None:
-    """psrjax's own body at rest, where the faces are its."""
+def _parts_and_rest(
+    arrays: dict[str, np.ndarray], vertices: np.ndarray, faces: np.ndarray
+) -> tuple[np.ndarray, tuple[int, ...], np.ndarray]:
     template = body.template()
-    return template.vertices if np.array_equal(template.faces, faces) else None
-
-
-def _groups(arrays: dict[str, np.ndarray], faces: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:
-    if "face_group" in arrays:
-        count = int(arrays["face_group"].max())
-        mirror = arrays.get("mirror_groups", np.arange(1, count + 1))
-        return arrays["face_group"], tuple(int(group) for group in mirror)
-    template = body.template()
+    groups, mirror, rest = np.ones(len(faces), np.int32), (1,), vertices[0]
     if np.array_equal(template.faces, faces):
-        return template.face_group, template.mirror_groups
-    return np.ones(len(faces), np.int32), (1,)
+        groups, mirror, rest = template.face_group, template.mirror_groups, template.vertices
+    if "face_group" in arrays:
+        groups = arrays["face_group"]
+        mirror = arrays.get("mirror_groups", np.arange(1, int(groups.max()) + 1))
+    return groups, tuple(map(int, mirror)), np.asarray(arrays.get("rest", rest), np.float64)
 
 
 def guide(
@@ -123,19 +115,19 @@ def guide(
     far: float,
     mask: UInt8[np.ndarray, "t h w"] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Everything a method may read of a new view, over the whole clip and without a batch axis.
+    """Computes all inputs of a novel view over a whole clip, without a batch axis.
 
     Args:
       frames: the source view's frames, of the size of `source`.
       mesh: the person at the same times.
-      source: the camera that filmed `frames`.
+      source: the camera of `frames`.
       target: the camera to synthesize for, of the same size.
-      near: metres at which the coded depth is 1 (as in the training data).
+      near: metres at which the encoded depth is 1 (as in the training data).
       far: metres at which it is 0.
-      mask: the person in `frames`, where known: colours are then taken from inside it only.
+      mask: the person in `frames`, if known; colours are then taken from inside it only.
 
     Returns:
-      Wire arrays (t, …) of source, source_mask, target_mask, target_depth, target_mesh_flow,
+      Arrays (t, …) of source, source_mask, target_mask, target_depth, target_mesh_flow,
       target_visibility and target_prior.
 
     Raises:
@@ -148,50 +140,35 @@ def guide(
         if all((picture.face < 0).all() for picture in pictures):
             raise UserError(f"the {name} camera does not see the mesh in any frame")
     faces = {name: np.stack([p.face for p in pictures]) for name, pictures in seen.items()}
-    neighbours = _neighbours(mesh.rest.tobytes(), mesh.faces.tobytes())
-    count = neighbours.shape[1] - 1
-    seen_by = visibility.visibility_map(faces["source"], faces["target"], neighbours, count)
-    prior = visibility.texture_transfer(
-        frames,
-        inside(faces["source"], mask),
-        faces["target"],
-        neighbours,
-        mesh.groups,
-        mesh.mirror_groups,
+    near_faces = _near_faces(mesh.rest.tobytes(), mesh.faces.tobytes())
+    parts = mesh.groups, mesh.mirror_groups
+    transferred = rendering.transfer(
+        frames, faces["source"], faces["target"], near_faces, *parts, mask=mask
     )
     depth = np.stack([picture.depth for picture in seen["target"]])
+    flow = raster.backward_flow(seen["target"], mesh.vertices, mesh.faces, target)
     return {
         "source": frames,
         "source_mask": _mask(faces["source"]),
         "target_mask": _mask(faces["target"]),
-        "target_depth": encode_depth(depth, near=near, far=far)[..., None],
-        "target_mesh_flow": _flow(mesh, seen["target"], target),
-        "target_visibility": seen_by[..., None],
-        "target_prior": prior,
+        "target_depth": rendering.encode_depth(depth, near=near, far=far)[..., None],
+        "target_mesh_flow": flow,
+        "target_visibility": transferred["visibility"][..., None],
+        "target_prior": transferred["prior"],
     }
 
 
 @functools.lru_cache(maxsize=2)
-def _neighbours(rest: bytes, faces: bytes) -> Int[np.ndarray, "f n"]:
-    """Each face and its nearest ones on the surface at rest; seconds of work, the same for a clip's
-    every window."""
+def _near_faces(rest: bytes, faces: bytes) -> Int[np.ndarray, "f n"]:
+    """Computes `visibility.face_neighbours` at rest; cached, since it takes seconds."""
     vertices = np.frombuffer(rest).reshape(-1, 3)
     corners = np.frombuffer(faces, np.int32).reshape(-1, 3)
     return visibility.face_neighbours(vertices, corners, visibility.neighbour_count(len(corners)))
 
 
 def _render(mesh: Mesh, camera: Camera) -> list[raster.Raster]:
-    return [raster.render(now, mesh.faces, camera) for now in mesh.vertices]
+    return [raster.render(vertices, mesh.faces, camera) for vertices in mesh.vertices]
 
 
 def _mask(faces: Int[np.ndarray, "t h w"]) -> UInt8[np.ndarray, "t h w 1"]:
     return np.where(faces >= 0, np.uint8(255), np.uint8(0))[..., None]
-
-
-def _flow(
-    mesh: Mesh, pictures: list[raster.Raster], camera: Camera
-) -> Float[np.ndarray, "t h w 2"]:
-    flow = [np.zeros((*camera.size, 2), np.float16)]
-    for before, picture in zip(mesh.vertices, pictures[1:]):
-        flow.append(raster.mesh_flow(picture, mesh.faces, before, camera).astype(np.float16))
-    return np.stack(flow)

@@ -1,11 +1,11 @@
-"""Shapes of a set of points by its convex hull: how large it is, and how alike two are."""
+"""Convex hulls of sets of points: their size, and the similarity of two."""
 
 import numpy as np
 from jaxtyping import Float
 
 
 def area(points: Float[np.ndarray, "j 2"]) -> float:
-    """The area of the convex hull; 0 of points on one line."""
+    """Returns the area of the convex hull; 0 for points on one line."""
     from scipy.spatial import ConvexHull, QhullError
 
     try:
@@ -15,17 +15,17 @@ def area(points: Float[np.ndarray, "j 2"]) -> float:
 
 
 def scale(source: Float[np.ndarray, "j 2"], driving: Float[np.ndarray, "j 2"]) -> float:
-    """How much larger the source's body is: the root of the ratio of the hulls' areas.
+    """Returns the scale of the source's body to the driving one: root of the hulls' area ratio.
 
-    As the first-order model's official animation adapts the scale of movements.
+    The first-order model's official animation scales movements by it.
     """
     return float(np.sqrt(area(source) / max(area(driving), 1e-8)))
 
 
 def pose_distance(source: Float[np.ndarray, "j 2"], driving: Float[np.ndarray, "j 2"]) -> float:
-    """How unlike two poses are, whatever their place and size: squared, summed over the points.
+    """Returns the squared distance of two poses, normalised for place and size.
 
-    As the official animation compares faces when it looks for the best frame.
+    The first-order model's official animation finds the best frame of a face by it.
     """
     normal = [
         (points - points.mean(0)) / np.sqrt(max(area(points), 1e-8)) for points in (source, driving)

@@ -1,8 +1,8 @@
-"""A posed mesh as a picture of its shape: each vertex's Laplacian, in the camera's axes.
+"""A picture of a posed mesh's shape: each vertex's Laplacian in the camera's axes.
 
-D2G-Net's 3-D pose label (Sec. 3.2) is "Laplacian features" of the projected mesh; which is not in
-the paper. Here it is what a vertex is off the mean of its neighbours: it says how the surface bends
-and which way it looks, whoever's it is.
+D2G-Net's 3-D pose label (Sec. 3.2) is "Laplacian features" of the projected mesh; the paper does
+not say which. Here it is a vertex minus the mean of its neighbours: the curvature and orientation
+of the surface, independent of identity.
 """
 
 import functools
@@ -14,13 +14,13 @@ from scipy import sparse
 from psrjax.vision import raster
 from psrjax.vision.camera import Camera
 
-METRES = 0.005  # what is drawn as 1: nine tenths of the built-in body's vertices are off by less
+METRES = 0.005  # drawn as 1; nine tenths of the built-in body's vertices lie below
 
 
 def laplacian(
     vertices: Float[np.ndarray, "*t v 3"], faces: Int[np.ndarray, "f 3"]
 ) -> Float[np.ndarray, "*t v 3"]:
-    """Each vertex minus the mean of its neighbours; 0 for one without any."""
+    """Returns each vertex minus the mean of its neighbours; 0 for one without any."""
     mean = _neighbour_mean(faces.astype(np.int32).tobytes(), vertices.shape[-2])
     flat = np.moveaxis(vertices, -2, 0).reshape(vertices.shape[-2], -1)
     alone = np.asarray(mean.sum(1) == 0)
@@ -43,16 +43,16 @@ def label(
     faces: Int[np.ndarray, "f 3"],
     camera: Camera,
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The Laplacian where a picture sees the mesh: x right, y down, z away, [-1, 1] in 0..255.
+    """Draws the Laplacian of a rasterised mesh: x right, y down, z away, [-1, 1] as 0..255.
 
     Args:
-      picture: the mesh as the camera sees it.
+      picture: the mesh rasterised in `camera`.
       vertices: of the mesh, world metres.
       faces: of the mesh.
       camera: of the picture.
 
     Returns:
-      128, the zero, off the mesh; what is off by more than `METRES` is drawn as that.
+      The picture: 128 off the mesh; lengths beyond `METRES` are clipped.
     """
     bent = laplacian(vertices, faces) @ camera.rotation.T / METRES
     seen = raster.interpolate(picture, faces, bent)

@@ -22,12 +22,12 @@ def optical_flow(frames: UInt8[np.ndarray, "t h w 3"]) -> dict[str, np.ndarray]:
     flow = np.zeros((count, height, width, 2), np.float16)
     forward = np.zeros_like(flow)
     confidence = np.zeros((count, height, width), np.uint8)
-    columns, rows = np.meshgrid(
-        np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
-    )
+    rows, columns = np.indices((height, width), np.float32)
     for time in range(1, count):
-        back = engine.calc(gray[time], gray[time - 1], None)
-        ahead = engine.calc(gray[time - 1], gray[time], None)
+        back, ahead = (  # None is no initial flow, which OpenCV's stub does not know
+            engine.calc(one, other, None)  # pyright: ignore[reportCallIssue, reportArgumentType]
+            for one, other in ((gray[time], gray[time - 1]), (gray[time - 1], gray[time]))
+        )
         there = cv2.remap(
             ahead, columns + back[..., 0], rows + back[..., 1], cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_REPLICATE,

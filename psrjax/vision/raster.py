@@ -1,5 +1,6 @@
-"""Z-buffer of a triangle mesh in a camera: which face a pixel sees, where on it, and how far."""
+"""Rasterises triangle meshes with a z-buffer: each pixel's face, barycentrics and depth."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,13 +8,13 @@ from jaxtyping import Float, Int
 
 from psrjax.vision.camera import Camera
 
-_NEAR = 0.01  # metres; faces that reach nearer are dropped
+_NEAR = 0.01  # metres; faces nearer than this are dropped
 _CHUNK = 1 << 20  # (face, pixel) candidates tested at a time
 
 
 @dataclass(frozen=True, eq=False)
 class Raster:
-    """What each pixel centre sees of a mesh.
+    """A mesh as seen at each pixel centre.
 
     Attributes:
       face: (h, w) int32 index of the nearest face, -1 off the mesh.
@@ -30,11 +31,11 @@ class Raster:
 def render(
     vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"], camera: Camera
 ) -> Raster:
-    """Rasterises a mesh (world metres) at the pixel centres of `camera`; both sides of a face show.
+    """Rasterises a mesh (world metres) at the pixel centres of `camera`, without backface culling.
 
     A pixel whose centre lies exactly on an edge belongs to one of the edge's faces only (the same
     one in any order of faces), so closed surfaces have no holes. Of faces at equal depth the one
-    of the lower index is seen. The lens bends the corners; edges stay straight, so large faces
+    of the lower index is seen. The lens moves the corners; edges stay straight, so large faces
     must be subdivided where distortion matters. A face with a corner nearer than 1 cm, behind the
     camera or outside the lens's field is dropped, not clipped.
     """
@@ -68,7 +69,7 @@ def render(
 
 
 def _edges(pixels: np.ndarray, depth: np.ndarray, faces: np.ndarray) -> dict[str, np.ndarray]:
-    """Edge functions (A x + B y + C, positive inside) of the faces that can be drawn.
+    """Computes edge functions (A x + B y + C, positive inside) of the faces that can be drawn.
 
     Both faces of an edge compute it from the same ordered pair of corners, so that their values
     are exact negatives of each other; ties (zero) go to the side given by the edge's direction.
@@ -102,12 +103,12 @@ def _edges(pixels: np.ndarray, depth: np.ndarray, faces: np.ndarray) -> dict[str
 
 
 def _shares(edges, face, column, row) -> np.ndarray:
-    """Edge functions (3, n) of each face at a pixel: screen barycentrics times twice its area."""
+    """Evaluates edge functions (3, n) at pixels: screen barycentrics times twice the area."""
     return np.stack([a[face] * column + b[face] * row + c[face] for a, b, c in edges])
 
 
 def _candidates(corners: np.ndarray, height: int, width: int):
-    """Yields (face, column, row): all pixels in the faces' bounding boxes, some 2²⁰ at a time."""
+    """Yields (face, column, row) of all pixels in the faces' boxes, some 2²⁰ at a time."""
     low = np.ceil(corners.min(1)).clip(0, (width, height)).astype(np.int64)
     high = np.floor(corners.max(1)).clip(-1, (width - 1, height - 1)).astype(np.int64)
     extent = (high - low + 1).clip(0)
@@ -133,7 +134,7 @@ def interpolate(
     faces: Int[np.ndarray, "f 3"],
     values: Float[np.ndarray, "v c"] | Float[np.ndarray, "f 3 c"],
 ) -> Float[np.ndarray, "h w c"]:
-    """Values of the vertices, or of each face's corners, at every pixel; 0 off the mesh."""
+    """Interpolates values of the vertices, or of each face's corners; 0 off the mesh."""
     seen = raster.face >= 0
     face = raster.face[seen]
     corners = values[face] if values.ndim == 3 else values[faces[face]]
@@ -148,11 +149,11 @@ def mesh_flow(
     vertices_other: Float[np.ndarray, "v 3"],
     camera: Camera,
 ) -> Float[np.ndarray, "h w 2"]:
-    """Where each pixel's surface point is at another time, minus the pixel: (x, y) pixels, float32.
+    """Computes each pixel's motion to where its surface point is at another time: (x, y), float32.
 
-    With the raster of frame t and the vertices of t - 1 this is the backward flow (psrnet's O);
-    with the raster of t - 1 and the vertices of t the forward flow. A mesh that does not move has
-    zero flow. 0 off the mesh, and where the point is not imaged at the other time.
+    With the raster of frame t and the vertices of t - 1 this is the backward flow (PSR-Net's O);
+    with the raster of t - 1 and the vertices of t the forward flow. 0 off the mesh, and where the
+    point is not imaged at the other time.
     """
     image = camera.project(vertices_other)
     flow = np.zeros((*raster.face.shape, 2), np.float32)
@@ -166,3 +167,16 @@ def mesh_flow(
     moved -= np.stack([column, row], -1)
     flow[row, column] = np.where(np.isfinite(moved).all(-1, keepdims=True), moved, 0)
     return flow
+
+
+def backward_flow(
+    rasters: Sequence[Raster],
+    vertices: Float[np.ndarray, "t v 3"],
+    faces: Int[np.ndarray, "f 3"],
+    camera: Camera,
+) -> Float[np.ndarray, "t h w 2"]:
+    """Computes `mesh_flow` from each frame to the one before, float16; zero at the first frame."""
+    flow = [np.zeros((*camera.size, 2), np.float16)]
+    for raster, before in zip(rasters[1:], vertices):
+        flow.append(mesh_flow(raster, faces, before, camera).astype(np.float16))
+    return np.stack(flow)

@@ -1,4 +1,4 @@
-"""SMPL's linear blend skinning, from the model file that the user brings (its licence is theirs).
+"""SMPL's linear blend skinning, from a model file that the user provides under its own licence.
 
 Loper et al., "SMPL: A Skinned Multi-Person Linear Model" (2015), eqs. 2-10. psrjax ships no SMPL.
 """
@@ -70,9 +70,9 @@ def load_smpl(path: str | os.PathLike) -> SmplModel:
 
 
 def load_arrays(file: IO[bytes]) -> Any:
-    """What an .npz or a pickle holds, of any Python: arrays; all else in it is inert.
+    """Loads the arrays of an .npz or of a pickle of any Python; other objects become inert.
 
-    Raises whatever a damaged or foreign file makes NumPy and pickle raise.
+    Raises any error of NumPy or pickle for damaged or foreign files.
     """
     archive = zipfile.is_zipfile(file)
     file.seek(0)
@@ -122,7 +122,7 @@ def _array(
 
 
 class _Inert:
-    """Stands for any object of a pickle that is not NumPy's: keeps its state, does nothing."""
+    """A harmless stand-in for any object of a pickle that is not NumPy's; keeps its state."""
 
     name = ""
 
@@ -145,17 +145,17 @@ class _NumpyOnly(pickle.Unpickler):
     }
 
     def find_class(self, module: str, name: str):
-        """The real class or function where it is harmless, an inert one elsewhere."""
+        """Returns the real class or function if it is harmless, else an inert one."""
         module = module.replace("numpy.core", "numpy._core")
         if (module, name) in self._NUMPY:
             return super().find_class(module, name)
-        if name == "_reconstructor":  # how Python 2 made objects
+        if name == "_reconstructor":  # Python 2's way of making objects
             return lambda kind, *_: kind()
         return type(name, (_Inert,), {"name": name})
 
 
 def _plain(value: Any) -> Any:
-    """The array in a pickled SciPy sparse matrix or chumpy array."""
+    """Extracts the array from a pickled SciPy sparse matrix or chumpy array."""
     if not isinstance(value, _Inert):
         return value
     state = value.state
@@ -174,7 +174,7 @@ def vertices(
     betas: Float[np.ndarray, " s"] | Float[np.ndarray, "t s"],
     translation: Float[np.ndarray, "t 3"],
 ) -> Float[np.ndarray, "t v 3"]:
-    """The posed surface, metres, in the axes of the pose's first rotation and translation.
+    """Poses the surface; metres, in the axes of the pose's first rotation and translation.
 
     Args:
       model: of `load_smpl`.
@@ -202,12 +202,12 @@ def joints(
     betas: Float[np.ndarray, " s"] | Float[np.ndarray, "t s"],
     translation: Float[np.ndarray, "t 3"],
 ) -> Float[np.ndarray, "t b 3"]:
-    """The posed joints of the skeleton, metres; arguments as of `vertices`."""
+    """Returns the posed joints of the skeleton, metres; arguments as of `vertices`."""
     return _motion(model, pose, _shaped(model, betas))["joints"] + translation[:, None]
 
 
 def face_groups(model: SmplModel) -> Int[np.ndarray, " f"]:
-    """GTNet's part 1..10 of each face of a 24-joint model, numbered as in `body_parts`.
+    """Returns GTNet's part 1..10 of each face of a 24-joint model, numbered as in `body_parts`.
 
     A vertex belongs to the part of its heaviest joint, a face to the majority of its corners.
     Departs from: GTNet's label file, which is not public.
@@ -222,13 +222,13 @@ def face_groups(model: SmplModel) -> Int[np.ndarray, " f"]:
 
 
 def _shaped(model: SmplModel, betas: np.ndarray) -> np.ndarray:
-    """The body at rest with its shape: (1 or t, v, 3)."""
+    """Applies shape coefficients to the body at rest: (1 or t, v, 3)."""
     betas = np.atleast_2d(betas)
     return model.vertices + np.tensordot(betas, model.shape_basis[..., : betas.shape[1]], (1, 2))
 
 
 def _motion(model: SmplModel, pose: np.ndarray, shaped: np.ndarray) -> dict[str, np.ndarray]:
-    """Local and global rotations (t, b, 3, 3), joints at rest and posed (t, b, 3)."""
+    """Computes local and global rotations (t, b, 3, 3), joints at rest and posed (t, b, 3)."""
     count = len(model.parents)
     rotation = Rotation.from_rotvec(pose.reshape(-1, 3)).as_matrix().reshape(-1, count, 3, 3)
     rest = np.broadcast_to(model.joint_regressor @ shaped, (len(pose), count, 3))

@@ -1,6 +1,6 @@
-"""What one view knows of another: face neighbours, PSR-Net's visibility map, texture transfer.
+"""Transfer between views: face neighbours, PSR-Net's visibility map, GTNet's texture transfer.
 
-Face maps are int32 images of face indices, -1 off the mesh, as `psrjax.vision.raster` makes them.
+Face maps are int32 images of face indices, -1 off the mesh, computed by `psrjax.vision.raster`.
 """
 
 from collections.abc import Sequence
@@ -9,26 +9,26 @@ import numpy as np
 import scipy.sparse as sparse
 from jaxtyping import Float, Int, UInt8
 from scipy.sparse.csgraph import connected_components, dijkstra
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 BACKGROUND, VISIBLE, OCCLUDED = 0, 1, 2  # the paper's 1, 2, 3
-NO_COLOUR = (102, 163, 255)  # of a part, and its mirror part, of which a view shows nothing
-_SOURCES = 256  # faces whose distances are held at a time
+NO_COLOUR = (102, 163, 255)  # of a part if a view shows nothing of it and its mirror part
+_SOURCES = 256  # faces whose distances are computed at a time
 
 
 def neighbour_count(face_count: int) -> int:
-    """GTNet's 50 neighbours of SMPL's 13,776 faces, for a mesh of `face_count`; at least one."""
+    """Scales GTNet's 50 neighbours of SMPL's 13,776 faces to a mesh; at least one."""
     return max(1, round(50 * face_count / 13776))
 
 
 def face_neighbours(
     vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"], count: int
 ) -> Int[np.ndarray, "f n"]:
-    """The `count` faces nearest each face along the surface, nearest first: (f, count + 1) int32.
+    """Finds the `count` faces nearest each face along the surface, in order: (f, count + 1) int32.
 
     Column 0 is the face itself. Distance is the shortest path over faces that share an edge, each
     step as long as the distance of the two centroids (Dijkstra); equal distances are ordered by
-    index. Where a connected piece has too few faces, the face itself fills the row.
+    index. Where a connected component has too few faces, the face itself fills the row.
     """
     graph = _adjacency(vertices, faces)
     _, piece = connected_components(graph, directed=False)
@@ -56,7 +56,7 @@ def face_neighbours(
 
 
 def _adjacency(vertices: np.ndarray, faces: np.ndarray) -> sparse.csr_matrix:
-    """Faces that share an edge, weighted by the distance of their centroids."""
+    """Builds the graph of faces that share an edge, weighted by the centroids' distance."""
     pairs = np.sort(faces[:, [[0, 1], [1, 2], [2, 0]]], -1).reshape(-1, 2)
     _, edge = np.unique(pairs, axis=0, return_inverse=True)
     face = np.repeat(np.arange(len(faces)), 3)
@@ -71,7 +71,7 @@ def _adjacency(vertices: np.ndarray, faces: np.ndarray) -> sparse.csr_matrix:
 
 
 def seen_faces(face_maps: Int[np.ndarray, "t h w"], face_count: int) -> np.ndarray:
-    """Whether each face appears anywhere in the clip: (face_count,) bool."""
+    """Tells for each face whether it appears anywhere in the clip: (face_count,) bool."""
     seen = np.zeros(face_count, bool)
     seen[face_maps[face_maps >= 0]] = True
     return seen
@@ -83,7 +83,7 @@ def visibility_map(
     neighbours: Int[np.ndarray, "f n"],
     k: int,
 ) -> UInt8[np.ndarray, "t h2 w2"]:
-    """What the source view has seen of each target pixel (PSR-Net, Alg. 1): 0, 1 or 2.
+    """Labels target pixels by what the source view has seen (PSR-Net, Alg. 1): 0, 1 or 2.
 
     0 background: the target shows no face; 1 visible: the face, or one of its k nearest faces,
     appears anywhere in the whole source clip; 2 occluded. `k=0` is the text's strict definition.
@@ -108,7 +108,7 @@ def texture_transfer(
     parts: Int[np.ndarray, " f"],
     mirror_parts: Sequence[int],
 ) -> UInt8[np.ndarray, "t h2 w2 3"]:
-    """The source clip's colours on the target view's mesh: PSR-Net's x̂₀ (GTNet, Steps I-III).
+    """Transfers the source clip's colours to the target view: PSR-Net's x̂₀ (GTNet, Steps I-III).
 
     I: a face's colour is the per-channel median of its pixels over all source frames (rounded
     down). II: a target pixel takes the colour of its face or of the nearest coloured face in
@@ -134,12 +134,12 @@ def texture_transfer(
     filled = np.append(known.any(1), True)[target_faces]
     pixel_parts = np.append(parts, 0)[target_faces]
     for frame in np.flatnonzero(~filled.all((1, 2))):
-        _fill_open(result[frame], filled[frame], pixel_parts[frame], mirror_parts)
+        _fill_from_nearest(result[frame], filled[frame], pixel_parts[frame], mirror_parts)
     return result
 
 
 def _face_colours(frames: np.ndarray, face_maps: np.ndarray, face_count: int):
-    """Step I: the median colour (f, 3) of each face's pixels, and which faces have any."""
+    """Step I: computes the median colour (f, 3) of each face's pixels, and which faces have any."""
     on = face_maps >= 0
     face = face_maps[on].astype(np.int64)
     count = np.bincount(face, minlength=face_count)
@@ -154,10 +154,10 @@ def _face_colours(frames: np.ndarray, face_maps: np.ndarray, face_count: int):
     return colours, seen
 
 
-def _fill_open(
+def _fill_from_nearest(
     image: np.ndarray, filled: np.ndarray, parts: np.ndarray, mirror_parts: Sequence[int]
 ) -> None:
-    """Step III, in place, on one frame: colours of the nearest filled pixels of the same part."""
+    """Step III, in place on one frame: fills from the nearest pixels of the same part."""
     coloured = np.where(filled, parts, 0)
     for part in np.unique(parts[~filled]):
         place = (parts == part) & ~filled
@@ -167,5 +167,5 @@ def _fill_open(
         if not len(donors):
             image[place] = NO_COLOUR
             continue
-        _, nearest = cKDTree(donors).query(np.argwhere(place))
+        _, nearest = KDTree(donors).query(np.argwhere(place))
         image[place] = image[tuple(donors[nearest].T)]
