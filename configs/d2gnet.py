@@ -37,28 +37,27 @@ of the supplement: w/o regular, w/o temporal, w/o history; and further choices:
   w/o perceptual
 """
 
-from ml_collections import ConfigDict
+from psrjax.config import (
+    RunConfig,
+    apply_variant,
+    base,
+    in_stage,
+    linear_decay,
+    stage_weights,
+    update,
+)
 
-from psrjax.config import apply_variant, base, update
+DEMO = {"minutes": 15}  # of `psrjax demo --method=d2gnet` on one CPU core
 
 STAGES = ("uv", "warmup", "joint")
-_STEPS = {"uv": 20_000, "warmup": 4_000, "joint": 36_000}
 
 
-def _weight(stage: str, **terms: float) -> dict:
-    return {f"overrides.{stage}.weights.generator.{name}": value for name, value in terms.items()}
-
-
-def _steps(**steps: int) -> dict:
+def _steps(**counts: int) -> dict:
     """So many steps of each stage; rates are constant for half of them, then fall to 0."""
     found = {}
-    for stage, count in steps.items():
-        found[f"overrides.{stage}.steps"] = count
-        for side in ("generator", "discriminator") if stage == "joint" else ("generator",):
-            prefix = f"overrides.{stage}.optimizer.{side}"
-            found[f"{prefix}.schedule"] = "linear"
-            found[f"{prefix}.decay_start_step"] = count // 2
-            found[f"{prefix}.decay_end_step"] = count
+    for stage, count in counts.items():
+        updates = ("generator", "discriminator") if stage == "joint" else ("generator",)
+        found |= in_stage(stage, linear_decay(count, *updates, start=count // 2))
     return found
 
 
@@ -71,8 +70,8 @@ def _rate(rate: float, **stages: float) -> dict:
 
 _NO_VGG = {
     "method.perceptual": "off",
-    **_weight("warmup", perceptual_regular=0.0),
-    **_weight("joint", perceptual_regular=0.0, perceptual=0.0),
+    **stage_weights("warmup", perceptual_regular=0.0),
+    **stage_weights("joint", perceptual_regular=0.0, perceptual=0.0),
 }
 _LIGHT = {"method.d2g_blocks": 2, "method.d2g_max_ch": 512}
 _STREAMS = ("frames", "mask", "iuv", "joints", "flow", "flow_forward", "mesh_label")
@@ -80,7 +79,7 @@ _LONG = {"kind": "long", "size": (64, 48), "frames": 1000, "folds": 1.0, "stream
 _MANY = {**_LONG, "kind": "many", "people_train": 48, "people_test": 0, "frames": 64}
 _DEMO = {
     **_NO_VGG,
-    **_weight("joint", adversarial=0.1),
+    **stage_weights("joint", adversarial=0.1),
     "method.d2g": "residual",
     "method.uv_width": 12,
     "method.uv_num_downsamples": 2,
@@ -118,7 +117,7 @@ PRESETS = {
     "paper": {},
     "script": {
         "method.uv_blocks": 5,
-        **_weight("joint", temporal=500.0),
+        **stage_weights("joint", temporal=500.0),
     },
     "light": _LIGHT,
     "demo": _DEMO,
@@ -144,26 +143,26 @@ ABLATIONS = {
     "w/o D2G": {
         "method.d2g": "off",
         # The frame is then the raw branch's, which the regular terms compare already.
-        **_weight("joint", reconstruction=0.0, perceptual=0.0),
+        **stage_weights("joint", reconstruction=0.0, perceptual=0.0),
     },
     "w/o HybridTex": {"method.tex_channels": 3},
     "w/o Pose cond": {"method.pose_cond": "none"},
     "MaskTex": {"method.mask_tex": True},
-    "w/o regular": _weight("joint", regular=0.0, perceptual_regular=0.0),
-    "w/o temporal": _weight("joint", temporal=0.0),
+    "w/o regular": stage_weights("joint", regular=0.0, perceptual_regular=0.0),
+    "w/o temporal": stage_weights("joint", temporal=0.0),
     "w/o history": {"method.history": 1},
     "w/o label3d": {"method.label3d": False},
     "w/o uv": {"stages": ("warmup", "joint")},
     "w/o warmup": {"stages": ("uv", "joint")},
     "paper_strict": {
-        **_weight("warmup", parts=0.0, coordinates=0.0),
-        **_weight("joint", parts=0.0, coordinates=0.0),
+        **stage_weights("warmup", parts=0.0, coordinates=0.0),
+        **stage_weights("joint", parts=0.0, coordinates=0.0),
     },
     "residual": {"method.d2g": "residual"},
     "random_perceptual": {  # with the weights that presets without VGG-19 have set to 0
         "method.perceptual": "random",
-        **_weight("warmup", perceptual_regular=10.0),
-        **_weight("joint", perceptual_regular=10.0, perceptual=10.0),
+        **stage_weights("warmup", perceptual_regular=10.0),
+        **stage_weights("joint", perceptual_regular=10.0, perceptual=10.0),
     },
     "w/o perceptual": _NO_VGG,
 }
@@ -171,64 +170,26 @@ ABLATIONS = {
 _ADAM = {"name": "adam", "learning_rate": 2e-4, "b1": 0.5, "b2": 0.999}
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    """The config of `variant`: see the words above."""
-    config = base()
-    config.method = ConfigDict(
-        {
-            **config.method,
-            "name": "d2gnet",
-            "stage": "uv",
-            "history": 3,
-            "label3d": True,
-            "uv_width": 64,
-            "uv_num_downsamples": 4,
-            "uv_blocks": 9,
-            "uv_kernel_size": 7,
-            "tex_size": 200,
-            "tex_channels": 18,
-            "mask_tex": False,
-            "d2g": "picture",
-            "d2g_width": 64,
-            "d2g_max_ch": 1024,
-            "d2g_num_downsamples": 4,
-            "d2g_blocks": 9,
-            "pose_cond": "mid",
-            "pose_level": 8,
-            "pose_width": 32,
-            "discriminator_width": 64,
-            "discriminator_layers": 3,
-            "discriminator_scales": 2,
-            "perceptual": "vgg19",
-            "retarget": "head",
-        }
-    )
-    # The weights of Eq. 5 are those of the later stages.
-    config.weights = ConfigDict({"generator": {"parts": 10.0, "coordinates": 1000.0}})
-    config.optimizer = ConfigDict({"generator": dict(_ADAM)})
+def get_config(variant: str = "") -> RunConfig:
+    """Returns the config of a variant, see above."""
     regular = {"regular": 500.0, "perceptual_regular": 10.0}
-    update(
-        config,
+    config = update(
+        base("d2gnet"),
         {
             "stages": STAGES,
-            "data.train_split": "train",
             "data.eval_split": "train",  # its frames held back
             "data.crop": (512, 512),
-            "data.sampling": {
-                "source": "random",
-                "k": 1,
-                "t": 4,
-                "gap_seconds": 0.0,
-                "history": 0,
-                "held_back": 0.1,
-                "k_evaluation": 64,
-            },
+            "data.sampling.source": "random",
+            "data.sampling.t": 4,
+            "data.sampling.held_back": 0.1,
+            "data.sampling.k_evaluation": 64,
             "batch": 2,  # pairs of frames
             "overrides.uv.batch": 6,
-            "checkpoint_steps": 1000,
             "log_steps": 100,
-            **_weight("warmup", **regular),
-            **_weight(
+            # Eq. 5 has no weights of its own: these are those of the later stages.
+            "weights.generator": {"parts": 10.0, "coordinates": 1000.0},
+            **stage_weights("warmup", **regular),
+            **stage_weights(
                 "joint",
                 **regular,
                 reconstruction=500.0,
@@ -236,9 +197,10 @@ def get_config(variant: str = "") -> ConfigDict:
                 temporal=10.0,
                 adversarial=1.0,
             ),
-            "overrides.joint.weights.discriminator.adversarial": 1.0,
-            **{f"overrides.joint.optimizer.discriminator.{k}": v for k, v in _ADAM.items()},
-            **_steps(**_STEPS),
+            **stage_weights("joint", "discriminator", adversarial=1.0),
+            "optimizer.generator": _ADAM,
+            "overrides.joint.optimizer.discriminator": _ADAM,
+            **_steps(uv=20_000, warmup=4_000, joint=36_000),
         },
     )
     return apply_variant(config, variant, presets=PRESETS, ablations=ABLATIONS)

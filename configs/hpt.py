@@ -27,9 +27,17 @@ and further choices:
   align_real, random_perceptual, w/o perceptual
 """
 
-from ml_collections import ConfigDict
+from psrjax.config import (
+    RunConfig,
+    apply_variant,
+    base,
+    in_stage,
+    linear_decay,
+    stage_weights,
+    update,
+)
 
-from psrjax.config import apply_variant, base, update
+DEMO = {"minutes": 15}  # of `psrjax demo --method=hpt` on one CPU core
 
 STAGES = ("transfer", "temporal", "face")
 
@@ -38,27 +46,21 @@ def _stages(*names: str) -> dict:
     return {"stages": names, "method.chain": names}
 
 
-def _falling(stage: str, steps: int) -> dict:
-    """Rates that are constant for half of a stage's steps and then fall linearly to 0."""
-    found = {f"overrides.{stage}.steps": steps}
-    for side in ("generator", "discriminator"):
-        prefix = f"overrides.{stage}.optimizer.{side}"
-        found[f"{prefix}.schedule"] = "linear"
-        found[f"{prefix}.decay_start_step"] = steps // 2
-        found[f"{prefix}.decay_end_step"] = steps
+def _steps(**counts: int) -> dict:
+    """So many steps of each stage; rates are constant for half of them, then fall to 0."""
+    found = {}
+    for stage, count in counts.items():
+        decay = linear_decay(count, "generator", "discriminator", start=count // 2)
+        found |= in_stage(stage, decay)
     return found
-
-
-def _weight(stage: str, **terms: float) -> dict:
-    return {f"overrides.{stage}.weights.generator.{name}": value for name, value in terms.items()}
 
 
 # Without VGG-19's weights an L1 term stands in for its features in the later stages.
 _NO_VGG = {
     "method.perceptual": "off",
-    **_weight("transfer", perceptual=0.0, perceptual_deep=0.0, context=0.0),
-    **_weight("temporal", perceptual=0.0, feature_matching=1.0, reconstruction=20.0),
-    **_weight("face", perceptual=0.0, reconstruction=20.0),
+    **stage_weights("transfer", perceptual=0.0, perceptual_deep=0.0, context=0.0),
+    **stage_weights("temporal", perceptual=0.0, feature_matching=1.0, reconstruction=20.0),
+    **stage_weights("face", perceptual=0.0, reconstruction=20.0),
 }
 # Two terms of ours, which the paper's presets weigh 0: "warp", the L1 error of the warped exemplar
 # for every pair, teaches the matching of poses directly; "change", that of what changes from frame
@@ -67,10 +69,10 @@ _NO_VGG = {
 # .756).
 _DEMO = {
     **_NO_VGG,
-    **_weight("transfer", reconstruction=40.0, warp=10.0, adversarial=0.2),
-    **_weight("temporal", adversarial=0.2, change=60.0),
+    **stage_weights("transfer", reconstruction=40.0, warp=10.0, adversarial=0.2),
+    **stage_weights("temporal", adversarial=0.2, change=60.0),
     "overrides.temporal.data.sampling.t": 8,
-    **_weight("face", adversarial=0.2),
+    **stage_weights("face", adversarial=0.2),
     "method.octaves": 4,
     "method.width": 8,
     "method.match_blocks": 2,
@@ -100,9 +102,7 @@ _DEMO = {
     "overrides.transfer.optimizer.discriminator.learning_rate": 4e-4,
     "overrides.temporal.optimizer.generator.learning_rate": 1e-3,
     "overrides.face.optimizer.generator.learning_rate": 1e-3,
-    **_falling("transfer", 1200),
-    **_falling("temporal", 300),
-    **_falling("face", 300),
+    **_steps(transfer=1200, temporal=300, face=300),
 }
 
 PRESETS = {
@@ -110,7 +110,7 @@ PRESETS = {
     "ccn": {
         "method.gan": "hinge",
         "method.align_to": "real",
-        **_weight(
+        **stage_weights(
             "transfer",
             reconstruction=0.0,
             perceptual_deep=1e-3,
@@ -143,28 +143,26 @@ PRESETS = {
         "batch": 2,
         "checkpoint_steps": 30,
         "log_steps": 5,
-        **_falling("transfer", 60),
-        **_falling("temporal", 30),
-        **_falling("face", 30),
+        **_steps(transfer=60, temporal=30, face=30),
     },
 }
 
 ABLATIONS = {
     "w/o L_ts": _stages("transfer", "face"),
     "w/o L_face": _stages("transfer", "temporal"),
-    "w/o L_D": _weight("transfer", align=0.0),
-    "w/o L_rec": _weight("transfer", reconstruction=0.0),
-    "w/o L_per": _weight("transfer", perceptual=0.0),
-    "w/o L_context": _weight("transfer", context=0.0),
+    "w/o L_D": stage_weights("transfer", align=0.0),
+    "w/o L_rec": stage_weights("transfer", reconstruction=0.0),
+    "w/o L_per": stage_weights("transfer", perceptual=0.0),
+    "w/o L_context": stage_weights("transfer", context=0.0),
     "octaves": {"method.octaves": 4},
     "ccn20": {"method.pose_label": "ccn20"},
     "warp_patch": {"method.warp": "patch"},
     "align_real": {"method.align_to": "real"},
     "random_perceptual": {  # with the weights that presets without VGG-19 have set to 0
         "method.perceptual": "random",
-        **_weight("transfer", perceptual=10.0, context=1.0),
-        **_weight("temporal", perceptual=10.0),
-        **_weight("face", perceptual=10.0),
+        **stage_weights("transfer", perceptual=10.0, context=1.0),
+        **stage_weights("temporal", perceptual=10.0),
+        **stage_weights("face", perceptual=10.0),
     },
     "w/o perceptual": _NO_VGG,
 }
@@ -173,72 +171,23 @@ _COCOSNET = {"name": "adam", "learning_rate": 1e-4, "b1": 0.0, "b2": 0.9}
 _DANCE = {"name": "adam", "learning_rate": 2e-4, "b1": 0.5, "b2": 0.999}
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    """The config of `variant`: see the words above."""
-    config = base()
-    config.method = ConfigDict(
-        {
-            **config.method,
-            "name": "hpt",
-            "stage": "transfer",
-            "chain": STAGES,
-            "pose_label": "hpt21",
-            "octaves": 0,
-            "width": 64,
-            "num_downsamples": 2,
-            "match_blocks": 4,
-            "match_kernel_size": 3,
-            "sharpness": 100.0,
-            "chunk": 512,
-            "warp": "mean",
-            "align_to": "refined",
-            "generator_width": 64,
-            "levels": 5,
-            "hidden": 128,
-            "attend": True,
-            "discriminator_width": 64,
-            "discriminator_layers": 4,
-            "discriminator_scales": 2,
-            "gan": "bce",
-            "history": 2,
-            "smoothing": "frame",
-            "smooth_width": 64,
-            "smooth_num_downsamples": 3,
-            "smooth_blocks": 6,
-            "face_size": 64,
-            "face_width": 64,
-            "face_num_downsamples": 3,
-            "face_blocks": 5,
-            "perceptual": "vgg19",
-            "normalize": "head",
-            "normalize_position": "smoothed",
-        }
-    )
-    config.weights = ConfigDict(
-        {"generator": {"adversarial": 1.0}, "discriminator": {"adversarial": 2.0}}  # not halved
-    )
-    config.optimizer = ConfigDict({"generator": dict(_DANCE), "discriminator": dict(_DANCE)})
-    update(
-        config,
+def get_config(variant: str = "") -> RunConfig:
+    """Returns the config of a variant, see above."""
+    config = update(
+        base("hpt"),
         {
             **_stages(*STAGES),
-            "data.train_split": "train",
             "data.eval_split": "train",  # its frames held back
             "data.crop": (256, 256),
-            "data.sampling": {
-                "source": "random",
-                "k": 1,
-                "t": 1,
-                "gap_seconds": 0.0,
-                "history": 0,
-                "held_back": 0.2,
-                "k_evaluation": 64,
-            },
+            "data.sampling.source": "random",
+            "data.sampling.held_back": 0.2,
+            "data.sampling.k_evaluation": 64,
             "batch": 4,
-            "checkpoint_steps": 1000,
             "log_steps": 100,
+            "weights.generator.adversarial": 1.0,
+            "weights.discriminator.adversarial": 2.0,  # not halved
             # psi_1 to psi_4 and the adversarial term, of which Eq. 15 forgot the weight
-            **_weight(
+            **stage_weights(
                 "transfer",
                 align=10.0,
                 reconstruction=10.0,
@@ -251,18 +200,17 @@ def get_config(variant: str = "") -> ConfigDict:
                 warp_self=0.0,
             ),
             # psi_5 and psi_6 are 1; the other terms keep the content, which Eq. 8 has none of
-            **_weight(
+            **stage_weights(
                 "temporal", feature_matching=10.0, perceptual=10.0, reconstruction=0.0, change=0.0
             ),
-            **_weight("face", feature_matching=0.0, perceptual=10.0, reconstruction=0.0),
+            **stage_weights("face", feature_matching=0.0, perceptual=10.0, reconstruction=0.0),
             "overrides.temporal.data.sampling.t": 3,
             "overrides.face.data.sampling.t": 3,
-            **{f"overrides.transfer.optimizer.generator.{k}": v for k, v in _COCOSNET.items()},
-            **{f"overrides.transfer.optimizer.discriminator.{k}": v for k, v in _COCOSNET.items()},
-            "overrides.transfer.optimizer.discriminator.learning_rate": 4e-4,
-            **_falling("transfer", 50_000),
-            **_falling("temporal", 20_000),
-            **_falling("face", 20_000),
+            "optimizer.generator": _DANCE,
+            "optimizer.discriminator": _DANCE,
+            "overrides.transfer.optimizer.generator": _COCOSNET,
+            "overrides.transfer.optimizer.discriminator": {**_COCOSNET, "learning_rate": 4e-4},
+            **_steps(transfer=50_000, temporal=20_000, face=20_000),
         },
     )
     return apply_variant(config, variant, presets=PRESETS, ablations=ABLATIONS)

@@ -34,14 +34,14 @@ Without VGG-19 ("demo", "tiny", "w/o perceptual") L1 between pictures, at their 
 quarter of it, stands in for it.
 """
 
-from ml_collections import ConfigDict
+from psrjax.config import RunConfig, apply_variant, base, update
 
-from psrjax.config import apply_variant, base, update
+DEMO = {"minutes": 10}  # of `psrjax demo --method=internet` on one CPU core
 
 _EPOCH = 500 * 50 // 16  # steps: 500 videos, each 50 times, as the first-order model repeats them
 
 # Upright pictures, as people are: a quarter of the room less.
-_WORLD = {"kind": "many", "size": (64, 48), "people_train": 16, "people_test": 4, "frames": 100}
+_SYNTHETIC = {"kind": "many", "size": (64, 48), "people_train": 16, "people_test": 4, "frames": 100}
 # Departs from: source = first frame, driving frame at least 2 s away. The world's clips are short:
 # that would leave a few driving frames of each. Any two frames of a clip make many more pairs.
 _ANY_TWO = {"data.sampling.source": "disjoint", "data.sampling.gap_seconds": 0.4}
@@ -89,7 +89,7 @@ _DEMO = {
     "method.discriminator_layers": 2,
     "method.discriminator_scales": 2,
     "weights.generator.adversarial": 0.02,
-    "data.synthetic": _WORLD,
+    "data.synthetic": _SYNTHETIC,
     "data.crop": (64, 48),
     "data.flip": 0.5,
     "batch": 8,
@@ -118,7 +118,7 @@ PRESETS = {
         "method.blocks": 1,
         "method.discriminator_width": 8,
         "method.discriminator_scales": 1,
-        "data.synthetic": {**_WORLD, "frames": 40},
+        "data.synthetic": {**_SYNTHETIC, "frames": 40},
         "batch": 4,
         "steps": 900,
         "checkpoint_steps": 300,
@@ -173,53 +173,22 @@ _RADAM = {
 }
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    """The config of `variant`: see the words above."""
-    config = base()
-    config.method = ConfigDict(
+def get_config(variant: str = "") -> RunConfig:
+    """Returns the config of a variant, see above."""
+    config = update(
+        base("internet"),
         {
-            **config.method,
-            "name": "internet",
-            "stage": "joint",
-            "generator_kind": "ms",
-            "temporal": "c",
-            "mask_grid": "literal",
-            "relative": False,
-            "relative_scale": 1.0,
-            "points": 10,
-            "points_width": 32,
-            "points_padding": 0,
-            "jacobians": "each",
-            "temperature": 0.1,
-            "locality": 0.0,
-            "keeps_source": False,
-            "points_on_motion": False,
-            "motion_width": 64,
-            "variance": 0.01,
-            "depth": 5,
-            "max_channels": 1024,
-            "factor": 4,
-            "width": 64,
-            "levels": 2,
-            "generator_max_channels": 512,
-            "blocks": 9,
-            "discriminator_kind": "multiscale",
-            "discriminator_width": 64,
-            "discriminator_layers": 3,
-            "discriminator_scales": 3,
-            "discriminator_max_channels": 512,
-            "discriminator_spectral": False,
-            "discriminator_sees_points": False,
-            "perceptual": "vgg19",
-            "perceptual_factors": (1,),
-            "style": "l1gram",
-            "norm": "batch",
-        }
-    )
-    config.stages = ("joint",)
-    config.weights = ConfigDict(
-        {
-            "generator": {
+            "stages": ("joint",),
+            "data.crop": (512, 512),
+            "data.flip": 0.5,
+            "data.sampling.source": "first",
+            "data.sampling.t": 2,
+            "data.sampling.gap_seconds": 2.0,
+            "batch": 16,
+            "steps": 100 * _EPOCH,
+            "checkpoint_steps": _EPOCH,
+            "log_steps": 100,
+            "weights.generator": {
                 "adversarial": 1.0,
                 "feature_matching": 0.0,
                 "reconstruction": 0.0,  # not the paper's: stands in for VGG-19 where there is none
@@ -233,26 +202,8 @@ def get_config(variant: str = "") -> ConfigDict:
                 "temporal": 10.0,
                 "confidence_prior": 0.0,  # above 0 it keeps Eq. 4 from switching itself off
             },
-            "discriminator": {"adversarial": 1.0},
-        }
-    )
-    config.optimizer = ConfigDict({"generator": dict(_RADAM), "discriminator": dict(_RADAM)})
-    update(
-        config,
-        {
-            "data.crop": (512, 512),
-            "data.flip": 0.5,
-            "data.sampling": {
-                "source": "first",
-                "k": 1,
-                "t": 2,
-                "gap_seconds": 2.0,
-                "history": 0,
-            },
-            "batch": 16,
-            "steps": 100 * _EPOCH,
-            "checkpoint_steps": _EPOCH,
-            "log_steps": 100,
+            "weights.discriminator.adversarial": 1.0,
+            "optimizer": {"generator": _RADAM, "discriminator": _RADAM},
         },
     )
     return apply_variant(config, variant, presets=PRESETS, ablations=ABLATIONS)

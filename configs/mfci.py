@@ -30,9 +30,9 @@ and further choices:
   ghosts)
 """
 
-from ml_collections import ConfigDict
+from psrjax.config import RunConfig, apply_variant, base, stage_weights, update
 
-from psrjax.config import apply_variant, base, update
+DEMO = {"minutes": 15}  # of `psrjax demo --method=mfci` on one CPU core
 
 STAGES = ("single", "single_gan", "joint")
 _SINGLE = STAGES[:2]
@@ -143,58 +143,28 @@ ABLATIONS = {
 }
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    """The config of `variant`: see the words above."""
-    config = base()
-    config.method = ConfigDict(
+def get_config(variant: str = "") -> RunConfig:
+    """Returns the config of a variant, see above."""
+    config = update(
+        base("mfci"),
         {
-            **config.method,
-            "name": "mfci",
-            "stage": "single",
-            "fusion": "rb6_sa2d",
-            "sources": 4,
-            "ranges": _RANGES,
-            "frame_discriminator": True,
-            "discriminator_kind": "res6",
-            "discriminator_width": 64,
-            "discriminator_layers": 3,
-            "width": 64,
-            "num_downsamples": 5,
-            "blocks": 6,
-            "attention_stride": 8,
-            "chunk": 512,
-            "perceptual": "vgg19",
-            "init_from": "fresh",
-            "matte": False,
-            "align": "torso",
-        }
-    )
-    config.stages = STAGES
-    config.weights = ConfigDict({"generator": {"mse": 1.0}})
-    config.optimizer = ConfigDict({"generator": dict(_ADAM)})
-    discriminators = "overrides.{}.weights.discriminator.{}"
-    update(
-        config,
-        {
+            "stages": STAGES,
             "data.crop": (256, 256),
             "data.flip": 0.5,
-            "data.sampling": {
-                "source": "disjoint",
-                "k": 4,
-                "t": 8,
-                "gap_seconds": 0.0,
-                "history": 0,
-            },
+            "data.sampling.source": "disjoint",
+            "data.sampling.k": 4,
+            "data.sampling.t": 8,
             "batch": 2,
             "checkpoint_steps": 5_000,
             "log_steps": 100,
+            "weights.generator.mse": 1.0,
+            "optimizer.generator": _ADAM,
             **_weight("perceptual", 0.2),
             **_weight("adversarial_image", 0.1, ("single_gan",)),
             **_weight("adversarial_image", 0.2, ("joint",)),
             **_weight("adversarial_video", 0.1, ("joint",)),
-            discriminators.format("single_gan", "adversarial_image"): 1.0,
-            discriminators.format("joint", "adversarial_image"): 1.0,
-            discriminators.format("joint", "adversarial_video"): 1.0,
+            **stage_weights("single_gan", "discriminator", adversarial_image=1.0),
+            **stage_weights("joint", "discriminator", adversarial_image=1.0, adversarial_video=1.0),
             # The single-frame model has seen pairs of pictures, four a step.
             **{f"overrides.{stage}.data.sampling.k": 1 for stage in _SINGLE},
             **{f"overrides.{stage}.data.sampling.t": 1 for stage in _SINGLE},

@@ -22,9 +22,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from operator import getitem
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict  # pyright: ignore[reportMissingTypeStubs]  # it has none
 
 from psrjax.errors import UserError
 
@@ -121,7 +122,9 @@ class RunConfig(Section):
     keep_checkpoints: int = 2
     log_steps: int = 50
     evaluate_steps: int = 0  # 0 is never
-    overrides: dict[str, Any] = field(default_factory=dict[str, Any])  # [stage]: its changes, nested
+    overrides: dict[str, Any] = field(
+        default_factory=dict[str, Any]
+    )  # [stage]: its changes, nested
 
 
 def base(method: str = "") -> RunConfig:
@@ -147,7 +150,7 @@ def stage_weights(stage: str, /, update: str = "generator", **terms: float) -> d
 
 
 def linear_decay(steps: int, *updates: str, start: int = 0) -> dict[str, Any]:
-    """Dotted overrides: so many steps, at rates that from `start` on fall linearly to 0 at the end."""
+    """The dotted overrides for so many steps, at rates that fall linearly to 0 from `start` on."""
     schedule = {"schedule": "linear", "decay_start_step": start, "decay_end_step": steps}
     rates = {f"optimizer.{each}.{key}": v for each in updates for key, v in schedule.items()}
     return {"steps": steps, **rates}
@@ -267,14 +270,34 @@ def load(name: str, overrides: Mapping[str, Any] = {}) -> RunConfig:
       UserError: if there is no such file, or for a wrong variant, key or value.
     """
     path, _, variant = name.partition(":")
-    file = find(path)
-    spec = importlib.util.spec_from_file_location(f"psrjax_config_{file.stem}", file)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = override(module.get_config(variant), overrides)
+    config = override(module(path).get_config(variant), overrides)
     validate(config)
     return _locked(config)
+
+
+def module(name: str) -> ModuleType:
+    """Runs the file of a config: its `get_config`, and what it declares.
+
+    Raises:
+      UserError: if there is no such file.
+    """
+    file = find(name)
+    spec = importlib.util.spec_from_file_location(f"psrjax_config_{file.stem}", file)
+    assert spec and spec.loader
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+def names() -> tuple[str, ...]:
+    """Lists the configs that stand in the checkout or in the wheel."""
+    found = {path.stem for folder in _folders() for path in folder.glob("*.py")}
+    return tuple(sorted(found - {"__init__"}))
+
+
+def _folders() -> tuple[Path, ...]:
+    here = Path(__file__).parent
+    return here / "configs", here.parent / "configs"
 
 
 def find(name: str) -> Path:
@@ -283,16 +306,13 @@ def find(name: str) -> Path:
     Raises:
       UserError: if there is none, with the names that there are.
     """
-    here = Path(__file__).parent
-    folders = (here / "configs", here.parent / "configs")
     bare = name.removeprefix("configs/").removesuffix(".py")
     candidates = [Path(name)] if name.endswith(".py") else []
-    candidates += [folder / f"{bare}.py" for folder in folders]
+    candidates += [folder / f"{bare}.py" for folder in _folders()]
     for candidate in candidates:
         if candidate.is_file():
             return candidate.resolve()
-    names = {path.stem for folder in folders for path in folder.glob("*.py")}
-    raise UserError(f"no config {name!r}; there are {_list(sorted(names - {'__init__'}))}")
+    raise UserError(f"no config {name!r}; there are {_list(names())}")
 
 
 def to_json(config: RunConfig) -> str:
@@ -339,7 +359,7 @@ def _validate_stage(config: RunConfig) -> None:
     methods.build(**method_fields(config))
 
 
-def _set(config: ConfigDict, key: str, value: Any) -> None:
+def _set(config: Any, key: str, value: Any) -> None:
     *parents, last = key.split(".")
     node = config
     for depth, parent in enumerate(parents):
@@ -352,7 +372,7 @@ def _set(config: ConfigDict, key: str, value: Any) -> None:
         raise UserError(_unknown_key(config, key))
     value = _tuples(value)
     try:
-        node[last] = ConfigDict(value) if isinstance(value, dict) else value
+        node[last] = ConfigDict(value) if hasattr(value, "items") else value
     except TypeError as error:
         kind = type(node[last]).__name__
         raise UserError(f"config.{key}: {value!r} is not of type {kind}") from error
@@ -379,10 +399,10 @@ def _flat(section: Any) -> dict[str, Any]:
 
 
 def _tuples(value: Any) -> Any:
-    if isinstance(value, Mapping | ConfigDict):
+    if hasattr(value, "items"):
         return {key: _tuples(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return tuple(_tuples(item) for item in value)
+        return tuple(_tuples(item) for item in cast(Iterable[Any], value))
     return value
 
 

@@ -1,4 +1,4 @@
-"""Counting the convolutions of a network and of its training step, by one formula for any side."""
+"""Counts the FLOPs of convolutions, of a network and of its training step."""
 
 import functools
 import math
@@ -18,13 +18,13 @@ _LAYERS = (layers.Conv, layers.ConvTranspose, layers.SpectralConv, layers.Enlarg
 def convolution_flops(
     kernel_elements: int, *, samples: int, inputs: Sequence[int], outputs: Sequence[int]
 ) -> int:
-    """Two per multiply-add of a convolution or its transpose, kernel_size on the padding included.
+    """Counts two per multiply-add of a convolution or its transpose, those with padding too.
 
     A strided convolution uses its kernel once per output position, a transposed one once per input
     position: whichever side is smaller.
 
     Args:
-      kernel_elements: kernel_size times input channels times output channels.
+      kernel_elements: the kernel's size times input channels times output channels.
       samples: the batch, frames folded into it included.
       inputs: the input's size in each dimension.
       outputs: the output's.
@@ -33,7 +33,7 @@ def convolution_flops(
 
 
 def count_forward(forward: Callable, *arguments: Any) -> dict[str, int]:
-    """{path of the layer: FLOPs} of the convolutions of one call; nothing is computed."""
+    """Returns {path of the layer: FLOPs} of the convolutions of one call; computes nothing."""
     found: dict[str, int] = {}
 
     def note(call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
@@ -51,7 +51,7 @@ def count_forward(forward: Callable, *arguments: Any) -> dict[str, int]:
 
 
 def count_step(step: Callable, *arguments: Any) -> int:
-    """FLOPs of all convolutions of a training step, gradients included; nothing is computed.
+    """Counts all convolutions of a training step, gradients included; computes nothing.
 
     What a formulation saves is not taken off: a convolution of an enlarged picture counts as one of
     that size. Those of frozen networks that are no layers (VGG, I3D) are among them. The gradients
@@ -104,7 +104,7 @@ def _flops(kernel_elements: int, x: jax.Array, y: jax.Array) -> int:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _noted(note: Callable[[], None], x: jax.Array) -> jax.Array:
-    """x; `note` is called when a gradient with respect to it is traced."""
+    """Returns x; calls `note` when a gradient with respect to it is traced."""
     del note
     return x
 

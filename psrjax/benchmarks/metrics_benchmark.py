@@ -20,10 +20,10 @@ FRAMES, SIZE, BATCH, REPEATS = 1000, 256, 8, 3
 def compare(
     *, frames: int = FRAMES, size: int = SIZE, batch: int = BATCH, repeats: int = REPEATS
 ) -> dict[str, float]:
-    """Seconds for all frames, the best of some rounds in which both take updates.
+    """Measures the seconds for all frames, the best of some rounds in which both take turns.
 
-    Seconds of the processor, over all its cores, tell more than those of the clock where other
-    programs run beside. Both get the same 8-bit frames and scale them to [0, 1]. torchmetrics
+    Seconds of processor time, over all cores, tell more than wall time where other programs run.
+    Both get the same 8-bit frames and scale them to [0, 1]. torchmetrics
     accumulates its means over batches; psrjax gives the scores of every frame. One batch of each is
     not timed.
 
@@ -39,11 +39,11 @@ def compare(
     clocks = {"": time.perf_counter, "_cpu": time.process_time}
     best = {f"{name}{kind}": np.inf for kind in clocks for name in scorers}
     scores = {}
-    for update in range(repeats + 1):
+    for turn in range(repeats + 1):
         for name, score in scorers.items():
             starts = {kind: clock() for kind, clock in clocks.items()}
-            scores[name] = score(video, truth, rounds if update else 1)
-            for kind, clock in clocks.items() if update else ():
+            scores[name] = score(video, truth, rounds if turn else 1)
+            for kind, clock in clocks.items() if turn else ():
                 took = clock() - starts[kind]
                 best[f"{name}{kind}"] = min(best[f"{name}{kind}"], took)
     for kind in clocks:

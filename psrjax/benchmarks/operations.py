@@ -1,4 +1,4 @@
-"""Single operations that the benchmark times by themselves: warps, samples, textures, SSIM."""
+"""Single operations that the benchmark times: warps, samples, textures, SSIM."""
 
 from collections.abc import Callable
 
@@ -10,15 +10,16 @@ from psrjax.metrics import image
 from psrjax.ops import geometry, texture
 
 SIZE, CHANNELS = 256, 64
-_PARTS, _TEXELS, _TEXTURE_CHANNELS, _SAMPLED = 24, 200, 18, 128  # D2G-Net's; a frame of 128x128
+_PARTS, _TEXELS, _TEXTURE_CHANNELS, _SAMPLED = 24, 200, 18, 128  # a texture, a 128x128 frame
 
 
 def inputs() -> dict[str, tuple[np.ndarray, ...]]:
-    """What each operation reads: features and a flow; features and a grid; frames and frames; a
-    texture of body parts, coordinates in it, and the parts' weights.
+    """Makes the input of each operation.
 
-    The grid is that of a first-order motion, smooth and partly outside the image; the flow jitters.
-    The coordinates are smooth in each part, and every pixel has some weight in each.
+    Features and a flow; features and a grid; frames and frames; a texture of body parts,
+    coordinates in it, and the parts' weights. The grid is that of a first-order motion, smooth and
+    partly outside the image; the flow jitters. The coordinates are smooth in each part, and every
+    pixel has some weight in each.
     """
     generator = np.random.default_rng(0)
     features = generator.normal(size=(1, SIZE, SIZE, CHANNELS)).astype(np.float32)
@@ -36,7 +37,7 @@ def inputs() -> dict[str, tuple[np.ndarray, ...]]:
 
 
 def _texture(generator: np.random.Generator) -> tuple[np.ndarray, ...]:
-    """(p s s c), (b h w p 2) and (b h w p)."""
+    """Makes (p s s c), (b h w p 2) and (b h w p)."""
     atlas = generator.normal(size=(_PARTS, _TEXELS, _TEXELS, _TEXTURE_CHANNELS))
     x, y = np.meshgrid(*(np.linspace(-1, 1, _SAMPLED),) * 2)
     phase = np.arange(_PARTS)
@@ -48,7 +49,7 @@ def _texture(generator: np.random.Generator) -> tuple[np.ndarray, ...]:
 
 
 def calls() -> dict[str, Callable]:
-    """{name: call}; "… + grad" is forward and the gradients of all inputs, or SSIM's of one."""
+    """Returns {name: call}; "… + grad" also takes gradients of all inputs, or SSIM's of one."""
 
     def warped(features: jax.Array, flow: jax.Array) -> jax.Array:
         return jnp.square(geometry.warp(features, flow)).mean()

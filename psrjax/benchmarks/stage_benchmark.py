@@ -1,7 +1,7 @@
-"""The benchmark: how fast one stage of any method trains and synthesizes on this machine.
+"""Measures how fast one stage of any method trains and synthesizes on this machine.
 
-It needs only jax, flax, optax, numpy, ml_collections and jaxtyping, so that it also runs on a bare
-accelerator machine; the loader and PyTorch are imported where they are asked for.
+Needs only jax, flax, optax, numpy, ml_collections and jaxtyping, to run on a bare accelerator
+machine; the loader and PyTorch are imported on demand.
 """
 
 import os
@@ -13,30 +13,26 @@ from absl import logging
 
 from psrjax import config as config_lib
 from psrjax.benchmarks import operations, timing
-from psrjax.benchmarks.subject import Options, parameters, prepare
-from psrjax.errors import UserError
+from psrjax.benchmarks.compiled_stage import BenchmarkOptions, parameters, prepare
 from psrjax.methods import base
 from psrjax.runtime import machine
 
-PEERS = ("torch",)
 _OPERATION_RUNS = 20
 
 
-def run(config: Any, options: Options) -> dict[str, Any]:
-    """Measures a stage, single operations, and on request the data and the peer.
+def run(config: Any, options: BenchmarkOptions) -> dict[str, Any]:
+    """Measures a stage, single operations, and on request the data and PyTorch.
 
     Args:
       config: of the stage.
       options: what to measure.
 
     Returns:
-      What `benchmark_table.table` prints, ready for JSON. Times are in seconds, rates per second.
+      The numbers that `text_table.table` prints, ready for JSON; seconds, and rates per second.
 
     Raises:
-      UserError: as `prepare`, or for an unknown or missing peer.
+      UserError: as `prepare` and `torch_comparison.compare`.
     """
-    if options.against and options.against not in PEERS:
-        raise UserError(f"--against={options.against}: no such peer; there are {', '.join(PEERS)}")
     jax.config.update("jax_enable_compilation_cache", False)  # compilation is measured too
     result = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -49,7 +45,7 @@ def run(config: Any, options: Options) -> dict[str, Any]:
         "training_sizes": options.training_sizes(config),
     }
     if options.data:
-        from psrjax.benchmarks import data_benchmark  # what a bare machine has not
+        from psrjax.benchmarks import data_benchmark  # needs more than a bare machine has
 
         logging.info("timing the data")
         data = config.copy_and_resolve_references()
@@ -65,19 +61,19 @@ def run(config: Any, options: Options) -> dict[str, Any]:
     return result
 
 
-def _measure_stage(config: Any, options: Options) -> dict[str, Any]:
-    """Synthesis, training step, single operations, and the peer."""
+def _measure_stage(config: Any, options: BenchmarkOptions) -> dict[str, Any]:
+    """Times synthesis, the training step, single operations, and on request PyTorch."""
     logging.info("compiling")
-    subject = prepare(config, options)
-    peak = timing.matrix_peak(subject.method.dtype)
+    stage = prepare(config, options)
+    peak = timing.matrix_peak(stage.method.dtype)
     result: dict[str, Any] = {
-        "parameters": parameters(subject),
+        "parameters": parameters(stage),
         "matrix_peak_flops_per_s": peak,
     }
     logging.info("timing synthesis and the training step")
-    for name, call in subject.calls.items():
-        found, program = timing.measure(call, runs=options.runs), subject.programs[name]
-        count = subject.flops[name]
+    for name, call in stage.calls.items():
+        found, program = timing.measure(call, runs=options.runs), stage.programs[name]
+        count = stage.flops[name]
         result[name] = found.summary() | {
             "per_s": 1.0 / found.median,
             "clips_per_s": options.batch / found.median,
@@ -98,7 +94,7 @@ def _measure_stage(config: Any, options: Options) -> dict[str, Any]:
     device = jax.local_devices()[0].memory_stats() or {}  # none on CPUs
     result["peak_device_memory_gib"] = device.get("peak_bytes_in_use", 0) / 2**30
     if options.against:
-        from psrjax.benchmarks import comparison
+        from psrjax.benchmarks import torch_comparison
 
-        result["against"] = comparison.compare(subject, config, options)
+        result["against"] = torch_comparison.compare(stage, config, options)
     return result

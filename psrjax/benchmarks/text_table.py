@@ -1,4 +1,4 @@
-"""The benchmark's result as lines of text."""
+"""Formats the benchmark's result as text."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ PROGRAMS = ("forward", "start", "animate", "step")
 
 
 def table(result: Mapping[str, Any]) -> str:
-    """The result as lines of text."""
+    """Formats the result as lines of text."""
     sizes, method = result["sizes"], result["method"]
     width = f", width {method['width']}" if "width" in method else ""
     lines = [
@@ -67,7 +67,7 @@ def _data(rates: Mapping[str, Any]) -> list[str]:
 
 
 def _trained_on(result: Mapping[str, Any]) -> str:
-    """The frames of a training step, where they are not those of the window."""
+    """Describes the frames of a training step, where they are not those of the window."""
     sizes = result["training_sizes"]
     same = all(sizes[axis] == result["sizes"][axis] for axis in "kt")
     return "" if same else f" (trained on {sizes['k']} + {sizes['t']})"
@@ -83,7 +83,7 @@ def _against(found: Mapping[str, Any]) -> list[str]:
         f"against {found['versions']}, {found['threads']} threads",
         found["format"],
         f"same parameters ({found['parameters']:,}), same FLOPs per layer; step "
-        f"{found['step_gflop']:.1f} GFLOP by formula, {found['peer_step_gflop']:.1f} by PyTorch's "
+        f"{found['step_gflop']:.1f} GFLOP by formula, {found['torch_step_gflop']:.1f} by PyTorch's "
         "counter",
         f"outputs differ by {found['output_difference']:.1e} at most, the step's logged values by "
         f"{found['log_difference']:.1e} of their size",
@@ -92,12 +92,12 @@ def _against(found: Mapping[str, Any]) -> list[str]:
             f"{move:.1e} with weights rounded otherwise"
             for name, (difference, move) in found["ill_conditioned"].items()
         ),
-        f"{'':14}{'psrjax':>10} {'peer':>10} {'ratio':>7} {'quartiles':>14} {'pairs':>6}",
+        f"{'':14}{'psrjax':>10} {'PyTorch':>10} {'ratio':>7} {'quartiles':>14} {'pairs':>6}",
     ]
     for name, row in found["pairs"].items():
         ratio = row["ratio"]
         quartiles = f"{ratio['quartile_low_s']:.2f}..{ratio['quartile_high_s']:.2f}"
-        ours, theirs = row["psrjax"]["median_s"] * 1e3, row["peer"]["median_s"] * 1e3
+        ours, theirs = row["psrjax"]["median_s"] * 1e3, row["torch"]["median_s"] * 1e3
         lines.append(
             f"{name:14}{ours:7.1f} ms {theirs:7.1f} ms {ratio['median_s']:7.2f} "
             f"{quartiles:>14} {ratio['runs']:6d}"

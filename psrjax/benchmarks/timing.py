@@ -1,4 +1,4 @@
-"""How the benchmark measures: timings, interleaved pairs, the matrix-product peak, compilation."""
+"""Timings, interleaved pairs, the matrix-product peak, and compilation."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -15,13 +15,13 @@ _CPU_SIZES, _ACCELERATOR_SIZES = (1024, 2048), (4096, 8192)
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of every timed run of one thing."""
+    """The seconds of every timed run of one call."""
 
     seconds: tuple[float, ...]
 
     @property
     def median(self) -> float:
-        """Seconds."""
+        """The median, seconds."""
         return float(np.median(self.seconds))
 
     @property
@@ -31,7 +31,7 @@ class Timing:
         return float(low), float(high)
 
     def summary(self) -> dict[str, float]:
-        """Median, quartiles and extremes in seconds, and how many runs: for JSON."""
+        """Returns median, quartiles and extremes in seconds, and the number of runs, for JSON."""
         low, high = self.spread
         return {
             "median_s": self.median,
@@ -45,20 +45,20 @@ class Timing:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Two things timed in turn, A B A B: neighbours in time share the machine's other load."""
+    """Two calls timed in turn, A B A B: neighbours in time share the machine's other load."""
 
     first: Timing
     second: Timing
 
     @property
     def ratios(self) -> Timing:
-        """first / second of each pair; a `Timing` only for its median and spread."""
+        """First / second of each pair; a `Timing` only for its median and spread."""
         pairs = zip(self.first.seconds, self.second.seconds, strict=True)
         return Timing(tuple(a / b for a, b in pairs))
 
 
 def clock(call: Callable[[], Any]) -> float:
-    """Seconds until everything that `call` returns is computed."""
+    """Measures the seconds until everything that `call` returns is computed."""
     start = time.perf_counter()
     jax.block_until_ready(call())
     return time.perf_counter() - start
@@ -102,7 +102,7 @@ def measure_pairs(
 
 
 def matrix_peak(dtype: Any = jnp.float32) -> float:
-    """FLOP/s of the best square matrix product that this machine gives right now."""
+    """Measures the FLOP/s of the best square matrix product on this machine now."""
     sizes = _CPU_SIZES if jax.default_backend() == "cpu" else _ACCELERATOR_SIZES
     product = jax.jit(lambda a, b: a @ b)
     best = 0.0

@@ -1,4 +1,4 @@
-"""The single operations of `benchmark_operations` as PyTorch does them."""
+"""The single operations of `operations` in PyTorch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,14 +7,14 @@ import torch
 import torch.nn.functional as F
 
 from psrjax.benchmarks import operations, timing
-from psrjax.benchmarks.torch_reference import d2gnet, psrnet
+from psrjax.benchmarks.torch_reference import common
 
 _SSIM_SIZE, _SSIM_SIGMA = 11, 1.5
 _LAYOUTS = (torch.contiguous_format, torch.channels_last)
 
 
 def calls() -> dict[str, Callable[[], Any]]:
-    """{name: call}; samplers in the memory format that is faster here."""
+    """Returns {name: call}; samplers in the memory format that is faster here."""
     arrays = {
         name: tuple(map(torch.from_numpy, each)) for name, each in operations.inputs().items()
     }
@@ -26,17 +26,19 @@ def calls() -> dict[str, Callable[[], Any]]:
     atlas, coordinates = atlas.movedim(-1, 1), coordinates.movedim(-2, 1).contiguous()
     where = coordinates, weights.movedim(-1, 1).contiguous()
     return {
-        "warp + grad": _faster(features, lambda x: _with_gradient(psrnet.warp, x, flow)),
+        "warp + grad": _faster(features, lambda x: _with_gradient(common.warp, x, flow)),
         "sample": _faster(features, lambda x: lambda: sample(x, grid)),
         "sample + grad": _faster(features, lambda x: _with_gradient(sample, x, grid)),
         "ssim + grad": _similarity(video, truth),
-        "texture": _faster(atlas, lambda x: lambda: d2gnet.sample(x, *where)),
-        "texture + grad": _faster(atlas, lambda x: _with_gradient(d2gnet.sample, x, *where)),
+        "texture": _faster(atlas, lambda x: lambda: common.sample_texture(x, *where)),
+        "texture + grad": _faster(
+            atlas, lambda x: _with_gradient(common.sample_texture, x, *where)
+        ),
     }
 
 
 def sample(features: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
-    """Bilinear samples, zeros outside, corner pixels at -1 and 1."""
+    """Samples bilinearly, zeros outside, corner pixels at -1 and 1."""
     return F.grid_sample(features, grid, padding_mode="zeros", align_corners=True)
 
 
@@ -66,7 +68,7 @@ def _similarity(video: torch.Tensor, truth: torch.Tensor) -> Callable[[], Any]:
 
 
 def _ssim(video: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """SSIM with separable Gaussian windows, depthwise over one stack of the five maps."""
+    """Computes SSIM with separable Gaussian windows, depthwise over a stack of the five maps."""
     channels = video.shape[1]
     offsets = torch.arange(_SSIM_SIZE) - _SSIM_SIZE // 2
     window = torch.exp(-(offsets**2) / (2 * _SSIM_SIGMA**2))

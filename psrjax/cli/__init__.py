@@ -1,1 +1,1 @@
-"""One file for each psrjax command; flags only, no logic."""
+"""The commands, a file for each: flags and no logic."""

@@ -1,8 +1,8 @@
-"""The flags --config=NAME[:WORDS] and --config.KEY=VALUE, on top of those of ml_collections.
+"""The flags --config=NAME[:VARIANT] and --config.KEY=VALUE, built on those of ml_collections.
 
-Theirs know only keys that the config has. Open parts (`psrjax.config.OPEN`) take new ones too, such
-as `--config.overrides.layer2.steps=9`; those are taken out of the command line here. What is given
-for all stages (`--config.steps=9`) outranks what a preset says of one.
+Those accept only keys that the config has. Open parts (`psrjax.config.OPEN`) take new ones too,
+such as `--config.overrides.STAGE.steps=9`; these are removed from the command line here. A value
+for all stages (`--config.steps=9`) outranks a preset's for one.
 """
 
 import ast
@@ -21,10 +21,10 @@ _OVERRIDE = re.compile(rf"--?{_NAME}\.([^=]+)(=?)(.*)", re.DOTALL)
 
 
 class ConfigFlag:
-    """Both flags; to be made before the others are parsed.
+    """Both flags; to be made before the other flags are parsed.
 
     Args:
-      default: the path of a config's file and its words, or None.
+      default: the path of a config's file and its variant, or None.
       help_text: of --config.
       argv: the command line, from which new keys are removed; `sys.argv` itself.
       flag_values: where the flags are defined.
@@ -50,15 +50,26 @@ class ConfigFlag:
 
     @property
     def value(self) -> ConfigDict | None:
-        """The locked config with everything that was given; None without --config."""
+        """The locked config with the given values; None without --config."""
         flag = self._flags[_NAME]
         if flag.value is None:
             return None
         return config_lib.override(flag.value, {**flag.override_values, **self._new})
 
+    def require(self) -> ConfigDict:
+        """Returns `value`.
+
+        Raises:
+          UserError: without --config, with the configs that there are.
+        """
+        if self.value is None:
+            names = ", ".join(config_lib.names())
+            raise UserError(f"--config: name a config, NAME or NAME:VARIANT; there are {names}")
+        return self.value
+
 
 def _take_new_keys(argv: list[str], default: str | None) -> dict[str, Any]:
-    """Removes the flags of keys that the config does not have yet: {key: value}."""
+    """Removes the flags of keys that the config does not have yet; returns {key: value}."""
     given = [each.split("=", 1)[1] for each in argv if re.match(rf"--?{_NAME}=", each)]
     path = given[-1] if given else default
     if path is None or not any(map(_OVERRIDE.fullmatch, argv)):

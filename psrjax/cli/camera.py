@@ -1,4 +1,4 @@
-"""Writes a camera between two of a data set's views, for `psrjax synthesize --camera`.
+"""Writes a camera between two views of a data set, for `psrjax synthesize --camera`.
 
 psrjax camera --data DIR --between cam01,cam02 [--fraction 0.5] --output between.json
 """
@@ -20,7 +20,7 @@ _OUTPUT = flags.DEFINE_string("output", "camera.json", "the file to write")
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Writes the camera and prints the file's name."""
+    """Writes the camera and prints the path of the file."""
     del arguments
     if len(_BETWEEN.value) != 2:
         raise UserError("--between names two views, as cam01,cam02")

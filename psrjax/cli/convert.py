@@ -1,4 +1,4 @@
-"""Makes a run, or a file of weights, of what other projects published; PyTorch is not needed.
+"""Converts checkpoints and weights that other projects published; PyTorch is not needed.
 
     psrjax convert first-order-model vox-cpk.pth.tar --config vox-256.yaml --to DIR
 
@@ -7,7 +7,7 @@ reads a checkpoint of AliaksandrSiarohin/first-order-model with its YAML config;
     psrjax convert torchvision|fid-inception|i3d|lpips FILE [--to FOLDER]
 
 reads published weights of a frozen network: VGG-19, VGG-16 or AlexNet, the Inception of FID, I3D,
-or the heads of LPIPS; FOLDER is where `psrjax.pretrained.registry` looks last, unless it is given.
+or the heads of LPIPS; by default FOLDER is where `psrjax.pretrained.registry` looks last.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ _TO = flags.DEFINE_string("to", "", "the new run's directory, or the folder of w
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Writes the run or the weights and prints where they are."""
+    """Writes the run or the weights and prints their path."""
     kinds = ("first-order-model", *convert.KINDS)
     if len(arguments) != 2 or arguments[0] not in kinds:
         raise UserError(f"write: psrjax convert {'|'.join(kinds)} FILE")

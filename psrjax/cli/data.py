@@ -1,11 +1,11 @@
-"""Looks into a prepared data set: counts and ranges, a check of every record, pictures.
+"""Inspects a prepared data set: counts and ranges, a check of every record, pictures.
 
     psrjax data stats DIR [--json]
     psrjax data check DIR
     psrjax data show DIR [--to FOLDER]
 
-`stats` prints what it holds. `check` reads all of it, holds every key against the contract and
-exits with 2 if anything is wrong. `show` writes contact_sheet.png and preview.mp4.
+`stats` prints counts and ranges. `check` reads every record, checks every key against the contract
+and exits with 2 if anything is wrong. `show` writes contact_sheet.png and preview.mp4.
 """
 
 import json
@@ -17,12 +17,12 @@ from absl import flags
 from psrjax.data import inspection
 from psrjax.errors import UserError
 
-_TO = flags.DEFINE_string("to", "", "show: where the pictures go; DIR/show by default")
+_TO = flags.DEFINE_string("to", "", "show: the folder of the pictures; by default DIR/show")
 _JSON = flags.DEFINE_bool("json", False, "stats: print JSON")
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Does what the first word says with the data set that the second names."""
+    """Runs stats, check or show on a data set."""
     commands = {"stats": _stats, "check": _check, "show": _show}
     if len(arguments) != 2 or arguments[0] not in commands:
         raise UserError(f"psrjax data {'|'.join(commands)} DIR")
@@ -39,8 +39,10 @@ def _stats(directory: Path) -> None:
         print(f"split {split}: " + ", ".join(f"{name} {value}" for name, value in counts.items()))
     for stream, meaning in found["streams"].items():
         values = found["ranges"].get(stream)
-        told = f"{values['low']:g} to {values['high']:g}, mean {values['mean']:g}" if values else ""
-        print(f"{stream:16} {told:40} {meaning}")
+        range_text = (
+            f"{values['low']:g} to {values['high']:g}, mean {values['mean']:g}" if values else ""
+        )
+        print(f"{stream:16} {range_text:40} {meaning}")
     missing = found["joints"].get("missing", {})
     if missing:
         listed = (f"{joint} {share:.0%}" for joint, share in missing.items())

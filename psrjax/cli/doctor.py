@@ -1,4 +1,4 @@
-"""Shows what is installed, which devices are seen, and whether videos can be written."""
+"""Shows installed versions, devices, and whether videos can be written and read."""
 
 import shutil
 import sys
@@ -16,7 +16,7 @@ from psrjax.runtime import machine
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Prints what was found, and exits with 1 if something that other commands need is broken."""
+    """Prints the findings, and exits with 1 if something that commands need is broken."""
     del arguments
     print(machine.versions())
     print(f"commit {machine.commit() or 'unknown: not a checkout'}")

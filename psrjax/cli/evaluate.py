@@ -1,42 +1,51 @@
-"""Scores a run on clips it has not seen, beside the baselines, or any videos against real ones."""
+"""Scores a run and its baselines on unseen clips, or any videos against real ones.
+
+psrjax evaluate --workdir RUN
+psrjax evaluate --real DIR --fake DIR
+"""
 
 from collections.abc import Sequence
 
 from absl import flags
 
 from psrjax.errors import UserError
-from psrjax.evaluation import clip_metrics, folder_evaluation, method_evaluation, score_table
+from psrjax.evaluation import folder_evaluation, method_evaluation, score_table
+from psrjax.metrics import registry
 from psrjax.training import checkpoint
 
 _WORKDIR = flags.DEFINE_string("workdir", "", "the run's directory")
 _STAGE = flags.DEFINE_string("stage", "", "a stage of the run; by default the last finished one")
 _DATA = flags.DEFINE_string("data", "", "a stored data set; by default the run's own")
-_SPLIT = flags.DEFINE_string("split", "", "a split of it; by default the run's eval_split")
+_SPLIT = flags.DEFINE_string("split", "", "a split of it; by default config.data.eval_split")
 _WINDOWS = flags.DEFINE_enum(
     "windows",
     "central",
     ["central", "all", "clips"],
-    "of each clip and pair of views: the central one, all of them, or all in a row",
+    "which windows of each clip and pair of views: the central one, all, or all joined to clips",
 )
-_METRICS = flags.DEFINE_list("metrics", [], f"further ones: {', '.join(clip_metrics.NAMES)}")
+_METRICS = flags.DEFINE_list("metrics", [], f"further ones: {', '.join(registry.FURTHER)}")
 _K = flags.DEFINE_integer(
     "k",
     0,
-    "source frames beside each window; 0 is config.data.sampling.k_evaluation",
+    "source frames of each window; 0 is config.data.sampling.k_evaluation",
     lower_bound=0,
 )
-_LIMIT = flags.DEFINE_integer("limit", 0, "windows to score; 0 is all", lower_bound=0)
-_REAL = flags.DEFINE_string("real", "", "instead of a run: a folder of true videos")
-_FAKE = flags.DEFINE_multi_string("fake", [], "with --real: a folder of made ones; may be repeated")
+_LIMIT = flags.DEFINE_integer("limit", 0, "the number of windows to score; 0 is all", lower_bound=0)
+_REAL = flags.DEFINE_string("real", "", "instead of a run: a folder of real videos")
+_FAKE = flags.DEFINE_multi_string(
+    "fake", [], "with --real: a folder of synthesized ones; may be repeated"
+)
 _MASKS = flags.DEFINE_string("masks", "", "with --real: a folder of masks of the people")
 _JOINTS = flags.DEFINE_multi_string(
-    "joints", [], "with --real: joints of one detector, for --real and then for each --fake"
+    "joints", [], "with --real: joints by one detector, for --real and then for each --fake"
 )
-_OUTPUT = flags.DEFINE_string("output", "", "where the files go: the run, or ./evaluation")
+_OUTPUT = flags.DEFINE_string(
+    "output", "", "the folder of the files; by default the run, or ./evaluation"
+)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Prints the table over all pairs of views; writes it, every clip and every frame to files."""
+    """Prints the table over all pairs of views; writes it, and every clip and frame, to files."""
     del arguments
     if bool(_WORKDIR.value) == bool(_REAL.value) or bool(_REAL.value) != bool(_FAKE.value):
         raise UserError("evaluate: give --workdir RUN, or --real DIR --fake DIR")

@@ -1,13 +1,14 @@
-"""The command `psrjax COMMAND [flags]`: finds the command's file, parses its flags, reports errors.
+"""Runs `psrjax COMMAND [flags]`: finds the command's file, parses its flags, reports errors.
 
 A command is a file beside this one. Its first line says what it does, importing it defines its absl
-flags, and `main(arguments)` runs it with what is left on the command line.
+flags, and `main(arguments)` runs it with the arguments that are not flags.
 """
 
 import ast
 import importlib
 import logging as standard_logging
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,9 +24,9 @@ _USAGE = "usage: psrjax COMMAND [flags]; psrjax COMMAND --help lists a command's
 
 
 def console() -> None:
-    """The program `psrjax`: `main` in a process of its own, with large memory pages.
+    """Runs `main` as the program `psrjax`, with large memory pages.
 
-    Where the reader of its output leaves, as `head` does, it ends silently with exit code 141.
+    Ends silently with exit code 141 where the reader of its output leaves, as `head` does.
     """
     memory_pages.use()
     try:
@@ -39,7 +40,7 @@ def console() -> None:
 
 
 def main() -> None:
-    """The entry point. Exit codes: 0 done, 2 the user's mistake in one line, 130 interrupted."""
+    """Runs the named command. Exit codes: 0 done, 2 the user's mistake, 130 interrupted."""
     commands = available()
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in ("--help", "-h", "help"):
@@ -53,7 +54,7 @@ def main() -> None:
 
 
 def available() -> dict[str, str]:
-    """{command: the first line of its file}, without importing any."""
+    """Lists {command: the first line of its file}, without importing any."""
     files = sorted(Path(__file__).parent.glob("[a-z]*.py"))
     lines = {
         file.stem: (ast.get_docstring(ast.parse(file.read_text())) or "").split("\n")[0]
@@ -63,20 +64,30 @@ def available() -> dict[str, str]:
 
 
 def define_config(default: str | None = None) -> ConfigFlag:
-    """Defines --config=NAME[:WORDS] and --config.KEY=VALUE; `.value` is the locked config."""
-    help_text = "a config and its words: psrnet:tiny, or FILE.py:words"
+    """Defines --config=NAME[:VARIANT] and --config.KEY=VALUE; `.value` is the locked config."""
+    names = ", ".join(config_lib.names())
+    help_text = f"NAME[:VARIANT] or FILE.py[:VARIANT], variants are listed in the file: {names}"
     return ConfigFlag(_config_path(default) if default else None, help_text)
+
+
+def given(name: str) -> str:
+    """Reads --NAME=VALUE from the command line before its flags are parsed; "" without it."""
+    found = [each.split("=", 1)[1] for each in sys.argv if re.match(rf"--?{name}=", each)]
+    return found[-1] if found else ""
 
 
 def run(name: str, arguments: Sequence[str]) -> None:
     """Runs one command in this process, and ends the process with its exit code."""
     program = f"psrjax {name}"
     try:
-        arguments = [_with_config_path(_with_underscores(each)) for each in arguments]
+        arguments = [_with_underscores(each) for each in _joined(arguments)]
+        arguments = [_with_config_path(each) for each in arguments]
         sys.argv = [program, *arguments]  # config flags read it
         command = importlib.import_module(f"psrjax.cli.{name}")
         if {"--help", "-h", "-help"} & set(arguments):
-            print(f"{command.__doc__.strip()}\n{flags.FLAGS.module_help(command)}")
+            defining = flags.FLAGS.find_module_defining_flag("config")
+            shared = "" if defining in (None, command.__name__) else "\n\n" + _config_help()
+            print(f"{command.__doc__.strip()}\n{flags.FLAGS.module_help(command)}{shared}")
             return
         app.run(_guarded(command.main), argv=sys.argv, flags_parser=_parse_flags)
     except UserError as error:
@@ -86,18 +97,24 @@ def run(name: str, arguments: Sequence[str]) -> None:
         sys.exit(130)
 
 
+def _config_help() -> str:
+    flag = flags.FLAGS["config"]
+    return f"  --config: {flag.help}\n  --config.KEY=VALUE: changes one value of it"
+
+
 def _guarded(command: Callable[[list[str]], None]) -> Callable[[list[str]], None]:
-    """The command with logging set up, the other processes found, and mistakes told in one line."""
+    """Wraps a command: sets up logging and other processes, reports mistakes in one line."""
 
     def guarded(argv: list[str]) -> None:
-        from psrjax.training import sharding  # imports JAX: not before the flags are right
+        from psrjax.runtime import jax_setup  # imports JAX: not before the flags are right
 
         logging.use_absl_handler()
         logging.set_verbosity(logging.INFO)
         logging.get_absl_handler().addFilter(_is_worth_reading)
         sys.unraisablehook = _report_unraisable
         try:
-            sharding.start_distributed()
+            jax_setup.start_distributed()
+            jax_setup.use_compilation_cache()
             command(argv[1:])
         except UserError as error:
             _fail(str(error))
@@ -106,13 +123,13 @@ def _guarded(command: Callable[[list[str]], None]) -> Callable[[list[str]], None
 
 
 def _is_worth_reading(record: standard_logging.LogRecord) -> bool:
-    """Our own lines, and the warnings of others; orbax also raises what it logs, and we tell it."""
+    """Keeps our own lines and the warnings of others; orbax also raises what it logs."""
     orbax = "orbax" in record.pathname or record.name == "asyncio"
     return "psrjax" in record.pathname or (record.levelno >= standard_logging.WARNING and not orbax)
 
 
 def _report_unraisable(what: "sys.UnraisableHookArgs") -> None:
-    """As Python's own, but for what tensorstore prints when a write or a read was given up."""
+    """Reports as Python does, without what tensorstore prints when it gives up reading."""
     if str(what.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(what)
 
@@ -125,8 +142,19 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
         raise UserError(str(message)) from error
 
 
+def _joined(arguments: Sequence[str]) -> list[str]:
+    """Turns `--config NAME`, and --method, into one argument, for those who read them early."""
+    found: list[str] = []
+    for argument in arguments:
+        if found and found[-1] in ("--config", "--method") and not argument.startswith("-"):
+            found[-1] += f"={argument}"
+        else:
+            found.append(argument)
+    return found
+
+
 def _with_underscores(argument: str) -> str:
-    """`--find-best-frame` as `--find_best_frame`, as flags are spelled here; values as they are."""
+    """Spells `--find-best-frame` as the flag `--find_best_frame`; values stay as they are."""
     name, equals, value = argument.partition("=")
     if not name.startswith("--") or name.startswith("--config"):
         return argument
@@ -134,7 +162,7 @@ def _with_underscores(argument: str) -> str:
 
 
 def _with_config_path(argument: str) -> str:
-    """`--config=psrnet:words` with the path of the file for its name; YAML and others as is."""
+    """Replaces the name in `--config=NAME:VARIANT` by the path of its file; YAML stays as it is."""
     flag, equals, value = argument.partition("=")
     if equals and flag in ("--config", "-config") and not value.endswith((".yaml", ".yml")):
         return f"{flag}={_config_path(value)}"
@@ -142,8 +170,8 @@ def _with_config_path(argument: str) -> str:
 
 
 def _config_path(name: str) -> str:
-    name, colon, words = name.partition(":")
-    return f"{config_lib.find(name)}{colon}{words}"
+    name, colon, variant = name.partition(":")
+    return f"{config_lib.find(name)}{colon}{variant}"
 
 
 def _fail(message: str) -> None:

@@ -66,7 +66,7 @@ _JOINTS_SIZE = flags.DEFINE_list(
 )  # fmt: skip
 _BODY = flags.DEFINE_bool(
     "body", False, "videos: also body parts (iuv) and the mesh's label, of the built-in body on "
-    "the joints: what d2gnet reads"
+    "the joints, which methods with a texture read"
 )  # fmt: skip
 _PROCESSES = flags.DEFINE_integer(
     "processes", 0, "videos: how many at once; 0: one for every two cores", 0

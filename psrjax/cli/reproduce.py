@@ -1,4 +1,4 @@
-"""Trains and scores every run of a paper's table, and fills it; lists the tables without a name."""
+"""Fills a paper's table by training and scoring its runs; without a name lists the tables."""
 
 import sys
 from collections.abc import Sequence
@@ -10,14 +10,14 @@ from psrjax.errors import UserError
 from psrjax.reporting import filled_table, paper_tables, reproduce
 
 _SCALE = flags.DEFINE_string(
-    "scale", "tiny", "how large: tiny (minutes a row on two cores), demo, or paper"
+    "scale", "tiny", "the size of the runs: tiny (minutes a row on two cores), demo, or paper"
 )
-_WORKDIR = flags.DEFINE_string("workdir", "", "where the runs go; by default runs/TABLE-SCALE")
+_WORKDIR = flags.DEFINE_string("workdir", "", "the folder of the runs; by default runs/TABLE-SCALE")
 _DATA = flags.DEFINE_string("data", "", "a stored data set, instead of the config's own")
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Fills the named table, or goes on with it, and prints it with the orderings that hold."""
+    """Fills the named table, or goes on with it, and prints it."""
     if not arguments:
         _list()
         return
@@ -36,7 +36,7 @@ def _list() -> None:
     tables = paper_tables.tables()
     width = max(map(len, tables))
     for name, table in tables.items():
-        runs = sum(row.words is not None for row in table.rows)
+        runs = sum(row.variant is not None for row in table.rows)
         state = paper_tables.obstacle(table) or f"{runs} of its {len(table.rows)} rows can be run"
         lacking = [c for c, metric in table.columns.items() if metric not in paper_tables.MEASURED]
         if lacking and not paper_tables.obstacle(table):

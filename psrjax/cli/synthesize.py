@@ -163,7 +163,7 @@ def _required(flag: flags.FlagHolder, other: str) -> str:
 
 
 def _range(text: str) -> tuple[int, int]:
-    """ "2:9" -> (2, 9), "" -> (0, 0): an end of 0 is the clip's."""
+    """Reads "2:9" as (2, 9) and "" as (0, 0): an end of 0 is the clip's."""
     first, colon, end = text.partition(":")
     try:
         numbers = int(first or 0), int(end or 0)

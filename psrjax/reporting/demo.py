@@ -1,4 +1,4 @@
-"""The demo: renders a data set, trains all stages, scores them, and shows what came out."""
+"""Runs the demo: renders a data set, trains all stages, scores them and writes the report."""
 
 import dataclasses
 import datetime
@@ -12,6 +12,7 @@ from absl import logging
 from etils import epath
 from tqdm.auto import tqdm
 
+from psrjax import config as config_lib
 from psrjax import io
 from psrjax.data import codec, loader, sampling
 from psrjax.evaluation import method_evaluation
@@ -20,15 +21,16 @@ from psrjax.methods.base import Method
 from psrjax.reporting import report
 from psrjax.runtime import machine
 from psrjax.synthetic import dataset
-from psrjax.training import checkpoint, stages
+from psrjax.training import checkpoint, stages, writer
 from psrjax.vision import drawing
 
 SHOWN = 3  # comparison videos, of different clips and pairs of views
+_SCORING, _VIDEOS = 0.03, 0.02  # seconds, as shares of those of training
 
 
 @dataclasses.dataclass(frozen=True)
-class Shown:
-    """What the demo made: the report's path, the scores' rows and the seconds of each part."""
+class DemoResult:
+    """The report's path, the rows of the scores, and the seconds of each part."""
 
     report: epath.Path
     rows: list[dict[str, Any]]
@@ -36,7 +38,14 @@ class Shown:
     peak_memory_gib: float
 
 
-def run(config: Any, workdir: str, *, command: str) -> Shown:
+def minutes() -> dict[str, int]:
+    """Reads {method: minutes of its demo on one CPU core} from the configs, the default first."""
+    found = {name: config_lib.module(name).DEMO for name in config_lib.names()}
+    ordered = sorted(found, key=lambda name: not found[name].get("default", False))
+    return {name: found[name]["minutes"] for name in ordered}
+
+
+def run(config: Any, workdir: str, *, command: str, minutes: int = 0) -> DemoResult:
     """Does everything, or what is left of it, and writes `<workdir>/report.html`.
 
     A call after an interrupted one renders and trains nothing that is there already.
@@ -45,24 +54,52 @@ def run(config: Any, workdir: str, *, command: str) -> Shown:
       config: a locked config.
       workdir: the run's directory.
       command: what the user typed, for the report.
+      minutes: how long all will take, where that is known.
 
     Raises:
       UserError: as training and evaluation do.
     """
     root = epath.Path(workdir)
-    clock = _Clock(root / "run.json", command)
+    clock, count = _Clock(root / "run.json", command), _StageCount(config)
     with clock.part("render the people"):
+        count.announce(1, "render the people", 60 * minutes)
         dataset.resolve_path(config.data)
     with clock.part("train, compilation included"):
-        stages.train(config, workdir)
+        stages.train(config, workdir, progress=count.training)
+    trained = clock.seconds("train, compilation included")
     method, variables, config, _ = checkpoint.restore_for_inference(workdir)
     with clock.part("score on unseen people"):
+        count.announce(-1, "score on unseen people", trained * (_SCORING + _VIDEOS))
         found = method_evaluation.evaluate(method, variables, config, show_progress=True)
         method_evaluation.write(root, found)
     with clock.part("comparison videos"):
+        count.announce(0, "comparison videos", trained * _VIDEOS)
         show_clips(method, variables, config, root / "videos")
     page = report.write(workdir)
-    return Shown(page, found.rows, clock.parts(), machine.peak_memory_gib())
+    return DemoResult(page, found.rows, clock.parts(), machine.peak_memory_gib())
+
+
+class _StageCount:
+    """Counts what a demo does, from rendering to the videos, and tells the time left for all."""
+
+    def __init__(self, config: Any):
+        names = config.only or config.stages
+        self._steps = {name: config_lib.stage_config(config, name).steps for name in names}
+        self._count = len(names) + 3  # rendering, scoring and the videos
+
+    def announce(self, number: int, name: str, seconds: float) -> None:
+        """Logs that a stage begins; `number` counts from 1, or from the last one, which is 0."""
+        number = number if number > 0 else self._count + number
+        left = f", about {max(seconds / 60, 1):.0f} min left in all" if seconds else ""
+        logging.info("stage %d of %d: %s%s", number, self._count, name, left)
+
+    def training(self, name: str, start: int, total: int) -> writer.Progress:
+        """Makes the progress of a stage of training."""
+        place = list(self._steps).index(name)
+        later = sum(list(self._steps.values())[place + 1 :])
+        later += (_SCORING + _VIDEOS) * sum(self._steps.values())
+        label = f"stage {place + 2} of {self._count}: train {name}"
+        return writer.Progress(label, start, total, lambda pace: pace * later)
 
 
 def show_clips(method: Method, variables: Any, config: Any, folder: epath.Path) -> None:
@@ -117,9 +154,10 @@ class _Clock:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Times one part. A part that was cut off goes on counting; one that was done and is only
-        looked through again keeps its time."""
-        logging.info("%s", name)
+        """Times one part.
+
+        A part that was cut off goes on counting; one that was done before keeps its time.
+        """
         part = self._parts.setdefault(name, {"name": name, "seconds": 0.0, "done": False})
         before, was_done, started = part["seconds"], part["done"], time.monotonic()
         try:
@@ -131,7 +169,7 @@ class _Clock:
             self.write()
 
     def write(self) -> None:
-        """Writes what is known so far."""
+        """Writes the record so far."""
         now = datetime.datetime.now(datetime.UTC)
         io.write_json(
             self._path,
@@ -143,6 +181,10 @@ class _Clock:
             },
         )
 
+    def seconds(self, name: str) -> float:
+        """Returns the seconds that a part took."""
+        return self._parts[name]["seconds"]
+
     def parts(self) -> list[dict[str, Any]]:
-        """[{"name", "seconds", "done"}] in the order in which they were begun."""
+        """Lists [{"name", "seconds", "done"}] in the order in which they began."""
         return list(self._parts.values())

@@ -1,4 +1,4 @@
-"""The drawings of the report: bars by pair of views, curves over steps and frames; as SVG text."""
+"""Draws the report's figures as SVG: bars by pair of views, curves over steps and frames."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -14,37 +14,37 @@ Points = Mapping[str, Sequence[tuple[float, float]]]  # {name: [(x, y), …]}
 
 
 def colors(names: Sequence[str], baselines: set[str]) -> dict[str, str]:
-    """Greys for the baselines and ever deeper blues for the steps."""
+    """Chooses greys for the baselines and ever deeper blues for the steps."""
     greys, blues = iter(_shades("Greys", 3, 7)), iter(_shades("Blues", 5, 10))
     return {name: next(greys if name in baselines else blues) for name in names}
 
 
 def distinct_colors(names: Sequence[str]) -> dict[str, str]:
-    """A colour of its own for each name, as far as eight go."""
+    """Chooses a colour for each name; they repeat after ten."""
     return {name: f"C{i % 10}" for i, name in enumerate(names)}
 
 
 def _shades(name: str, low: int, high: int) -> list[str]:
-    palette = matplotlib.colormaps[name]
-    return [matplotlib.colors.to_hex(palette(i / 10)) for i in range(low, high)] * 8
+    colormap = matplotlib.colormaps[name]
+    return [matplotlib.colors.to_hex(colormap(i / 10)) for i in range(low, high)] * 8
 
 
-def bars(metric: str, values: Mapping[str, Mapping[str, float]], paint: Mapping[str, str]) -> str:
-    """Groups of bars, one group for each pair of views, as Fig. 8 of PSR-Net.
+def bars(metric: str, values: Mapping[str, Mapping[str, float]], palette: Mapping[str, str]) -> str:
+    """Draws groups of bars, one group for each pair of views, as Fig. 8 of PSR-Net.
 
     Args:
-      metric: what the values are of.
+      metric: of the values.
       values: {name: {pair: value}}; a name may lack a pair.
-      paint: {name: colour}, in the order of the bars.
+      palette: {name: colour}, in the order of the bars.
     """
     pairs = list(dict.fromkeys(pair for of_name in values.values() for pair in of_name))
     heights = [value for of_name in values.values() for value in of_name.values()]
     figure = Figure(figsize=(2.2 + 0.95 * len(pairs), 2.6), layout="constrained")
     axes = figure.add_subplot()
-    width = 0.84 / len(paint)
-    for i, (name, color) in enumerate(paint.items()):
+    width = 0.84 / len(palette)
+    for i, (name, color) in enumerate(palette.items()):
         places = [j for j, pair in enumerate(pairs) if pair in values[name]]
-        offsets = [j + (i - (len(paint) - 1) / 2) * width for j in places]
+        offsets = [j + (i - (len(palette) - 1) / 2) * width for j in places]
         own = [values[name][pairs[j]] for j in places]
         axes.bar(offsets, own, width, label=name, color=color)
     span = max(heights) - min(heights) or 1.0
@@ -55,11 +55,11 @@ def bars(metric: str, values: Mapping[str, Mapping[str, float]], paint: Mapping[
 
 
 def curves(points: Points, *, x: str, log: bool = False, dashed: Sequence[str] = ()) -> str:
-    """Lines over steps or frames.
+    """Draws lines over steps or frames.
 
     Args:
       points: {name: [(x, y), …]}.
-      x: what the horizontal axis counts.
+      x: the label of the horizontal axis.
       log: a logarithmic axis, where every value is above 0.
       dashed: names drawn in dashes.
     """

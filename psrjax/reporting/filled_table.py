@@ -1,4 +1,4 @@
-"""A paper's table with our numbers beside the printed ones, and which of its orderings hold."""
+"""Fills a paper's table: our numbers beside the printed ones, and which of its orderings hold."""
 
 import itertools
 import os
@@ -15,7 +15,7 @@ from psrjax.reporting.paper_tables import Row, Table
 
 @dataclass(frozen=True)
 class Result:
-    """What a run scored: its directory, the rows of `results.json`, those of `clips.json`.
+    """The scores of a run: its directory, the rows of `results.json`, those of `clips.json`.
 
     `title` names the run in the table; by default the directory does.
     """
@@ -26,7 +26,7 @@ class Result:
     title: str = ""
 
     def row(self, step: str) -> Mapping[str, Any] | None:
-        """The row of a step over all pairs of views; "" is the last step."""
+        """Finds the row of a step over all pairs of views; "" is the last step."""
         found = [
             r for r in score_table.overall(self.rows, score_table.STEP) if step in ("", r["name"])
         ]
@@ -38,8 +38,8 @@ def make(table: Table, results: Mapping[str, Result], about: Mapping[str, Any]) 
 
     Args:
       table: of the paper.
-      results: {label: what its run scored}; rows without one have the printed numbers only.
-      about: where and how it was made.
+      results: {label: result}; rows without one have the printed numbers only.
+      about: the scale, machine and command.
 
     Returns:
       {"name", "title", "paper", "data", "note", "about",
@@ -95,7 +95,7 @@ def make(table: Table, results: Mapping[str, Result], about: Mapping[str, Any]) 
 
 
 def _digits(value: float) -> int:
-    """The decimal places of a printed number; a trailing 0 is seen by its column's others."""
+    """Counts the decimals of a printed number; others of its column tell a trailing 0."""
     return len(str(value).partition(".")[2]) if value % 1 else 0
 
 
@@ -126,7 +126,7 @@ def _ordering(
     found: Mapping[str, Mapping],
     results: Mapping[str, Result],
 ) -> dict[str, Any]:
-    """Whether two rows stand to one another as in the paper, in one column.
+    """Compares the order of two rows in one column with the paper's.
 
     Returns:
       {"column", "better", "worse": the labels as the paper orders them, "paper", "ours": the two
@@ -153,7 +153,7 @@ def _ordering(
 
 
 def sentences(filled: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What is to be said of a filled table: [{"text", "good": True, False or None}].
+    """Describes a filled table in sentences: [{"text", "good": True, False or None}].
 
     For each column how many of the paper's orderings hold; each that does not; rows that are one
     run at this scale; columns that nothing fills.
@@ -189,7 +189,7 @@ def _broken(column: Mapping[str, Any], ordering: Mapping[str, Any]) -> str:
 
 
 def cells(filled: Mapping[str, Any]) -> list[list[str]]:
-    """The table as text: a header, then for each row and column our number and the paper's."""
+    """Formats the cells: a header, then for each row and column our number and the paper's."""
     names = [column["name"] for column in filled["columns"]]
     lines = [["", *(cell for name in names for cell in (name, "(paper)"))]]
     for row in filled["rows"]:
@@ -203,13 +203,13 @@ def cells(filled: Mapping[str, Any]) -> list[list[str]]:
 
 
 def printed(row: Mapping[str, Any], column: Mapping[str, Any]) -> str:
-    """A row's number in a column as the paper prints it; "" where it prints none."""
+    """Formats a row's number in a column as the paper prints it; "" where it prints none."""
     value = row["paper"].get(column["name"])
     return "" if value is None else f"{value:.{column['digits']}f}"
 
 
 def markdown(filled: Mapping[str, Any]) -> str:
-    """The table, and the sentences under it."""
+    """Formats the table as Markdown, with the sentences under it."""
     header, *rows = cells(filled)
     about = filled["about"]
     clips = about.get("clips", 0)
@@ -228,14 +228,14 @@ def markdown(filled: Mapping[str, Any]) -> str:
 
 
 def text(filled: Mapping[str, Any]) -> str:
-    """The table for the screen, with what is to be said of it."""
+    """Formats the table for the terminal, with the sentences under it."""
     marks = {True: "yes", False: "NO ", None: "   "}
     said = [f"{marks[sentence['good']]}  {sentence['text']}" for sentence in sentences(filled)]
     return "\n".join([score_table.aligned(cells(filled)), *said])
 
 
 def latex(filled: Mapping[str, Any]) -> str:
-    """Rows of a LaTeX table: our number, and the paper's in brackets."""
+    """Formats the rows of a LaTeX table: our number, and the paper's in brackets."""
     header, *rows = cells(filled)
     lines = [f"% {' & '.join(header).strip()} \\\\"]
     for row in rows:

@@ -1,4 +1,4 @@
-"""The tables of the five papers: printed numbers, and the config words that stand for each row.
+"""The tables of the five papers: printed numbers, and the config variant that stands for each row.
 
 The numbers lie in `papers/*.toml`, a file for each method.
 """
@@ -13,14 +13,19 @@ from typing import Any
 
 from psrjax import config as config_lib
 from psrjax.errors import UserError
-from psrjax.evaluation import clip_metrics, method_evaluation
 from psrjax.methods import base
+from psrjax.metrics import registry
 
-MEASURED = (*method_evaluation.METRICS, *clip_metrics.NAMES)  # by the evaluation of a run
+MEASURED = (*registry.BASIC, *registry.FURTHER)  # by the evaluation of a run
 
 Scores = dict[str, float]
 
-_TELLING = ("stages", "method", "weights", "overrides")  # by these a run finds its row
+_DISTINCTIVE = (
+    "stages",
+    "method",
+    "weights",
+    "overrides",
+)  # parts of a config that tell rows apart
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,14 +35,14 @@ class Row:
     Attributes:
       label: as the paper prints it.
       paper: {column: printed number}; a column may be missing.
-      words: of the config, without a scale's; None of another's system, which cannot be run.
+      variant: of the config, without a scale's; None for another's system, which cannot be run.
       step: the name of the row of `results.json`; "" is the method's last step.
-      after: words of a run whose last stage this row's run starts from; "" is none.
+      after: variant of a run whose last stage this row's run starts from; "" is none.
     """
 
     label: str
     paper: Scores
-    words: str | None = None
+    variant: str | None = None
     step: str = ""
     after: str = ""
 
@@ -47,7 +52,7 @@ class Table:
     """A table (or figure) of a paper.
 
     Attributes:
-      name: "psrnet-table3", as `psrjax reproduce` takes it.
+      name: METHOD-table1 and the like, as `psrjax reproduce` takes it.
       method: psrjax's name of the paper's method.
       paper: the method's name in the paper.
       title: the table's number and what it shows.
@@ -55,8 +60,8 @@ class Table:
       columns: {column as printed: psrjax's metric}; "" where nothing computes it.
       rows: in the paper's order.
       windows: of `evaluation.evaluate`.
-      note: what a reader must know; may be "".
-      scales: {name: {"words": of the config, "set": {dotted key: value}}}.
+      note: a remark for the reader; may be "".
+      scales: {name: {"variant": of the config, "set": {dotted key: value}}}.
       set: {dotted key: value} for all rows at every scale.
     """
 
@@ -75,7 +80,7 @@ class Table:
 
 @functools.cache
 def tables() -> dict[str, Table]:
-    """Every table of every paper, by name."""
+    """Reads every table of every paper, by name."""
     folder = resources.files("psrjax.reporting").joinpath("papers")
     found = {}
     for file in sorted(folder.iterdir(), key=lambda file: file.name):
@@ -105,7 +110,7 @@ def _table(name: str, table: Mapping[str, Any], paper: Mapping[str, Any]) -> Tab
 
 
 def find(name: str) -> Table:
-    """A table by its name.
+    """Finds a table by its name.
 
     Raises:
       UserError: for a name that none has, with the list.
@@ -116,7 +121,7 @@ def find(name: str) -> Table:
 
 
 def obstacle(table: Table) -> str:
-    """Why a table cannot be filled by runs, in a sentence; "" if it can."""
+    """Says why a table cannot be filled by runs; "" if it can."""
     if not any(table.columns.values()):
         return "people judged; nothing here computes it"
     if not set(table.columns.values()) & set(MEASURED):
@@ -125,25 +130,25 @@ def obstacle(table: Table) -> str:
         return f"the method {table.method!r} is not in this version of psrjax"
     try:
         for row in table.rows:
-            if row.words is not None:
-                load(table, row.words, "paper")
+            if row.variant is not None:
+                load(table, row.variant, "paper")
     except UserError as error:
         return str(error)
     return ""
 
 
-def load(table: Table, words: str, scale: str) -> Any:
-    """The locked config of a row's words at a scale.
+def load(table: Table, variant: str, scale: str) -> Any:
+    """Loads the locked config of a row's variant at a scale.
 
     Values of a scale for a stage that the row does without are left out.
 
     Raises:
-      UserError: for a scale that the table does not have, or words that the config does not know.
+      UserError: for a scale that the table does not have, or a variant that the config has not.
     """
     if scale not in table.scales:
         raise UserError(f"{table.name}: no scale {scale!r}; there are {', '.join(table.scales)}")
     size = table.scales[scale]
-    both = ",".join(word for word in (size["words"], words) if word)
+    both = ",".join(each for each in (size["variant"], variant) if each)
     stages = config_lib.load(f"{table.method}:{both}").stages
     values = {
         key: value
@@ -154,10 +159,10 @@ def load(table: Table, words: str, scale: str) -> Any:
 
 
 def matching_rows(table: Table, config: Mapping[str, Any]) -> dict[str, Row]:
-    """{label: row} of the rows that a run's config stands for.
+    """Finds the rows that a run's config stands for: {label: row}.
 
-    A run is a row's if it has every field of the method and every weight that the row's words
-    change; of several such rows, those that change the most. So a run of any scale finds its row.
+    A run is a row's if it has every field of the method and every weight that the row's variant
+    changes; of several such rows, those that change the most. So a run of any scale finds its row.
 
     Args:
       table: any; one of another method has no such row.
@@ -166,9 +171,9 @@ def matching_rows(table: Table, config: Mapping[str, Any]) -> dict[str, Row]:
     if table.method != config["method"]["name"] or obstacle(table):
         return {}
     own, plain = _fields(config), _fields(load(table, "", "paper"))
-    rows = {row.label: row for row in table.rows if row.words is not None}
+    rows = {row.label: row for row in table.rows if row.variant is not None}
     changes = {
-        label: _fields(load(table, row.words, "paper")).items() - plain.items()
+        label: _fields(load(table, row.variant, "paper")).items() - plain.items()
         for label, row in rows.items()
     }
     fitting = {label: len(made) for label, made in changes.items() if made <= own.items()}
@@ -177,8 +182,8 @@ def matching_rows(table: Table, config: Mapping[str, Any]) -> dict[str, Row]:
 
 
 def _fields(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes a run the one that it is: its stages, the method's fields, the weights; flat."""
-    plain = json.loads(json.dumps({key: _plain(config[key]) for key in _TELLING}))
+    """Flattens what tells runs apart: the stages, the method's fields, the weights."""
+    plain = json.loads(json.dumps({key: _plain(config[key]) for key in _DISTINCTIVE}))
     flat = {}
     todo = list(plain.items())
     while todo:

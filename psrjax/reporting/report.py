@@ -1,4 +1,4 @@
-"""The page that shows runs side by side: scores, papers' tables, curves, videos; in one file."""
+"""Writes a page that shows runs side by side: scores, papers' tables, curves, videos."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from psrjax.evaluation import score_statistics, score_table
 from psrjax.reporting import figures, filled_table, paper_tables, run_summary
 from psrjax.reporting.run_summary import Run
 
-HEADLINE = ("ssim", "psnr", "m_ssim_in", "m_psnr_in")  # the bars; the table shows every metric
+HEADLINE = ("ssim", "psnr", "m_ssim_in", "m_psnr_in")  # shown as bars
 
 
 def write(
@@ -20,7 +20,7 @@ def write(
     output: str | os.PathLike = "",
     filled: Sequence[Mapping[str, Any]] = (),
 ) -> epath.Path:
-    """Writes a page of runs, self-contained: pictures, curves and videos stand in it.
+    """Writes a page of runs in one file, pictures, curves and videos included.
 
     Reads `config.json` of each, and where they exist what `psrjax evaluate`, `psrjax demo` and
     `psrjax reproduce` wrote, and every stage's `metrics.jsonl`.
@@ -54,7 +54,7 @@ def write(
 
 
 def _matched(runs: Sequence[Run], known: set[str]) -> list[dict[str, Any]]:
-    """The papers' tables, less the known ones, of which a run is a row; the first run that is."""
+    """Fills the papers' tables, less the known ones, in which a run is a row."""
     found = []
     for table in paper_tables.tables().values():
         results: dict[str, filled_table.Result] = {}
@@ -71,7 +71,7 @@ def _matched(runs: Sequence[Run], known: set[str]) -> list[dict[str, Any]]:
 
 
 def _shown(table: Mapping[str, Any]) -> dict[str, Any]:
-    """A filled table as text for the template: cells of our number, its interval, the paper's."""
+    """Formats a filled table for the template: our number, its interval, the paper's."""
     rows = []
     for row in table["rows"]:
         cells = []
@@ -91,7 +91,7 @@ def _shown(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _side_by_side(runs: Sequence[Run]) -> dict[str, Any]:
-    """{"metrics", "groups": [{"title", "rows"}]}: every run's table, the best over all of them."""
+    """Joins every run's scores, the best marked: {"metrics", "groups": [{"title", "rows"}]}."""
     together = [
         {**row, "name": f"{number}/{row['name']}"}
         for number, run in enumerate(runs)
@@ -107,20 +107,20 @@ def _side_by_side(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def _bars(runs: Sequence[Run]) -> list[dict[str, str]]:
-    """By pair of views: the last steps of several runs beside each other, then each run's own."""
+    """Draws bars by pair of views: the last steps of all runs, then each run's own steps."""
     found = []
     last = {run.title: steps[-1]["name"] for run in runs if (steps := _steps(run))}
     if len(last) > 1:
         chosen = {run.title: {last[run.title]: run.title} for run in runs if run.title in last}
-        paint = figures.distinct_colors(list(last))
-        found += [{"title": "all runs", "svg": svg} for svg in _drawn(runs, chosen, paint)]
+        palette = figures.distinct_colors(list(last))
+        found += [{"title": "all runs", "svg": svg} for svg in _drawn(runs, chosen, palette)]
     for run in runs:
         names = list(dict.fromkeys(row["name"] for row in run.rows))
         baselines = {row["name"] for row in run.rows if row["kind"] == score_table.BASELINE}
         chosen = {run.title: {name: name for name in names}}
-        paint = figures.colors(names, baselines)
+        palette = figures.colors(names, baselines)
         metrics = HEADLINE if len(runs) == 1 else HEADLINE[:1]
-        drawn = _drawn([run], chosen, paint, metrics)
+        drawn = _drawn([run], chosen, palette, metrics)
         found += [{"title": run.title, "svg": svg} for svg in drawn]
     return found
 
@@ -132,20 +132,20 @@ def _steps(run: Run) -> list[Mapping[str, Any]]:
 def _drawn(
     runs: Sequence[Run],
     chosen: Mapping[str, Mapping[str, str]],
-    paint: Mapping[str, str],
+    palette: Mapping[str, str],
     metrics: Sequence[str] = HEADLINE[:2],
 ) -> list[str]:
-    """A figure for each metric, of {run: {name: its label}}; none where there are no pairs."""
+    """Draws a figure for each metric, of {run: {name: label}}; none without pairs."""
     found = []
     for metric in metrics:
-        values: dict[str, dict[str, float]] = {label: {} for label in paint}
+        values: dict[str, dict[str, float]] = {label: {} for label in palette}
         for run in runs:
             for row in run.rows:
                 label = chosen.get(run.title, {}).get(row["name"])
                 if label and row["pair"] != score_statistics.ALL and metric in row["metrics"]:
                     values[label][row["pair"]] = row["metrics"][metric]
         if any(values.values()):
-            found.append(figures.bars(metric, values, paint))
+            found.append(figures.bars(metric, values, palette))
     return found
 
 

@@ -1,4 +1,4 @@
-"""Fills a table of a paper: trains and scores the run of each row, and compares the orderings."""
+"""Fills a table of a paper: trains and scores the run of each row, and writes the table."""
 
 import json
 import os
@@ -14,12 +14,13 @@ from psrjax import config as config_lib
 from psrjax import io
 from psrjax.errors import UserError
 from psrjax.evaluation import clip_metrics, method_evaluation, score_export
+from psrjax.metrics import registry
 from psrjax.reporting import demo, filled_table, paper_tables, report
 from psrjax.reporting.paper_tables import Table
 from psrjax.runtime import machine
 from psrjax.training import checkpoint, stages
 
-RECORD = "reproduce.json"  # in the directory of a run: which rows it stands for, how it was scored
+RECORD = "reproduce.json"  # in the directory of a run: its rows, and how it was scored
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,13 @@ class Run:
 
 
 def plan(table: Table, scale: str, folder: str | os.PathLike, *, data: str = "") -> list[Run]:
-    """The runs of a table, in the order of their rows; rows of one config share a run.
+    """Plans the runs of a table, in the order of their rows; rows of one config share a run.
 
     Args:
       table: one that has no obstacle.
       scale: a name of `table.scales`.
-      folder: where the runs go, each in a directory named after its words.
-      data: a stored data set instead of the config's own.
+      folder: where the runs go, each in a directory named after its variant.
+      data: a stored data set, instead of the config's own.
 
     Raises:
       UserError: if the table cannot be filled by runs, or has no such scale.
@@ -53,10 +54,10 @@ def plan(table: Table, scale: str, folder: str | os.PathLike, *, data: str = "")
     root = checkpoint.absolute(folder)
     found: dict[str, Run] = {}
     for row in table.rows:
-        if row.words is None:
+        if row.variant is None:
             continue
         first = _run(table, row.after, scale, root, data, None, ()) if row.after else None
-        run = _run(table, row.words, scale, root, data, first, (row.label,))
+        run = _run(table, row.variant, scale, root, data, first, (row.label,))
         key = config_lib.to_json(run.config)
         if key in found:
             known = found[key]
@@ -67,27 +68,27 @@ def plan(table: Table, scale: str, folder: str | os.PathLike, *, data: str = "")
 
 def _run(
     table: Table,
-    words: str,
+    variant: str,
     scale: str,
     root: epath.Path,
     data: str,
     after: Run | None,
     labels: tuple[str, ...],
 ) -> Run:
-    config = paper_tables.load(table, words, scale)
+    config = paper_tables.load(table, variant, scale)
     changes = {"data.path": data} if data else {}
     if after:
         stage = (after.config.only or after.config.stages)[-1]
         changes |= {"init.path": os.fspath(after.folder), "init.stage": stage}
     config_lib.update(config, changes)
-    name = re.sub(r"[^a-z0-9.=+-]+", "_", words.lower()).strip("_") or table.method
+    name = re.sub(r"[^a-z0-9.=+-]+", "_", variant.lower()).strip("_") or table.method
     return Run(root / name, config, labels, after)
 
 
 def fill(
     table: Table, scale: str, folder: str | os.PathLike, *, data: str = "", command: str = ""
 ) -> dict[str, Any]:
-    """Trains and scores what is not yet there, and writes the table.
+    """Trains and scores the missing runs, and writes the table.
 
     Each run is resumed where it was cut off, and scored once: the same call goes on. The table is
     there from the first run on, with the rows that are done.
@@ -125,7 +126,7 @@ def fill(
 
 
 def _scores(table: Table, scale: str, run: Run) -> tuple[list[dict], list[dict]]:
-    """(rows, rows by clip) of a run, scored now unless they are there."""
+    """Returns (rows, rows by clip) of a run, scored now unless they are there."""
     record = {
         "table": table.name,
         "labels": list(run.labels),
@@ -155,14 +156,14 @@ def _scores(table: Table, scale: str, run: Run) -> tuple[list[dict], list[dict]]
 
 
 def _further(table: Table) -> list[str]:
-    """The metrics of a table that an evaluation has to be asked for."""
-    return [m for m in table.columns.values() if m and m not in method_evaluation.METRICS]
+    """Lists the metrics of a table that an evaluation takes only on request."""
+    return [m for m in table.columns.values() if m and m not in registry.BASIC]
 
 
 def _obstacles(table: Table, run: Run) -> Iterator[tuple[str, str]]:
-    """(metric, why the run's clips cannot have it) of those that a table's row goes without."""
+    """Yields (metric, reason) for the table's metrics that the run's clips cannot have."""
     data = run.config.data
     frames = 0 if table.windows == method_evaluation.IN_A_ROW else data.sampling.t
     for metric in _further(table):
-        if reason := clip_metrics.obstacle(metric, min(data.crop), frames):
+        if reason := clip_metrics.obstacle(metric, side=min(data.crop), frames=frames):
             yield metric, reason

@@ -1,4 +1,4 @@
-"""What a report shows of one run, read from its directory: scores, curves, videos, pictures."""
+"""Reads from a run's directory what a report shows: scores, curves, videos, pictures."""
 
 import base64
 import csv
@@ -25,7 +25,7 @@ class Run:
     """A directory of a run, or of an evaluation of videos.
 
     Attributes:
-      folder: where everything lies.
+      folder: the directory.
       title: its name in the report.
       config: of `config.json`; {} of an evaluation of videos.
       rows: of `results.json`; [] before an evaluation.
@@ -48,7 +48,7 @@ class Run:
 
 
 def open_runs(folders: Sequence[Any]) -> list[Run]:
-    """The runs of some directories, with titles that tell them apart.
+    """Opens the runs of some directories, with titles that tell them apart.
 
     Raises:
       UserError: if a directory is neither a run's nor an evaluation's, or a file cannot be read.
@@ -69,7 +69,7 @@ def _open(root: epath.Path, title: str) -> Run:
 
 
 def content(run: Run) -> dict[str, Any]:
-    """What the template needs to show a run."""
+    """Collects what the template needs to show a run."""
     return {
         "title": run.title,
         "method": run.method,
@@ -85,7 +85,7 @@ def content(run: Run) -> dict[str, Any]:
 
 
 def _curves(run: Run) -> list[dict[str, str]]:
-    """[{"title", "svg"}]: the losses, what else was logged, and the scores, of every stage."""
+    """Draws the curves of every stage, [{"title", "svg"}]: losses, norms, rates, scores."""
     found = []
     for stage in run.config.get("stages", ()):
         lines = _json_lines(run.folder / stage / "metrics.jsonl")
@@ -109,7 +109,7 @@ def _curves(run: Run) -> list[dict[str, str]]:
 
 
 def _by_metric(stage: str, points: figures.Points) -> list[tuple[str, dict, bool]]:
-    """Curves of the scores taken while training: a figure for each metric, a line for each name."""
+    """Groups the scores taken in training: a figure for each metric, a line for each name."""
     metrics = dict.fromkeys(key.split("/", 1)[0] for key in points)
     return [
         (
@@ -126,7 +126,7 @@ def _points(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[float, f
     for record in lines:
         for name, value in record.items():
             if name != "step" and isinstance(value, int | float) and np.isfinite(value):
-                terms.setdefault(name, {})[record["step"]] = value  # a step made twice counts once
+                terms.setdefault(name, {})[record["step"]] = value  # a repeated step counts once
     return {name: sorted(values.items()) for name, values in terms.items()}
 
 
@@ -169,7 +169,7 @@ def _clips(folder: epath.Path) -> list[dict[str, str]]:
 
 
 def _pictures(folder: epath.Path) -> dict[str, Any]:
-    """{"result", "worst", "flicker"} of the index, with the pictures themselves."""
+    """Reads {"result", "worst", "flicker"} from the index, with the pictures embedded."""
     index = read_optional(folder / "index.json", {"result": "", "worst": [], "flicker": []})
     embedded = {
         kind: [e | {"picture": data_uri(folder / e["picture"], "image/png")} for e in index[kind]]
@@ -183,10 +183,10 @@ def _pictures(folder: epath.Path) -> dict[str, Any]:
 
 
 def data_uri(path: epath.Path, kind: str) -> str:
-    """A file as a URI that holds it."""
+    """Encodes a file as a data URI."""
     return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 def read_optional(path: epath.Path, default: Any) -> Any:
-    """The value of a JSON file, or `default` where there is none."""
+    """Reads a JSON file; returns `default` where there is none."""
     return io.read_json(path) if path.exists() else default

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from psrjax import config as config_lib
-from psrjax.benchmarks import flops, stage_benchmark, text_table, timing
+from psrjax.benchmarks import compiled_stage, flops, text_table, timing
 from psrjax.data import spec
 from psrjax.nn import layers
 from psrjax.pretrained import vgg
@@ -122,7 +122,7 @@ def test_the_ratio_is_the_median_of_the_pairs_ratios():
 
 def test_random_batches_keep_the_contract():
     sizes = {"b": 2, "k": 3, "t": 4, "h": 8, "w": 12}
-    batch = stage_benchmark.random_batch(tuple(spec.KEYS), sizes)
+    batch = compiled_stage.random_batch(tuple(spec.KEYS), sizes)
     assert spec.check(batch, spec.KEYS) == sizes
     assert set(np.unique(batch["target_visibility"])) == {0, 1, 2}
 
@@ -194,13 +194,13 @@ def test_bench_runs_where_only_jax_and_its_few_companions_are_installed(tmp_path
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--size=64",), "psrjax: --size=64: give HEIGHTxWIDTH, as in 64x64"),
         (
-            ("--method=internet", "--config=psrnet:tiny"),
-            "psrjax: --method=internet: --config is of psrnet; leave one",
+            ("--config=psrnet:tiny", "--size=64"),
+            "psrjax: --size=64: give HEIGHTxWIDTH, as in 64x64",
         ),
+        ((), "psrjax: --config: name a config, NAME or NAME:VARIANT; there are d2gnet, hpt,"),
         (
-            ("--method", "internet", "--config.method.widdth=3"),
+            ("--config", "internet", "--config.method.widdth=3"),
             "psrjax: config.method.widdth: no such key; did you mean config.method.width?",
         ),
     ],
@@ -216,7 +216,7 @@ def test_a_mistake_is_told_in_one_line(arguments, said):
 
 def test_other_methods_train_on_the_configs_clip_and_synthesize_windows_of_any_length():
     config = config_lib.load("internet:tiny")
-    options = stage_benchmark.Options(64, 48, frames=5, batch=3)
+    options = compiled_stage.BenchmarkOptions(64, 48, frames=5, batch=3)
     rest = {"b": 3, "k": 1, "h": 64, "w": 48}
     assert options.training_sizes(config) == {**rest, "t": 2}
     assert options.window_sizes(config) == {**rest, "t": 5}
@@ -229,7 +229,7 @@ def test_the_table_shows_the_ratio_of_every_pair_and_that_both_sides_are_the_sam
     timed = timing.Timing((2.0, 2.0)).summary()
     program = {**timed, "per_s": 0.5, "clips_per_s": 1.5, "flops": 4e11, "flops_per_s": 2e11}
     program |= {"fraction_of_peak": 0.25, "compile_s": 7.0, "xla_flops": 5e11}
-    pair = {"psrjax": timed, "peer": timed, "ratio": timing.Timing((0.875,)).summary()}
+    pair = {"psrjax": timed, "torch": timed, "ratio": timing.Timing((0.875,)).summary()}
     result = {
         "machine": "a machine",
         "versions": "some versions",
@@ -256,7 +256,7 @@ def test_the_table_shows_the_ratio_of_every_pair_and_that_both_sides_are_the_sam
             "format": "channels first",
             "parameters": 1234567,
             "step_gflop": 34.5,
-            "peer_step_gflop": 34.5,
+            "torch_step_gflop": 34.5,
             "output_difference": 1e-7,
             "log_difference": 5e-6,
             "ill_conditioned": {"generator/grad_norm": (0.04, 0.05)},
@@ -272,7 +272,7 @@ def test_the_table_shows_the_ratio_of_every_pair_and_that_both_sides_are_the_sam
     assert max(map(len, text.splitlines())) <= 120
 
 
-PEERS = {
+REFERENCES = {
     "psrnet layer1": ("psrnet:w/o L_p", "layer1", 64, {"method.width": 4}),
     "psrnet layer2": ("psrnet:w/o L_p", "layer2", 64, {"method.width": 4}),
     "internet": ("internet:tiny", "joint", 64, {}),
@@ -282,15 +282,15 @@ PEERS = {
 }
 
 
-def test_what_rounding_does_to_the_peer_excuses_as_much_and_no_more():
-    pytest.importorskip("torch", reason="needs PyTorch: pip install 'psrjax[peer]'")
-    from psrjax.benchmarks import comparison
+def test_what_rounding_does_to_the_reference_excuses_as_much_and_no_more():
+    pytest.importorskip("torch", reason="needs PyTorch: pip install 'psrjax[torch]'")
+    from psrjax.benchmarks import torch_comparison
 
-    def peer(nudge):  # its gradient moves by up to 2 % when weights are rounded another way
+    def reference(nudge):  # its gradient moves by up to 2 % when weights are rounded another way
         return {"loss": 2.0, "grad_norm": 100.0 + 0.5 * nudge}
 
     def compared(**ours):
-        return comparison._compare(ours, peer, floor=1e-6)
+        return torch_comparison._compare(ours, reference, floor=1e-6)
 
     close = compared(loss=2.0001, grad_norm=100.1)
     assert not close.wrong and not close.ill_conditioned
@@ -304,27 +304,27 @@ def test_what_rounding_does_to_the_peer_excuses_as_much_and_no_more():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", PEERS)
-def test_a_peer_is_the_same_network_and_step(case):
-    pytest.importorskip("torch", reason="needs PyTorch: pip install 'psrjax[peer]'")
-    from psrjax.benchmarks import comparison
+@pytest.mark.parametrize("case", REFERENCES)
+def test_a_torch_reference_is_the_same_network_and_step(case):
+    pytest.importorskip("torch", reason="needs PyTorch: pip install 'psrjax[torch]'")
+    from psrjax.benchmarks import torch_comparison
 
-    name, stage, size, changes = PEERS[case]
+    name, stage, size, changes = REFERENCES[case]
     config = config_lib.stage_config(config_lib.load(name, changes), stage)
-    subject = stage_benchmark.prepare(config, stage_benchmark.Options(size, size))
-    kind = comparison.peer_class(config)
-    peer = comparison.build(kind, subject, config, channels_last=False)
-    found = comparison.check_same(subject, peer)  # raises where they differ
+    compiled = compiled_stage.prepare(config, compiled_stage.BenchmarkOptions(size, size))
+    kind = torch_comparison.reference_class(compiled.method)
+    reference = torch_comparison.build(kind, compiled, config, channels_last=False)
+    found = torch_comparison.check_same(compiled, reference)  # raises where they differ
     # Ours by formula, theirs counted, small products beside the convolutions included: HPT's
     # correspondence and attention are 1.6 %.
     beside = 0.02 if case == "hpt transfer" else 0.01
-    assert found["step_gflop"] == pytest.approx(found["peer_step_gflop"], rel=beside)
+    assert found["step_gflop"] == pytest.approx(found["torch_step_gflop"], rel=beside)
 
 
 @pytest.mark.slow
 def test_single_operations_compute_what_pytorchs_do():
-    pytest.importorskip("torch", reason="needs PyTorch: pip install 'psrjax[peer]'")
-    from psrjax.benchmarks import comparison
+    pytest.importorskip("torch", reason="needs PyTorch: pip install 'psrjax[torch]'")
+    from psrjax.benchmarks import torch_comparison
 
-    for ours, theirs in comparison.values().values():
+    for ours, theirs in torch_comparison.values().values():
         assert ours == pytest.approx(theirs, rel=1e-4)

@@ -18,11 +18,11 @@ SIZE = 16
 NAMES = {"copy_source": "baseline", "layer1": "step", "layer2": "step", "layer3": "step"}
 
 
-def make_run(folder, words="tiny", seed=0, level=20.0):
+def make_run(folder, variant="tiny", seed=0, level=20.0):
     """A directory as train, evaluate and demo leave it, of noise with known scores."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text(config_lib.to_json(config_lib.load(f"psrnet:{words}")))
+    (folder / "config.json").write_text(config_lib.to_json(config_lib.load(f"psrnet:{variant}")))
     scored = [
         score_statistics.Scored(kind, name, pair, f"clip{clip}", 0, scores_of(name, rng, level))
         for name, kind in NAMES.items()
@@ -126,7 +126,7 @@ def test_what_is_no_run_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "table", "labels"),
+    ("variant", "table", "labels"),
     [
         ("psrnet:tiny,common_head", "psrnet-table1", ["Common head"]),
         ("psrnet:tiny", "psrnet-table3", ["G, k = 1", "G, k = 2", "G, k = 3"]),
@@ -138,8 +138,8 @@ def test_what_is_no_run_is_refused(tmp_path):
         ("internet:tiny", "psrnet-table1", []),
     ],
 )
-def test_a_run_finds_its_row_of_a_paper_at_any_scale(words, table, labels):
-    config = json.loads(config_lib.to_json(config_lib.load(words)))
+def test_a_run_finds_its_row_of_a_paper_at_any_scale(variant, table, labels):
+    config = json.loads(config_lib.to_json(config_lib.load(variant)))
     found = paper_tables.matching_rows(paper_tables.find(table), config)
     assert list(found) == labels
 

@@ -43,11 +43,11 @@ def test_every_paper_and_every_numbered_table_is_there():
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_the_words_of_every_row_are_known_to_the_config(name):
+def test_the_variant_of_every_row_is_known_to_the_config(name):
     table = TABLES[name]
     for row in table.rows:
-        for scale in table.scales if row.words is not None else ():
-            assert paper_tables.load(table, row.words, scale).method.name == table.method
+        for scale in table.scales if row.variant is not None else ():
+            assert paper_tables.load(table, row.variant, scale).method.name == table.method
             if row.after:
                 paper_tables.load(table, row.after, scale)
 
@@ -55,7 +55,7 @@ def test_the_words_of_every_row_are_known_to_the_config(name):
 def test_rows_of_one_config_share_a_run(tmp_path):
     (run,) = reproduce.plan(TABLES["psrnet-table3"], "tiny", tmp_path)
     assert run.labels == ("G, k = 1", "G, k = 2", "G, k = 3") and run.after is None
-    assert run.config.data.crop == (48, 48)  # the scale's words
+    assert run.config.data.crop == (48, 48)  # the scale's variant
     assert run.config.overrides.layer1.steps != run.config.steps  # and its values
 
 

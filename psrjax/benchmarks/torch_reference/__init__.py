@@ -1,1 +1,1 @@
-"""The five systems in PyTorch, for `psrjax bench --against=torch` only."""
+"""The five systems in PyTorch, which `psrjax bench --against=torch` compares with psrjax."""

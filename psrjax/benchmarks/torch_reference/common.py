@@ -1,9 +1,7 @@
-"""What the PyTorch peers share: `peer_NAME.Peer` is method NAME's network and step in PyTorch.
+"""The base class of the PyTorch references, and the layers and samplers that several of them use.
 
-Peers exist for `psrjax bench --method NAME --against torch` only. A peer subclasses `Peer`: its
-children are the method's nets, by the names of the parameter tree, made of the methods that the
-class below leaves open. Everything that PyTorch offers to be fast on its own ground is used here:
-fused optimizers, nets of other updates without gradients, in-place activations, both memory
+The reference of method NAME is `NAME.TorchReference` beside this file. It uses what makes PyTorch
+fast: fused optimizers, no gradients for nets of other updates, in-place activations, both memory
 formats.
 """
 
@@ -12,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from psrjax.data import spec
@@ -19,6 +18,8 @@ from psrjax.data import spec
 Batch = Mapping[str, torch.Tensor]
 Decoded = dict[str, torch.Tensor]
 Terms = dict[str, torch.Tensor]
+
+LEAK = 0.2  # slope of every leaky ReLU
 
 _BATCH_NORMS = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 _NORMS = _BATCH_NORMS | nn.InstanceNorm2d | nn.InstanceNorm3d | nn.GroupNorm | nn.LayerNorm
@@ -39,32 +40,40 @@ _NAMES = {
 }
 
 
-class Peer(nn.Module):
+class TorchReference(nn.Module):
     """One stage of a method: its nets as children, the updates of its step, and its synthesis.
 
-    To be written by a subclass: `supported`, `__init__` (which ends by making the nets), `loss`,
-    `start` and `synthesize`; `draw` where the loss is random. `prepare` is called next.
+    A subclass writes `supported`, `__init__` (which ends by making the nets), `loss`, `start` and
+    `synthesize`; `draw` where the loss is random. `prepare` is called after `__init__`. The
+    children bear the names of the top level of the parameter tree; inside, modules carry the names
+    of the JAX tree, so weights are copied by name.
 
     Attributes:
-      supported: {field of config.method: the values that the peer has}; another value is refused
-        before anything is built. A field that is not named may have any value.
-      channels_last: the memory format that `pictures` and `volume` give.
-      config: of the stage.
+      supported: {field of the method: the values that the reference has}; another value is refused
+        before anything is built. A field that is not named may have any value; dtype is float32.
+      channels_last: the memory format that `pictures` and `volume` give; else channels first.
+      config: of the stage; weights and optimizers are read.
+      method: the JAX method; its fields are read.
       pretrained: {network: {unit: {array: tensor}}}, as the JAX step is given them; kernels
         (kernel_size i o) as they come. They are no children: nothing here trains them.
     """
 
     supported: ClassVar[Mapping[str, tuple]] = {}
 
-    def __init__(self, config: Any, pretrained: Mapping[str, Any], *, channels_last: bool):
+    def __init__(self, config: Any, method: Any, pretrained: Mapping, *, channels_last: bool):
         super().__init__()
-        self.config = config
+        self.config, self.method = config, method
         self.pretrained = pretrained
         self.channels_last = channels_last
         self.updates: dict[str, tuple[str, ...]] = {}
 
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """The format of (n, c, h, w) tensors."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
     def loss(self, update: str, batch: Batch, shared: Batch) -> tuple[Terms, Decoded]:
-        """One update's raw terms, and what it makes for later updates (handed on detached).
+        """Computes one update's raw terms, and what it makes for later updates (then detached).
 
         As `psrjax.methods.base.Method.loss`: the step weighs the terms by `config.weights`; a term
         of weight 0 may be left out. `batch` is what `decode` gives.
@@ -72,19 +81,19 @@ class Peer(nn.Module):
         raise NotImplementedError
 
     def start(self, batch: Batch) -> Any:
-        """What synthesis computes once for a source: the carry. Here nothing."""
+        """Computes the carry, what synthesis needs once for a source; by default nothing."""
         del batch
 
     def synthesize(self, batch: Batch, carry: Any) -> torch.Tensor:
-        """The video of a window, (b t h w 3) in [-1, 1], with the kept statistics."""
+        """Makes the video of a window, (b t h w 3) in [-1, 1], with the running statistics."""
         raise NotImplementedError
 
     def draw(self, method: Any, variables: Mapping, rngs: Mapping, batch: Mapping) -> None:
         """Keeps the random numbers that the JAX step draws, for the check that both are the same.
 
-        Here none; a peer whose loss is random computes them by `method.apply(variables, …,
-        rngs=rngs, method=…)` (the same stream, from the same module, in the same order), and uses
-        fresh ones of its own while nothing is kept.
+        By default none. A reference whose loss is random computes them by `method.apply(variables,
+        …, rngs=rngs, method=…)` (the same stream, from the same module, in the same order), and
+        draws fresh ones of its own while nothing is kept.
 
         Args:
           method: the JAX method.
@@ -93,9 +102,7 @@ class Peer(nn.Module):
           batch: the wire batch.
         """
 
-    # ------------------------------------------------------------- what every peer has from here
-
-    def prepare(self, updates: Mapping[str, tuple[str, ...]]) -> "Peer":
+    def prepare(self, updates: Mapping[str, tuple[str, ...]]) -> "TorchReference":
         """Sets the memory format of the kernels, and makes an optimizer for each update."""
         self.updates = dict(updates)
         if self.channels_last:
@@ -112,54 +119,53 @@ class Peer(nn.Module):
         return self
 
     def parameters_of(self, update: str) -> list[nn.Parameter]:
-        """The parameters that an update trains."""
+        """Lists the parameters that an update trains."""
         return [p for net in self.updates[update] for p in getattr(self, net).parameters()]
 
     def freeze(self) -> None:
-        """Nets that no update trains: without gradients, with their kept statistics."""
+        """Fixes the nets that no update trains: no gradients, running statistics."""
         trained = {net for nets in self.updates.values() for net in nets}
         for name, net in self.named_children():
             if name not in trained:
                 net.requires_grad_(False).eval()
 
     def set_training(self, training: bool) -> None:
-        """Batch statistics (True) or the kept ones; frozen nets always have their own."""
+        """Uses batch statistics (True) or running ones; frozen nets always use running ones."""
         self.train(training)
         self.freeze()
 
     def decode(self, wire: Mapping[str, np.ndarray]) -> Decoded:
-        """A wire batch as `psrjax.data.spec.decode` gives it: floats, axes as in the contract."""
+        """Decodes a wire batch as `psrjax.data.spec.decode` does: floats, axes of the contract."""
         return {name: _decode(torch.from_numpy(array), name) for name, array in wire.items()}
 
     def pictures(self, frames: torch.Tensor) -> torch.Tensor:
-        """(… h w c) to (n, c, h, w), in the peer's memory format."""
+        """Turns (… h w c) into (n, c, h, w), in the memory format."""
         frames = frames.reshape(-1, *frames.shape[-3:]).movedim(-1, 1)
-        kind = torch.channels_last if self.channels_last else torch.contiguous_format
-        return frames.contiguous(memory_format=kind)
+        return frames.contiguous(memory_format=self.memory_format)
 
     def volume(self, video: torch.Tensor) -> torch.Tensor:
-        """(b t h w c) to (b, c, t, h, w), in the peer's memory format."""
+        """Turns (b t h w c) into (b, c, t, h, w), in the memory format."""
         kind = torch.channels_last_3d if self.channels_last else torch.contiguous_format
         return video.movedim(-1, 1).contiguous(memory_format=kind)
 
     @torch.no_grad()
     def forward(self, wire: Mapping[str, np.ndarray]) -> torch.Tensor:
-        """`synthesize` of `start` for a wire batch; after `set_training(False)`."""
+        """Runs `start` and `synthesize` on a wire batch; after `set_training(False)`."""
         batch = self.decode(wire)
         return self.synthesize(batch, self.start(batch))
 
     @torch.no_grad()
     def begin(self, wire: Mapping[str, np.ndarray]) -> Any:
-        """`start` for a wire batch."""
+        """Runs `start` on a wire batch."""
         return self.start(self.decode(wire))
 
     @torch.no_grad()
     def go_on(self, wire: Mapping[str, np.ndarray], carry: Any) -> torch.Tensor:
-        """`synthesize` for a wire batch, `start` being done."""
+        """Runs `synthesize` on a wire batch, with the carry of `begin`."""
         return self.synthesize(self.decode(wire), carry)
 
     def step(self, wire: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """One training step, the updates in order: {"update/term": raw value}."""
+        """Makes one training step, the updates in order; returns {"update/term": raw value}."""
         batch, shared, log = self.decode(wire), {}, {}
         for update, nets in self.updates.items():
             for name, net in self.named_children():
@@ -175,7 +181,7 @@ class Peer(nn.Module):
         return log
 
     def gradient_norms(self) -> dict[str, float]:
-        """{"update/grad_norm"} of the last step."""
+        """Returns {"update/grad_norm": value} of the last step."""
         norms = {}
         for update in self.updates:
             grads = [p.grad.norm() for p in self.parameters_of(update) if p.grad is not None]
@@ -184,7 +190,7 @@ class Peer(nn.Module):
 
     @torch.no_grad()
     def load(self, variables: Mapping[str, Mapping]) -> None:
-        """Copies parameters and statistics of the JAX state into these nets, and forgets moments.
+        """Copies parameters and statistics of the JAX state here, and clears the optimizers.
 
         Args:
           variables: {"params": …, "batch_stats": …}, nested dicts of arrays.
@@ -216,17 +222,16 @@ class Peer(nn.Module):
             optimizer.state.clear()
 
     def convolutions(self) -> dict[str, nn.Module]:
-        """{path of the layer, as in the JAX tree: module}."""
-        named = self.named_modules()
+        """Lists {path of the layer, as in the JAX tree: module}."""
         return {
             name.replace(".", "/"): module
-            for name, module in named
+            for name, module in self.named_modules()
             if isinstance(module, _CONVS | _TRANSPOSED)
         }
 
 
 def _optimizer(config: Any, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """The rule of `psrjax.training.optimizer` at its first rate: schedules take no time."""
+    """Makes `psrjax.training.optimizer`'s rule at its first rate: schedules take no time."""
     name, rate = config.get("name", "adam"), config.learning_rate
     if name == "sgd":
         return torch.optim.SGD(parameters, rate, momentum=config.get("momentum", 0.0), fused=True)
@@ -248,3 +253,39 @@ def _decode(array: torch.Tensor, name: str) -> torch.Tensor:
     if coding == spec.LABEL:
         return array.int()
     return array.float() if coding == spec.FLOAT else array
+
+
+def reflect_conv(inputs: int, outputs: int, kernel_size: int = 3) -> nn.Conv2d:
+    """Makes a convolution with reflect padding, same size out as in."""
+    return nn.Conv2d(inputs, outputs, kernel_size, padding=kernel_size // 2, padding_mode="reflect")
+
+
+def warp(images: torch.Tensor, flow: torch.Tensor, padding: str = "zeros") -> torch.Tensor:
+    """Samples images (n, c, h, w) at p + flow(p); flow is (n, 2, h, w) in pixels."""
+    h, w = images.shape[-2:]
+    x = (2 * (torch.arange(w) + flow[:, 0]) + 1) / w - 1
+    y = (2 * (torch.arange(h)[:, None] + flow[:, 1]) + 1) / h - 1
+    grid = torch.stack([x, y], dim=-1)
+    return F.grid_sample(images, grid, padding_mode=padding, align_corners=False)
+
+
+def sample_texture(
+    atlas: torch.Tensor, coordinates: torch.Tensor, parts: torch.Tensor
+) -> torch.Tensor:
+    """Samples a texture of body parts (D2G-Net, Eq. 1).
+
+    Args:
+      atlas: (p, c, s, s).
+      coordinates: (n, p, h, w, 2) in [-1, 1].
+      parts: (n, p, h, w), the weight of each part at each pixel.
+
+    Returns:
+      (n, c, h, w).
+    """
+    # Unbound, because each index alone would have a gradient of the whole atlas.
+    total = 0
+    for texture, places, share in zip(atlas.unbind(), coordinates.unbind(1), parts.unbind(1)):
+        texture = texture.expand(len(share), -1, -1, -1)
+        picked = F.grid_sample(texture, places, padding_mode="zeros", align_corners=True)
+        total = total + picked * share[:, None]
+    return total

@@ -1,9 +1,4 @@
-"""D2G-Net in PyTorch, for `psrjax bench --method d2gnet --against torch` only.
-
-Written from the same tables as `psrjax.models.uv_generator` and `dynamic_details` (d2gnet.md §3 and
-§4), as someone at home in PyTorch would: the texture is sampled by `grid_sample`, part by part.
-Pictures are (n, c, h, w) in [-1, 1]; joints as the contract has them.
-"""
+"""D2G-Net in PyTorch. Pictures are (n, c, h, w) in [-1, 1]; joints are the contract's."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,20 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from psrjax.benchmarks.torch_reference import common, hpt, psrnet
+from psrjax.benchmarks.torch_reference import common, hpt
+from psrjax.benchmarks.torch_reference.internet_networks import MultiScaleDiscriminator
 from psrjax.models.uv_generator import PARTS
 
-LEAK = 0.2
 PAIR = 2
-
-
-class Mirrored(nn.Conv2d):
-    """A convolution of the mirrored picture."""
-
-    def __init__(self, inputs: int, outputs: int, kernel_size: int):
-        super().__init__(
-            inputs, outputs, kernel_size, padding=kernel_size // 2, padding_mode="reflect"
-        )
 
 
 class Residual(nn.Module):
@@ -34,27 +20,27 @@ class Residual(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.conv0, self.conv1 = (Mirrored(width, width, 3) for _ in range(2))
+        self.conv0, self.conv1 = (common.reflect_conv(width, width) for _ in range(2))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Same shape out as in."""
+        """Keeps the shape."""
         y = F.relu_(F.instance_norm(self.conv0(x)))
         return x + F.instance_norm(self.conv1(y))
 
 
 class PoseEncoder(nn.Module):
-    """7x7, then num_downsamples, each twice as wide."""
+    """A 7x7 convolution, then strided ones, each twice as wide."""
 
     def __init__(self, inputs: int, width: int, num_downsamples: int):
         super().__init__()
         self.num_downsamples = num_downsamples
-        self.first = Mirrored(inputs, width, 7)
+        self.first = common.reflect_conv(inputs, width, 7)
         for i in range(num_downsamples):
             down = nn.Conv2d(width * 2**i, width * 2 ** (i + 1), 3, 2, 1)
             self.add_module(f"down{i}", down)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(n, inputs, h, w) to (n, c, y, x)."""
+        """Maps (n, inputs, h, w) to (n, c, y, x)."""
         x = F.relu_(F.instance_norm(self.first(x)))
         for i in range(self.num_downsamples):
             x = F.relu_(F.instance_norm(getattr(self, f"down{i}")(x)))
@@ -62,19 +48,19 @@ class PoseEncoder(nn.Module):
 
 
 class Joining(nn.Module):
-    """A layer over two maps, as wide as the first."""
+    """A layer over two concatenated maps, as wide as the first."""
 
     def __init__(self, width: int, other: int):
         super().__init__()
         self.conv = nn.Conv2d(width + other, width, 3, padding=1)
 
     def forward(self, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-        """(n, width, y, x)."""
+        """Returns (n, width, y, x)."""
         return F.relu_(F.instance_norm(self.conv(torch.cat([x, other], 1))))
 
 
 class Generator(nn.Module):
-    """pix2pixHD's; a pose may join it at one level (D2G)."""
+    """pix2pixHD's generator; a pose may be concatenated at one level (D2G)."""
 
     def __init__(
         self,
@@ -90,7 +76,7 @@ class Generator(nn.Module):
     ):
         super().__init__()
         self.num_downsamples, self.blocks, self.level = len(widths) - 1, blocks, pose_level
-        self.first = Mirrored(inputs, widths[0], 7)
+        self.first = common.reflect_conv(inputs, widths[0], 7)
         for i in range(self.num_downsamples):
             self.add_module(f"down{i}", nn.Conv2d(widths[i], widths[i + 1], 3, 2, 1))
             if pose_level == 2 ** (i + 1):
@@ -100,10 +86,10 @@ class Generator(nn.Module):
             self.add_module(f"block{i}", Residual(widths[-1]))
         for i, (before, after) in enumerate(zip(widths[::-1], widths[-2::-1])):
             self.add_module(f"up{i}", nn.ConvTranspose2d(before, after, 3, 2, 1, 1))
-        self.last = Mirrored(widths[0], outputs, kernel_size)
+        self.last = common.reflect_conv(widths[0], outputs, kernel_size)
 
     def forward(self, x: torch.Tensor, label: torch.Tensor | None = None) -> torch.Tensor:
-        """(n, inputs, h, w) to (n, outputs, h, w), nothing following the last layer."""
+        """Maps (n, inputs, h, w) to (n, outputs, h, w), without a final activation."""
         x = F.relu_(F.instance_norm(self.first(x)))
         for i in range(self.num_downsamples):
             x = F.relu_(F.instance_norm(getattr(self, f"down{i}")(x)))
@@ -124,72 +110,19 @@ class Texture(nn.Module):
         self.atlas = nn.Parameter(torch.zeros(PARTS, channels, size, size))
 
     def forward(self, coordinates: torch.Tensor, parts: torch.Tensor) -> torch.Tensor:
-        """See `sample`."""
-        return sample(self.atlas, coordinates, parts)
-
-
-def sample(atlas: torch.Tensor, coordinates: torch.Tensor, parts: torch.Tensor) -> torch.Tensor:
-    """Eq. 1: (p, c, s, s), (n, p, h, w, 2) and (n, p, h, w) to (n, c, h, w)."""
-    # Unbound, because each index alone would have a gradient of the whole atlas.
-    total = 0
-    for picture, places, share in zip(atlas.unbind(), coordinates.unbind(1), parts.unbind(1)):
-        picture = picture.expand(len(share), -1, -1, -1)
-        picked = F.grid_sample(picture, places, padding_mode="zeros", align_corners=True)
-        total = total + picked * share[:, None]
-    return total
+        """As `common.sample_texture`."""
+        return common.sample_texture(self.atlas, coordinates, parts)
 
 
 class Background(nn.Module):
-    """One picture."""
+    """The background: one learned picture."""
 
     def __init__(self, height: int, width: int):
         super().__init__()
         self.picture = nn.Parameter(torch.zeros(1, 3, height, width))
 
 
-class PatchDiscriminator(nn.Module):
-    """pix2pixHD's, for one size."""
-
-    def __init__(self, inputs: int, width: int, strided: int):
-        super().__init__()
-        widths = [inputs, *(width * min(2**i, 8) for i in range(strided + 1))]
-        self.layers = strided + 1
-        for i in range(self.layers):
-            stride = 2 if i < strided else 1
-            conv = nn.Conv2d(widths[i], widths[i + 1], 4, stride, 2, bias=i == 0)
-            self.add_module(f"conv{i}", conv)
-        self.add_module(f"conv{self.layers}", nn.Conv2d(widths[-1], 1, 4, 1, 2))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The logits."""
-        for i in range(self.layers):
-            x = getattr(self, f"conv{i}")(x)
-            x = F.leaky_relu_(F.instance_norm(x) if i else x, LEAK)
-        return getattr(self, f"conv{self.layers}")(x)
-
-
-class Discriminator(nn.Module):
-    """At several sizes."""
-
-    def __init__(self, inputs: int, method: Any):
-        super().__init__()
-        self.scales = method.discriminator_scales
-        for i in range(self.scales):
-            discriminator = PatchDiscriminator(
-                inputs, method.discriminator_width, method.discriminator_layers
-            )
-            self.add_module(f"scale{i}", discriminator)
-
-    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """The logits of each size."""
-        found = []
-        for i in range(self.scales):
-            x = F.avg_pool2d(x, 3, 2, 1, count_include_pad=False) if i else x
-            found.append(getattr(self, f"scale{i}")(x))
-        return found
-
-
-class Peer(common.Peer):
+class TorchReference(common.TorchReference):
     """The stage `joint` without VGG-19's terms."""
 
     supported = {
@@ -197,12 +130,10 @@ class Peer(common.Peer):
         "d2g": ("picture", "residual"),
         "mask_tex": (False,),
         "perceptual": ("off",),
-        "dtype": ("float32",),
     }
 
-    def __init__(self, config: Any, pretrained: Mapping, *, channels_last: bool):
-        super().__init__(config, pretrained, channels_last=channels_last)
-        method = config.method
+    def __init__(self, config: Any, method: Any, pretrained: Mapping, *, channels_last: bool):
+        super().__init__(config, method, pretrained, channels_last=channels_last)
         label = method.history * (6 if method.label3d else 3)
         widths = [method.uv_width * 2**i for i in range(method.uv_num_downsamples + 1)]
         self.uv = Generator(
@@ -222,10 +153,15 @@ class Peer(common.Peer):
             pose_width=method.pose_width,
             pose_level=method.pose_level if method.pose_cond == "mid" else 0,
         )
-        self.discriminator = Discriminator(label + 3, method)
+        self.discriminator = MultiScaleDiscriminator(
+            label + 3,
+            method.discriminator_scales,
+            method.discriminator_width,
+            method.discriminator_layers,
+        )
 
     def load(self, variables: Mapping[str, Mapping]) -> None:
-        """As the base class; the learned pictures have their channels first here."""
+        """As the base class; learned pictures have their channels first here."""
         first = {
             net: {name: np.moveaxis(np.asarray(array), -1, 1) for name, array in tree.items()}
             for net, tree in variables["params"].items()
@@ -245,12 +181,12 @@ class Peer(common.Peer):
                 for name in ("truth", "frame")
             )
             terms = [
-                0.5 * ((r - 1).square().mean() + f.square().mean())
+                0.5 * ((r["logits"] - 1).square().mean() + f["logits"].square().mean())
                 for r, f in zip(real, fake, strict=True)
             ]
             return {"adversarial": sum(terms)}, {}
         labels = self._labels(batch)
-        last = PAIR + self.config.method.history - 1
+        last = PAIR + self.method.history - 1
         label = self._with_history(labels[:, -PAIR:], labels[:, -last:-PAIR])
         made = self._render(label)
         truth = self.pictures(batch["target"][:, -PAIR:])
@@ -259,38 +195,37 @@ class Peer(common.Peer):
             **_uv_terms(made, batch["target_iuv"][:, -PAIR:].flatten(0, 1)),
             "regular": (made["raw"] - truth).square().mean(),
             "reconstruction": (made["frame"] - truth).square().mean(),
-            "adversarial": sum((x - 1).square().mean() for x in judged),
+            "adversarial": sum((x["logits"] - 1).square().mean() for x in judged),
             "temporal": _temporal(made["frame"], batch),
         }
         return terms, {"label": label, "frame": made["frame"], "truth": truth}
 
     def start(self, batch: common.Batch) -> torch.Tensor:
-        """The poses before the first frame."""
-        before = self.config.method.history - 1
+        """Repeats the first pose as the ones before it."""
+        before = self.method.history - 1
         return self._labels(batch)[:, :1].expand(-1, before, -1, -1, -1)
 
     def synthesize(self, batch: common.Batch, carry: torch.Tensor) -> torch.Tensor:
-        """Every frame at its pose."""
+        """Generates every frame at its pose."""
         labels = self._labels(batch)
         made = self._render(self._with_history(labels, carry))["frame"].clamp(-1, 1)
         return made.movedim(1, -1).unflatten(0, labels.shape[:2])
 
     def _labels(self, batch: common.Batch) -> torch.Tensor:
-        """(b, t, c, h, w)."""
+        """Draws the pose labels, (b, t, c, h, w)."""
         joints, size = batch["target_joints"], batch["source"].shape[2:4]
         sticks = hpt.draw(joints.flatten(0, 1), *size)[:, -3:] * 2 - 1
         labels = [sticks.unflatten(0, joints.shape[:2])]
-        if self.config.method.label3d:
+        if self.method.label3d:
             labels.append(batch["target_mesh_label"].movedim(-1, 2))
         return torch.cat(labels, 2)
 
     def _with_history(self, labels: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
-        """(b t, c history, h, w), each frame's own label first."""
+        """Concatenates earlier labels: (b t, c history, h, w), each frame's own first."""
         n, t = before.shape[1], labels.shape[1]
         whole = torch.cat([before, labels], 1)
         both = torch.cat([whole[:, n - back : n - back + t] for back in range(n + 1)], 2)
-        kind = torch.channels_last if self.channels_last else torch.contiguous_format
-        return both.flatten(0, 1).contiguous(memory_format=kind)
+        return both.flatten(0, 1).contiguous(memory_format=self.memory_format)
 
     def _render(self, label: torch.Tensor) -> dict[str, torch.Tensor]:
         heads = self.uv(label)
@@ -300,7 +235,7 @@ class Peer(common.Peer):
         mapped = self.texture(coordinates.movedim(2, -1), parts[:, 1:])
         colors, behind = 2 * mapped[:, :3] - 1, self.background.picture * parts[:, :1]
         person = self.details(mapped, label).tanh()
-        person = person + colors if self.config.method.d2g == "residual" else person
+        person = person + colors if self.method.d2g == "residual" else person
         raw, frame = (x * (1 - parts[:, :1]) + behind for x in (colors, person))
         return {"logits": logits, "coordinates": coordinates, "raw": raw, "frame": frame}
 
@@ -322,6 +257,6 @@ def _temporal(frames: torch.Tensor, batch: common.Batch) -> torch.Tensor:
     there, back = (
         batch[key][:, -1].movedim(-1, 1) for key in ("target_flow", "target_flow_forward")
     )
-    apart = there + psrnet.warp(back, there, "border")
+    apart = there + common.warp(back, there, "border")
     trusted = (apart.square().sum(1, keepdim=True) < 1).float()
-    return ((psrnet.warp(before, there, "border") - now).abs() * trusted).mean()
+    return ((common.warp(before, there, "border") - now).abs() * trusted).mean()

@@ -1,9 +1,6 @@
-"""HPT's first stage in PyTorch, for `psrjax bench --method hpt --against torch` only.
+"""HPT's first stage in PyTorch; the correlation is the published code's dense matrix product.
 
-Written from the same tables as `psrjax.models.correspondence` and `spade_generator` (hpt.md §4 and
-§5), as someone at home in PyTorch would: `unfold`, pooling and interpolation are the library's own,
-and the correlation is the dense matrix product of the published code. Pictures are (n, c, h, w) in
-[-1, 1]; joints as the contract has them.
+Pictures are (n, c, h, w) in [-1, 1]; joints are the contract's.
 """
 
 from collections.abc import Mapping
@@ -16,7 +13,6 @@ from torch import nn
 from psrjax.benchmarks.torch_reference import common
 from psrjax.ops import pose, pose_label
 
-LEAK = 0.2
 _LAYOUT = pose.layout("coco18")
 
 
@@ -30,7 +26,7 @@ class SpectralConv(nn.Conv2d):
         self.register_buffer("right", torch.full((columns,), columns**-0.5))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(n, inputs, h, w) to (n, outputs, …)."""
+        """Maps (n, inputs, h, w) to (n, outputs, …)."""
         matrix = self.weight.flatten(1)
         if self.training:
             with torch.no_grad():
@@ -46,11 +42,11 @@ class Spade(nn.Module):
 
     def __init__(self, width: int, condition: int, hidden: int):
         super().__init__()
-        self.shared = _reflect_conv(condition, hidden)
-        self.maps = _reflect_conv(hidden, 2 * width)
+        self.shared = common.reflect_conv(condition, hidden)
+        self.maps = common.reflect_conv(hidden, 2 * width)
 
     def forward(self, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
-        """(n, c, h, w) to the same."""
+        """Keeps the shape (n, c, h, w)."""
         condition = F.interpolate(condition, x.shape[-2:])
         gamma, beta = self.maps(F.relu_(self.shared(condition))).chunk(2, 1)
         variance, mean = torch.var_mean(x, 1, keepdim=True)
@@ -63,28 +59,24 @@ class SpadeResidual(nn.Module):
     def __init__(self, inputs: int, width: int, condition: int, hidden: int):
         super().__init__()
         middle = min(inputs, width)
-        mirrored = {"padding": 1, "padding_mode": "reflect"}
+        reflect = {"padding": 1, "padding_mode": "reflect"}
         self.spade0, self.spade1 = (Spade(w, condition, hidden) for w in (inputs, middle))
-        self.conv0 = SpectralConv(inputs, middle, 3, **mirrored)
-        self.conv1 = SpectralConv(middle, width, 3, **mirrored)
+        self.conv0 = SpectralConv(inputs, middle, 3, **reflect)
+        self.conv1 = SpectralConv(middle, width, 3, **reflect)
         self.skips = inputs != width
         if self.skips:
             self.spade_skip = Spade(inputs, condition, hidden)
             self.skip = SpectralConv(inputs, width, 1, bias=False)
 
     def forward(self, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
-        """(n, inputs, h, w) to (n, width, h, w)."""
-        y = self.conv0(F.leaky_relu_(self.spade0(x, condition), LEAK))
-        y = self.conv1(F.leaky_relu_(self.spade1(y, condition), LEAK))
+        """Maps (n, inputs, h, w) to (n, width, h, w)."""
+        y = self.conv0(F.leaky_relu_(self.spade0(x, condition), common.LEAK))
+        y = self.conv1(F.leaky_relu_(self.spade1(y, condition), common.LEAK))
         return (self.skip(self.spade_skip(x, condition)) if self.skips else x) + y
 
 
-def _reflect_conv(inputs: int, outputs: int) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, 3, padding=1, padding_mode="reflect")
-
-
 class Adaptor(nn.Module):
-    """From one domain to the shared space, features of length 1."""
+    """Maps one domain to the shared space; features have length 1."""
 
     def __init__(self, inputs: int, method: Any):
         super().__init__()
@@ -99,10 +91,10 @@ class Adaptor(nn.Module):
             before = width
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(n, inputs, h, w) to (n, 4 width, y, x)."""
+        """Maps (n, inputs, h, w) to (n, 4 width, y, x)."""
         condition = x
         for i in range(5):
-            x = getattr(self, f"conv{i}")(F.leaky_relu_(x, LEAK) if i else x)
+            x = getattr(self, f"conv{i}")(F.leaky_relu_(x, common.LEAK) if i else x)
             x = F.instance_norm(x)
         for i in range(3):
             x = getattr(self, f"block{i}")(x, condition)
@@ -114,11 +106,11 @@ class Residual(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.conv0, self.conv1 = (_reflect_conv(width, width) for _ in range(2))
+        self.conv0, self.conv1 = (common.reflect_conv(width, width) for _ in range(2))
         self.slope = nn.Parameter(torch.tensor(0.25))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Same shape out as in."""
+        """Keeps the shape."""
         slope = self.slope.reshape(1)
         y = F.prelu(F.instance_norm(self.conv0(x)), slope)
         return F.prelu(x + F.instance_norm(self.conv1(y)), slope)
@@ -138,7 +130,7 @@ class Correspondence(nn.Module):
         )
 
     def descriptors(self, features: torch.Tensor, projection: nn.Module) -> torch.Tensor:
-        """(n, d, positions), of length 1."""
+        """Returns (n, d, positions), of length 1."""
         for i in range(self.method.match_blocks):
             features = getattr(self, f"shared_{i}")(features)
         kernel_size = self.method.match_kernel_size
@@ -147,7 +139,7 @@ class Correspondence(nn.Module):
         return x * torch.rsqrt(x.square().sum(1, keepdim=True) + 1e-12)
 
     def encode(self, picture: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The keys and values of an exemplar."""
+        """Encodes an exemplar to keys and values."""
         keys = self.descriptors(self.picture_adaptor(picture), self.picture_projection)
         side = 2**self.method.num_downsamples
         if self.method.warp == "patch":
@@ -155,7 +147,7 @@ class Correspondence(nn.Module):
         return {"keys": keys, "values": F.avg_pool2d(picture, side).flatten(2)}
 
     def warp(self, queries: torch.Tensor, exemplar: Mapping, size: tuple[int, int]) -> torch.Tensor:
-        """The coarse picture."""
+        """Warps the exemplar to the coarse picture."""
         scores = queries.transpose(1, 2) @ exemplar["keys"]
         weights = (scores * self.method.sharpness).softmax(-1)
         values = exemplar["values"] @ weights.transpose(1, 2)
@@ -167,7 +159,7 @@ class Correspondence(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """SAGAN's."""
+    """SAGAN's self-attention."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -178,7 +170,7 @@ class SelfAttention(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Same shape out as in."""
+        """Keeps the shape."""
         query = self.query(x).flatten(2)
         key, value = (F.max_pool2d(net(x), 2).flatten(2) for net in (self.key, self.value))
         weights = (query.transpose(1, 2) @ key).softmax(-1)
@@ -209,7 +201,7 @@ class MotionGenerator(nn.Module):
         return method.generator_width * 2 ** min(4, self.levels - level)
 
     def forward(self, condition: torch.Tensor) -> torch.Tensor:
-        """(n, c, h, w) to (n, 3, h, w)."""
+        """Maps (n, c, h, w) to (n, 3, h, w)."""
         x = self.seed(condition[..., :: 2**self.levels, :: 2**self.levels])
         for level, names in enumerate(self.names):
             x = F.interpolate(x, scale_factor=2) if level else x
@@ -217,7 +209,7 @@ class MotionGenerator(nn.Module):
                 x = self.attention(x)
             for name in names:
                 x = getattr(self, name)(x, condition)
-        return self.picture(F.leaky_relu_(x, LEAK)).tanh()
+        return self.picture(F.leaky_relu_(x, common.LEAK)).tanh()
 
 
 class Discriminator(nn.Module):
@@ -241,7 +233,7 @@ class Discriminator(nn.Module):
             self.add_module(f"scale{scale}_logits", nn.Conv2d(widths[-1], 1, 4, padding=1))
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """The logits of each size."""
+        """Returns the logits of each size."""
         found = []
         for scale in range(self.scales):
             x = F.avg_pool2d(x, 3, 2, padding=1, count_include_pad=False) if scale else x
@@ -250,13 +242,13 @@ class Discriminator(nn.Module):
                 if i == self.depth - 1 and self.attend:
                     y = getattr(self, f"scale{scale}_attention")(y)
                 y = getattr(self, f"scale{scale}_conv{i}")(y)
-                y = F.leaky_relu_(F.instance_norm(y) if i else y, LEAK)
+                y = F.leaky_relu_(F.instance_norm(y) if i else y, common.LEAK)
             found.append(getattr(self, f"scale{scale}_logits")(y))
         return found
 
 
 def draw(joints: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """The label "hpt21" of (n, 26, 3) joints: (n, 21, h, w)."""
+    """Draws the pose label "hpt21" of (n, 26, 3) joints: (n, 21, h, w)."""
     joints = joints[:, list(_LAYOUT.view)]
     there = joints[..., 2] > 0
     x = ((joints[..., 0] + 1) * width - 1) / 2
@@ -285,7 +277,7 @@ def draw(joints: torch.Tensor, height: int, width: int) -> torch.Tensor:
     return torch.cat([discs, sticks], 1)
 
 
-class Peer(common.Peer):
+class TorchReference(common.TorchReference):
     """The stage `transfer` without VGG-19's terms."""
 
     supported = {
@@ -293,19 +285,17 @@ class Peer(common.Peer):
         "pose_label": ("hpt21",),
         "gan": ("bce",),
         "perceptual": ("off",),
-        "dtype": ("float32",),
     }
 
-    def __init__(self, config: Any, pretrained: Mapping, *, channels_last: bool):
-        super().__init__(config, pretrained, channels_last=channels_last)
-        method = config.method
+    def __init__(self, config: Any, method: Any, pretrained: Mapping, *, channels_last: bool):
+        super().__init__(config, method, pretrained, channels_last=channels_last)
         label = pose_label.KINDS[method.pose_label] + 4 * method.octaves
         self.align = Correspondence(label, method)
         self.generator = MotionGenerator(label + 3, method)
         self.discriminator = Discriminator(label + 3, method)
 
     def load(self, variables: Mapping[str, Mapping]) -> None:
-        """As the base class; PyTorch's kernels stand in another order than the kept vectors."""
+        """As the base class; kernel axes are ordered otherwise than in the singular vectors."""
         super().load(variables)
         for module in self.modules():
             if isinstance(module, SpectralConv):
@@ -313,18 +303,17 @@ class Peer(common.Peer):
                 module.right.copy_(module.right.reshape(outer).movedim(-1, 0).flatten())
 
     def _labels(self, joints: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
-        kind = torch.channels_last if self.channels_last else torch.contiguous_format
         label = draw(joints.flatten(0, 1), *frames.shape[2:4])
-        if self.config.method.octaves:
-            where = pose_label.places(*frames.shape[2:4], octaves=self.config.method.octaves)
+        if self.method.octaves:
+            where = pose_label.places(*frames.shape[2:4], octaves=self.method.octaves)
             where = torch.as_tensor(where).movedim(-1, 0).expand(len(label), -1, -1, -1)
             label = torch.cat([label, where], 1)
-        return label.contiguous(memory_format=kind)
+        return label.contiguous(memory_format=self.memory_format)
 
     def loss(
         self, update: str, batch: common.Batch, shared: common.Batch
     ) -> tuple[common.Terms, common.Decoded]:
-        """Eq. 10, 11 and 14, and the discriminator's side."""
+        """Eq. 10, 11 and 14, and the discriminator's loss."""
         if update == "discriminator":
             real, fake = (
                 self.discriminator(torch.cat([shared["label"], shared[name]], 1))
@@ -343,14 +332,14 @@ class Peer(common.Peer):
         queries = self.align.descriptors(features, self.align.pose_projection)
         coarse = self.align.warp(queries, self.align.encode(exemplar), truth.shape[-2:])
         picture = self.generator(torch.cat([coarse, label], 1))
-        aligned = truth if self.config.method.align_to == "real" else picture.detach()
+        aligned = truth if self.method.align_to == "real" else picture.detach()
         itself = (exemplar == truth).flatten(1).all(1).float()
         apart = (coarse - truth).abs().mean((1, 2, 3))
-        turning = [m for m in self.discriminator.modules() if isinstance(m, SpectralConv)]
-        before = [(m.left.clone(), m.right.clone()) for m in turning]
+        spectral = [m for m in self.discriminator.modules() if isinstance(m, SpectralConv)]
+        before = [(m.left.clone(), m.right.clone()) for m in spectral]
         logits = self.discriminator(torch.cat([label, picture], 1))
-        for module, (left, right) in zip(turning, before, strict=True):
-            # Of the vectors that update here, the step keeps those of the generator's nets alone.
+        for module, (left, right) in zip(spectral, before, strict=True):
+            # The generator's update keeps only its own nets' singular vectors.
             module.left.copy_(left)
             module.right.copy_(right)
         terms = {
@@ -363,7 +352,7 @@ class Peer(common.Peer):
         return terms, {"label": label, "picture": picture, "truth": truth}
 
     def start(self, batch: common.Batch) -> dict[str, torch.Tensor]:
-        """The nearest exemplar, generated once more at its own pose."""
+        """Generates the exemplar with the nearest pose once more, at its own pose."""
         ours = batch["source_joints"][:, :, list(_LAYOUT.view)]
         wanted = batch["target_joints"][:, :1, list(_LAYOUT.view)]
         both = (ours[..., 2] > 0) & (wanted[..., 2] > 0)
@@ -382,7 +371,7 @@ class Peer(common.Peer):
         return self.generator(torch.cat([coarse, label], 1))
 
     def synthesize(self, batch: common.Batch, carry: Any) -> torch.Tensor:
-        """Every frame at its pose."""
+        """Generates every frame at its pose."""
         b, t = batch["target_joints"].shape[:2]
         exemplar = {name: value.repeat_interleave(t, 0) for name, value in carry.items()}
         made = self._generate(self._labels(batch["target_joints"], batch["source"]), exemplar)

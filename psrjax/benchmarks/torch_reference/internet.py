@@ -1,9 +1,6 @@
-"""INTERnet's networks and losses in PyTorch, for `psrjax bench --against torch` only.
+"""INTERnet's losses and synthesis in PyTorch.
 
-Written from the same tables as `psrjax.models.motion` and `motion_generator` (internet.md §3-§5),
-as someone at home in PyTorch would: pooling, nearest up-sampling, depthwise anti-aliasing, bilinear
-resizing and `grid_sample` are the library's own. Pictures are (n, c, h, w) in [0, 1]; points and
-grids have -1 and 1 at the corner pixels.
+Pictures are (n, c, h, w) in [0, 1]; points and grids have -1 and 1 at the corner pixels.
 """
 
 from collections.abc import Mapping
@@ -37,19 +34,19 @@ class ThinPlate:
 
     @staticmethod
     def sample(count: int) -> "ThinPlate":
-        """Random ones near the identity."""
+        """Draws random deformations near the identity."""
         affine = torch.eye(2, 3) + _SIGMA_AFFINE * torch.randn(count, 2, 3)
         return ThinPlate(affine, _SIGMA_SPLINE * torch.randn(count, _SIDE**2))
 
     def apply(self, points: torch.Tensor) -> torch.Tensor:
-        """(n, m, 2) to the same."""
+        """Moves points (n, m, 2)."""
         moved = points @ self.affine[:, :, :2].transpose(1, 2) + self.affine[:, None, :, 2]
         distance = (points[:, :, None] - self.controls).abs().sum(-1)
         bend = distance.square() * torch.log(distance + 1e-6)
         return moved + (self.coefficients[:, None] * bend).sum(-1, keepdim=True)
 
     def jacobian(self, points: torch.Tensor) -> torch.Tensor:
-        """(n, m, 2, 2), by automatic differentiation, as the first-order model's code does it."""
+        """Returns (n, m, 2, 2), by automatic differentiation, as the first-order model's code."""
         moved = self.apply(points)
         rows = [
             torch.autograd.grad(moved[..., i].sum(), points, create_graph=True)[0] for i in (0, 1)
@@ -57,23 +54,14 @@ class ThinPlate:
         return torch.stack(rows, -2)
 
     def warp(self, image: torch.Tensor) -> torch.Tensor:
-        """The image at the deformed places, mirrored beyond its borders."""
+        """Samples the image at the deformed places, with reflect padding."""
         n, _, h, w = image.shape
         grid = self.apply(networks.corner_grid(h, w).reshape(1, -1, 2).expand(n, -1, -1))
         grid = grid.reshape(n, h, w, 2)
         return F.grid_sample(image, grid, padding_mode="reflection", align_corners=True)
 
 
-def flow_warp(frame: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
-    """frame (n, c, h, w) at p + flow(p), flow (n, h, w, 2) in pixels; the nearest pixel outside."""
-    h, w = frame.shape[-2:]
-    x = (2 * (torch.arange(w) + flow[..., 0]) + 1) / w - 1
-    y = (2 * (torch.arange(h)[:, None] + flow[..., 1]) + 1) / h - 1
-    grid = torch.stack([x, y], -1)
-    return F.grid_sample(frame, grid, padding_mode="border", align_corners=False)
-
-
-class Peer(common.Peer):
+class TorchReference(common.TorchReference):
     """INTERnet with its own discriminators, all temporal schemes but the extrinsic one."""
 
     supported = {
@@ -85,17 +73,15 @@ class Peer(common.Peer):
         "discriminator_sees_points": (False,),
         "style": ("l1gram",),
         "norm": ("batch",),
-        "dtype": ("float32",),
     }
 
-    def __init__(self, config: Any, pretrained: Mapping, *, channels_last: bool):
-        super().__init__(config, pretrained, channels_last=channels_last)
-        method = config.method
+    def __init__(self, config: Any, method: Any, pretrained: Mapping, *, channels_last: bool):
+        super().__init__(config, method, pretrained, channels_last=channels_last)
         self.keypoints = networks.KeypointDetector(method)
         self.motion = networks.DenseMotion(method)
         self.generator = networks.MotionGenerator(method)
         self.discriminator = networks.MultiScaleDiscriminator(
-            method.discriminator_scales, method.discriminator_width, method.discriminator_layers
+            3, method.discriminator_scales, method.discriminator_width, method.discriminator_layers
         )
         self.vgg = {
             unit: (self._kernel(arrays["kernel"]), arrays["bias"])
@@ -105,8 +91,7 @@ class Peer(common.Peer):
         self.transform: ThinPlate | None = None
 
     def _kernel(self, kernel: torch.Tensor) -> torch.Tensor:
-        kind = torch.channels_last if self.channels_last else torch.contiguous_format
-        return kernel.movedim((-1, -2), (0, 1)).contiguous(memory_format=kind)
+        return kernel.movedim((-1, -2), (0, 1)).contiguous(memory_format=self.memory_format)
 
     def draw(self, method: Any, variables: Mapping, rngs: Mapping, batch: Mapping) -> None:
         """Keeps the deformation of the equivariance terms."""
@@ -119,7 +104,7 @@ class Peer(common.Peer):
         self.transform = ThinPlate(*(torch.from_numpy(np.array(leaf)) for leaf in drawn))
 
     def decode(self, wire: Mapping) -> common.Decoded:
-        """Frames in [0, 1], (b, frames, 3, h, w)."""
+        """Decodes frames to [0, 1], (b, frames, 3, h, w)."""
         batch = super().decode(wire)
         for name in ("source", "target"):
             b, n = batch[name].shape[:2]
@@ -128,7 +113,7 @@ class Peer(common.Peer):
         return batch
 
     def start(self, batch: common.Batch) -> dict[str, Any]:
-        """The source's features and key points, and those of the first driving frame."""
+        """Encodes the source, and detects key points in it and in the first driving frame."""
         source = batch["source"][:, 0]
         return {
             "source": source,
@@ -138,7 +123,7 @@ class Peer(common.Peer):
         }
 
     def synthesize(self, batch: common.Batch, carry: Any) -> torch.Tensor:
-        """Every target frame, generated from the source."""
+        """Generates every target frame from the source."""
         b, t = batch["target"].shape[:2]
         points = self.keypoints(batch["target"].flatten(0, 1))
         rows = {name: value.repeat_interleave(t, 0) for name, value in carry["points"].items()}
@@ -150,11 +135,11 @@ class Peer(common.Peer):
     def _generate(
         self, source: torch.Tensor, features: list, moved: Mapping
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The picture, and what of it is generated."""
+        """Returns the picture, and the generated one before the source is blended in."""
         generated = self.generator.decode(features, moved)
-        if not self.config.method.keeps_source:
+        if not self.method.keeps_source:
             return generated, generated
-        levels = self.config.method.levels
+        levels = self.method.levels
         gate = networks.pyramid(moved["confidence"], levels)[-1]
         field = networks.pyramid(moved["deformation"].movedim(-1, 1), levels)[-1].movedim(1, -1)
         kept = F.grid_sample(source, field, align_corners=True)
@@ -163,7 +148,7 @@ class Peer(common.Peer):
     def loss(
         self, update: str, batch: common.Batch, shared: common.Batch
     ) -> tuple[common.Terms, common.Decoded]:
-        """Eq. 1, 7 and the equivariance of key points, and the discriminators' side."""
+        """Eq. 1, 7 and the equivariance of key points, and the discriminators' loss."""
         driving = batch["target"][:, -1]
         if update == "discriminator":
             real, fake = self.discriminator(driving), self.discriminator(shared["picture"])
@@ -193,19 +178,19 @@ class Peer(common.Peer):
             terms["generated"] = self._difference(generated, driving)
         if weights.confidence_prior:
             terms["confidence_prior"] = -(moved["confidence"] + 1e-8).log().mean()
-        if self.config.method.points_on_motion:
+        if self.method.points_on_motion:
             flow = batch["target_flow_forward"][:, -1]
             terms |= {"points_moving": _moving(points["heat"], flow)}
             terms |= {"points_apart": _apart(points["value"])}
         if self.vgg:
             terms |= self._feature_terms(picture, driving)
         terms |= self._equivariance(driving, points)
-        if self.config.method.temporal != "none":
+        if self.method.temporal != "none":
             terms["temporal"] = self._temporal(batch, picture, moved["confidence"])
         return terms, {"picture": picture}
 
     def _difference(self, picture: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-        sizes = self.config.method.perceptual_factors
+        sizes = self.method.perceptual_factors
         gaps = (networks.downsample(picture - truth, factor) for factor in sizes)
         return sum(gap.abs().mean() for gap in gaps)
 
@@ -223,22 +208,23 @@ class Peer(common.Peer):
     def _temporal(
         self, batch: common.Batch, picture: torch.Tensor, confidence: torch.Tensor
     ) -> torch.Tensor:
-        moved = flow_warp(picture, batch["target_flow_forward"][:, -1])
+        flow = batch["target_flow_forward"][:, -1].movedim(-1, 1)
+        moved = common.warp(picture, flow, "border")
         error = (moved - batch["target"][:, -2]).abs()
-        if self.config.method.temporal == "c":
-            error = error * networks.pyramid(confidence, self.config.method.levels)[-1]
+        if self.method.temporal == "c":
+            error = error * networks.pyramid(confidence, self.method.levels)[-1]
         return error.mean()
 
     def _feature_terms(self, picture: torch.Tensor, driving: torch.Tensor) -> common.Terms:
         terms = {"perceptual": torch.zeros(()), "style": torch.zeros(())}
-        for factor in self.config.method.perceptual_factors:
+        for factor in self.method.perceptual_factors:
             ours = self._features(networks.downsample(picture, factor), whole=factor == 1)
             with torch.no_grad():
                 theirs = self._features(networks.downsample(driving, factor), whole=factor == 1)
-            terms["perceptual"] += sum((ours[tap] - theirs[tap]).abs().mean() for tap in _FIRSTS)
+            terms["perceptual"] += sum((ours[unit] - theirs[unit]).abs().mean() for unit in _FIRSTS)
             if factor == 1:
                 terms["style"] += sum(
-                    (_gram(ours[tap]) - _gram(theirs[tap])).abs().mean() for tap in _GRAM
+                    (_gram(ours[unit]) - _gram(theirs[unit])).abs().mean() for unit in _GRAM
                 )
         return terms
 

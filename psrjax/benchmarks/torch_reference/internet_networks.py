@@ -1,4 +1,4 @@
-"""INTERnet's networks in PyTorch, for `psrjax.benchmarks.torch_reference.internet`: see there."""
+"""INTERnet's networks in PyTorch; pictures and grids as in `torch_reference.internet`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,9 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from psrjax.benchmarks.torch_reference import common
 from psrjax.models import motion
-
-LEAK = 0.2
 
 
 def _conv(inputs: int, outputs: int, kernel_size: int, padding: int | None = None) -> nn.Conv2d:
@@ -19,7 +18,7 @@ def _conv(inputs: int, outputs: int, kernel_size: int, padding: int | None = Non
 
 
 class Unit(nn.Module):
-    """Convolution, batch norm, ReLU; before it twice the size, or behind it half."""
+    """Convolution, batch norm, ReLU; upsampling before or downsampling after."""
 
     def __init__(self, inputs: int, outputs: int, kernel_size: int = 3, resample: str = "none"):
         super().__init__()
@@ -28,7 +27,7 @@ class Unit(nn.Module):
         self.resample = resample
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(n, inputs, h, w) to (n, outputs, …)."""
+        """Maps (n, inputs, h, w) to (n, outputs, …)."""
         if self.resample == "up":
             x = F.interpolate(x, scale_factor=2)
         x = F.relu_(self.norm(self.conv(x)))
@@ -44,7 +43,7 @@ class Residual(nn.Module):
         self.norm2, self.conv2 = nn.BatchNorm2d(width), _conv(width, width, 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Same shape out as in."""
+        """Keeps the shape."""
         y = self.conv1(F.relu_(self.norm1(x)))
         return x + self.conv2(F.relu_(self.norm2(y)))
 
@@ -65,7 +64,7 @@ class Hourglass(nn.Module):
         self.depth, self.outputs = depth, before
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(n, inputs, h, w) to (n, outputs, h, w)."""
+        """Maps (n, inputs, h, w) to (n, outputs, h, w)."""
         scales = [x]
         for i in range(self.depth):
             scales.append(getattr(self, f"down{i}")(scales[-1]))
@@ -76,25 +75,25 @@ class Hourglass(nn.Module):
 
 
 def downsample(image: torch.Tensor, factor: int) -> torch.Tensor:
-    """Every factor-th pixel behind a Gaussian."""
+    """Blurs with a Gaussian and keeps every factor-th pixel."""
     if factor == 1:
         return image
     std = (factor - 1) / 2
     reach = round(4 * std)
-    kernel_size = torch.exp(-(torch.arange(-reach, reach + 1) ** 2) / (2 * std**2))
-    kernel_size = kernel_size / kernel_size.sum()
-    kernel = (kernel_size[:, None] * kernel_size).expand(image.shape[1], 1, -1, -1)
+    line = torch.exp(-(torch.arange(-reach, reach + 1) ** 2) / (2 * std**2))
+    line = line / line.sum()
+    kernel = (line[:, None] * line).expand(image.shape[1], 1, -1, -1)
     return F.conv2d(image, kernel, stride=factor, padding=reach, groups=image.shape[1])
 
 
 def corner_grid(height: int, width: int) -> torch.Tensor:
-    """(h, w, 2)."""
+    """Makes the coordinates (h, w, 2) of all pixels."""
     x, y = torch.linspace(-1, 1, width), torch.linspace(-1, 1, height)
     return torch.stack([x.expand(height, -1), y[:, None].expand(-1, width)], -1)
 
 
 def inverse(matrix: torch.Tensor) -> torch.Tensor:
-    """Inverses of (… 2 2), determinants kept away from 0."""
+    """Inverts (… 2 2) matrices, with determinants kept away from 0."""
     (a, b), (c, d) = matrix[..., 0, :].unbind(-1), matrix[..., 1, :].unbind(-1)
     value = a * d - b * c
     value = torch.where(value < 0, -1.0, 1.0) * value.abs().clamp(min=1e-4)
@@ -103,7 +102,7 @@ def inverse(matrix: torch.Tensor) -> torch.Tensor:
 
 
 class KeypointDetector(nn.Module):
-    """Key points and their Jacobians."""
+    """Detects key points and their Jacobians."""
 
     def __init__(self, method: Any):
         super().__init__()
@@ -116,7 +115,7 @@ class KeypointDetector(nn.Module):
         self.temperature = method.temperature
 
     def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
-        """{"value": (n, j, 2), "jacobian": (n, j, 2, 2), "heat": (n, j, h, w)}."""
+        """Returns {"value": (n, j, 2), "jacobian": (n, j, 2, 2), "heat": (n, j, h, w)}."""
         x = self.hourglass(downsample(image, self.factor))
         logits = self.heatmap(x)
         n, j, h, w = logits.shape
@@ -131,7 +130,7 @@ class KeypointDetector(nn.Module):
 
 
 class DenseMotion(nn.Module):
-    """The deformation and the confidence of driving frames, one row of points for each frame."""
+    """Predicts the deformation and the confidence of driving frames, a row of points for each."""
 
     def __init__(self, method: Any):
         super().__init__()
@@ -147,7 +146,7 @@ class DenseMotion(nn.Module):
     def forward(
         self, source: torch.Tensor, source_points: Mapping, driving_points: Mapping
     ) -> dict[str, torch.Tensor]:
-        """{"deformation": (n, h, w, 2), "confidence": (n, 1, h, w)}, n driving frames.
+        """Returns {"deformation": (n, h, w, 2), "confidence": (n, 1, h, w)} of n driving frames.
 
         The source and its points have one row for each driving frame, or one for all.
         """
@@ -155,9 +154,9 @@ class DenseMotion(nn.Module):
         h, w = small.shape[-2:]
         n, j = driving_points["value"].shape[:2]
         grid = corner_grid(h, w)
-        update = source_points["jacobian"] @ inverse(driving_points["jacobian"])
+        linear = source_points["jacobian"] @ inverse(driving_points["jacobian"])
         offset = grid - driving_points["value"][:, :, None, None]
-        moved = (update[:, :, None, None] @ offset[..., None]).squeeze(-1)
+        moved = (linear[:, :, None, None] @ offset[..., None]).squeeze(-1)
         moved = moved + source_points["value"][:, :, None, None]
         motions = torch.cat([grid.expand(n, 1, h, w, 2), moved], 1)
         rows = small[:, None].expand(-1, j + 1, -1, -1, -1).expand(n, -1, -1, -1, -1)
@@ -181,7 +180,7 @@ class DenseMotion(nn.Module):
 
 
 def pyramid(field: torch.Tensor, levels: int) -> list[torch.Tensor]:
-    """(n, c, h, w) and `levels` more of twice the size each, corners on corners."""
+    """Returns (n, c, h, w) and `levels` upsamplings, each twice the size, corners aligned."""
     fields = [field]
     for _ in range(levels):
         size = [2 * side for side in fields[-1].shape[-2:]]
@@ -190,8 +189,7 @@ def pyramid(field: torch.Tensor, levels: int) -> list[torch.Tensor]:
 
 
 class MotionGenerator(nn.Module):
-    """The generator_kind: "ms" joins warped features of every scale, "ss4x" warps the smallest
-    only."""
+    """The generator; "ms" warps features of every scale, "ss4x" the smallest alone."""
 
     def __init__(self, method: Any):
         super().__init__()
@@ -213,14 +211,14 @@ class MotionGenerator(nn.Module):
         self.final = _conv(widths[0], 3, 7)
 
     def encode(self, source: torch.Tensor) -> list[torch.Tensor]:
-        """The source's features, finest first; "ss4x" keeps the smallest only."""
+        """Encodes the source to features, finest first; "ss4x" keeps the smallest only."""
         features = [self.first(source)]
         for i in range(self.levels):
             features.append(getattr(self, f"down{i}")(features[-1]))
         return features if self.every else features[-1:]
 
     def decode(self, features: list[torch.Tensor], moved: Mapping) -> torch.Tensor:
-        """(n, 3, h, w) in [0, 1]; features have a row for each frame, or one for all."""
+        """Makes (n, 3, h, w) in [0, 1]; features have a row for each frame, or one for all."""
         levels = len(features) - 1
         fields = pyramid(moved["deformation"].movedim(-1, 1), levels)
         gates = pyramid(moved["confidence"], levels)
@@ -243,9 +241,9 @@ class MotionGenerator(nn.Module):
 class PatchDiscriminator(nn.Module):
     """pix2pixHD's discriminator of one size: padding 2, instance norm without parameters."""
 
-    def __init__(self, width: int, strided: int):
+    def __init__(self, inputs: int, width: int, strided: int):
         super().__init__()
-        widths = [3, *(width * min(2**i, 8) for i in range(strided + 1)), 1]
+        widths = [inputs, *(width * min(2**i, 8) for i in range(strided + 1)), 1]
         for i in range(strided + 2):
             plain = i in (0, strided + 1)
             stride = 2 if i < strided else 1
@@ -254,11 +252,11 @@ class PatchDiscriminator(nn.Module):
         self.strided = strided
 
     def forward(self, x: torch.Tensor) -> dict[str, Any]:
-        """{"logits", "features"}."""
+        """Returns {"logits", "features"}."""
         features = []
         for i in range(self.strided + 1):
             x = getattr(self, f"conv{i}")(x)
-            x = F.leaky_relu_(F.instance_norm(x) if i else x, LEAK)
+            x = F.leaky_relu_(F.instance_norm(x) if i else x, common.LEAK)
             features.append(x)
         return {"logits": getattr(self, f"conv{self.strided + 1}")(x), "features": features}
 
@@ -266,14 +264,14 @@ class PatchDiscriminator(nn.Module):
 class MultiScaleDiscriminator(nn.Module):
     """Patch discriminators at several sizes, each half the one before."""
 
-    def __init__(self, scales: int, width: int, strided: int):
+    def __init__(self, inputs: int, scales: int, width: int, strided: int):
         super().__init__()
         for i in range(scales):
-            self.add_module(f"scale{i}", PatchDiscriminator(width, strided))
+            self.add_module(f"scale{i}", PatchDiscriminator(inputs, width, strided))
         self.scales = scales
 
     def forward(self, x: torch.Tensor) -> list[dict[str, Any]]:
-        """What each discriminator says, the full size first."""
+        """Returns the output of each discriminator, the full size first."""
         judged = []
         for i in range(self.scales):
             x = F.avg_pool2d(x, 3, 2, padding=1, count_include_pad=False) if i else x

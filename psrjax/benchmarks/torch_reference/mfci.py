@@ -1,9 +1,4 @@
-"""MFCI in PyTorch, for `psrjax bench --method mfci --against torch` only.
-
-Written from the same tables as `psrjax.models.posewarp` and `integration` (mfci.md §3 to §7), as
-someone at home in PyTorch would: pooling, interpolation and `grid_sample` are the library's own.
-Pictures are (n, c, h, w) in [-1, 1]; joints as the contract has them.
-"""
+"""MFCI in PyTorch. Pictures are (n, c, h, w) in [-1, 1]; joints are the contract's."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +10,6 @@ from torch import nn
 from psrjax.benchmarks.torch_reference import common, hpt
 from psrjax.ops import limb, pose
 
-LEAK = 0.2
 _VIEW = list(pose.layout("mpii14").view)
 _WIDTHS = (1, 2, 4, 8, 8, 8)
 
@@ -30,7 +24,7 @@ class Same(nn.Module):
         self.conv = nn.Conv2d(inputs, outputs, kernel_size, stride, padding)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(n, inputs, h, w) to (n, outputs, …)."""
+        """Maps (n, inputs, h, w) to (n, outputs, …)."""
         return self.conv(F.pad(x, (0, 1, 0, 1)) if self.strided else x)
 
 
@@ -51,7 +45,7 @@ class PoseUNet(nn.Module):
             self.add_module(f"decode{i}", Same(wide + (wide if i else width), outputs))
 
     def forward(self, x: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
-        """(n, inputs, h, w) and maps at half the size to (n, features, h, w)."""
+        """Maps (n, inputs, h, w), and maps at half the size, to (n, features, h, w)."""
         skips = []
         for i in range(self.num_downsamples + 1):
             x = self._layer(f"encode{i}", x)
@@ -60,22 +54,22 @@ class PoseUNet(nn.Module):
                 x = self._layer(f"down{i}", x)
             x = torch.cat([x, maps], 1) if i == 0 else x
         for i in reversed(range(self.num_downsamples)):
-            x = self._layer(f"decode{i}", torch.cat([_double(x), skips[i]], 1))
+            x = self._layer(f"decode{i}", torch.cat([_upsample(x), skips[i]], 1))
         return x
 
     def _layer(self, name: str, x: torch.Tensor) -> torch.Tensor:
-        return F.leaky_relu_(getattr(self, name)(x), LEAK)
+        return F.leaky_relu_(getattr(self, name)(x), common.LEAK)
 
 
 class Heads(nn.Module):
-    """Foreground, mask, background, and their composition."""
+    """The layers of foreground, mask and background, and their composition."""
 
     def __init__(self, width: int):
         super().__init__()
         self.foreground, self.mask, self.background = (Same(width, n) for n in (3, 1, 3))
 
     def forward(self, ahead: torch.Tensor, behind: torch.Tensor) -> torch.Tensor:
-        """Features of both to the picture."""
+        """Composes the picture from the features of foreground and background."""
         mask = torch.sigmoid(self.mask(ahead))
         person = torch.tanh(self.foreground(ahead))
         return person * mask + torch.tanh(self.background(behind)) * (1 - mask)
@@ -94,7 +88,7 @@ class PoseWarp(nn.Module):
         self.heads = Heads(width)
 
     def encode(self, source: torch.Tensor, joints: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Limbs (n, 10, 3, h, w) and background features (n, c, h, w) of (n, 3, h, w)."""
+        """Splits (n, 3, h, w) into limbs (n, 10, 3, h, w) and background features (n, c, h, w)."""
         h, w = source.shape[2:]
         maps = joint_maps(joints, h // 2, w // 2)
         logits = self.parts(self.segmentation(source, maps)) + limb_prior(joints, h, w)
@@ -104,7 +98,10 @@ class PoseWarp(nn.Module):
         return {"limbs": limbs, "features": self.background(still, maps), "joints": joints}
 
     def ahead(self, encoded: Mapping, target: torch.Tensor) -> torch.Tensor:
-        """Foreground features (b, t, k, c, h, w); encoded has (b k) rows, target (b, t, 26, 3)."""
+        """Makes foreground features (b, t, k, c, h, w).
+
+        `encoded` has (b k) rows; `target` is (b, t, 26, 3).
+        """
         b, t = target.shape[:2]
         limbs, joints = encoded["limbs"], encoded["joints"].unflatten(0, (b, -1))
         h, w = limbs.shape[-2:]
@@ -135,13 +132,13 @@ class Residual(nn.Module):
             self.add_module(f"conv{i}", nn.Conv2d(width, width, 3, padding=1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Same shape out as in."""
+        """Keeps the shape."""
         y = self.conv1(F.relu_(self.norm1(x)))
         return x + self.conv2(F.relu_(self.norm2(y)))
 
 
 class Fusion(nn.Module):
-    """RB6, or RB6+SA2D."""
+    """The fusion RB6, or RB6+SA2D."""
 
     def __init__(self, method: Any):
         super().__init__()
@@ -161,7 +158,7 @@ class Fusion(nn.Module):
             self.attention = hpt.SelfAttention(c)
 
     def forward(self, maps: torch.Tensor, source: torch.Tensor, target: torch.Tensor):
-        """(b, s, k, c, h, w), (b, k, j, h, w), (b, t, j, h, w) to (b t, c, h, w); s is t or 1."""
+        """Fuses maps (b, t or 1, k, c, h, w) to (b t, c, h, w); the others are joint maps."""
         b, s = maps.shape[:2]
         t = target.shape[1]
         x = self.features(maps.flatten(2, 3).flatten(0, 1)).unflatten(0, (b, s))
@@ -175,7 +172,7 @@ class Fusion(nn.Module):
             return fused
         y = fused
         for i in range(self.num_downsamples):
-            y = F.leaky_relu_(getattr(self, f"down{i}")(y), LEAK)
+            y = F.leaky_relu_(getattr(self, f"down{i}")(y), common.LEAK)
         change = self.attention(y) - y
         return fused + F.interpolate(change, fused.shape[-2:], mode="bilinear")
 
@@ -189,7 +186,7 @@ class Integration(nn.Module):
         self.heads = Heads(method.width)
 
     def forward(self, ahead: torch.Tensor, behind: torch.Tensor, *maps: torch.Tensor):
-        """As `Fusion`, of both, to the pictures."""
+        """Fuses both, as `Fusion`, and makes the pictures."""
         return self.heads(self.foreground(ahead, *maps), self.background(behind, *maps))
 
 
@@ -210,14 +207,14 @@ class Discriminator(nn.Module):
         self.logits = nn.Conv2d(before, 1, 3, padding=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(n, inputs, h, w) to the logits."""
+        """Maps (n, inputs, h, w) to the logits."""
         x = self.stem(x)
         for i in range(len(_WIDTHS)):
-            y = getattr(self, f"block{i}_conv0")(F.leaky_relu(x, LEAK))
-            y = getattr(self, f"block{i}_conv1")(F.leaky_relu_(y, LEAK))
+            y = getattr(self, f"block{i}_conv0")(F.leaky_relu(x, common.LEAK))
+            y = getattr(self, f"block{i}_conv1")(F.leaky_relu_(y, common.LEAK))
             x = y + getattr(self, f"block{i}_skip")(x)
             x = F.avg_pool2d(x, 2) if i < 4 else x
-        return self.logits(F.leaky_relu(x, LEAK))
+        return self.logits(F.leaky_relu(x, common.LEAK))
 
 
 class VideoDiscriminator(nn.Module):
@@ -230,7 +227,7 @@ class VideoDiscriminator(nn.Module):
             self.add_module(f"range{n}", Discriminator(3 * n + 2 * (n - 1), width))
 
     def forward(self, video: torch.Tensor, flow: torch.Tensor) -> list[torch.Tensor]:
-        """(b, t, 3, h, w) and flow in parts of 20 of 256 pixels to the logits of every range."""
+        """Returns the logits of every range; video (b, t, 3, h, w), flow in 20 of 256 pixels."""
         found = []
         for n in self.ranges:
             last = video.shape[1] - n + 1
@@ -240,7 +237,7 @@ class VideoDiscriminator(nn.Module):
         return found
 
 
-class Peer(common.Peer):
+class TorchReference(common.TorchReference):
     """The stage `joint` with the final model's fusion, or without its attention over space."""
 
     supported = {
@@ -249,12 +246,10 @@ class Peer(common.Peer):
         "frame_discriminator": (True,),
         "discriminator_kind": ("res6",),
         "perceptual": ("off",),
-        "dtype": ("float32",),
     }
 
-    def __init__(self, config: Any, pretrained: Mapping, *, channels_last: bool):
-        super().__init__(config, pretrained, channels_last=channels_last)
-        method = config.method
+    def __init__(self, config: Any, method: Any, pretrained: Mapping, *, channels_last: bool):
+        super().__init__(config, method, pretrained, channels_last=channels_last)
         self.single, self.integrate = PoseWarp(method), Integration(method)
         self.image_discriminator = Discriminator(3 + limb.JOINTS, method.discriminator_width)
         if method.ranges:
@@ -284,26 +279,26 @@ class Peer(common.Peer):
         return terms, {}
 
     def _frames(self, video: torch.Tensor) -> torch.Tensor:
-        """(b t h w c) to (b, t, c, h, w)."""
+        """Turns (b t h w c) into (b, t, c, h, w)."""
         return self.pictures(video).unflatten(0, video.shape[:2])
 
     def _judge(self, video: torch.Tensor, batch: common.Batch) -> dict[str, list[torch.Tensor]]:
         h, w = video.shape[-2:]
         maps = joint_maps(batch["target_joints"].flatten(0, 1), h, w)
         judged = {"image": [self.image_discriminator(torch.cat([video.flatten(0, 1), maps], 1))]}
-        if self.config.method.ranges:
+        if self.method.ranges:
             flow = self._frames(batch["target_flow"]) * (256 / 20 / w)
             judged["video"] = self.video_discriminator(video, flow)
         return judged
 
     def start(self, batch: common.Batch) -> dict[str, torch.Tensor]:
-        """What depends on the source frames alone."""
+        """Encodes the source frames."""
         with torch.no_grad():
             source = self.pictures(batch["source"])
             return self.single.encode(source, batch["source_joints"].flatten(0, 1))
 
     def _made(self, batch: common.Batch, encoded: Mapping) -> torch.Tensor:
-        """(b, t, 3, h, w)."""
+        """Makes the frames, (b, t, 3, h, w)."""
         target, (b, k) = batch["target_joints"], batch["source_joints"].shape[:2]
         h, w = encoded["limbs"].shape[-2:]
         with torch.no_grad():
@@ -314,12 +309,12 @@ class Peer(common.Peer):
         return self.integrate(ahead, behind, source, maps).unflatten(0, target.shape[:2])
 
     def synthesize(self, batch: common.Batch, carry: Any) -> torch.Tensor:
-        """Every frame at its pose."""
+        """Generates every frame at its pose."""
         return self._made(batch, carry).movedim(2, -1)
 
 
 def joint_maps(joints: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """(n, 26, 3) to Gaussians (n, 14, h, w)."""
+    """Draws joints (n, 26, 3) as Gaussians (n, 14, h, w)."""
     points, there = _points(joints, height, width)
     inside = (points > 0) & (points < torch.tensor([width - 1.0, height - 1.0]))
     there = (there & inside.all(-1)).float()
@@ -330,7 +325,7 @@ def joint_maps(joints: torch.Tensor, height: int, width: int) -> torch.Tensor:
 
 
 def limb_prior(joints: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """(n, 26, 3) to the logarithm of where parts are expected (n, 11, h, w)."""
+    """Log-probability of each part at each pixel, (n, 11, h, w), from joints (n, 26, 3)."""
     points, there = _points(joints, height, width)
     pixels = torch.stack(torch.meshgrid(torch.arange(width), torch.arange(height), indexing="xy"))
     masks = []
@@ -356,7 +351,7 @@ def limb_prior(joints: torch.Tensor, height: int, width: int) -> torch.Tensor:
 def limb_transforms(
     source: torch.Tensor, target: torch.Tensor, height: int, width: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Matrices (…, 10, 2, 3) from target to source, and (…, 10, 1) whether a limb is in both."""
+    """Fits matrices (…, 10, 2, 3) from target to source; (…, 10, 1) tells limbs in both."""
     (there, have), (here, want) = (_points(x, height, width) for x in (source, target))
     both = have & want
     there, here = there.expand(*both.shape, 2), here.expand(*both.shape, 2)
@@ -371,8 +366,8 @@ def limb_transforms(
         cosine = (weights * of * to).sum((-2, -1)) / spread.clamp(min=1e-6)
         cross = of[..., 0] * to[..., 1] - of[..., 1] * to[..., 0]
         sine = (weights[..., 0] * cross).sum(-1) / spread.clamp(min=1e-6)
-        updates = spread > 1e-6
-        cosine, sine = torch.where(updates, cosine, 1.0), torch.where(updates, sine, 0.0)
+        rotates = spread > 1e-6
+        cosine, sine = torch.where(rotates, cosine, 1.0), torch.where(rotates, sine, 0.0)
         x, y = mean_of.unbind(-1)
         first = torch.stack([cosine, -sine, mean_to[..., 0] - cosine * x + sine * y], -1)
         second = torch.stack([sine, cosine, mean_to[..., 1] - sine * x - cosine * y], -1)
@@ -387,8 +382,8 @@ def _points(joints: torch.Tensor, height: int, width: int) -> tuple[torch.Tensor
     return ((joints[..., :2] + 1) * size - 1) / 2, joints[..., 2] > 0
 
 
-def _double(x: torch.Tensor) -> torch.Tensor:
-    """Pixels kept, means between them, mirrored at the end."""
+def _upsample(x: torch.Tensor) -> torch.Tensor:
+    """Doubles both sides: pixels kept, means between them, reflect padding at the end."""
     for axis in (-1, -2):
         after = torch.cat([x.narrow(axis, 1, x.shape[axis] - 1), x.narrow(axis, -2, 1)], axis)
         x = torch.stack([x, (x + after) / 2], axis if axis == -1 else -2)

@@ -1,8 +1,4 @@
-"""PSR-Net's networks and losses in PyTorch, for `psrjax bench --against torch` only.
-
-Written from the same tables as `psrjax.models` (common.md §2-§3, psrnet.md §6-§8), channels first
-as PyTorch has it. Modules carry the names of the JAX parameter tree.
-"""
+"""PSR-Net's networks and losses in PyTorch: layer 1, and layer 2 on the frozen layer 1."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,15 +9,13 @@ from torch import nn
 
 from psrjax.benchmarks.torch_reference import common
 
-LEAK = 0.2  # slope of every discriminator's LeakyReLU
-
 
 def _conv3(inputs: int, outputs: int, *, kernel: int, stride: int = 1, bias: bool) -> nn.Conv3d:
     return nn.Conv3d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=bias)
 
 
 class Encoder(nn.Module):
-    """7x7x7 stem, two strides of 2 over time and space, six residual blocks (common.md §2)."""
+    """7x7x7 stem, two strides of 2 over time and space, six residual blocks."""
 
     def __init__(self, channels: int, base: int, blocks: int = 6):
         super().__init__()
@@ -37,7 +31,7 @@ class Encoder(nn.Module):
         self.blocks = blocks
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(b, c, t, h, w) in [-1, 1] to (b, 4 base, t/4, h/4, w/4)."""
+        """Maps (b, c, t, h, w) in [-1, 1] to (b, 4 base, t/4, h/4, w/4)."""
         x = F.relu_(self.stem_norm(self.stem(x)))
         x = F.relu_(self.down0_norm(self.down0(x)))
         x = F.relu_(self.down1_norm(self.down1(x)))
@@ -57,12 +51,12 @@ class ResidualBlock(nn.Module):
         self.norm1 = nn.BatchNorm3d(width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Same shape out as in."""
+        """Keeps the shape."""
         return x + self.norm1(self.conv1(F.relu_(self.norm0(self.conv0(x)))))
 
 
 class Decoder(nn.Module):
-    """Two transposed convolutions and a 7x7x7 head with tanh (common.md §2)."""
+    """Two transposed convolutions and a 7x7x7 head with tanh."""
 
     def __init__(self, base: int):
         super().__init__()
@@ -76,7 +70,7 @@ class Decoder(nn.Module):
         self.head = _conv3(base, 3, kernel=7, bias=True)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(b, 4 base, t/4, h/4, w/4) to (b, 3, t, h, w) in [-1, 1]."""
+        """Maps (b, 4 base, t/4, h/4, w/4) to (b, 3, t, h, w) in [-1, 1]."""
         x = F.relu_(self.up0_norm(self.up0(x)))
         x = F.relu_(self.up1_norm(self.up1(x)))
         return torch.tanh(self.head(x))
@@ -95,7 +89,7 @@ class Reconstruction(nn.Module):
         self.zeta = zeta
 
     def forward(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """The estimate x̂₁, (b, 3, t, h, w)."""
+        """Makes the estimate x̂₁, (b, 3, t, h, w)."""
         latent = torch.cat(
             [
                 self.encode_source(batch["source"]),
@@ -115,21 +109,12 @@ class Reconstruction(nn.Module):
 
 
 def _carried(raw: torch.Tensor, flow: torch.Tensor, on_mesh: torch.Tensor) -> torch.Tensor:
-    """The frame before, warped onto each frame where the mesh is; zeros at the first frame."""
+    """Warps the previous frame onto each frame where the mesh is; zeros at the first frame."""
     b, c, t, h, w = raw.shape
     before = raw[:, :, :-1].transpose(1, 2).reshape(b * (t - 1), c, h, w)
-    moved = warp(before, flow[:, :, 1:].transpose(1, 2).reshape(b * (t - 1), 2, h, w))
+    moved = common.warp(before, flow[:, :, 1:].transpose(1, 2).reshape(b * (t - 1), 2, h, w))
     moved = moved.reshape(b, t - 1, c, h, w).transpose(1, 2) * on_mesh[:, :, 1:]
     return F.pad(moved, (0, 0, 0, 0, 1, 0))
-
-
-def warp(images: torch.Tensor, flow: torch.Tensor, padding: str = "zeros") -> torch.Tensor:
-    """images (n, c, h, w) sampled at p + flow(p), flow (n, 2, h, w) in pixels."""
-    h, w = images.shape[-2:]
-    x = (2 * (torch.arange(w) + flow[:, 0]) + 1) / w - 1
-    y = (2 * (torch.arange(h)[:, None] + flow[:, 1]) + 1) / h - 1
-    grid = torch.stack([x, y], dim=-1)
-    return F.grid_sample(images, grid, padding_mode=padding, align_corners=False)
 
 
 class Refinement(nn.Module):
@@ -144,14 +129,14 @@ class Refinement(nn.Module):
         self.alpha = alpha
 
     def forward(self, batch: Mapping[str, torch.Tensor], estimate: torch.Tensor) -> torch.Tensor:
-        """The estimate x̂_k, (b, 3, t, h, w)."""
+        """Makes the estimate x̂_k, (b, 3, t, h, w)."""
         videos = self.encode_videos(torch.cat([batch["source"], estimate], dim=1))
         latent = self.fuse(torch.cat([videos, self.encode_depth(batch["target_depth"])], dim=1))
         return self.alpha * self.decode(latent) + (1 - self.alpha) * estimate
 
 
 class FrameDiscriminator(nn.Module):
-    """The 70x70 PatchGAN over single frames, conditional on the source frame (common.md §3.1)."""
+    """The 70x70 PatchGAN over single frames, conditional on the source frame."""
 
     def __init__(self, base: int = 64):
         super().__init__()
@@ -165,17 +150,16 @@ class FrameDiscriminator(nn.Module):
                 self.add_module(f"norm{i}", nn.BatchNorm2d(widths[i + 1]))
 
     def forward(self, source: torch.Tensor, video: torch.Tensor) -> torch.Tensor:
-        """Logits of every patch of every frame, (b t, 1, h', w')."""
+        """Returns the logits of every patch of every frame, (b t, 1, h', w')."""
         x = torch.cat([source, video], dim=1).transpose(1, 2).flatten(0, 1)
-        x = F.leaky_relu_(self.conv0(x), LEAK)
+        x = F.leaky_relu_(self.conv0(x), common.LEAK)
         for i in (1, 2, 3):
-            x = F.leaky_relu_(getattr(self, f"norm{i}")(getattr(self, f"conv{i}")(x)), LEAK)
+            x = F.leaky_relu_(getattr(self, f"norm{i}")(getattr(self, f"conv{i}")(x)), common.LEAK)
         return self.conv4(x)
 
 
 class VideoDiscriminator(nn.Module):
-    """MoCoGAN's video discriminator with temporal padding 1 (common.md §3.5): 8 frames give one
-    logit."""
+    """MoCoGAN's video discriminator with temporal padding 1: 8 frames give one logit."""
 
     def __init__(self, base: int = 64):
         super().__init__()
@@ -188,17 +172,17 @@ class VideoDiscriminator(nn.Module):
         self.conv4 = nn.Conv3d(widths[4], 1, 4, bias=False)
 
     def forward(self, video: torch.Tensor) -> torch.Tensor:
-        """Logits, (b, 1, t', h', w')."""
-        x = F.leaky_relu_(self.conv0(video), LEAK)
+        """Returns the logits, (b, 1, t', h', w')."""
+        x = F.leaky_relu_(self.conv0(video), common.LEAK)
         for i in (1, 2, 3):
-            x = F.leaky_relu_(getattr(self, f"norm{i}")(getattr(self, f"conv{i}")(x)), LEAK)
+            x = F.leaky_relu_(getattr(self, f"norm{i}")(getattr(self, f"conv{i}")(x)), common.LEAK)
         return self.conv4(x)
 
 
 def region_huber(
     prediction: torch.Tensor, target: torch.Tensor, region: torch.Tensor
 ) -> torch.Tensor:
-    """Σ_r Σ_{p in r} huber / |r|, channels summed; each |r| is at least 1 % of the pixels."""
+    """Σ_r Σ_{p in r} huber / |r|, summed over channels; each |r| is at least 1 % of the pixels."""
     huber = F.smooth_l1_loss(prediction, target, reduction="none").sum(dim=1, keepdim=True)
     total = 0.0
     for label in (0, 1, 2):
@@ -213,7 +197,7 @@ def _judged(logits: torch.Tensor, real: bool) -> torch.Tensor:
 
 
 class Discriminators(nn.Module):
-    """The discriminators of one layer: of frames beside their source, and of the clip alone."""
+    """The discriminators of one layer: of frames with their source, and of the clip alone."""
 
     def __init__(self, *, video: bool):
         super().__init__()
@@ -222,14 +206,14 @@ class Discriminators(nn.Module):
             self.video = VideoDiscriminator()
 
     def forward(self, source: torch.Tensor, video: torch.Tensor) -> dict[str, torch.Tensor]:
-        """{discriminator: logits}."""
+        """Returns {discriminator: logits}."""
         logits = {"frame": self.frame(source, video)}
         if hasattr(self, "video"):
             logits["video"] = self.video(video)
         return logits
 
 
-class Peer(common.Peer):
+class TorchReference(common.TorchReference):
     """A stage of PSR-Net: layer 1, or layer 2 on the frozen layer 1."""
 
     supported = {
@@ -250,27 +234,26 @@ class Peer(common.Peer):
         "video_width": (64,),
         "video_depth": (4,),
         "video_time_padding": (1,),
-        "dtype": ("float32",),
     }
 
-    def __init__(self, config: Any, pretrained: Mapping, *, channels_last: bool):
-        super().__init__(config, pretrained, channels_last=channels_last)
-        width = config.method.width
-        self.layer = int(config.method.stage.removeprefix("layer"))
+    def __init__(self, config: Any, method: Any, pretrained: Mapping, *, channels_last: bool):
+        super().__init__(config, method, pretrained, channels_last=channels_last)
+        width = method.width
+        self.layer = int(method.stage.removeprefix("layer"))
         self.layer1 = Reconstruction(width)
         if self.layer > 1:
             self.layer2 = Refinement(width)
         self.add_module(f"discriminator{self.layer}", Discriminators(video=self.layer > 1))
 
     def decode(self, wire: Mapping) -> common.Decoded:
-        """Channels first, depth in three channels."""
+        """Decodes with channels first, depth in three channels."""
         batch = super().decode(wire)
         depth = batch["target_depth"] * 2 - 1
         batch["target_depth"] = depth.expand(*depth.shape[:-1], 3)
         return {name: self.volume(value) for name, value in batch.items()}
 
     def synthesize(self, batch: common.Batch, carry: Any) -> torch.Tensor:
-        """The estimate of the last layer."""
+        """Makes the estimate of the last layer."""
         return self._video(batch).clamp(-1.0, 1.0).movedim(1, -1)
 
     def _video(self, batch: common.Batch) -> torch.Tensor:
@@ -280,7 +263,7 @@ class Peer(common.Peer):
     def loss(
         self, update: str, batch: common.Batch, shared: common.Batch
     ) -> tuple[common.Terms, common.Decoded]:
-        """Eq. 4 or 5 without the perceptual term, and the discriminators' side."""
+        """Eq. 4 or 5 without the perceptual term, and the discriminators' loss."""
         source, target = batch["source"], batch["target"]
         discriminator = getattr(self, f"discriminator{self.layer}")
         if update == "discriminator":

@@ -1,22 +1,9 @@
-"""The benchmark against PyTorch: the same network and step, checked to be the same, in one run.
+"""Compares a method with its PyTorch reference: checks that both are the same, and times both.
 
-Method NAME takes part if there is a `benchmarks/torch_reference/NAME.py` with a class `Peer`. To
-write one, subclass `torch_reference.common.Peer` (its docstring is the interface; the files beside
-it are examples):
-
-  - its children are the method's nets (of this stage), named as the top level of the parameters;
-    inside, modules carry the names of the JAX tree, so weights are copied by name: `Conv` is
-    `nn.Conv2d`/`nn.Conv3d`, `ConvTranspose` likewise, norms are PyTorch's, biases where JAX has
-    them. Wider translations (spectral vectors, say) go into an override of `load`;
-  - `supported` names the fields of `config.method` that it fixes, and their values;
-  - `loss(update, batch, shared)` gives the raw terms under the method's names, `start` and
-    `synthesize` the video; `decode` gives arrays with the contract's axes, and `pictures` and
-    `volume` update them channels first;
-  - random losses: `draw` keeps JAX's random numbers for the check.
-
-`compare` then makes both, copies the weights, and refuses to time what is not the same: parameters
-of every net, FLOPs of every convolution, each term and gradient norm of one step, and the video.
-`tests/training/test_benchmark.py` has one slow test over all peers; add your method's small config.
+Method NAME has a reference if there is `torch_reference/NAME.py` with a class `TorchReference`; its
+base class in `torch_reference/common.py` is the interface to write one by. What is not the same is
+not timed: parameters of every net, FLOPs of every convolution, each term and gradient norm of one
+step, and the video. `tests/benchmarks/test_stage_benchmark.py` has a slow test of all references.
 """
 
 import functools
@@ -29,8 +16,9 @@ import jax
 import numpy as np
 
 from psrjax.benchmarks import flops, operations, timing
-from psrjax.benchmarks.subject import Options, Subject, parameters
+from psrjax.benchmarks.compiled_stage import BenchmarkOptions, CompiledStage, parameters
 from psrjax.errors import UserError
+from psrjax.methods.base import Method
 from psrjax.runtime import machine
 from psrjax.training import step as steps
 
@@ -39,39 +27,39 @@ try:
     from torch.utils.flop_counter import FlopCounterMode
 
     from psrjax.benchmarks import torch_operations
-    from psrjax.benchmarks.torch_reference import common as peers
+    from psrjax.benchmarks.torch_reference.common import TorchReference
 except ImportError as error:
     raise UserError(
-        "--against=torch: PyTorch is not installed; `pip install psrjax[peer]`, or torch alone"
+        "--against=torch: PyTorch is not installed; `pip install psrjax[torch]`, or torch alone"
     ) from error
 
 _TOLERANCE = 2e-3  # of float32 results, relative to their size
 _LEAST = 1e-6  # logged values under this count as this
 _ROUNDING = 1.2e-7  # of a float32
 _NUDGES = 4  # ways to round weights and inputs, where the sides differ by more than the tolerance
-_ROUNDINGS = 4.0  # times as far as the peer's own values move, may the sides be apart then
+_ROUNDINGS = 4.0  # allowed difference then, in moves of the reference's own values
 
 
-def compare(subject: Subject, config: Any, options: Options) -> dict[str, Any]:
-    """Builds the peer from the subject's weights, checks that both compute the same, times both.
+def compare(stage: CompiledStage, config: Any, options: BenchmarkOptions) -> dict[str, Any]:
+    """Builds the reference with the stage's weights, checks that both are the same, times both.
 
     Args:
-      subject: psrjax's side, compiled.
+      stage: psrjax's side, compiled.
       config: of the stage.
       options: sizes and pairs.
 
     Returns:
-      Numbers for `benchmark_table.table` and JSON; ratios are psrjax's time by the peer's.
+      Numbers for `text_table.table` and JSON; ratios are psrjax's time by the reference's.
 
     Raises:
-      UserError: for a method, stage or field that the peer has not; if the two are not the same.
+      UserError: for a method, stage or field without a reference; if the two are not the same.
     """
-    kind = peer_class(config)
+    kind = reference_class(stage.method)
     torch.set_num_threads(machine.cores())
-    peers, memory_format = _faster_peers(kind, subject, config)
-    for peer in set(peers.values()):
-        checks = check_same(subject, peer)
-    pairs = _pairs(subject, peers, options)
+    references, memory_format = _faster_references(kind, stage, config)
+    for reference in set(references.values()):
+        checks = check_same(stage, reference)
+    pairs = _pairs(stage, references, options)
     others = torch_operations.calls()
     for name, call in operations.calls().items():
         pairs[name] = timing.measure_pairs(call, others[name], pairs=options.pairs * 3)
@@ -83,7 +71,7 @@ def compare(subject: Subject, config: Any, options: Options) -> dict[str, Any]:
         "pairs": {
             name: {
                 "psrjax": found.first.summary(),
-                "peer": found.second.summary(),
+                "torch": found.second.summary(),
                 "ratio": found.ratios.summary(),
             }
             for name, found in pairs.items()
@@ -91,57 +79,62 @@ def compare(subject: Subject, config: Any, options: Options) -> dict[str, Any]:
     }
 
 
-def peer_class(config: Any) -> type["peers.Peer"]:
-    """The peer of the config's method, if it has one for these fields."""
-    name = config.method.name
+def reference_class(method: Method) -> type["TorchReference"]:
+    """Finds the reference of a method.
+
+    Raises:
+      UserError: if there is none, or none for a field's value.
+    """
+    name = type(method).__module__.split(".")[-1]
     module = f"psrjax.benchmarks.torch_reference.{name}"
     if importlib.util.find_spec(module) is None:
-        raise UserError(
-            f"--against=torch: there is no peer of {name} (no torch_reference/{name}.py)"
-        )
-    kind = importlib.import_module(module).Peer
-    for field, values in kind.supported.items():
-        if config.method[field] not in values:
+        raise UserError(f"--against=torch: {name} has no PyTorch reference")
+    kind = importlib.import_module(module).TorchReference
+    supported = {"dtype": ("float32",), **kind.supported}
+    for field, values in supported.items():
+        value = getattr(method, field)
+        value = np.dtype(value).name if field == "dtype" else value
+        if value not in values:
             known = " or ".join(map(str, values))
             raise UserError(
-                f"--against=torch: the peer has config.method.{field}={known} only, not "
-                f"{config.method[field]}"
+                f"--against=torch: the PyTorch reference has config.method.{field}={known} only, "
+                f"not {value}"
             )
     return kind
 
 
 def build(
-    kind: type["peers.Peer"], subject: Subject, config: Any, *, channels_last: bool
-) -> "peers.Peer":
-    """A peer with the subject's weights."""
+    kind: type["TorchReference"], stage: CompiledStage, config: Any, *, channels_last: bool
+) -> "TorchReference":
+    """Makes a reference with the stage's weights."""
     pretrained = {
         name: jax.tree.map(lambda leaf: torch.from_numpy(np.array(leaf)), dict(weights))
-        for name, weights in subject.weights.items()
+        for name, weights in stage.weights.items()
     }
-    peer = kind(config, pretrained, channels_last=channels_last).prepare(subject.method.updates)
-    peer.load(subject.trained)
-    return peer
+    reference = kind(config, stage.method, pretrained, channels_last=channels_last)
+    reference.prepare(stage.method.updates).load(stage.trained)
+    return reference
 
 
-def _faster_peers(
-    kind: type["peers.Peer"], subject: Subject, config: Any
-) -> tuple[dict[str, "peers.Peer"], str]:
-    """{"step", "synthesis"}: peers in the memory format that is faster at it; which they are."""
-    wire, window = _wire(subject.batch), _wire(subject.window)
+def _faster_references(
+    kind: type["TorchReference"], stage: CompiledStage, config: Any
+) -> tuple[dict[str, "TorchReference"], str]:
+    """Finds the faster memory format: {"step", "synthesis": reference}, and a line about them."""
+    wire, window = _wire(stage.batch), _wire(stage.window)
     found: dict[str, list[tuple]] = {"step": [], "synthesis": []}
     for channels_last in (False, True):
-        peer = build(kind, subject, config, channels_last=channels_last)
+        reference = build(kind, stage, config, channels_last=channels_last)
         name = "channels last" if channels_last else "channels first"
-        for program, call in (("step", peer.step), ("synthesis", peer)):
-            peer.set_training(program == "step")
+        for program, call in (("step", reference.step), ("synthesis", reference)):
+            reference.set_training(program == "step")
             argument = wire if program == "step" else window
             timed = timing.measure(functools.partial(call, argument), runs=3)
-            found[program].append((min(timed.seconds), name, peer))
+            found[program].append((min(timed.seconds), name, reference))
     said, chosen = [], {}
     for program, timed in found.items():
-        (fast, name, peer), (slow, other, _) = sorted(timed, key=lambda each: each[0])
+        (fast, name, reference), (slow, other, _) = sorted(timed, key=lambda each: each[0])
         said.append(f"{program} {name} ({fast * 1e3:.0f} ms; {other} {slow * 1e3:.0f} ms)")
-        chosen[program] = peer
+        chosen[program] = reference
     return chosen, ", ".join(said)
 
 
@@ -149,50 +142,50 @@ def _wire(batch: Mapping) -> dict[str, np.ndarray]:
     return {name: np.array(array) for name, array in batch.items()}
 
 
-def check_same(subject: Subject, peer: "peers.Peer") -> dict[str, Any]:
-    """Parameters, FLOPs, one step's losses and gradients, and the video.
+def check_same(stage: CompiledStage, reference: "TorchReference") -> dict[str, Any]:
+    """Checks parameters, FLOPs, one step's losses and gradients, and the video.
 
     Raises:
       UserError: if they differ.
     """
-    wire, window = _wire(subject.batch), _wire(subject.window)
-    ours, theirs = parameters(subject), _parameters(peer)
+    wire, window = _wire(stage.batch), _wire(stage.window)
+    ours, theirs = parameters(stage), _parameters(reference)
     if ours != theirs:
         raise UserError(f"--against=torch: parameters differ: {ours} here, {theirs} in PyTorch")
-    peer.load(subject.trained)
-    peer.set_training(False)
-    layers = _forward_flops(peer, window)
-    if layers != subject.forward_flops:
-        odd = sorted(set(layers.items()) ^ set(subject.forward_flops.items()))[0]
+    reference.load(stage.trained)
+    reference.set_training(False)
+    layers = _forward_flops(reference, window)
+    if layers != stage.forward_flops:
+        odd = sorted(set(layers.items()) ^ set(stage.forward_flops.items()))[0]
         raise UserError(f"--against=torch: FLOPs per layer differ, first at {odd}")
-    before, rngs = jax.tree.map(np.array, subject.trained), steps.first_streams(subject.state)
+    before, rngs = jax.tree.map(np.array, stage.trained), steps.first_streams(stage.state)
 
     def step(nudge: int) -> dict[str, float]:
-        _load(peer, before, nudge)
-        peer.set_training(True)
-        peer.draw(subject.method, before, rngs, subject.batch)
-        return peer.step(_nudged(wire, nudge)) | peer.gradient_norms()
+        _load(reference, before, nudge)
+        reference.set_training(True)
+        reference.draw(stage.method, before, rngs, stage.batch)
+        return reference.step(_nudged(wire, nudge)) | reference.gradient_norms()
 
-    mine = {name: float(value) for name, value in subject.step().items()}
+    mine = {name: float(value) for name, value in stage.step().items()}
     log = _compare(mine, step, floor=_LEAST)
-    after = subject.trained  # with the step's statistics, so that the video is not flat
+    after = stage.trained  # with the step's statistics, so that the video is not flat
 
     def video(nudge: int) -> dict[str, np.ndarray]:
-        _load(peer, after, nudge)
-        peer.set_training(False)
-        return {"video": peer(_nudged(window, nudge)).numpy()}
+        _load(reference, after, nudge)
+        reference.set_training(False)
+        return {"video": reference(_nudged(window, nudge)).numpy()}
 
-    seen = _compare({"video": np.asarray(subject.synthesize())}, video, floor=1.0)
+    seen = _compare({"video": np.asarray(stage.synthesize())}, video, floor=1.0)
     if log.wrong or seen.wrong:
         raise UserError(f"--against=torch: results differ: {'; '.join(log.wrong + seen.wrong)}")
-    peer.load(after)
-    peer.set_training(True)
+    reference.load(after)
+    reference.set_training(True)
     with FlopCounterMode(display=False) as counter:
-        peer.step(wire)
+        reference.step(wire)
     return {
-        "parameters": sum(_parameters(peer).values()),
-        "step_gflop": subject.flops["step"] / 1e9,
-        "peer_step_gflop": counter.get_total_flops() / 1e9,
+        "parameters": sum(_parameters(reference).values()),
+        "step_gflop": stage.flops["step"] / 1e9,
+        "torch_step_gflop": counter.get_total_flops() / 1e9,
         "output_difference": seen.difference,
         "log_difference": log.difference,
         "ill_conditioned": log.ill_conditioned | seen.ill_conditioned,
@@ -200,11 +193,11 @@ def check_same(subject: Subject, peer: "peers.Peer") -> dict[str, Any]:
 
 
 class _Comparison(NamedTuple):
-    """How two sides' values differ.
+    """The differences of two sides' values.
 
     Attributes:
       difference: the largest, relative to the values' size, of the well-conditioned ones.
-      ill_conditioned: {value: (difference, how far the peer's own moves)}, relative, of those that
+      ill_conditioned: {value: (difference, how far the reference's moves)}, relative, of those that
         rounding alone moves by more than the tolerance.
       wrong: a description of each value that differs by more than rounding explains.
     """
@@ -217,17 +210,17 @@ class _Comparison(NamedTuple):
 def _compare(
     ours: Mapping[str, Any], theirs: Callable[[int], Mapping[str, Any]], *, floor: float
 ) -> _Comparison:
-    """Compares values with the peer's, allowing for what rounding does to them.
+    """Compares values with the reference's, allowing for what rounding does to them.
 
     A fresh network's gradient may be so steep that its norm in double precision moves by percents
     when weights move by 1e-7 of their size; a pixel at a limb's edge may fall in or out as its
-    joint is rounded. No two programs agree on such values; they are held to what the peer's own do
-    then.
+    joint is rounded. No two programs agree on such values; they may differ as much as the
+    reference's own do then.
 
     Args:
       ours: by name.
-      theirs: the peer's, with weights and inputs as they are (0) or nudged by rounding, another
-        way for each number.
+      theirs: the reference's, with weights and inputs as they are (0) or nudged by rounding,
+        differently for each number.
       floor: the size of smaller values.
     """
     exact = theirs(0)
@@ -255,19 +248,19 @@ def _compare(
     )
 
 
-def _load(peer: "peers.Peer", variables: Mapping, nudge: int) -> None:
-    """The subject's weights, as they are or each moved by about a rounding of float32."""
-    peer.load(variables)
+def _load(reference: "TorchReference", variables: Mapping, nudge: int) -> None:
+    """Loads the weights, as they are or each moved by about a rounding of float32."""
+    reference.load(variables)
     if not nudge:
         return
     draw = torch.Generator().manual_seed(nudge)
     with torch.no_grad():
-        for parameter in peer.parameters():
+        for parameter in reference.parameters():
             parameter.mul_(1 + _ROUNDING * torch.randn(parameter.shape, generator=draw))
 
 
 def _nudged(wire: Mapping[str, np.ndarray], nudge: int) -> dict[str, np.ndarray]:
-    """A batch as it is (0), or its floats, of any width, moved by about a rounding of float32."""
+    """Returns a batch as it is (0), or with floats moved by about a rounding of float32."""
     draw = np.random.default_rng(nudge)
     return {
         name: (array * (1 + _ROUNDING * draw.standard_normal(array.shape))).astype(np.float32)
@@ -277,14 +270,14 @@ def _nudged(wire: Mapping[str, np.ndarray], nudge: int) -> dict[str, np.ndarray]
     }
 
 
-def _parameters(peer: "peers.Peer") -> dict[str, int]:
+def _parameters(reference: "TorchReference") -> dict[str, int]:
     return {
         name: sum(parameter.numel() for parameter in net.parameters())
-        for name, net in peer.named_children()
+        for name, net in reference.named_children()
     }
 
 
-def _forward_flops(peer: "peers.Peer", wire: Mapping) -> dict[str, int]:
+def _forward_flops(reference: "TorchReference", wire: Mapping) -> dict[str, int]:
     found: dict[str, int] = {}
 
     def hook(path: str) -> Callable:
@@ -299,20 +292,21 @@ def _forward_flops(peer: "peers.Peer", wire: Mapping) -> dict[str, int]:
         return count
 
     handles = [
-        module.register_forward_hook(hook(path)) for path, module in peer.convolutions().items()
+        module.register_forward_hook(hook(path))
+        for path, module in reference.convolutions().items()
     ]
-    peer(wire)
+    reference(wire)
     for handle in handles:
         handle.remove()
     return found
 
 
 def _pairs(
-    subject: Subject, peers: Mapping[str, "peers.Peer"], options: Options
+    stage: CompiledStage, references: Mapping[str, "TorchReference"], options: BenchmarkOptions
 ) -> dict[str, timing.Pairs]:
-    """Synthesis and the training step, each in turn with the peer's."""
-    wire, window = _wire(subject.batch), _wire(subject.window)
-    maker, learner = peers["synthesis"], peers["step"]
+    """Times synthesis and the training step, interleaved with the reference's."""
+    wire, window = _wire(stage.batch), _wire(stage.window)
+    maker, learner = references["synthesis"], references["step"]
     maker.set_training(False)
     carry = maker.begin(window)
     synthesis = {
@@ -322,16 +316,16 @@ def _pairs(
     }
     pairs = {
         name: timing.measure_pairs(call, synthesis[name], pairs=options.pairs)
-        for name, call in subject.calls.items()
+        for name, call in stage.calls.items()
         if name in synthesis
     }
     learner.set_training(True)
-    step = timing.measure_pairs(subject.step, lambda: learner.step(wire), pairs=options.pairs)
+    step = timing.measure_pairs(stage.step, lambda: learner.step(wire), pairs=options.pairs)
     return {**pairs, "step": step}
 
 
 def values() -> dict[str, tuple[float, float]]:
-    """{operation: (psrjax's value, PyTorch's)}: that both sides compute the same."""
+    """Computes {operation: (psrjax's value, PyTorch's)}, to check that they are the same."""
     others = torch_operations.calls()
     return {
         name: (float(jax.device_get(call()[0])), float(others[name]()[0]))

@@ -1,5 +1,6 @@
-"""One stage of any method with its programs compiled, ready to be timed."""
+"""Compiles the programs of one stage of any method, ready to be timed."""
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ from psrjax import config as config_lib
 from psrjax.benchmarks import flops, timing
 from psrjax.data import spec
 from psrjax.errors import UserError
+from psrjax.inference import synthesizer
 from psrjax.methods import base
 from psrjax.ops import conv
 from psrjax.pretrained import registry
@@ -21,8 +23,8 @@ from psrjax.training import step as steps
 
 
 @dataclass(frozen=True)
-class Options:
-    """What to measure.
+class BenchmarkOptions:
+    """The sizes and what to measure.
 
     Attributes:
       height: of the frames.
@@ -32,9 +34,9 @@ class Options:
       batch: clips.
       runs: timed runs of synthesis and of the step; 0 leaves them out, for the data alone.
       against: "" or "torch".
-      pairs: timed pairs of runs against the peer.
-      data: "" or what is loaded, as `benchmark_data.measure` has it.
-      joints: of a video to be prepared.
+      pairs: timed pairs of runs against PyTorch.
+      data: "" or the data whose loading is timed, see `data_benchmark.measure`.
+      joints: where the joints of a video to be prepared come from.
     """
 
     height: int
@@ -48,14 +50,14 @@ class Options:
     joints: str = "mediapipe"
 
     def training_sizes(self, config: Any) -> dict[str, int]:
-        """The contract's axes in a training batch."""
+        """Returns the sizes of the contract's axes in a training batch."""
         how = config.data.sampling
         if how.source == "same_time":
             return self.window_sizes(config)
         return self._sizes(how.k, how.t + how.history)
 
     def window_sizes(self, config: Any) -> dict[str, int]:
-        """The contract's axes in synthesis."""
+        """Returns the sizes of the contract's axes in synthesis."""
         how = config.data.sampling
         frames = self.frames or how.t
         return self._sizes(frames if how.source == "same_time" else how.k, frames)
@@ -65,7 +67,7 @@ class Options:
 
 
 @dataclass
-class Subject:
+class CompiledStage:
     """One stage of a method, its state, batches of random numbers, and its programs compiled.
 
     Attributes:
@@ -94,7 +96,7 @@ class Subject:
 
     @property
     def calls(self) -> dict[str, Callable[[], Any]]:
-        """{program: call}, in the order of `benchmark_table.PROGRAMS`."""
+        """{program: call}, in the order of `text_table.PROGRAMS`."""
         known = {
             "forward": self.synthesize,
             "start": self.begin,
@@ -105,31 +107,31 @@ class Subject:
 
     @property
     def trained(self) -> dict[str, Any]:
-        """The variables that training goes on with, averages left aside."""
+        """The trained variables, not their moving averages."""
         return {"params": self.state.params, **self.state.stats}
 
     def synthesize(self) -> jax.Array:
-        """The window's video, (b t h w 3), with the kept statistics."""
+        """Makes the window's video, (b t h w 3), with the running statistics."""
         if "forward" in self.programs:
             return self.programs["forward"].call(self.trained, self.window)
         return self.programs["animate"].call(self.trained, self.window, self.begin())
 
     def begin(self) -> Any:
-        """What synthesis keeps of its source."""
+        """Computes what synthesis keeps of its source."""
         return self.programs["start"].call(self.trained, self.window)
 
     def animate(self) -> jax.Array:
-        """The window's video, what it keeps of the source being at hand."""
+        """Makes the window's video from what is kept of the source."""
         return self.programs["animate"].call(self.trained, self.window, self.carry)
 
     def step(self) -> dict[str, jax.Array]:
-        """One training step: what it logs."""
+        """Makes one training step; returns what it logs."""
         self.state, self.log = self.programs["step"].call(self.state, self.batch, self.weights)
         return self.log
 
 
-def prepare(config: Any, options: Options) -> Subject:
-    """Builds and compiles everything for one stage.
+def prepare(config: Any, options: BenchmarkOptions) -> CompiledStage:
+    """Builds and compiles one stage.
 
     Args:
       config: of the stage (`psrjax.config.stage_config`).
@@ -153,11 +155,10 @@ def prepare(config: Any, options: Options) -> Subject:
     steps.check_weights(method, terms, state, batch, weights)
     step = steps.make_step(method, terms, optimizers, accumulate=config.accumulate, ema=config.ema)
 
-    def begin(variables: Mapping, batch: Mapping) -> Any:
-        return method.apply(variables, spec.decode(batch), method="start")
+    begin = functools.partial(synthesizer.start, method)
 
     def animate(variables: Mapping, batch: Mapping, carry: Any) -> jax.Array:
-        made, _ = method.apply(variables, spec.decode(batch), carry, method="synthesize")
+        made, _ = synthesizer.synthesize(method, variables, batch, carry)
         return made["video"]
 
     def forward(variables: Mapping, batch: Mapping) -> jax.Array:
@@ -178,7 +179,7 @@ def prepare(config: Any, options: Options) -> Subject:
     }
     training = (state, batch, weights)
     programs["step"] = timing.compile_program(jax.jit(step, donate_argnums=0), *training)
-    return Subject(
+    return CompiledStage(
         method=method,
         state=state,
         batch=batch,
@@ -192,7 +193,7 @@ def prepare(config: Any, options: Options) -> Subject:
 
 
 def _pretrained(name: str) -> Mapping[str, Any]:
-    """The weights of that name, or untrained ones in their place: they take the same time."""
+    """Loads weights by name, or untrained ones, which take the same time."""
     try:
         return registry.load(name)
     except UserError as error:
@@ -201,7 +202,7 @@ def _pretrained(name: str) -> Mapping[str, Any]:
 
 
 def random_batch(keys: tuple[str, ...], sizes: Mapping[str, int], seed: int = 0) -> dict:
-    """A wire batch of random numbers within the contract's ranges; flow is of a few pixels."""
+    """Draws a wire batch within the contract's ranges; flow is of a few pixels."""
     generator = np.random.default_rng(seed)
     batch = spec.zeros(keys, sizes)
     for name, array in batch.items():
@@ -222,9 +223,9 @@ def random_batch(keys: tuple[str, ...], sizes: Mapping[str, int], seed: int = 0)
     return batch
 
 
-def parameters(subject: Subject) -> dict[str, int]:
-    """{net: how many parameters it has}."""
+def parameters(stage: CompiledStage) -> dict[str, int]:
+    """Counts the parameters: {net: number}."""
     return {
         net: sum(leaf.size for leaf in jax.tree.leaves(tree))
-        for net, tree in subject.state.params.items()
+        for net, tree in stage.state.params.items()
     }
