@@ -2,6 +2,7 @@
 builds."""
 
 import ast
+import functools
 import importlib.util
 import re
 import shlex
@@ -25,6 +26,7 @@ DOCUMENTS = sorted(
 )
 PAGES = [path for path in DOCUMENTS if path.suffix == ".md"]
 COMMANDS = cli.available()
+METHODS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
 SCRIPT = re.compile(r"^[\s#`$(]*(?:[A-Z_]+=\S+ )*bash launch/local\.sh +(\S[^`)#]*)")
 INLINE = re.compile(r"`psrjax ([a-z]+[^`]*)`")
 LINE = re.compile(r"^(?:    |#|\$)[\s#$]*psrjax ([a-z]+.*)")  # indented, or in a comment
@@ -59,7 +61,16 @@ def flags_of(command):
             names |= {f"no{call.args[0].value}"} if name == "DEFINE_bool" else set()
         elif name == "define_config":
             names.add("config")
+        elif getattr(call.func, "id", "") == "MethodFlags":
+            names |= {f"method.{field}" for field in (*method_fields(), "FIELD", "help")}
     return names
+
+
+@functools.cache
+def method_fields():
+    """The fields of all methods."""
+    methods = (importlib.import_module(f"psrjax.methods.{name}").Method for name in METHODS)
+    return {field for method in methods for field in method.__dataclass_fields__}
 
 
 @pytest.mark.parametrize("words", list(typed_lines()))
@@ -75,7 +86,8 @@ def test_a_command_in_the_documents_can_be_typed(words):
     known, overrides, name = flags_of(command), {}, "psrnet"
     for option in options:
         flag, _, value = option.removeprefix("--").partition("=")
-        assert flag.split(".")[0] in known | {"help"}, f"psrjax {command} has no --{flag}"
+        key = "config" if flag.startswith("config.") else flag
+        assert key in known | {"help"}, f"psrjax {command} has no --{flag}"
         if flag == "config":
             name = value
         elif flag.startswith("config."):
