@@ -2,25 +2,44 @@
 
 import functools
 from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from psrjax.ops import geometry
-from psrjax.vision import body, raster, visibility
+from psrjax.vision import raster, visibility
 from psrjax.vision.backgrounds import grow
 from psrjax.vision.camera import Camera
 
 
+@runtime_checkable
+class Surface(Protocol):
+    """A body's mesh at rest with its parts: `body.BodyModel`, whose fields it names, or SMPL's."""
+
+    @property
+    def vertices(self) -> np.ndarray: ...
+    @property
+    def faces(self) -> np.ndarray: ...
+    @property
+    def face_part(self) -> np.ndarray: ...
+    @property
+    def corner_uv(self) -> np.ndarray: ...
+    @property
+    def face_group(self) -> np.ndarray: ...
+    @property
+    def mirror_groups(self) -> tuple[int, ...]: ...
+
+
 @functools.lru_cache(maxsize=2)
-def neighbours(model: body.BodyModel) -> Int[np.ndarray, "f k"]:
+def neighbours(model: Surface) -> Int[np.ndarray, "f k"]:
     """Computes `visibility.face_neighbours` of the body at rest; cached, since it takes seconds."""
     count = visibility.neighbour_count(len(model.faces))
     return visibility.face_neighbours(model.vertices, model.faces, count)
 
 
 def render_view(
-    model: body.BodyModel, vertices: Float[np.ndarray, "t v 3"], camera: Camera
+    model: Surface, vertices: Float[np.ndarray, "t v 3"], camera: Camera
 ) -> dict[str, np.ndarray]:
     """Renders a posed body in one camera.
 
@@ -38,7 +57,7 @@ def render_view(
     }
 
 
-def iuv(model: body.BodyModel, picture: raster.Raster) -> UInt8[np.ndarray, "h w 3"]:
+def iuv(model: Surface, picture: raster.Raster) -> UInt8[np.ndarray, "h w 3"]:
     """Renders DensePose part 0..24, and u and v times 255, of a rasterised body."""
     off = picture.face < 0
     part = np.where(off, 0, model.face_part[picture.face])
@@ -123,7 +142,7 @@ def _inside(
 def all_pairs(
     frames: Mapping[str, np.ndarray],
     faces: Mapping[str, np.ndarray],
-    model: body.BodyModel,
+    model: Surface,
     near: Int[np.ndarray, "f k"],
     *,
     masks: Mapping[str, np.ndarray] | None = None,

@@ -1,1 +1,1 @@
-"""Videos of one person become datasets."""
+"""Prepares datasets from monocular videos of one person."""

@@ -1,7 +1,4 @@
-"""The built-in body on a prepared clip's joints: its parts and its shape, as streams.
-
-D2G-Net reads both: IUV where no DensePose lies beside the video, and the mesh's label.
-"""
+"""Renders the built-in body on a clip's joints: DensePose parts and the mesh label, as streams."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -22,17 +19,17 @@ STREAMS = ("iuv", "mesh_label")
 
 @dataclass(frozen=True, eq=False)
 class LiftedBody:
-    """A clip's joints in space (t, 26, 3), metres, and the camera that sees them."""
+    """A clip's joints in space (t, 26, 3), metres, and a camera that projects them."""
 
     joints: np.ndarray
     camera: Camera
 
 
 def lift_prepared(prepared: pipeline.PreparedClip) -> LiftedBody:
-    """A prepared clip's joints in space, by `raw_lift.in_space`.
+    """Lifts a prepared clip's joints to space.
 
     Raises:
-      UserError: naming the clip, if too little of a body is seen in it.
+      UserError: naming the clip, if too little of the body is visible in it.
     """
     try:
         return lift_joints(prepared.joints, prepared.frames.shape[1:3])
@@ -44,10 +41,10 @@ def lift_prepared(prepared: pipeline.PreparedClip) -> LiftedBody:
 
 
 def lift_joints(joints: Float[np.ndarray, "t 26 3"], size: tuple[int, int]) -> LiftedBody:
-    """Joints of the contract, in the units of pictures of `size` (height, width), in space.
+    """Lifts stored joints of pictures of `size` (height, width) to space.
 
     Raises:
-      UserError: if too little of a body is seen.
+      UserError: if too little of the body is visible.
     """
     places = geometry.unit_to_pixels(joints[..., :2], height=size[0], width=size[1])
     pixels = np.concatenate([places, joints[..., 2:]], -1)
@@ -57,22 +54,22 @@ def lift_joints(joints: Float[np.ndarray, "t 26 3"], size: tuple[int, int]) -> L
 def add_body_streams(
     views: Iterator[codec.ClipView],
     start: int,
-    acted: LiftedBody,
+    lifted: LiftedBody,
     masks: UInt8[np.ndarray, "t h w"],
     charts: UInt8[np.ndarray, "t h w 3"] | None = None,
 ) -> Iterator[codec.ClipView]:
-    """Views of a piece of a clip with `STREAMS`, rendered run by run.
+    """Adds `STREAMS` to the views of a piece of a clip, rendered run by run.
 
     Args:
       views: of the piece.
-      start: the clip's frame with which the piece begins.
-      acted: the whole clip's body.
-      masks: the person in the whole clip: IUV of the body is kept inside it only.
-      charts: IUV of the whole clip that is known better.
+      start: the clip's frame at which the piece begins.
+      lifted: the whole clip's body.
+      masks: the person in the whole clip; rendered IUV is kept inside it only.
+      charts: IUV of the whole clip, used in place of the rendered.
     """
     for view in views:
         run = slice(start + view.start, start + view.start + view.frames)
-        seen = lifting.render_streams(acted.joints[run], acted.camera)
+        seen = lifting.render_streams(lifted.joints[run], lifted.camera)
         if charts is None:
             seen["iuv"] = np.where(masks[run][..., None] > 127, seen["iuv"], np.uint8(0))
         else:

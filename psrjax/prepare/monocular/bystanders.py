@@ -67,7 +67,7 @@ def _without(image: np.ndarray, person: np.ndarray, mask: np.ndarray) -> np.ndar
     seen = person[pose.present(person), :2]
     reach = BEYOND * height(person)
     low, high = seen.min(0) - reach, seen.max(0) + reach
-    rows, columns = np.indices(image.shape[:2], sparse=True)
+    rows, columns = np.ogrid[: image.shape[0], : image.shape[1]]
     hidden = (columns >= low[0]) & (columns <= high[0]) & (rows >= low[1]) & (rows <= high[1])
     hidden = hidden | (mask > 64)
     rest = image.copy()

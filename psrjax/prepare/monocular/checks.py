@@ -1,4 +1,4 @@
-"""What is wrong with a clip, in words: for the report, and for who decides whether to use it."""
+"""Measures a prepared clip and reports its problems, with advice."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,27 +9,27 @@ from jaxtyping import Bool, Float, Int
 from psrjax.ops import pose
 from psrjax.prepare.common import clip_reader
 
-MOVING = 0.01  # of the width: how far a room may move and still count as still
-MISSING = 0.1  # the fraction of frames from which a body's joint counts as missing
-ABSENT = 0.05  # the fraction of frames without a person that is worth a word
-OTHERS = 0.05  # the fraction of frames with somebody else that is worth a word
+MOVING = 0.01  # of the width: camera motion from which a camera counts as moving
+MISSING = 0.1  # fraction of frames from which a body's joint counts as missing
+ABSENT = 0.05  # fraction of frames without a person from which it is reported
+OTHERS = 0.05  # fraction of frames with other people from which it is reported
 SHORT_FRAMES, SHORT_SECONDS = 48, 2.0
-ENLARGED = 1.25  # a window may be enlarged so many times before it counts as too small
-SMALL = 0.35  # of the stored height: a person below is too small in it
-TURNED = 0.5  # the fraction of frames not upright from which the video may be turned
-HOLE = 0.02  # of the picture: background that nobody ever saw
+ENLARGED = 1.25  # scale of a window from which it counts as too small
+SMALL = 0.35  # of the stored height: smaller people count as too small
+TURNED = 0.5  # fraction of frames not upright from which the video may be rotated
+HOLE = 0.02  # of the picture: never visible background from which it is reported
 
-# Joints that every method's layout has; eyes, ears and toes are often hidden.
+# Joints of every layout; eyes, ears and toes are often hidden.
 _BODY = tuple(range(15))
 _TRUNK = [1, 8]  # neck and middle hip
 
 
 @dataclass(frozen=True)
 class ClipFacts:
-    """What `report` judges; see `preparation.prepare_clip`, which fills it.
+    """The measurements that `report` judges; `pipeline.prepare_clip` fills them in.
 
-    `outside` counts joints outside the picture, `hole` is the part of the plate that was guessed
-    (None: no plate), `boxes` are the windows in the video, `stored` the size they have in the end.
+    `outside` counts joints outside the picture, `hole` is the inpainted fraction of the background
+    (None: no background), `boxes` are the windows in the video, `stored` is their stored size.
     """
 
     video: str
@@ -49,10 +49,10 @@ class ClipFacts:
 
 
 def report(facts: ClipFacts) -> dict[str, Any]:
-    """Numbers of a clip, and `problems`: [{"what", "detail", "advice"}], the gravest first."""
+    """Returns a clip's measurements and `problems`: [{"what", "detail", "advice"}], worst first."""
     count = len(facts.times)
     seen = pose.present(facts.joints) & ~facts.filled
-    person = seen.any(1)
+    person = np.any(seen, axis=1)
     missing = 1.0 - seen[person].mean(0) if person.any() else np.ones(pose.COUNT)
     extent = _extents(facts.joints, person)
     top, left, height, width = (int(edge) for edge in facts.boxes[0])
@@ -78,7 +78,7 @@ def report(facts: ClipFacts) -> dict[str, Any]:
         "filled": runs(facts.filled),
         "frames_with_others": facts.others,
         "camera_motion": round(facts.camera_motion, 4),
-        "plate_guessed": None if facts.hole is None else round(facts.hole, 4),
+        "background_guessed": None if facts.hole is None else round(facts.hole, 4),
         "notes": facts.notes,
     }
     return numbers | {"problems": [*_problems(facts, numbers, missing)]}
@@ -91,7 +91,7 @@ def _problems(facts: ClipFacts, numbers: dict[str, Any], missing: np.ndarray):
         yield _problem(
             "person missing",
             f"nobody is found in {absent} of {count} frames",
-            "cut the video to where the person is to be seen",
+            "cut the video to where the person is visible",
         )
     lacking = [joint for joint in _BODY if missing[joint] > MISSING]
     if lacking:
@@ -100,20 +100,20 @@ def _problems(facts: ClipFacts, numbers: dict[str, Any], missing: np.ndarray):
         yield _problem(
             "missing joints",
             f"in the frames that show the person: {named}",
-            "is all of the body in the picture? another source of joints may see them (--joints)",
+            "is the whole body in the picture? another source of joints may see them (--joints)",
         )
     if facts.others > OTHERS * count:
         yield _problem(
             "several people",
-            f"somebody else is to be seen in {facts.others} of {count} frames",
+            f"somebody else is visible in {facts.others} of {count} frames",
             "crop or cut them away; they stay in the frames and in the background",
         )
     if facts.camera_motion >= MOVING:
         yield _problem(
             "moving camera",
-            f"the room moves by {facts.camera_motion:.1%} of the picture's width",
-            "use a tripod; the background plate is blurred, and methods that compose with it "
-            "(d2gnet, mfci, hpt) will show that",
+            f"the background moves by {facts.camera_motion:.1%} of the picture's width",
+            "use a tripod; the clean background is blurred, and so are videos of methods that "
+            "put the person in front of it",
         )
     small = numbers["person_height_px"] * scale < SMALL * facts.stored[0]
     if scale > ENLARGED or small:
@@ -121,19 +121,19 @@ def _problems(facts: ClipFacts, numbers: dict[str, Any], missing: np.ndarray):
             "too small",
             f"the person is {numbers['person_height_px']:.0f} pixels tall in the video and "
             f"{numbers['person_height_px'] * scale:.0f} of {facts.stored[0]} in the stored frames",
-            "film from closer, choose a smaller --size" + (", or --crop follow" if small else ""),
+            "record from closer, choose a smaller --size" + (", or --crop follow" if small else ""),
         )
     if count < SHORT_FRAMES or numbers["seconds"] < SHORT_SECONDS:
         yield _problem(
             "too short",
             f"{count} frames, {numbers['seconds']:.1f} s",
-            f"most methods want {SHORT_SECONDS:.0f} s or more; sources and targets need room",
+            f"most methods need {SHORT_SECONDS:.0f} s or more for sources and targets",
         )
     if facts.hole is not None and facts.hole > HOLE:
         yield _problem(
             "background guessed",
             f"{facts.hole:.1%} of the background is always behind the person",
-            "let the person move aside for a moment of the video",
+            "let the person step aside for a moment of the video",
         )
     if facts.outside > MISSING * count:
         yield _problem(
@@ -145,20 +145,20 @@ def _problems(facts: ClipFacts, numbers: dict[str, Any], missing: np.ndarray):
     if turned > TURNED:
         yield _problem(
             "person not upright",
-            f"the person lies or stands on the head in {turned:.0%} of the frames",
-            "was the video filmed upright? write it anew with its rotation "
+            f"the person is not upright in {turned:.0%} of the frames",
+            "is the video rotated? store its rotation in it "
             "(ffmpeg -display_rotation 90 -i IN -c copy OUT)",
         )
     if facts.pieces > 1:
         yield _problem(
             "person lost",
             f"the person was lost and found again {facts.pieces - 1} times",
-            "look at the preview: is it the same person all the time?",
+            "check in the preview that it is the same person all the time",
         )
     if _beyond(facts):
         yield _problem(
             "window beyond the picture",
-            "the person moves over more than the picture holds in the stored shape; bars are black",
+            "the person moves farther than a window of the stored shape can follow; bars are black",
             "choose --crop follow, or a --size of the picture's shape",
         )
 
@@ -168,7 +168,7 @@ def _problem(what: str, detail: str, advice: str) -> dict[str, str]:
 
 
 def _turned(joints: np.ndarray) -> float:
-    """The fraction of frames in which the neck is not above the hips, within 60 degrees."""
+    """Returns the fraction of frames in which the neck is not above the hips, within 60 degrees."""
     ends = joints[pose.present(joints[:, _TRUNK]).all(1)][:, _TRUNK, :2]
     if not len(ends):
         return 0.0
@@ -184,13 +184,13 @@ def _beyond(facts: ClipFacts) -> bool:
 
 
 def _extents(joints: np.ndarray, person: np.ndarray) -> float:
-    """The median height of the box of the person's joints, pixels of the video."""
+    """Returns the median height of the box of the person's joints, pixels of the video."""
     heights = [np.ptp(one[pose.present(one), 1]) for one in joints[person]]
     return float(np.median(heights)) if heights else 0.0
 
 
 def runs(filled: Bool[np.ndarray, "t 26"]) -> dict[str, list[list[int]]]:
-    """{joint: [[first, last] frame of each run]} of joints that were filled in."""
+    """Lists the runs of frames in which joints were interpolated: {joint: [[first, last], …]}."""
     result = {}
     for joint in np.flatnonzero(filled.any(0)):
         edges = np.diff(np.concatenate([[0], filled[:, joint].astype(int), [0]]))

@@ -1,9 +1,9 @@
-"""Many clips become one data set: in several processes, resumable, whole or not at all.
+"""Builds a dataset of many clips: in several processes, resumable, and atomically.
 
-Each clip is prepared into a small data set of its own beside the new one, in `DIR.work/KEY`, where
-KEY tells the video, the joints and the options. When all are done, their records are copied into
-`DIR.next`, which then takes the place of DIR. So a run that was cut off goes on where it was, one
-that is repeated does nothing, and one that names more videos adds them.
+Each clip is prepared into a small dataset of its own, `DIR.work/KEY`, where KEY is a hash of the
+video, the joints and the options. When all are done, their records are copied into `DIR.next`,
+which then replaces DIR. So an interrupted run resumes, a repeated run does nothing, and a run with
+more videos adds them.
 """
 
 import dataclasses
@@ -34,8 +34,8 @@ from psrjax.prepare.common import joint_files
 from psrjax.prepare.monocular import body_streams, pipeline, preview
 from psrjax.prepare.monocular.pipeline import MEDIAPIPE, PreparationOptions, VideoClip
 
-VERSION = 2  # of what is prepared: raise it and every clip is prepared anew
-KIND = "videos"  # `kind` in the facts of a data set that was made here
+VERSION = 3  # of prepared clips: raise it, and every clip is prepared anew
+KIND = "videos"  # `kind` in the metadata of these datasets
 SUMMARY = "prepare.json"
 PREVIEWS = "previews"
 
@@ -44,7 +44,7 @@ _DEFAULTS = PreparationOptions()
 
 @dataclass(frozen=True)
 class FinishedClip:
-    """A clip that is prepared: in which small (or older) data set it lies, and its report.
+    """A prepared clip: the small (or older) dataset that holds it, and its report.
 
     `pieces` are its clips there, (split, name).
     """
@@ -63,22 +63,21 @@ def prepare(
     *,
     processes: int = 0,
 ) -> dict[str, Any]:
-    """Prepares clips into the data set `directory`, adding to what is there.
+    """Prepares clips into the dataset `directory`, adding to those it holds.
 
     Args:
-      clips: their names must differ; a name that is there is prepared anew if its video, joints or
-        options are others.
-      directory: the data set.
-      options: how; the same for all clips of a data set.
-      processes: how many at once; 0: one for every two cores, since MediaPipe uses two.
+      clips: of distinct names; an existing clip is prepared anew if its video or joints changed.
+      directory: the dataset.
+      options: of all clips of the dataset.
+      processes: number of processes; 0: one for every two cores, since MediaPipe uses two.
 
     Returns:
-      {"clips": {name: report}, "failed": {name: why}, "new": how many were prepared now}; the first
-      two are also stored as `prepare.json`, beside the videos in `previews`.
+      {"clips": {name: report}, "failed": {name: why}, "new": number of clips prepared by this run};
+      the first two are also stored as `prepare.json`, beside the videos in `previews`.
 
     Raises:
-      UserError: if the folder holds something else, no clip at all can be prepared, or the disk is
-        full. What was prepared until then is kept in `DIR.work` and not done again.
+      UserError: if the folder holds something else, no clip can be prepared, or the disk is full.
+        Clips prepared until then are kept in `DIR.work` and not prepared again.
     """
     directory = Path(os.path.abspath(directory))
     names = [clip.name for clip in clips]
@@ -86,7 +85,7 @@ def prepare(
     if twice is not None:
         raise UserError(f"two clips have the name {twice!r}: rename one of the videos")
     work = directory.with_name(directory.name + ".work")
-    with io.alone(work), _terminated_as_interrupted():
+    with io.locked(work), _terminated_as_interrupted():
         _recover(directory)
         kept = _existing(directory, options)
         failed: dict[str, str] = {}
@@ -120,7 +119,7 @@ def prepare(
 
 @contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM is handled as Ctrl-C is: processes are ended, finished clips stay."""
+    """Handles SIGTERM as Ctrl-C: processes are ended, finished clips stay."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -132,7 +131,7 @@ def _terminated_as_interrupted() -> Iterator[None]:
 
 
 def _recover(directory: Path) -> None:
-    """Ends an exchange of an old data set for a new one that was cut off between its two steps."""
+    """Completes a replacement of the dataset that was interrupted between its two steps."""
     old = directory.with_name(directory.name + ".old")
     if old.is_dir() and not directory.exists():
         old.replace(directory)
@@ -141,26 +140,24 @@ def _recover(directory: Path) -> None:
 
 
 def _existing(directory: Path, options: PreparationOptions) -> dict[str, FinishedClip]:
-    """The clips of a data set that is there.
+    """Returns the clips of an existing dataset.
 
     Raises:
-      UserError: if the folder is something else, or of other options.
+      UserError: if the folder is something else, or has other options.
     """
     if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
         return {}
     if not (directory / store.MANIFEST).is_file():
-        raise UserError(f"{directory}: exists and is no data set; name another folder")
+        raise UserError(f"{directory}: exists and is no dataset; name another folder")
     meta = store.read_manifest(directory)["meta"]
     if meta.get("kind") != KIND:
-        raise UserError(
-            f"{directory}: a data set of another kind; remove it or name another folder"
-        )
+        raise UserError(f"{directory}: a dataset of another kind; remove it or name another folder")
     for name, value in _described(options).items():
         before = meta["options"].get(name, _described(PreparationOptions())[name])
         if before != value:
             raise UserError(
-                f"{directory}: prepared with {name}={before}, now {value}: one "
-                "data set has one set of options; name another folder"
+                f"{directory}: prepared with {name}={before}, now {value}: all clips of a dataset "
+                "have the same options; name another folder"
             )
     reports = io.read_json(directory / SUMMARY)["clips"]
     return {
@@ -179,7 +176,7 @@ def _described(options: PreparationOptions) -> dict[str, Any]:
 def _keys(
     clips: Sequence[VideoClip], options: PreparationOptions, failed: dict[str, str]
 ) -> dict[str, str]:
-    """What tells each clip from every other state of it; files that are missing are `failed`."""
+    """Hashes each clip's video, joints and options; clips with missing files are `failed`."""
     keys = {}
     for clip in clips:
         try:
@@ -205,7 +202,7 @@ def _joints(clip: VideoClip) -> Path:
 
 
 def _state(path: Path) -> list[list[Any]]:
-    """Sizes and times of change of a file, or of all files in a folder and in its folders."""
+    """Returns size and modification time of a file, or of all files under a folder."""
     if path.is_dir():
         found = sorted(child for child in path.rglob("*") if child.is_file())
         stats = [child.stat() for child in found]
@@ -217,7 +214,7 @@ def _state(path: Path) -> list[list[Any]]:
 
 
 def _finished(work: Path, name: str, key: str) -> FinishedClip | None:
-    """A clip that an earlier run finished; its summary is written last."""
+    """Returns a clip that an earlier run finished (its summary is written last), or None."""
     folder = work / key
     if not (folder / SUMMARY).is_file():
         return None
@@ -233,7 +230,7 @@ def _prepare_all(
     options: PreparationOptions,
     processes: int,
 ) -> tuple[dict[str, FinishedClip], dict[str, str]]:
-    """Prepares clips; those that fail are told and the others go on."""
+    """Prepares clips; returns the finished ones, and why the others failed."""
     processes = min(len(todo), processes or max(1, (os.cpu_count() or 1) // 2))
     made: dict[str, FinishedClip] = {}
     failed: dict[str, str] = {}
@@ -241,10 +238,11 @@ def _prepare_all(
     def settle(clip: VideoClip, result: Callable[[], None]) -> None:
         try:
             result()
-            made[clip.name] = _finished(work, clip.name, keys[clip.name])
+            if finished := _finished(work, clip.name, keys[clip.name]):
+                made[clip.name] = finished
         except io.DiskFullError as error:
             raise UserError(
-                f"{error}; run the same again then: {len(made)} clips are kept in {work}"
+                f"{error}; then run the same again: {len(made)} clips are kept in {work}"
             ) from error
         except UserError as error:
             failed[clip.name] = str(error)
@@ -275,15 +273,15 @@ def _in_processes(
     options: PreparationOptions,
     processes: int,
 ) -> Iterator[tuple[VideoClip, Callable[[], None]]]:
-    """Each clip with what raises its error, as they end, in any order.
+    """Yields each finished clip with a function that raises its error, in any order.
 
-    A process that is killed (by the system, for want of memory) breaks its pool: the clips that
-    were not done then are tried again one by one, and only the one that kills again is given up.
+    A process killed by the system, for lack of memory, breaks its pool: the clips not yet done are
+    tried again one by one, and only one that breaks it again fails.
     """
     waiting = list(todo)
     while waiting:
         context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_one_of_many)
+        pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_set_up_worker)
         try:
             futures = {
                 pool.submit(prepare_one, clip, options, work / keys[clip.name]): clip
@@ -314,13 +312,13 @@ def _advance(bar: tqdm, what: str, frames: int) -> None:
 
 def _killed(clip: VideoClip) -> None:
     raise UserError(
-        f"{clip.video}: the process that prepared it was killed, perhaps for want of memory; try "
+        f"{clip.video}: the process that prepared it was killed, perhaps for lack of memory; try "
         "a smaller --size, or --seconds"
     )
 
 
-def _one_of_many() -> None:
-    """One worker is one core's work beside MediaPipe's; Ctrl-C is the parent's to handle."""
+def _set_up_worker() -> None:
+    """Sets up a worker: one core besides MediaPipe's, and Ctrl-C left to the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     cv2.setNumThreads(1)
@@ -332,41 +330,41 @@ def prepare_one(
     folder: Path,
     progress: Callable[[str, int], None] = lambda what, frames: None,
 ) -> None:
-    """Prepares one clip into a data set of its own; its summary is written last.
+    """Prepares one clip into a dataset of its own; its summary is written last.
 
-    Raises UserError as `preparation.prepare_clip` and `store.write` do.
+    Raises UserError as `pipeline.prepare_clip` and `store.write` do.
     """
     shutil.rmtree(folder, ignore_errors=True)
     with store.disk_errors(folder):
         prepared = pipeline.prepare_clip(clip, options, progress=progress)
-        acted = body_streams.lift_prepared(prepared) if options.body else None
-        _write_one(prepared, acted, folder)
+        lifted = body_streams.lift_prepared(prepared) if options.body else None
+        _write_one(prepared, lifted, folder)
 
 
 def _write_one(
-    prepared: pipeline.PreparedClip, acted: body_streams.LiftedBody | None, folder: Path
+    prepared: pipeline.PreparedClip, lifted: body_streams.LiftedBody | None, folder: Path
 ) -> None:
     by_split: dict[str, list[pipeline.Piece]] = {}
     for piece in prepared.pieces:
         by_split.setdefault(piece.split, []).append(piece)
     splits = {
-        split: (view for piece in pieces for view in _views(prepared, piece, acted))
+        split: (view for piece in pieces for view in _views(prepared, piece, lifted))
         for split, pieces in by_split.items()
     }
     store.write(folder, splits, meta={"kind": KIND})
-    preview.write(folder / "preview.mp4", prepared)
-    preview.write_strip(folder / "strip.jpg", prepared)
+    preview.write(folder / PREVIEWS / f"{prepared.clip.name}.mp4", prepared)
+    preview.write_strip(folder / PREVIEWS / f"{prepared.clip.name}.jpg", prepared)
     pieces = [(piece.split, piece.name) for piece in prepared.pieces]
     io.write_json(folder / SUMMARY, {"pieces": pieces, "report": prepared.report})
 
 
 def _views(
-    prepared: pipeline.PreparedClip, piece: pipeline.Piece, acted: body_streams.LiftedBody | None
+    prepared: pipeline.PreparedClip, piece: pipeline.Piece, lifted: body_streams.LiftedBody | None
 ) -> Iterator[codec.ClipView]:
     views = prepared.views(piece)
-    if acted is None:
+    if lifted is None:
         return views
-    return body_streams.add_body_streams(views, piece.start, acted, prepared.masks)
+    return body_streams.add_body_streams(views, piece.start, lifted, prepared.masks)
 
 
 def _assemble(
@@ -375,7 +373,7 @@ def _assemble(
     summary: dict[str, Any],
     options: PreparationOptions,
 ) -> None:
-    """Writes the data set of all clips beside the old one, and puts it in its place."""
+    """Writes the dataset of all clips beside the old one, then replaces that."""
     fresh = directory.with_name(directory.name + ".next")
     wanted: dict[str, list[tuple[FinishedClip, str]]] = {}
     for _, one in sorted(done.items()):
@@ -392,13 +390,11 @@ def _assemble(
     splits = {split: _stored(split, clips) for split, clips in sorted(wanted.items(), reverse=True)}
     store.write(fresh, splits, meta=meta)
     for name, one in done.items():
-        for kind in ("mp4", "jpg"):
-            target = fresh / PREVIEWS / f"{name}.{kind}"
-            inner = one.folder / ("preview.mp4" if kind == "mp4" else "strip.jpg")
-            source = one.folder / PREVIEWS / target.name if one.folder == directory else inner
-            if source.is_file():
-                with io.replacing(target) as temporary:
-                    shutil.copyfile(source, temporary)
+        for suffix in (".mp4", ".jpg"):
+            path = Path(PREVIEWS, name + suffix)
+            if (one.folder / path).is_file():
+                with io.replacing(fresh / path) as temporary:
+                    shutil.copyfile(one.folder / path, temporary)
     io.write_json(fresh / SUMMARY, summary)
     old = directory.with_name(directory.name + ".old")
     if directory.exists():
@@ -408,7 +404,7 @@ def _assemble(
 
 
 def _stored(split: str, clips: Sequence[tuple[FinishedClip, str]]) -> Iterator[codec.EncodedView]:
-    """The records of clips out of the data sets in which they lie."""
+    """Yields the records of clips from the datasets that hold them."""
     for one, name in clips:
         source = Source(one.folder, split)
         for view in source.clip(name).views:

@@ -1,4 +1,4 @@
-"""Which window of the picture is kept: one for the whole clip, or one that goes with the person."""
+"""Computes crop windows: one for the whole clip, or one that follows the person."""
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -8,9 +8,9 @@ from psrjax.data import codec
 from psrjax.errors import UserError
 from psrjax.ops import pose
 
-SMOOTH_SECONDS = 0.4  # standard deviation of what smooths the way of a window
-BEYOND_JOINTS = 0.06  # of the person's height: how far head, hands and feet reach beyond joints
-OUTLIERS = 2.0  # percent of the frames that a window may pass over, on each side
+SMOOTH_SECONDS = 0.4  # standard deviation of the smoothing of a window's path
+BEYOND_JOINTS = 0.06  # of the person's height: reach of head, hands and feet beyond joints
+OUTLIERS = 2.0  # percent of the frames that a window may ignore
 
 
 def boxes(
@@ -23,10 +23,10 @@ def boxes(
     crop: str,
     margin: float,
 ) -> Int[np.ndarray, "t 4"]:
-    """The window (top, left, height, width) of every frame, in pixels of the picture.
+    """Computes the window (top, left, height, width) of every frame, in pixels of the picture.
 
-    All windows of a clip have one size, of the shape of `size`. A fixed or followed window may
-    reach beyond the picture where the person needs it (`preparation_footage.cut` fills in black).
+    All windows of a clip have one size, of the shape of `size`. A fixed or following window may
+    reach beyond the picture where the person needs it (`clip_reader.crop` fills in black).
 
     Args:
       joints: in pixels, missing 0.
@@ -35,7 +35,7 @@ def boxes(
       picture: height and width of the video.
       size: height and width of the stored frames.
       crop: "fixed", "follow" or "whole".
-      margin: left around the person, as a fraction of his extent.
+      margin: space around the person, as a fraction of their extent.
     """
     if crop == "whole":
         scale = min(picture[0] / size[0], picture[1] / size[1])
@@ -43,7 +43,7 @@ def boxes(
         whole = ((picture[0] - height) // 2, (picture[1] - width) // 2, height, width)
         return np.tile(np.asarray(whole), (len(joints), 1))
     extents = _extents(joints, masks, picture)
-    known = np.isfinite(extents).all(1)
+    known = np.all(np.isfinite(extents), axis=1)
     extents = _filled(extents, known)
     if crop == "fixed":
         low = np.percentile(extents[known, :2], OUTLIERS / 2, axis=0)
@@ -67,7 +67,7 @@ def boxes(
 def _extents(
     joints: np.ndarray, masks: list[bytes], picture: tuple[int, int]
 ) -> Float[np.ndarray, "t 4"]:
-    """Left, top, right, bottom of the person in each frame (pixel edges); NaN where unknown."""
+    """Measures left, top, right, bottom of the person (pixel edges); NaN where unknown."""
     found = np.full((len(joints), 4), np.nan)
     for time, person in enumerate(joints):
         seen = person[pose.present(person), :2]
@@ -80,7 +80,7 @@ def _extents(
             rows, columns = np.nonzero(codec.decode_png(masks[time]) > 127)
             near = (rows > low[1] - 2 * reach) & (rows < high[1] + 2 * reach)
             near &= (columns > low[0] - 2 * reach) & (columns < high[0] + 2 * reach)
-            if near.any():  # specks elsewhere are not the person
+            if near.any():  # pixels elsewhere are not the person
                 low = np.minimum(low, (columns[near].min(), rows[near].min()))
                 high = np.maximum(high, (columns[near].max() + 1, rows[near].max() + 1))
         edge = np.asarray(picture[::-1], float)
@@ -95,18 +95,18 @@ def _filled(extents: np.ndarray, known: np.ndarray) -> np.ndarray:
     return np.stack([np.interp(times, times[known], e[known]) for e in extents.T], 1)
 
 
-def _smooth(way: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """A way through the picture without its jitter; at both ends it goes on as it came."""
-    if len(way) < 3:
-        return way
+def _smooth(path: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Smooths a path through the picture, extrapolated at both ends by odd reflection."""
+    if len(path) < 3:
+        return path
     spread = max(1.0, SMOOTH_SECONDS / float(np.median(np.diff(times))))
-    beyond = min(len(way) - 1, int(np.ceil(3 * spread)))
-    longer = np.pad(way, ((beyond, beyond), (0, 0)), mode="reflect", reflect_type="odd")
+    beyond = min(len(path) - 1, int(np.ceil(3 * spread)))
+    longer = np.pad(path, ((beyond, beyond), (0, 0)), mode="reflect", reflect_type="odd")
     return gaussian_filter1d(longer, spread, axis=0, mode="nearest")[beyond:-beyond]
 
 
 def _shifted(start: np.ndarray, length: int, picture: int) -> np.ndarray:
-    """Windows moved into the picture, or centred on it where they are larger."""
+    """Moves windows into the picture, or centres them if they are larger."""
     if length >= picture:
         return np.full_like(start, (picture - length) // 2)
     return np.clip(start, 0, picture - length)
@@ -115,7 +115,7 @@ def _shifted(start: np.ndarray, length: int, picture: int) -> np.ndarray:
 def to_windows(
     joints: Float[np.ndarray, "t 26 3"], windows: Int[np.ndarray, "t 4"], size: tuple[int, int]
 ) -> Float[np.ndarray, "t 26 3"]:
-    """Joints of the picture in pixels of its windows at `size` (pixel centres at whole numbers)."""
+    """Maps joints of the picture to pixels of its windows resized to `size`."""
     scale = np.asarray([size[1], size[0]]) / windows[:, None, [3, 2]]
     places = (joints[..., :2] + 0.5 - windows[:, None, [1, 0]]) * scale - 0.5
     moved = np.concatenate([places, joints[..., 2:]], -1)

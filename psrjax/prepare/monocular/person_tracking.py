@@ -1,4 +1,4 @@
-"""Who the clip's person is: one of several followed in time, gaps closed, doubts told."""
+"""Tracks a clip's main person among several and interpolates short gaps of their joints."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,16 +8,16 @@ from jaxtyping import Bool, Float
 
 from psrjax.prepare.common.openpose import SEEN, height
 
-STEP = 0.5  # of a person's height that he may move between frames and still be the same
-PATIENCE = 15  # frames without a person after which the next one is somebody else
-ALIKE = (0.6, 1.6)  # how tall a piece of a track may be, compared with the track, to be of the same
-OTHER = 0.4  # of the person's height from which somebody else counts
-GAP_SECONDS = 0.25  # the longest gap of a joint that is closed
-FILLED = 0.3  # the highest confidence of a joint that was not seen
+STEP = 0.5  # of a person's height: largest motion between frames within a track
+PATIENCE = 15  # frames without a person after which a track ends
+ALIKE = (0.6, 1.6)  # relative heights of tracks that may be of the same person
+OTHER = 0.4  # of the person's height: smaller people do not count
+GAP_SECONDS = 0.25  # the longest gap of a joint that is interpolated
+FILLED = 0.3  # the highest confidence of an interpolated joint
 
 _NECK, _TOP = 1, 25
-# Ears, eyes, nose: how much farther from the neck (between the shoulders, at 0.82 of the height)
-# the top of the head is than they are, by an adult's proportions.
+# Distance of the top of the head from the neck (at 0.82 of the height), relative to that of ears,
+# eyes and nose, by an adult's proportions.
 _BEYOND_HEAD = {(17, 18): 1.6, (15, 16): 1.5, (0,): 1.8}
 
 
@@ -26,7 +26,7 @@ class TrackedPerson:
     """One person's joints (t, 26, 3) in pixels of the pictures; missing ones are zero.
 
     `others` counts the frames that show somebody else at least `OTHER` times as tall, `pieces` the
-    stretches of time that he was followed through without a break.
+    uninterrupted tracks.
     """
 
     joints: Float[np.ndarray, "t 26 3"]
@@ -35,11 +35,11 @@ class TrackedPerson:
 
 
 def follow(people: Sequence[Float[np.ndarray, "n 26 3"]]) -> TrackedPerson:
-    """Finds the largest and most steadily seen person, whatever the order of people in the files.
+    """Tracks the largest and most steadily visible person; the order of people does not matter.
 
-    People of neighbouring frames are linked by the distance of their joints. Of the tracks the one
-    with the greatest sum of heights wins; later or earlier tracks of somebody as tall who is seen
-    only while the first is not are his, too (he left the picture and came back).
+    People of neighbouring frames are linked by the distance of their joints. The track with the
+    greatest sum of heights wins. Earlier and later tracks of somebody as tall that do not overlap
+    it belong to the same person, who left the picture and came back.
     """
     tracks: list[dict[int, int]] = []
     for time, here in enumerate(people):
@@ -50,7 +50,7 @@ def follow(people: Sequence[Float[np.ndarray, "n 26 3"]]) -> TrackedPerson:
                 continue
             before = people[last][track[last]]
             apart = {one: _distance(before, here[one]) for one in free}
-            nearest = min(apart, key=apart.get)
+            nearest = min(apart, key=apart.__getitem__)
             if apart[nearest] < STEP * (1 + 0.1 * (time - last)):
                 track[time] = nearest
                 free.remove(nearest)
@@ -76,7 +76,7 @@ def follow(people: Sequence[Float[np.ndarray, "n 26 3"]]) -> TrackedPerson:
 
 
 def _distance(one: np.ndarray, other: np.ndarray) -> float:
-    """Median distance of joints that both have, in heights of the taller; infinite if too few."""
+    """Returns the median distance of shared joints in heights of the taller; inf if too few."""
     both = (one[:, 2] > SEEN) & (other[:, 2] > SEEN)
     if both.sum() < 3:
         return float("inf")
@@ -85,14 +85,14 @@ def _distance(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def _weight(people: Sequence[np.ndarray], track: dict[int, int]) -> float:
-    seen = ((people[time][one], time) for time, one in track.items())
-    return sum(height(person) * float((person[:, 2] > SEEN).mean()) for person, _ in seen)
+    persons = (people[time][one] for time, one in track.items())
+    return sum(height(person) * float((person[:, 2] > SEEN).mean()) for person in persons)
 
 
 def drop_outside(
     joints: Float[np.ndarray, "*n 26 3"], size: tuple[int, int]
 ) -> Float[np.ndarray, "*n 26 3"]:
-    """Joints with those outside a picture of `size` (height, width) missing: nobody saw them."""
+    """Marks joints outside a picture of `size` (height, width), or not finite, as missing."""
     x, y = joints[..., 0], joints[..., 1]
     kept = (x >= -0.5) & (x <= size[1] - 0.5) & (y >= -0.5) & (y <= size[0] - 0.5)
     kept &= np.isfinite(joints).all(-1) & (joints[..., 2] > 0)
@@ -101,16 +101,16 @@ def drop_outside(
 
 @dataclass(frozen=True)
 class FilledJoints:
-    """Joints with short gaps closed, and which they are."""
+    """Joints with short gaps interpolated, and which ones were."""
 
     joints: Float[np.ndarray, "t 26 3"]
     filled: Bool[np.ndarray, "t 26"]
 
 
 def close_gaps(joints: Float[np.ndarray, "t 26 3"], times: Float[np.ndarray, " t"]) -> FilledJoints:
-    """Joints missing for `GAP_SECONDS` at most, seen before and after, put on the straight way.
+    """Interpolates joints missing for `GAP_SECONDS` at most, linearly in time.
 
-    Their confidence is `FILLED` times the lower of both ends'; all others stay missing.
+    Their confidence is `FILLED` times the lower of both ends'; longer gaps stay missing.
     """
     joints = joints.copy()
     filled = np.zeros(joints.shape[:2], bool)
@@ -130,11 +130,11 @@ def close_gaps(joints: Float[np.ndarray, "t 26 3"], times: Float[np.ndarray, " t
 
 
 def guess_head_top(found: FilledJoints) -> FilledJoints:
-    """Puts the top of the head where it must be, for sources that do not know it (COCO, MediaPipe).
+    """Extrapolates the top of the head, for sources without it (COCO, MediaPipe).
 
-    It lies on the line from the neck through what is seen of the head, as far beyond as an adult's
-    (`_BEYOND_HEAD`). Methods whose joints have a head top and no ears would else lack the head. It
-    is marked as filled in, with the confidence of what is.
+    It lies on the line from the neck through the visible parts of the head, by an adult's
+    proportions (`_BEYOND_HEAD`). Layouts with a head top and no ears would lack the head without
+    it. It is marked as interpolated.
     """
     joints, filled = found.joints.copy(), found.filled.copy()
     neck = joints[:, _NECK]

@@ -1,4 +1,4 @@
-"""Which clips a list of videos is: names, joints, and who is held out for the split "test"."""
+"""Plans the clips of a dataset: their names and joints, and which are held out for "test"."""
 
 import hashlib
 import os
@@ -18,7 +18,7 @@ HOLDOUT_BY = ("auto", "time", "video")
 
 @dataclass(frozen=True)
 class ClipPlan:
-    """Clips to prepare, and the fraction of each that is held out in time."""
+    """Clips to prepare, and the fraction of each that is held out at its end."""
 
     clips: tuple[VideoClip, ...]
     holdout: float
@@ -32,23 +32,22 @@ def plan(
     holdout: float,
     by: str = "auto",
 ) -> ClipPlan:
-    """The clips of some inputs, for the data set `directory`.
+    """Plans the clips of some inputs for the dataset `directory`.
 
-    A clip has the name of its video; of two videos with one name both carry their folder's, too.
-    What a data set that is there holds out it goes on to hold out, so that adding videos moves none
-    from one split to the other; of the new ones those with the lowest hash of their names are taken
-    until the share is reached.
+    A clip has the name of its video, with its folder's if two videos share a name. Clips of an
+    existing dataset keep their split; of the new ones those with the lowest hash of their names
+    are held out until the fraction is reached.
 
     Args:
       inputs: video files, folders of pictures, or folders of videos.
-      directory: the data set, there or not.
+      directory: the dataset, which may exist.
       joints: as `VideoClip.joints`.
       holdout: the fraction that becomes the split "test".
-      by: "time": the end of every video; "video": whole ones; "auto": time of a single one, else
-        video, or as the data set that is there.
+      by: "time" holds out the end of every video, "video" whole videos; "auto" is as the existing
+        dataset, else by time for a single video.
 
     Raises:
-      UserError: if an input is not there, or holds no video.
+      UserError: if an input does not exist, or holds no video.
     """
     videos = [video for given in inputs for video in _videos(Path(given))]
     names = _names(videos)
@@ -84,7 +83,7 @@ def _videos(given: Path) -> list[Path]:
     inside = [child for child in given.iterdir() if clip_reader.is_video(child)]
     if not inside:
         raise UserError(
-            f"{given}: holds no video and no pictures (a multi-view recording is a folder with "
+            f"{given}: holds no video and no pictures (a multiview recording is a folder with "
             f"{layout.LAYOUT})"
         )
     return sorted(inside, key=clip_reader.natural_key)
@@ -104,7 +103,7 @@ def _names(videos: Sequence[Path]) -> list[str]:
 
 @dataclass(frozen=True)
 class _HeldOut:
-    """How a data set that is there was split: by "time", "video" or "" (there is none)."""
+    """The split of an existing dataset, by "time" or "video"; "" if there is none."""
 
     by: str
     splits: dict[str, str]

@@ -1,4 +1,4 @@
-"""What a prepared clip looks like: joints, mask, flow and plate, as a video and as a strip."""
+"""Draws previews of a prepared clip: joints, mask, flow and background, as video and as strip."""
 
 import os
 from collections.abc import Iterator
@@ -12,12 +12,12 @@ from psrjax.data import video
 from psrjax.prepare.monocular.pipeline import RUN, PreparedClip
 from psrjax.vision import drawing
 
-LONGEST = 1500  # frames that a preview shows; a longer clip's first
+LONGEST = 1500  # frames of a preview; the rest of a longer clip is left out
 STRIP = 6  # frames of a strip
 
 
 def write(path: str | os.PathLike, prepared: PreparedClip) -> None:
-    """Writes the preview of a clip: joints and mask on the frames, flow, and the person cut out.
+    """Writes the preview video of a clip (see `drawing.panel`).
 
     Raises UserError as `video.write` does.
     """
@@ -26,7 +26,7 @@ def write(path: str | os.PathLike, prepared: PreparedClip) -> None:
 
 
 def panels(prepared: PreparedClip, count: int) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
-    """The first `count` pictures of the preview, side by side: see `panel`."""
+    """Yields the first `count` pictures of the preview."""
     fastest = 1.0
     for start in range(0, count, RUN):
         run = slice(start, min(start + RUN, count))
@@ -37,7 +37,7 @@ def panels(prepared: PreparedClip, count: int) -> Iterator[UInt8[np.ndarray, "h 
 
 
 def write_strip(path: str | os.PathLike, prepared: PreparedClip) -> None:
-    """Writes a picture of `STRIP` frames, spread over the clip, with joints and outline."""
+    """Writes a picture of `STRIP` frames, evenly spaced, with joints and outline."""
     chosen = np.linspace(0, len(prepared.times) - 1, STRIP).round().astype(int)
     streams = {
         "frames": np.ascontiguousarray(prepared.frames[chosen]),

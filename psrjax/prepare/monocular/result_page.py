@@ -1,4 +1,4 @@
-"""The page that says what `psrjax prepare` made of each video, and what is wrong with it."""
+"""Writes the HTML page of a prepared dataset: its clips, previews and problems."""
 
 import base64
 import os
@@ -17,10 +17,10 @@ PAGE = "prepare.html"
 
 
 def write(directory: str | os.PathLike) -> Path:
-    """Writes `prepare.html` of a prepared data set, and returns its path.
+    """Writes `prepare.html` of a prepared dataset, and returns its path.
 
     Raises:
-      UserError: if the folder holds no data set that `preparation_set.prepare` made.
+      UserError: if the folder holds no dataset of `dataset_builder.prepare`.
     """
     directory = Path(directory)
     manifest = store.read_manifest(directory)
@@ -56,9 +56,9 @@ def _clip(
 
 
 def line(name: str, report: Mapping[str, Any]) -> str:
-    """What is printed of one clip: its size, and its problems in a word each."""
+    """Summarises one clip in a line: its size and the names of its problems."""
     height, width = report["video_size"]
-    problems = ", ".join(problem["what"] for problem in report["problems"]) or "nothing to object"
+    problems = ", ".join(problem["what"] for problem in report["problems"]) or "no problems"
     return (
         f"{name}: {report['frames']} frames of {width}x{height}, {report['fps']:g} a second, "
         f"person in {report['frames_with_person']}: {problems}"

@@ -191,13 +191,13 @@ def test_an_exchange_that_was_cut_off_loses_nothing(made, films, tmp_path):
 def test_a_full_disk_keeps_what_is_done_and_says_how_to_go_on(films, tmp_path, monkeypatch):
     real = dataset_builder._write_one
 
-    def full(prepared, acted, folder):
+    def full(prepared, lifted, folder):
         if prepared.clip.name == "two":
             raise OSError(errno.ENOSPC, "No space left on device")
-        real(prepared, acted, folder)
+        real(prepared, lifted, folder)
 
     monkeypatch.setattr(dataset_builder, "_write_one", full)
-    with pytest.raises(UserError, match="disk is full.*run the same again then: 1 clips are kept"):
+    with pytest.raises(UserError, match="disk is full.*then run the same again: 1 clips are kept"):
         prepare(clips_of(films, "one", "two"), tmp_path / "set")
     assert not (tmp_path / "set").exists()
     monkeypatch.undo()
@@ -228,7 +228,7 @@ def test_a_disk_that_fills_up_at_the_end_leaves_the_old_data_set(
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda d: (d / "manifest.json").unlink(), "exists and is no data set"),
+        (lambda d: (d / "manifest.json").unlink(), "exists and is no dataset"),
         (lambda d: edit(d, format=0), "format 0, this version reads"),
         (lambda d: edit(d, meta={"kind": "recording"}), "another kind"),
     ],
@@ -255,7 +255,7 @@ def test_other_options_are_not_mixed_in(made, films):
 
 
 def test_two_runs_do_not_write_the_same_data_set(films, tmp_path):
-    with io.alone(tmp_path / "set.work"):
+    with io.locked(tmp_path / "set.work"):
         with pytest.raises(UserError, match="another `psrjax prepare` is at work"):
             prepare(clips_of(films, "one"), tmp_path / "set")
 
