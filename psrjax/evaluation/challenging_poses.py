@@ -9,16 +9,21 @@ import numpy as np
 from psrjax.data import sampling
 from psrjax.data.source import Source
 from psrjax.evaluation.score_statistics import Scored
-from psrjax.metrics import challenging
+from psrjax.metrics import challenging, registry
 
-METRICS = {"r_ssim": "ssim", "r_psnr": "psnr"}  # {name: what it is the mean of}
+# {metric: of which score of a frame it is the mean}
+METRICS = {
+    name: name.removeprefix("r_")
+    for name in registry.FURTHER
+    if registry.TRAINING in registry.get(name).needs
+}
 
 _JOINTS = ("target_joints",)
 
 
 @dataclasses.dataclass(frozen=True)
-class Chosen:
-    """The scores of the chosen frames, and which these are: [clip, view, frame], farthest first."""
+class ChallengingFrames:
+    """The scores of the chosen frames, and their places [clip, view, frame], farthest first."""
 
     scored: list[Scored]
     frames: list[list[Any]]
@@ -41,8 +46,8 @@ def choose(
     evaluated: Source,
     training: Source,
     data: Any,
-) -> Chosen:
-    """The ten frames farthest from all training poses (`metrics.challenging`), with their scores.
+) -> ChallengingFrames:
+    """Chooses the ten frames farthest from all training poses (`metrics.challenging`).
 
     Poses are the joints of the target views, as the method sees them: in the crop, in units of its
     half sides.
@@ -64,9 +69,9 @@ def choose(
     ordered = sorted(places)
     crop = sampling.Augmentation(crop=tuple(data.crop))
     poses = np.concatenate([_poses(evaluated, *place, 1, crop) for place in ordered])
-    how = sampling.policy(data.sampling)
+    policy = sampling.policy(data.sampling)
     known = [
-        _poses(training, clip.name, view, 0, sampling.trained_frames(clip, how), crop)
+        _poses(training, clip.name, view, 0, sampling.trained_frames(clip, policy), crop)
         for clip in training.clips
         for view in clip.views
     ]
@@ -79,13 +84,13 @@ def choose(
                 values = {name: entry.metrics[METRICS[name]][i : i + 1] for name in metrics}
                 place = {"start": entry.start + i, "metrics": values, "whole": True}
                 found.append(dataclasses.replace(entry, **place))
-    return Chosen(found, [list(ordered[i]) for i in order])
+    return ChallengingFrames(found, [list(ordered[i]) for i in order])
 
 
 def _poses(
     source: Source, clip: str, view: str, start: int, count: int, crop: sampling.Augmentation
 ) -> np.ndarray:
-    """(count 26 3) joints of consecutive frames."""
+    """Reads the joints (count 26 3) of consecutive frames."""
     frames = tuple(range(start, start + count))
     window = sampling.Window(clip, view, view, start, (start,), frames)
     sample = sampling.assemble(source, window, _JOINTS)

@@ -1,4 +1,4 @@
-"""A clip that is scored, with what frozen networks and a pose detector see in it."""
+"""The features of a clip that is scored, by frozen networks and a pose detector."""
 
 import functools
 from collections.abc import Callable
@@ -17,7 +17,7 @@ _BATCH = 8  # frames that a network sees at a time: memory does not grow with a 
 _LONGEST = 64  # frames of a clip that I3D sees at a time
 
 
-class Footage:
+class ClipFeatures:
     """The frames of a clip; features are computed when they are asked for, and once.
 
     Attributes:
@@ -29,24 +29,24 @@ class Footage:
         frames: UInt8[np.ndarray, "t h w 3"],
         joints: Float[np.ndarray, "t 26 3"] | None = None,
     ):
-        """Joints (pixels and confidence) may be given; else they are detected on demand."""
+        """Takes joints (pixels and confidence); without them they are detected on demand."""
         self.frames = frames
         self._joints = joints
         self._found: dict[tuple[str, str], dict[str, np.ndarray]] = {}
 
     def of_frames(self, network: str) -> dict[str, Float[np.ndarray, "t _"]]:
-        """`metrics.features.of_frames` of every frame, by "inception" or "inception:random"."""
+        """Returns `metrics.features.of_frames` of every frame, by "inception", trained or not."""
         return self._once("frames", network, _of_frames)
 
     def of_pieces(self, network: str) -> dict[str, Float[np.ndarray, "n _"]]:
-        """`metrics.features.of_clips` of its pieces of 16 frames, one after the other.
+        """Returns `metrics.features.of_clips` of its pieces of 16 frames, one after the other.
 
         Frames behind the last whole piece are left out; a shorter clip has no piece.
         """
         return self._once("pieces", network, _of_pieces)
 
     def of_whole(self, network: str) -> dict[str, Float[np.ndarray, "1 _"]]:
-        """`metrics.features.of_clips` of the whole clip.
+        """Returns `metrics.features.of_clips` of the whole clip.
 
         Of a clip of more than 64 frames it is the mean over parts of 64 that cover it evenly: so
         memory has a bound; I3D itself ends in a mean over time.
@@ -54,7 +54,7 @@ class Footage:
         return self._once("whole", network, _of_whole)
 
     def joints(self, detect: Detect) -> Float[np.ndarray, "t 26 3"]:
-        """The joints that were given, or those that `detect` finds."""
+        """Returns the joints that were given, or those that `detect` finds."""
         if self._joints is None:
             self._joints = detect(self.frames)
         return self._joints
@@ -68,7 +68,7 @@ class Footage:
 
 @functools.cache
 def weights(network: str) -> frozen.Weights:
-    """`psrjax.pretrained.registry.load`, once, on the device.
+    """Loads weights once, and puts them on the device (`psrjax.pretrained.registry.load`).
 
     Raises:
       UserError: as `load` does.

@@ -1,10 +1,9 @@
-"""The further metrics of an evaluation, by name, and the clips that they are taken of.
+"""The metrics that an evaluation has to be asked for, and the scores of single clips among them.
 
-Metrics of a clip are here; those of all clips together in `evaluation_sets`, those of the frames
-with challenging poses in `evaluation_challenging`.
+Metrics of all clips together are in `set_metrics`, those of the frames with challenging poses in
+`challenging_poses`; what each needs stands in `psrjax.metrics.registry`.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,193 +11,158 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
 from psrjax.data import sampling
 from psrjax.data.source import Source
 from psrjax.errors import UserError
-from psrjax.evaluation import challenging_poses, clip_features, set_metrics
-from psrjax.evaluation.clip_features import Footage
+from psrjax.evaluation import clip_features, set_metrics
+from psrjax.evaluation.clip_features import ClipFeatures
 from psrjax.evaluation.score_statistics import Scored
 from psrjax.metrics import detail, features, frechet, image, interpolation, registry, temporal
 from psrjax.ops import face_box
 from psrjax.prepare.common import detector
 from psrjax.pretrained import registry as networks
 
-FLOWS = ("target_flow", "target_flow_forward")
+Inputs = Mapping[str, Any]  # by keys of the contract, of one clip: (t …)
 
-
-@dataclasses.dataclass(frozen=True)
-class Measure:
-    """A metric of a clip.
-
-    Attributes:
-      score: (made, truth: Footage, mask (t h w 1) uint8, {key: (t …)}) -> a number.
-      reads: the keys of the data set that it needs beside the frames.
-      side: the smallest side of a frame, in pixels.
-      frames: the fewest frames of a clip.
-      networks: names in `psrjax.pretrained.registry`, whose weights it needs.
-    """
-
-    score: Callable
-    reads: tuple[str, ...] = ()
-    side: int = 1
-    frames: int = 1
-    networks: tuple[str, ...] = ()
+_UNTRAINED = ":random"
 
 
 def _of_frames(function: Callable) -> Callable:
-    """The mean over a clip of a metric of floats in [0, 1], one score a frame."""
+    """Scores a clip by the mean of a metric of floats in [0, 1], one score a frame."""
     compiled = jax.jit(lambda made, truth: function(_unit(made), _unit(truth)).mean())
-    return lambda made, truth, mask, maps: compiled(made.frames, truth.frames)
+    return lambda made, truth, inputs, networks: compiled(made.frames, truth.frames)
 
 
 def _of_arrays(function: Callable) -> Callable:
-    """A metric of the made and the true frames, the mask and the maps, compiled."""
+    """Scores a clip by a compiled function of the made and the true frames and the inputs."""
     compiled = jax.jit(function)
-    return lambda made, truth, mask, maps: compiled(made.frames, truth.frames, mask, dict(maps))
+    return lambda made, truth, inputs, networks: compiled(made.frames, truth.frames, dict(inputs))
 
 
-def _trusted_flow(maps: Mapping) -> tuple[jax.Array, jax.Array]:
-    """(the flow from a frame to the one before it, where it can be trusted), as batches of one."""
-    flow, forward = (maps[key][None] for key in FLOWS)
+def _flows(inputs: Inputs) -> list[jax.Array]:
+    return [inputs[key][None] for key in registry.FLOWS]
+
+
+def _trusted_flow(inputs: Inputs) -> tuple[jax.Array, jax.Array]:
+    """Returns (flow from a frame to the one before it, where it can be trusted), batches of one."""
+    flow, forward = _flows(inputs)
     return flow, temporal.trust(flow, forward)
 
 
-def _temporal_error(made: jax.Array, truth: jax.Array, mask: jax.Array, maps: Mapping) -> jax.Array:
-    del truth, mask
-    return temporal.temporal_error(_unit(made)[None], *_trusted_flow(maps))[0]
+def _temporal_error(made: jax.Array, truth: jax.Array, inputs: Inputs) -> jax.Array:
+    del truth
+    return temporal.temporal_error(_unit(made)[None], *_trusted_flow(inputs))[0]
 
 
-def _temporal_gap(made: jax.Array, truth: jax.Array, mask: jax.Array, maps: Mapping) -> jax.Array:
-    del mask
+def _temporal_gap(made: jax.Array, truth: jax.Array, inputs: Inputs) -> jax.Array:
     videos = (_unit(video)[None] for video in (made, truth))
-    return temporal.temporal_gap(*videos, *_trusted_flow(maps))[0]
+    return temporal.temporal_gap(*videos, *_trusted_flow(inputs))[0]
 
 
-def _warping_error(made: jax.Array, truth: jax.Array, mask: jax.Array, maps: Mapping) -> jax.Array:
-    del truth, mask
-    flow, forward = (maps[key][None] for key in FLOWS)
+def _warping_error(made: jax.Array, truth: jax.Array, inputs: Inputs) -> jax.Array:
+    del truth
+    flow, forward = _flows(inputs)
     trusted = temporal.trust(forward, flow, one_sided=True)
     return temporal.warping_error(_unit(made)[None], forward, trusted).mean()
 
 
-def _flicker(made: jax.Array, truth: jax.Array, mask: jax.Array, maps: Mapping) -> jax.Array:
-    del truth, maps
-    return jnp.nanmean(temporal.flicker(_unit(made)[None], _unit(mask)[None]))
+def _flicker(made: jax.Array, truth: jax.Array, inputs: Inputs) -> jax.Array:
+    del truth
+    mask = _unit(inputs["target_mask"])
+    return jnp.nanmean(temporal.flicker(_unit(made)[None], mask[None]))
 
 
-def _face_psnr(made: jax.Array, truth: jax.Array, mask: jax.Array, maps: Mapping) -> jax.Array:
+def _face_psnr(made: jax.Array, truth: jax.Array, inputs: Inputs) -> jax.Array:
     """PSNR of the head's squares, a quarter as high as the frames; frames without one are out."""
-    del mask
     height, width = made.shape[1:3]
     size = min(height, width) // 4
-    corner, there = face_box.locate(maps["target_joints"], height=height, width=width, size=size)
+    corner, there = face_box.locate(inputs["target_joints"], height=height, width=width, size=size)
     squares = (face_box.crop(_unit(video), corner, size=size) for video in (made, truth))
     return jnp.mean(image.psnr(*squares), where=there)
 
 
-def _interp_psnr(made: Footage, truth: Footage, mask: np.ndarray, maps: Mapping) -> float:
-    del mask, maps
+def _interp_psnr(
+    made: ClipFeatures, truth: ClipFeatures, inputs: Inputs, networks: tuple[str, ...]
+) -> float:
+    del inputs, networks
     return interpolation.interp_psnr(made.frames, truth.frames).mean()
 
 
-def _lpips(name: str, made: Footage, truth: Footage, mask: np.ndarray, maps: Mapping) -> float:
-    del mask, maps
-    weights = [clip_features.weights(network) for network in registry.get(name).networks]
+def _lpips(
+    net: str, made: ClipFeatures, truth: ClipFeatures, inputs: Inputs, networks: tuple[str, ...]
+) -> float:
+    del inputs
+    weights = [clip_features.weights(network) for network in networks]
     pairs = zip(*(np.array_split(side.frames, len(side.frames)) for side in (made, truth)))
-    net = name.rpartition("_")[2]
     found = [features.lpips_distance(*weights, *pair, net=net).mean() for pair in pairs]
     return float(np.mean(found))
 
 
-def _clip_fid(network: str, made: Footage, truth: Footage, mask: Any, maps: Mapping) -> float:
-    del mask, maps
-    sides = (side.of_frames(network)["features"] for side in (made, truth))
+def _clip_fid(
+    made: ClipFeatures, truth: ClipFeatures, inputs: Inputs, networks: tuple[str, ...]
+) -> float:
+    del inputs
+    sides = (side.of_frames(*networks)["features"] for side in (made, truth))
     return frechet.frechet_distance_of_few(*sides)
 
 
-def _act_l1(network: str, made: Footage, truth: Footage, mask: Any, maps: Mapping) -> float:
-    del mask, maps
-    sides = (side.of_pieces(network)["logits"] for side in (made, truth))
+def _act_l1(
+    made: ClipFeatures, truth: ClipFeatures, inputs: Inputs, networks: tuple[str, ...]
+) -> float:
+    del inputs
+    sides = (side.of_pieces(*networks)["logits"] for side in (made, truth))
     return float(frechet.act_l1(*sides).mean())
 
 
-def _unit(frames: jax.Array) -> jax.Array:
+def _unit(frames: Any) -> jax.Array:
     return jnp.asarray(frames, jnp.float32) / 255.0
 
 
-def _of_network(name: str, score: Callable) -> dict[str, Measure]:
-    """A metric of one frozen network: (its weights' name, as `Measure.score`) -> a number; and the
-    same of untrained weights.
-    """
-    found = {}
-    for full in (name, registry.RANDOM + name):
-        known = registry.get(full)
-        (network,) = known.networks
-        own = functools.partial(score, network)
-        found[full] = Measure(own, frames=known.frames, networks=known.networks)
-    return found
-
-
-_MS_SSIM_SIDE = (image.GAUSSIAN_SIZE - 1) * 2 ** (len(detail.MS_SSIM_WEIGHTS) - 1) + 1
-
-MEASURES = {
-    "ms_ssim": Measure(_of_frames(detail.ms_ssim), side=_MS_SSIM_SIDE),
-    "sd_lua": Measure(_of_frames(detail.sd_lua), side=3),
-    "sd_eq": Measure(_of_frames(detail.sd_eq), side=3),
-    "interp_psnr[dis]": Measure(_interp_psnr, side=interpolation.SMALLEST, frames=3),
-    # Joints move with a crop in units of the frames, which are read for their size.
-    "face_psnr": Measure(_of_arrays(_face_psnr), ("target_joints", "target"), side=4),
-    "e_temp": Measure(_of_arrays(_temporal_error), FLOWS, frames=2),
-    "e_temp_gap": Measure(_of_arrays(_temporal_gap), FLOWS, frames=2),
-    "warping_error": Measure(_of_arrays(_warping_error), FLOWS, frames=2),
-    "flicker": Measure(_of_arrays(_flicker), frames=2),
-    **_of_network("clip_fid", _clip_fid),
-    **_of_network("act_l1_logits", _act_l1),
-    **{
-        f"{prefix}lpips_{net}": Measure(
-            functools.partial(_lpips, f"{prefix}lpips_{net}"),
-            side=registry.get(f"lpips_{net}").side,
-            networks=registry.get(f"{prefix}lpips_{net}").networks,
-        )
-        for prefix in ("", registry.RANDOM)
-        for net in ("alex", "vgg")
-    },
+# {metric: (made clip, true clip, inputs, names of its networks) -> a number}
+_SCORES: dict[str, Callable] = {
+    "ms_ssim": _of_frames(detail.ms_ssim),
+    "sd_lua": _of_frames(detail.sd_lua),
+    "sd_eq": _of_frames(detail.sd_eq),
+    "interp_psnr[dis]": _interp_psnr,
+    "face_psnr": _of_arrays(_face_psnr),
+    "e_temp": _of_arrays(_temporal_error),
+    "e_temp_gap": _of_arrays(_temporal_gap),
+    "warping_error": _of_arrays(_warping_error),
+    "flicker": _of_arrays(_flicker),
+    "clip_fid": _clip_fid,
+    "act_l1_logits": _act_l1,
+    "lpips_alex": functools.partial(_lpips, "alex"),
+    "lpips_vgg": functools.partial(_lpips, "vgg"),
 }
-_UNTRAINED = ":random"
-NAMES = (*MEASURES, *set_metrics.SETS, *challenging_poses.METRICS)
 
 
-def obstacle(name: str, side: int, frames: int) -> str:
-    """Why clips of `frames` frames, of `side` pixels at least, have no such metric; "" if they do.
+def obstacle(name: str, *, side: int = 0, frames: int = 0) -> str:
+    """Says why clips of so many frames, so many pixels a side, lack a metric; "" if they do not.
 
     0 is a size that is not known yet.
     """
-    if name not in NAMES:
-        return f"no metric {name!r}; there are {', '.join(NAMES)}"
-    smallest = MEASURES[name].side if name in MEASURES else 1
-    if side and side < smallest:
-        return f"{name} needs frames of at least {smallest} pixels a side, these have {side}"
-    known = MEASURES.get(name) or set_metrics.SETS.get(name)
-    if known is None:
-        return ""
-    if frames and frames < known.frames:
-        return f"{name} needs clips of at least {known.frames} frames, these have {frames}"
+    if name not in registry.FURTHER:
+        return f"no metric {name!r}; there are {', '.join(registry.FURTHER)}"
+    metric = registry.get(name)
+    if side and side < metric.side:
+        return f"{name} needs frames of at least {metric.side} pixels a side, these have {side}"
+    if frames and frames < metric.frames:
+        return f"{name} needs clips of at least {metric.frames} frames, these have {frames}"
     try:
-        for network in known.networks:
+        for network in metric.networks:
             clip_features.weights(network)
     except UserError as error:
         return f"{name}: {error}"
     return ""
 
 
-def weights_of(names: Sequence[str]) -> list[str]:
-    """A note for each network that metrics need: how its weights' SHA-256 begins, or that it is
-    untrained.
+def weight_notes(names: Sequence[str]) -> list[str]:
+    """Notes for each network that metrics need the SHA-256 of its weights, or that they are random.
 
     Raises:
-      UserError: as `pretrained.load`.
+      UserError: as `pretrained.registry.load`.
     """
     found = dict.fromkeys(network for name in names for network in registry.get(name).networks)
     return [
@@ -210,20 +174,27 @@ def weights_of(names: Sequence[str]) -> list[str]:
 
 
 def score(
-    measures: Mapping[str, Measure],
-    made: Footage,
-    truth: Footage,
-    mask: UInt8[np.ndarray, "t h w 1"],
-    maps: Mapping[str, np.ndarray],
+    names: Sequence[str], made: ClipFeatures, truth: ClipFeatures, inputs: Inputs
 ) -> dict[str, Float[np.ndarray, "1"]]:
-    """{name: the number} of a clip, in the order of `measures`."""
-    return {
-        name: np.array([float(measure.score(made, truth, mask, maps))])
-        for name, measure in measures.items()
-    }
+    """Returns {name: the number} of a clip, of those of `names` that are of single clips.
+
+    Args:
+      names: of metrics.
+      made: the made clip.
+      truth: the true one.
+      inputs: the keys of the contract that these metrics need: "target_mask" as uint8, others as
+        floats.
+    """
+    found = {}
+    for name in names:
+        function = _SCORES.get(name.removeprefix(registry.RANDOM))
+        if function is not None:
+            value = function(made, truth, inputs, registry.get(name).networks)
+            found[name] = np.array([float(value)])
+    return found
 
 
-class Clips:
+class ClipScorer:
     """Scores clips as they are made: each window by itself, or windows put together again.
 
     The flows of a clip are read anew, whole: a window's batch knows nothing of what was before it.
@@ -233,7 +204,7 @@ class Clips:
         """Checks that the data set has what the metrics read.
 
         Args:
-          names: of NAMES.
+          names: of `registry.FURTHER`.
           source: the split that is evaluated.
           crop: as in `config.data`.
 
@@ -242,17 +213,20 @@ class Clips:
             where joints are to be detected and MediaPipe cannot be had.
         """
         for name in names:
-            if reason := obstacle(name, min(crop), 0):
+            if reason := obstacle(name, side=min(crop)):
                 raise UserError(f"--metrics: {reason}")
         self.scored: list[Scored] = []
         self._names = tuple(names)
-        self._measures = {name: MEASURES[name] for name in names if name in MEASURES}
-        self._sets = set_metrics.Sets([n for n in names if n in set_metrics.SETS])
-        reads = (key for measure in self._measures.values() for key in measure.reads)
-        self._reads = tuple(dict.fromkeys(reads))
+        self._sets = set_metrics.SetAccumulator(names)
+        needs = {key for name in names for key in registry.get(name).needs}
+        self._reads = [key for key in (*registry.FLOWS, "target_joints") if key in needs]
+        if (
+            "target_joints" in needs
+        ):  # a crop moves them in units of the frames, read for their size
+            self._reads.append("target")
         self._source, self._crop = source, sampling.Augmentation(crop=tuple(crop))
         sampling.require(source, self._reads)
-        if any(name in set_metrics.JOINTS for name in names):
+        if registry.DETECTED in needs:
             detector.environment()  # it is known now, not after the synthesis, if there is none
         self._open: dict[str, Any] = {}
 
@@ -291,24 +265,23 @@ class Clips:
         clip, self._open = self._open, {}
         window, mask = clip["window"], np.concatenate(clip["mask"])
         for name in self._names:
-            if reason := obstacle(name, min(mask.shape[1:3]), len(mask)):
+            if reason := obstacle(name, side=min(mask.shape[1:3]), frames=len(mask)):
                 raise UserError(f"--metrics: {reason}; --windows=clips makes them longer")
-        maps = self._maps(window, len(mask))
-        videos = {name: Footage(np.concatenate(v)) for name, v in clip["videos"].items()}
+        inputs = {**self._read(window, len(mask)), "target_mask": mask}
+        videos = {name: ClipFeatures(np.concatenate(v)) for name, v in clip["videos"].items()}
         truth = videos.pop("")
         for name, kind in clip["kinds"].items():
             group, place = (kind, name, clip["pair"]), (window["clip"], window["start"])
             made = videos.pop(name)
-            if self._measures:
-                values = score(self._measures, made, truth, mask, maps)
+            if values := score(self._names, made, truth, inputs):
                 self.scored.append(Scored(*group, *place, values, whole=True))
             self._sets.add(group, *place, made, truth)
 
     def rows(self, rows: Sequence[Mapping[str, Any]], made_of: str) -> list[dict[str, Any]]:
-        """Rows with the metrics of all clips in them: `evaluation_sets.Sets.finish`."""
+        """Adds the metrics of all clips to rows: `set_metrics.SetAccumulator.finish`."""
         return self._sets.finish(rows, made_of)
 
-    def _maps(self, window: Mapping[str, Any], frames: int) -> dict[str, np.ndarray]:
+    def _read(self, window: Mapping[str, Any], frames: int) -> dict[str, np.ndarray]:
         if not self._reads:
             return {}
         start = window["start"]

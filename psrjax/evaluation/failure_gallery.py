@@ -1,4 +1,4 @@
-"""What an evaluation shows beside its numbers: the worst frames, and where the result flickers."""
+"""Pictures of an evaluation: the worst frames, and maps of where the result flickers."""
 
 import dataclasses
 import os
@@ -22,7 +22,7 @@ _MAP = matplotlib.colormaps["inferno"]
 
 @dataclasses.dataclass(frozen=True)
 class WorstFrame:
-    """A frame with a low score: where it is from, its scores, and its pictures by label.
+    """A frame with a low score: its place, its scores, and its pictures by label.
 
     The labels are the source's where there is one, the result's and the truth's, in this order.
     """
@@ -36,7 +36,7 @@ class WorstFrame:
 
 @dataclasses.dataclass
 class Flicker:
-    """How much frames change from one to the next, summed over the frames of one target view."""
+    """The change from one frame to the next, summed over the frames of one target view."""
 
     made: Float[np.ndarray, "h w"]
     truth: Float[np.ndarray, "h w"]
@@ -109,14 +109,14 @@ class Gallery:
 
 
 def _change(video: UInt8[np.ndarray, "t h w 3"]) -> Float[np.ndarray, "s h w"]:
-    """Mean absolute change of each pixel from one frame to the next, in levels of 8 bits."""
+    """Computes the mean absolute change of each pixel between frames, in levels of 8 bits."""
     return np.abs(np.diff(video.astype(np.float32), axis=0)).mean(-1)
 
 
 def write(folder: str | os.PathLike, gallery: Gallery) -> None:
-    """Writes the pictures and `index.json`, which says what they show.
+    """Writes the pictures and their index.
 
-    The index holds "result" (the label of what was made), "worst" ([{"clip", "pair", "frame",
+    `index.json` holds "result" (its label), "worst" ([{"clip", "pair", "frame",
     "scores", "labels", "picture"}], worst first) and "flicker" ([{"view", "picture", "labels",
     "scale", "made", "truth"}]: the mean change outside the person in levels of 8 bits, and the
     level at the brightest end of the colour scale).
@@ -154,7 +154,7 @@ def write(folder: str | os.PathLike, gallery: Gallery) -> None:
 
 
 def _error(frame: WorstFrame) -> UInt8[np.ndarray, "h w 3"]:
-    """Where the result differs from the truth, doubled, so that 128 levels are white."""
+    """Draws the difference of result and truth, doubled, so that 128 levels are white."""
     *_, made, truth = (picture.astype(np.float32) for picture in frame.pictures.values())
     return _colored(np.abs(made - truth).mean(-1) / 127.5)
 

@@ -1,4 +1,4 @@
-"""Scores videos that any tool made against the real ones of the same names, in two folders."""
+"""Scores videos that any tool made against real ones of the same names, folder by folder."""
 
 import itertools
 import os
@@ -16,7 +16,6 @@ import psrjax
 from psrjax.data import video
 from psrjax.errors import UserError
 from psrjax.evaluation import (
-    challenging_poses,
     clip_metrics,
     failure_gallery,
     method_evaluation,
@@ -24,9 +23,9 @@ from psrjax.evaluation import (
     score_table,
     set_metrics,
 )
-from psrjax.evaluation.clip_features import Footage
+from psrjax.evaluation.clip_features import ClipFeatures
 from psrjax.inference import synthesizer
-from psrjax.metrics import image, interpolation
+from psrjax.metrics import image, interpolation, registry
 from psrjax.prepare.common import joint_files
 
 VIDEOS = (".mp4", ".mov", ".m4v", ".mkv", ".avi", ".webm")
@@ -54,15 +53,15 @@ def evaluate(
       fakes: folders of made ones; a row of the results is named after each.
       masks: a folder of the people's masks (half of white or more is the person), for the masked
         metrics; without it there are none.
-      metrics: further ones, of `evaluation_measures.NAMES`: those that need no data set. With them
+      metrics: further ones, of `metrics.registry.FURTHER`: those that need no data set. With them
         a clip is held in memory. Those that need the motion of the real videos take DIS flow.
-      joints: where the joints of the clips lie, as `preparation_joints.find` finds them, for the
+      joints: where the joints of the clips lie, as `joint_files.find` finds them, for the
         pose metrics: one place for `real` and one for each of `fakes`, all of one detector. Without
         them MediaPipe is asked.
       show_progress: whether to show a progress bar.
 
     Returns:
-      As `evaluation.evaluate`, with the one pair "all"; the pictures are of the last of `fakes`.
+      As `method_evaluation.evaluate`, with the one pair "all"; pictures are of the last of `fakes`.
 
     Raises:
       UserError: naming the files, if a clip is missing on either side, or is of another length or
@@ -85,7 +84,7 @@ def evaluate(
         _check_names(real, wanted, folder, clips)
     scored, about = [], {"real": os.fspath(real), "frames": "8 bits, data range 255"}
     gallery = failure_gallery.Gallery()
-    sets = set_metrics.Sets([name for name in metrics if name in set_metrics.SETS])
+    sets = set_metrics.SetAccumulator(metrics)
     given = dict(zip((synthesizer.TRUTH, *names), joints))
     work = [(name, clip) for name in names for clip in wanted]
     for name, clip in tqdm(work, "evaluate", unit="clip", disable=not show_progress):
@@ -100,17 +99,17 @@ def evaluate(
             _show(gallery, entry, frames)
             pieces += [frames] if metrics else []
         if metrics:
-            sides = _footage(streams, pieces, given)
+            sides = _join(streams, pieces, given)
             scored += _score_whole(name, clip, *sides, _mask_of(pieces), metrics)
             sets.add((score_table.STEP, name, score_statistics.ALL), clip, 0, *sides)
     about |= {"psrjax": psrjax.__version__, "masks": os.fspath(masks), "split": ""}
-    about["notes"] = clip_metrics.weights_of(metrics)
+    about["notes"] = clip_metrics.weight_notes(metrics)
     rows = sets.finish(score_statistics.rows(scored, about), "whole clips")
     return method_evaluation.Evaluation(rows, [], scored, gallery)
 
 
 def find(folder: str | os.PathLike) -> dict[str, Path]:
-    """{name: path} of the clips of a folder, by name: videos, or folders of pictures.
+    """Finds the clips of a folder, {name: path}: videos, or folders of pictures.
 
     Raises:
       UserError: if there is no such folder, no clip in it, or two of one name.
@@ -133,7 +132,7 @@ def find(folder: str | os.PathLike) -> dict[str, Path]:
 
 
 def _pictures(path: Path) -> list[Path]:
-    """The pictures of a folder, by name; none of a file."""
+    """Lists the pictures of a folder, by name; none of a file."""
     if not path.is_dir():
         return []
     return sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES)
@@ -160,7 +159,7 @@ def _frames(path: Path) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
 
 
 def _chunks(paths: Mapping[str, Path]) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """(number of the first frame, {label: (t h w 3)}) of clips that go side by side."""
+    """Yields (number of the first frame, {label: (t h w 3)}) of clips that go side by side."""
     together = enumerate(itertools.zip_longest(*(_frames(path) for path in paths.values())))
     for start in itertools.count(0, _CHUNK):
         chunk = list(itertools.islice(together, _CHUNK))
@@ -185,7 +184,7 @@ def _check_frames(number: int, frames: Sequence, paths: Mapping[str, Path]) -> N
 
 @jax.jit
 def _unmasked(made: jax.Array, truth: jax.Array) -> dict[str, jax.Array]:
-    """The metrics that need no mask."""
+    """Computes the metrics that need no mask."""
     made, truth = made.astype(np.float32) / 255.0, truth.astype(np.float32) / 255.0
     functions = {"ssim": image.ssim, "ssim_uniform7": image.ssim_uniform7, "psnr": image.psnr}
     return {metric: function(made, truth) for metric, function in functions.items()}
@@ -194,7 +193,7 @@ def _unmasked(made: jax.Array, truth: jax.Array) -> dict[str, jax.Array]:
 def _score(
     name: str, clip: str, start: int, frames: Mapping[str, np.ndarray], *, masked: bool
 ) -> score_statistics.Scored:
-    """The scores of a chunk; it is filled up to one length, so that one program serves all."""
+    """Scores a chunk; it is padded to one length, so that one program serves all."""
     count = len(frames[synthesizer.TRUTH])
     full = [
         frames[label][np.minimum(np.arange(_CHUNK), count - 1)]
@@ -205,7 +204,7 @@ def _score(
         found = method_evaluation.frame_scores(*full, mask)
     else:
         found = _unmasked(*full)
-    metrics = {m: np.asarray(found[m])[:count] for m in method_evaluation.METRICS if m in found}
+    metrics = {m: np.asarray(found[m])[:count] for m in registry.BASIC if m in found}
     return score_statistics.Scored(
         score_table.STEP, name, score_statistics.ALL, clip, start, metrics
     )
@@ -213,20 +212,19 @@ def _score(
 
 def _check_metrics(metrics: Sequence[str], *, masked: bool) -> None:
     for metric in metrics:
-        if reason := clip_metrics.obstacle(metric, 0, 0):
+        if reason := clip_metrics.obstacle(metric):
             raise UserError(f"--metrics: {reason}")
-        own = clip_metrics.MEASURES.get(metric)
-        lacking = set(own.reads if own else ()) - set(clip_metrics.FLOWS)
-        if lacking or metric in challenging_poses.METRICS:
+        needs = registry.get(metric).needs
+        if "target_joints" in needs:
             raise UserError(f"--metrics: {metric} needs the joints of a data set: evaluate a run")
-        if metric == "flicker" and not masked:
-            raise UserError("--metrics: flicker is of what is not the person: give --masks")
+        if "target_mask" in needs and not masked:
+            raise UserError(f"--metrics: {metric} needs the people's masks: give --masks")
 
 
-def _footage(
+def _join(
     streams: Mapping[str, Path], pieces: Sequence[Mapping[str, np.ndarray]], joints: Mapping
-) -> tuple[Footage, Footage]:
-    """The made clip and the true one, from their chunks."""
+) -> tuple[ClipFeatures, ClipFeatures]:
+    """Joins the chunks of the made clip and of the true one."""
     truth, name, *_ = streams
     found = []
     for label in (name, truth):
@@ -236,12 +234,12 @@ def _footage(
             place = joint_files.find(joints[label], streams[label])
             people = joint_files.read(place, frames=len(frames), size=size)
             own = np.stack([_first(here) for here in people.frames])
-        found.append(Footage(frames, own))
+        found.append(ClipFeatures(frames, own))
     return tuple(found)
 
 
 def _first(people: Float[np.ndarray, "n 26 3"]) -> Float[np.ndarray, "26 3"]:
-    """The person of whom the detector is surest; zeros of nobody."""
+    """Returns the person of whom the detector is surest; zeros if there is nobody."""
     if not len(people):
         return np.zeros(people.shape[1:], np.float32)
     return people[people[..., 2].sum(-1).argmax()].astype(np.float32)
@@ -250,35 +248,29 @@ def _first(people: Float[np.ndarray, "n 26 3"]) -> Float[np.ndarray, "26 3"]:
 def _score_whole(
     name: str,
     clip: str,
-    made: Footage,
-    truth: Footage,
+    made: ClipFeatures,
+    truth: ClipFeatures,
     mask: UInt8[np.ndarray, "t h w 1"],
     metrics: Sequence[str],
 ) -> list[score_statistics.Scored]:
-    """The metrics of a whole clip."""
+    """Scores a whole clip."""
     for metric in metrics:
-        if reason := clip_metrics.obstacle(metric, min(mask.shape[1:3]), len(mask)):
+        if reason := clip_metrics.obstacle(metric, side=min(mask.shape[1:3]), frames=len(mask)):
             raise UserError(f"--metrics: {reason}: clip {clip!r}")
-    own = {m: clip_metrics.MEASURES[m] for m in metrics if m in clip_metrics.MEASURES}
-    if not own:
-        return []
-    maps = _flows(truth.frames) if any(measure.reads for measure in own.values()) else {}
-    values = clip_metrics.score(own, made, truth, mask, maps)
+    needs = {key for metric in metrics for key in registry.get(metric).needs}
+    flows = _flows(truth.frames) if needs & set(registry.FLOWS) else {}
+    values = clip_metrics.score(metrics, made, truth, {**flows, "target_mask": mask})
     place = (score_table.STEP, name, score_statistics.ALL, clip, 0)
-    return [score_statistics.Scored(*place, values, whole=True)]
+    return [score_statistics.Scored(*place, values, whole=True)] if values else []
 
 
 def _flows(frames: UInt8[np.ndarray, "t h w 3"]) -> dict[str, Float[np.ndarray, "t h w 2"]]:
-    """DIS flow between the frames of a true video, under the names of stored flow."""
-    if min(frames.shape[1:3]) < interpolation.SMALLEST:
-        raise UserError(
-            f"--metrics: DIS flow needs at least {interpolation.SMALLEST} pixels a side"
-        )
+    """Computes DIS flow between the frames of a true video, under the names of stored flow."""
     still = np.zeros((*frames.shape[1:3], 2), np.float32)
     pairs = list(zip(frames[1:], frames[:-1]))
     backward = [still, *(interpolation.dis_flow(now, before) for now, before in pairs)]
     forward = [still, *(interpolation.dis_flow(before, now) for now, before in pairs)]
-    return dict(zip(clip_metrics.FLOWS, (np.stack(backward), np.stack(forward))))
+    return dict(zip(registry.FLOWS, (np.stack(backward), np.stack(forward))))
 
 
 def _mask_of(pieces: Sequence[Mapping[str, np.ndarray]]) -> UInt8[np.ndarray, "t h w 1"]:

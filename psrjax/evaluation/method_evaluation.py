@@ -1,10 +1,9 @@
 """Scores a trained method on the clips it has not seen, beside the baselines it must beat."""
 
 import dataclasses
-import functools
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,16 +23,15 @@ from psrjax.evaluation import (
 )
 from psrjax.inference import synthesizer
 from psrjax.methods.base import Method
-from psrjax.metrics import image
+from psrjax.metrics import image, registry
 from psrjax.synthetic import dataset
 
-METRICS = ("ssim", "ssim_uniform7", "psnr", "m_ssim_zero", "m_psnr_zero", "m_ssim_in", "m_psnr_in")
 IN_A_ROW = "clips"  # windows of whole clips, one after the other
 
 
 @dataclasses.dataclass(frozen=True)
-class Sample:
-    """One evaluated window: where it is from, and {label: (t h w 3) uint8 frames}."""
+class EvaluatedWindow:
+    """One evaluated window: its place in the data, and {label: (t h w 3) uint8 frames}."""
 
     clip: str
     source_view: str
@@ -44,7 +42,7 @@ class Sample:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found.
+    """The results of an evaluation.
 
     Attributes:
       rows: of `results.json`.
@@ -54,7 +52,7 @@ class Evaluation:
     """
 
     rows: list[dict[str, Any]]
-    samples: list[Sample]
+    samples: list[EvaluatedWindow]
     scored: list[score_statistics.Scored] = dataclasses.field(default_factory=list)
     gallery: failure_gallery.Gallery = dataclasses.field(default_factory=failure_gallery.Gallery)
 
@@ -85,10 +83,10 @@ def evaluate(
       split: the split's name; by default `config.data.eval_split`.
       windows: "central", one of each clip and pair of views; "all" of every clip, each by itself;
         or "clips": all of them in a row, what the method carries from one to the next included.
-      metrics: further ones, of `evaluation_measures.NAMES`: of whole clips under "clips", else of
+      metrics: further ones, of `metrics.registry.FURTHER`: of whole clips under "clips", else of
         each window.
-      limit: how many windows to score at most; 0 is all of them.
-      samples: how many windows to keep frames of.
+      limit: the number of windows to score at most; 0 is all of them.
+      samples: the number of windows to keep frames of.
       show_progress: whether to show a progress bar.
 
     Returns:
@@ -101,12 +99,10 @@ def evaluate(
       UserError: if the split holds no window, or the data set lacks a key that is read.
     """
     split = split or config.data.eval_split
-    reads = tuple(dict.fromkeys((*method.reads, *method.baseline_reads, "target_mask")))
-    in_a_row = windows == IN_A_ROW
-    data = dataset.resolve_path(config.data)
+    data, in_a_row = dataset.resolve_path(config.data), windows == IN_A_ROW
     batches = loader.evaluation_batches(
         data,
-        reads,
+        tuple(dict.fromkeys((*method.reads, *method.baseline_reads, "target_mask"))),
         batch=1 if in_a_row else config.batch,
         split=split,
         windows="all" if in_a_row else windows,
@@ -116,28 +112,22 @@ def evaluate(
     source = loader.open_split(data, split) if metrics else None
     training = loader.open_split(data, config.data.train_split) if rare else None
     challenging_poses.require(*([source, training] if rare else []))
-    clips = clip_metrics.Clips(others, source, config.data.crop) if others else None
-    score, accumulator, kept, about = _scorer(method), _ScoreAccumulator(clips), [], {}
+    clips = clip_metrics.ClipScorer(others, source, config.data.crop) if others else None
+    synthesize = synthesizer.make_synthesizer(method, comparison=True)
+    accumulator, about = _ScoreAccumulator(clips, samples=samples, limit=limit), {}
     carry, last = None, None
     for batch, ids in tqdm(batches, f"evaluate {split}", unit="batch", disable=not show_progress):
         about = about or _about(method, split, windows, batch)
-        joins = in_a_row and _footage(ids[0]) == last
-        videos, found, carry = score(variables, batch, carry if joins else None)
-        last = _footage(ids[0])
-        valid = np.flatnonzero(np.asarray(batch["valid"]))
-        valid = valid[: limit - accumulator.windows] if limit else valid
-        mask = np.asarray(batch["target_mask"])
-        for i in valid:
-            own = {label: np.asarray(video[i]) for label, video in videos.items()}
-            accumulator.add(ids[i], own, mask[i], _at(found, i), joins=joins)
-            if len(kept) < samples:
-                kept.append(Sample(**_identity(ids[i]), videos=own))
-        if limit and accumulator.windows >= limit:
+        joins = in_a_row and _view_pair(ids[0]) == last
+        last = _view_pair(ids[0])
+        made, carry = synthesize(variables, batch, carry if joins else None)
+        accumulator.add_batch(batch, ids, made, joins=joins)
+        if accumulator.is_full:
             break
     if accumulator.windows == 0:
         raise UserError(f"{config.data.path}: no window to evaluate in split {split!r}")
     scored = accumulator.finish()
-    about |= {"windows": accumulator.windows, "notes": clip_metrics.weights_of(metrics)}
+    about |= {"windows": accumulator.windows, "notes": clip_metrics.weight_notes(metrics)}
     if rare:
         chosen = challenging_poses.choose(
             scored, accumulator.views, rare, source, training, config.data
@@ -146,11 +136,11 @@ def evaluate(
     rows = score_statistics.rows(scored, about)
     if clips:
         rows = clips.rows(rows, _made_of(about, in_a_row))
-    return Evaluation(rows, kept, scored, accumulator.gallery)
+    return Evaluation(rows, accumulator.samples, scored, accumulator.gallery)
 
 
 def _made_of(about: Mapping[str, Any], in_a_row: bool) -> str:
-    """What a clip of the metrics of clips is."""
+    """Says what a clip of the metrics of clips is."""
     windows = f"windows of {about['window_frames']} frames"
     return f"whole clips, synthesized in {windows} and joined" if in_a_row else windows
 
@@ -182,72 +172,89 @@ def _about(method: Method, split: str, windows: str, batch: Mapping) -> dict[str
     }
 
 
-def _identity(window: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: window[key] for key in ("clip", "source_view", "target_view", "start")}
-
-
-def _footage(window: Mapping[str, Any]) -> tuple[str, str, str]:
-    """The clip and the views of a window: windows of the same footage follow one another."""
+def _view_pair(window: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Returns the clip and the views of a window; windows of the same follow one another."""
     return window["clip"], window["source_view"], window["target_view"]
 
 
-def _at(found: Mapping[str, Mapping], place: int) -> dict[str, dict[str, dict]]:
-    """The scores of one window of a batch: {kind: {name: {metric: (t,)}}}."""
-    return {
-        kind: {name: {m: v[place] for m, v in metrics.items()} for name, metrics in names.items()}
-        for kind, names in found.items()
-    }
-
-
 def pair_name(source_view: str, target_view: str) -> str:
-    """ "cam1", "cam02" -> "1->2"; views that are not numbered keep their names."""
+    """Names a pair of views: "cam1", "cam02" give "1->2"; others than numbered keep their names."""
     numbers = [re.fullmatch(r"\D*?0*(\d+)", view) for view in (source_view, target_view)]
     names = [n[1] for n in numbers] if all(numbers) else [source_view, target_view]
     return "->".join(names)
 
 
-@functools.lru_cache(maxsize=4)  # clip after clip is synthesized by one compiled program
-def _scorer(method: Method) -> Callable:
-    """A function (variables, wire batch, carry) -> ({label: video}, {kind: {label: {metric: (b,
-    t)}}}, carry).
-    """
-    synthesize = synthesizer.make_synthesizer(method, comparison=True)
+def frame_scores(*videos: Any) -> dict[str, np.ndarray]:
+    """Computes `metrics.image.frame_scores` on the host, in the order of `registry.BASIC`."""
+    found = image.frame_scores(*videos)  # compiled, so its keys come back sorted
+    return {metric: np.asarray(found[metric]) for metric in registry.BASIC}
 
-    def run(variables: Mapping, batch: Mapping, carry: Any) -> tuple[dict, dict, Any]:
-        made, carry = synthesize(variables, batch, carry)
-        truth, mask = batch["target"], batch["target_mask"]
+
+class _ScoreAccumulator:
+    """The scores of all windows so far, each frame of a clip and pair of views once.
+
+    Attributes:
+      windows: how many were added.
+      views: {name of a pair: its target view}.
+      samples: the first windows.
+      gallery: the worst frames, and where the result flickers.
+    """
+
+    def __init__(self, clips: clip_metrics.ClipScorer | None, *, samples: int, limit: int) -> None:
+        self.windows = 0
+        self.views: dict[str, str] = {}
+        self.samples: list[EvaluatedWindow] = []
+        self.gallery = failure_gallery.Gallery()
+        self._clips, self._sample_count, self._limit = clips, samples, limit
+        self._scored: list[score_statistics.Scored] = []
+        self._ends: dict[tuple[str, str, str], int] = {}
+
+    @property
+    def is_full(self) -> bool:
+        """Tells whether the limit is reached."""
+        return bool(self._limit) and self.windows >= self._limit
+
+    def add_batch(
+        self,
+        batch: Mapping[str, Any],
+        ids: Sequence[Mapping[str, Any]],
+        made: Mapping[str, Mapping[str, Any]],
+        *,
+        joins: bool,
+    ) -> None:
+        """Adds the valid windows of a batch, as far as the limit allows.
+
+        Args:
+          batch: of the loader.
+          ids: the place of each window in the data.
+          made: {"baselines", "steps"}, both {label: (b t h w 3) uint8}.
+          joins: whether the batch's only window goes on where the last one ended.
+        """
+        truth, mask = batch["target"], np.asarray(batch["target_mask"])
         found = {
             kind: {name: frame_scores(video, truth, mask) for name, video in made[key].items()}
             for kind, key in ((score_table.BASELINE, "baselines"), (score_table.STEP, "steps"))
         }
-        videos = made["baselines"] | made["steps"]
-        return (
-            {synthesizer.SOURCE: batch["source"], **videos, synthesizer.TRUTH: truth},
-            found,
-            carry,
-        )
+        videos = {
+            synthesizer.SOURCE: batch["source"],
+            **made["baselines"],
+            **made["steps"],
+            synthesizer.TRUTH: truth,
+        }
+        for i in np.flatnonzero(np.asarray(batch["valid"])):
+            if self.is_full:
+                return
+            own = {label: np.asarray(video[i]) for label, video in videos.items()}
+            scores = {
+                kind: {name: {m: v[i] for m, v in values.items()} for name, values in names.items()}
+                for kind, names in found.items()
+            }
+            self._add(ids[i], own, mask[i], scores, joins=joins)
+            if len(self.samples) < self._sample_count:
+                place = {k: ids[i][k] for k in ("clip", "source_view", "target_view", "start")}
+                self.samples.append(EvaluatedWindow(**place, videos=own))
 
-    return run
-
-
-def frame_scores(*videos: Any) -> dict[str, np.ndarray]:
-    """`metrics.image.frame_scores` on the host, in the order of METRICS."""
-    found = image.frame_scores(*videos)  # compiled, so its keys come back sorted
-    return {metric: np.asarray(found[metric]) for metric in METRICS}
-
-
-class _ScoreAccumulator:
-    """The scores of all windows so far, each frame of a clip and pair of views once."""
-
-    def __init__(self, clips: clip_metrics.Clips | None) -> None:
-        self.windows = 0
-        self.views: dict[str, str] = {}  # by pair the target view
-        self.gallery = failure_gallery.Gallery()
-        self._clips = clips
-        self._scored: list[score_statistics.Scored] = []
-        self._ends: dict[tuple[str, str, str], int] = {}
-
-    def add(
+    def _add(
         self,
         window: Mapping[str, Any],
         videos: Mapping[str, np.ndarray],
@@ -256,14 +263,12 @@ class _ScoreAccumulator:
         *,
         joins: bool,
     ) -> None:
-        """Adds one window: {label: (t h w 3)}, (t h w 1), {kind: {name: {metric: (t,)}}}; `joins`
-        if it goes on where the last one ended.
-        """
+        """Adds one window: {label: (t h w 3)}, (t h w 1), {kind: {name: {metric: (t,)}}}."""
         self.windows += 1
         pair = pair_name(window["source_view"], window["target_view"])
         self.views[pair] = window["target_view"]
-        first = max(0, self._ends.get(_footage(window), 0) - window["start"])
-        self._ends[_footage(window)] = window["start"] + len(mask)
+        first = max(0, self._ends.get(_view_pair(window), 0) - window["start"])
+        self._ends[_view_pair(window)] = window["start"] + len(mask)
         start = window["start"] + first
         for kind, names in found.items():
             for name, metrics in names.items():
@@ -271,17 +276,17 @@ class _ScoreAccumulator:
                 entry = score_statistics.Scored(kind, name, pair, window["clip"], start, fresh)
                 self._scored.append(entry)
         if first < len(mask):
-            self.gallery.add(window, pair, videos, mask, list(found[score_table.STEP].values())[-1])
+            last_step = list(found[score_table.STEP].values())[-1]
+            self.gallery.add(window, pair, videos, mask, last_step)
         if self._clips:
             kinds = {name: kind for kind, names in found.items() for name in names}
             skip = first if joins else 0
-            fresh = {name: videos[name][skip:] for name in kinds} | {
-                "": videos[synthesizer.TRUTH][skip:]
-            }
+            labels = {name: name for name in kinds} | {"": synthesizer.TRUTH}
+            fresh = {name: videos[label][skip:] for name, label in labels.items()}
             self._clips.add(window, pair, kinds, fresh, mask[skip:], joins=joins)
 
     def finish(self) -> list[score_statistics.Scored]:
-        """All scores, those of whole clips last."""
+        """Returns all scores, those of whole clips last."""
         if self._clips:
             self._clips.finish()
         return [*self._scored, *(self._clips.scored if self._clips else ())]

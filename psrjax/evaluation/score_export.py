@@ -1,4 +1,4 @@
-"""The scores of an evaluation as files: JSON, CSV of rows, clips and frames, Markdown, LaTeX."""
+"""Writes the scores of an evaluation: JSON, CSV of rows, clips and frames, Markdown, LaTeX."""
 
 import csv
 import os
@@ -16,7 +16,7 @@ CLIPS = "clips.json"
 
 
 def write(folder: str | os.PathLike, rows: Sequence[Mapping], scored: Sequence[Any]) -> epath.Path:
-    """Writes everything that an evaluation found, each file whole or not at all.
+    """Writes the results of an evaluation, each file whole or not at all.
 
     `results.json` (the rows), `results.csv` (the same, with the ends of the intervals),
     `results.md` and `results.tex` (the rows over all pairs), `clips.json` and `clips.csv` (one row
@@ -24,7 +24,7 @@ def write(folder: str | os.PathLike, rows: Sequence[Mapping], scored: Sequence[A
 
     Args:
       folder: made if need be.
-      rows: as `evaluation.Evaluation` has them.
+      rows: as `method_evaluation.Evaluation` has them.
       scored: the scores of single frames (`score_statistics.Scored`).
 
     Returns:
@@ -47,7 +47,7 @@ def write(folder: str | os.PathLike, rows: Sequence[Mapping], scored: Sequence[A
 
 
 def rows_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as CSV: name, kind, split, pair, then each metric with its `_low` and `_high`."""
+    """Formats rows as CSV: name, kind, split, pair, each metric with its `_low` and `_high`."""
     wide = []
     for row in rows:
         metrics = {}
@@ -59,7 +59,7 @@ def rows_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def as_csv(keys: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """CSV of rows {key: text, "metrics": {metric: number or None}}; what is missing is empty."""
+    """Formats rows {key: text, "metrics": {metric: number or None}} as CSV; None is empty."""
     rows = list(rows)
     metrics = list(dict.fromkeys(metric for row in rows for metric in row["metrics"]))
     text = StringIO()
@@ -73,7 +73,7 @@ def as_csv(keys: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows over all pairs as a Markdown table: the best in bold, intervals in brackets.
+    """Formats the rows over all pairs as Markdown: the best in bold, intervals in brackets.
 
     Under it the notes to its metrics.
     """
@@ -92,7 +92,7 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def latex(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows over all pairs as rows of a LaTeX table, under a comment that names the columns."""
+    """Formats the rows over all pairs for a LaTeX table, under a comment with the columns."""
     content = score_table.table(rows)
     lines = [f"% {' & '.join(['name', *content['metrics']])} \\\\"]
     for row in content["rows"]:
@@ -102,7 +102,7 @@ def latex(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def escaped(name: str) -> str:
-    """Text as LaTeX takes it."""
+    """Escapes text for LaTeX."""
     return "".join(f"\\{letter}" if letter in "_%&#$" else letter for letter in name)
 
 

@@ -1,4 +1,4 @@
-"""From scores of single frames to rows: means, intervals by bootstrap over clips, differences.
+"""Rows from the scores of single frames: means, intervals by bootstrap over clips, differences.
 
 Frames of one clip resemble one another, so it is clips that are drawn again: an interval says how
 far a mean may be off for having been taken of these clips and not of others.
@@ -19,9 +19,9 @@ ALL = "all"  # the pair of a row over all pairs of views
 class Scored:
     """Scores of consecutive frames of a clip: {metric: (t,)}, nan where a metric has no value.
 
-    `kind` is a row's kind (`score_table.BASELINE` or `score_table.STEP`), `name` says which of them, `pair`
-    which views, and `start` the number of the first frame. `whole` says that the values are not of
-    single frames but one for the clip, or the piece of it that was made.
+    `kind` is a row's kind (`score_table.BASELINE` or `STEP`), `name` that of the baseline or step,
+    `pair` that of the views, and `start` the number of the first frame. With `whole` the values are
+    not of single frames: there is one for the clip, or for the piece of it that was made.
     """
 
     kind: str
@@ -34,7 +34,7 @@ class Scored:
 
 
 def rows(scored: Sequence[Scored], about: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One row for each name and pair; pair "all" first, else in the order of `scored`.
+    """Makes a row for each name and pair; pair "all" first, else in the order of `scored`.
 
     Args:
       scored: of all frames.
@@ -78,9 +78,9 @@ def rows(scored: Sequence[Scored], about: Mapping[str, Any]) -> list[dict[str, A
 
 
 def clip_rows(scored: Iterable[Scored]) -> list[dict[str, Any]]:
-    """One row for each name, pair and clip: {"name", "kind", "pair", "clip", "metrics", "frames"}.
+    """Makes a row for each clip too: {"name", "kind", "pair", "clip", "metrics", "frames"}.
 
-    `frames` is {metric: how many frames have a value}: with the means it gives the sums back.
+    `frames` is {metric: number of frames with a value}: with the means it gives the sums back.
     """
     groups: dict[tuple[str, str, str, str], list[Scored]] = {}
     for entry in scored:
@@ -102,9 +102,9 @@ def clip_rows(scored: Iterable[Scored]) -> list[dict[str, Any]]:
 
 
 def frame_rows(scored: Iterable[Scored]) -> list[dict[str, Any]]:
-    """One row for each frame: {"name", "kind", "pair", "clip", "frame", "metrics"}; nan is None.
+    """Makes a row for each frame: {"name", "kind", "pair", "clip", "frame", "metrics"}.
 
-    Metrics of whole clips are not in them.
+    A nan becomes None; metrics of whole clips are left out.
     """
     found = []
     for entry in (entry for entry in scored if not entry.whole):
@@ -125,7 +125,7 @@ def frame_rows(scored: Iterable[Scored]) -> list[dict[str, Any]]:
 
 
 def clip_sums(scored: Sequence[Scored]) -> dict[str, np.ndarray]:
-    """{metric: (clips, 2)}: the sum of a clip's values, and how many there are."""
+    """Returns {metric: (clips, 2)}: the sum of a clip's values, and their number."""
     clips = list(dict.fromkeys(entry.clip for entry in scored))
     place = {clip: i for i, clip in enumerate(clips)}
     sums: dict[str, np.ndarray] = {}
@@ -139,7 +139,7 @@ def clip_sums(scored: Sequence[Scored]) -> dict[str, np.ndarray]:
 
 
 def interval(sums: np.ndarray) -> list[float]:
-    """[low, high] of the mean over all frames of clips: 95 % of what other clips would have given.
+    """Computes [low, high] of the mean over all frames: 95 % of what other clips would give.
 
     Args:
       sums: (clips, 2) as `clip_sums` gives them.
@@ -148,7 +148,7 @@ def interval(sums: np.ndarray) -> list[float]:
 
 
 def difference(mine: Sequence[Mapping], other: Sequence[Mapping], metric: str) -> dict[str, Any]:
-    """How much higher one row's mean is than another's, over the clips that both have.
+    """Computes how much higher one row's mean is than another's, over their common clips.
 
     The same clips are drawn for both, so what makes a clip hard for either cancels.
 
@@ -182,20 +182,18 @@ def _sums_by_clip(clip_rows_: Sequence[Mapping], metric: str) -> dict[str, np.nd
 
 
 def _resampled(sums: np.ndarray) -> np.ndarray:
-    """(RESAMPLES,) means of clips drawn with replacement: as many clips, the same draws; nan for a
-    draw whose clips have no value.
-    """
+    """Means (RESAMPLES,) of clips drawn with replacement; nan for a draw without any value."""
     totals = draws(len(sums), RESAMPLES) @ sums
     return np.where(totals[:, 1] > 0, totals[:, 0] / np.maximum(totals[:, 1], 1), np.nan)
 
 
 def draws(clips: int, count: int) -> np.ndarray:
-    """(count, clips) how often each clip is drawn, from a fixed seed; as many draws as clips."""
+    """Returns (count, clips): how often each clip is drawn, from a fixed seed."""
     return np.random.default_rng(0).multinomial(clips, np.full(clips, 1 / clips), count)
 
 
 def percentiles(values: np.ndarray) -> list[float]:
-    """[low, high] between which 95 % of the values lie; nan are left out."""
+    """Returns [low, high], between which 95 % of the values lie; nan are left out."""
     rest = 50 * (1 - LEVEL)
     return [float(value) for value in np.nanpercentile(values, [rest, 100 - rest])]
 

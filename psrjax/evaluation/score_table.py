@@ -1,41 +1,38 @@
-"""What the rows of `results.json` say: a table, and sentences that judge it."""
+"""The rows of `results.json` as a table, and sentences that judge them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from psrjax import metrics
 from psrjax.evaluation.score_statistics import ALL
-from psrjax.metrics.registry import RANDOM
+from psrjax.metrics import registry
 
 BASELINE, STEP = "baseline", "step"  # a row's kind: needs no training, or is made by the method
 JUDGED_BY = ("ssim", "psnr")  # by these a step is compared with the baselines and the step before
 
-_DECIBEL = ("psnr", "m_psnr", "r_psnr", "interp_psnr", "sd_")
-
 
 def overall(rows: Sequence[Mapping[str, Any]], kind: str = "") -> list[Mapping[str, Any]]:
-    """The rows over all pairs of views, of one kind if it is named."""
+    """Selects the rows over all pairs of views, of one kind if it is named."""
     return [row for row in rows if row["pair"] == ALL and kind in ("", row["kind"])]
 
 
 def lower_is_better(metric: str) -> bool:
-    """Whether a metric of `psrjax.metrics` is a distance or an error: the less the better."""
-    known = metrics.available().get(metric.removeprefix(RANDOM))
-    return known is not None and known.lower
+    """Tells whether a metric is a distance or an error; unknown ones are neither."""
+    known = registry.available().get(metric.removeprefix(registry.RANDOM))
+    return known is not None and known.lower_is_better
 
 
 def with_arrow(metric: str) -> str:
-    """The metric's name and which way is better, as papers print it."""
+    """Puts an arrow behind a metric's name: which way is better, as papers print it."""
     return f"{metric} {'↓' if lower_is_better(metric) else '↑'}"
 
 
 def best(metric: str, values: Sequence[float]) -> float:
-    """The best of some values of a metric."""
+    """Returns the best of some values of a metric."""
     return min(values) if lower_is_better(metric) else max(values)
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The scores over all pairs, as cells of text.
+    """Formats the scores over all pairs as cells of text.
 
     Returns:
       {"metrics": names, "rows": [{"name", "baseline", "cells": [{"text", "best", "interval"}]}]};
@@ -69,7 +66,7 @@ def _cell(row: Mapping[str, Any], metric: str, winner: float) -> dict[str, Any]:
 
 
 def text_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """`table` as lines of text; the best of each column has a star."""
+    """Formats `table` as lines of text; the best of each column has a star."""
     content = table(rows)
     lines = [["", *(metric + " " for metric in content["metrics"])]]
     for row in content["rows"]:
@@ -79,7 +76,7 @@ def text_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as lines of text: the first column to the left, the others to the right."""
+    """Aligns rows of cells: the first column to the left, the others to the right."""
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join(
         "  ".join(
@@ -91,7 +88,7 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
 
 
 def verdicts(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What the scores say: the first step against the best baseline, each step against the last.
+    """Compares the first step with the best baseline, and each step with the one before.
 
     Returns:
       [{"text": a sentence, "good": whether the step is at least as good in every metric of
@@ -119,17 +116,18 @@ def _compare(row: Mapping, against: Mapping[str, float], name: str) -> dict[str,
 
 
 def format_metric(name: str, value: float) -> str:
-    """Decibels and large values with two places, similarities with four, tiny errors as powers."""
+    """Formats a score: decibels and large values to two places, others to four."""
     if lower_is_better(name) and 0 < abs(value) < 0.01:
         return f"{value:.1e}"
     return f"{value:.2f}" if is_decibel(name) or abs(value) >= 10 else f"{value:.4f}"
 
 
 def format_interval(name: str, bounds: Sequence[float] | None) -> str:
-    """ "low, high", or "" where there is none."""
+    """Formats an interval as "low, high"; "" where there is none."""
     return ", ".join(format_metric(name, bound) for bound in bounds) if bounds else ""
 
 
 def is_decibel(metric: str) -> bool:
-    """Whether a metric is measured in decibels."""
-    return metric.startswith(_DECIBEL)
+    """Tells whether a metric is measured in decibels."""
+    known = registry.available().get(metric)
+    return known is not None and known.decibel

@@ -4,14 +4,14 @@ They are no means over frames: what is added up is statistics, for each result a
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from psrjax.evaluation import score_statistics
-from psrjax.evaluation.clip_features import Footage
+from psrjax.evaluation.clip_features import ClipFeatures
 from psrjax.metrics import features, frechet, keypoints, registry
 from psrjax.prepare.common import detector
 
@@ -20,54 +20,24 @@ _DRAWS = 50  # of the clips, for the intervals of Fréchet distances
 _FEW = 2048  # frames below which FID's covariance is singular
 
 
-@dataclasses.dataclass(frozen=True)
-class SetMetric:
-    """A metric of a set of clips.
-
-    Attributes:
-      networks: names in `psrjax.pretrained.registry`, whose weights it needs.
-      vectors: (a clip, the network's name) -> (n d), what a Fréchet distance is of.
-      logits: the same, of an Inception score.
-      frames: the fewest frames of a clip.
-      unit: what one vector is of.
-    """
-
-    networks: tuple[str, ...] = ()
-    vectors: Callable[[Footage, str], np.ndarray] | None = None
-    logits: Callable[[Footage, str], np.ndarray] | None = None
-    frames: int = 1
-    unit: str = ""
-
-
-def _frechet(name: str, vectors: Callable, unit: str) -> dict[str, SetMetric]:
-    known = registry.available()[name]
-    return {
-        prefix + name: SetMetric(
-            registry.get(prefix + name).networks, vectors, frames=known.frames, unit=unit
-        )
-        for prefix in ("", registry.RANDOM)
-    }
-
-
-SETS: dict[str, SetMetric] = {
-    **_frechet("fid", lambda clip, net: clip.of_frames(net)["features"], "frames"),
-    **{
-        f"{prefix}is": SetMetric(
-            registry.get(f"{prefix}is").networks,
-            logits=lambda clip, net: clip.of_frames(net)["logits"],
-            unit="frames",
-        )
-        for prefix in ("", registry.RANDOM)
-    },
-    **_frechet(
-        "fvd",
-        lambda clip, net: clip.of_pieces(net)["logits"],
+# {metric: ((a clip, the network's name) -> (n d) vectors, what one vector is of)}
+_FEATURES = {
+    "fid": (lambda clip, network: clip.of_frames(network)["features"], "frames"),
+    "is": (lambda clip, network: clip.of_frames(network)["logits"], "frames"),
+    "fvd": (
+        lambda clip, network: clip.of_pieces(network)["logits"],
         f"pieces of {features.CLIP_FRAMES} frames",
     ),
-    **_frechet("vfid", lambda clip, net: clip.of_whole(net)["features"], "clips"),
-    **{name: SetMetric() for name, m in registry.available().items() if m.needs == ("joints",)},
+    "vfid": (lambda clip, network: clip.of_whole(network)["features"], "clips"),
 }
-JOINTS = tuple(name for name, metric in SETS.items() if not metric.networks)
+
+
+def _plain(name: str) -> str:
+    return name.removeprefix(registry.RANDOM)
+
+
+def _features_of(name: str, clip: ClipFeatures) -> np.ndarray:
+    return _FEATURES[_plain(name)][0](clip, *registry.get(name).networks)
 
 
 @dataclasses.dataclass
@@ -106,7 +76,7 @@ class _Vectors:
 _Group = tuple[str, str, str]  # kind, name and pair of a row
 
 
-class Sets:
+class SetAccumulator:
     """Adds up what the set metrics need, clip by clip, in memory that does not grow with clips.
 
     Of each result and pair of views at most 512 feature vectors are kept, then their moments.
@@ -114,10 +84,11 @@ class Sets:
     """
 
     def __init__(self, names: Sequence[str]):
-        """For metrics of `SETS`."""
-        self._vectors = {name: SETS[name] for name in names if SETS[name].vectors}
-        self._logits = {name: SETS[name] for name in names if SETS[name].logits}
-        self._joints = tuple(name for name in names if name in JOINTS)
+        """Takes the metrics of sets from the names of metrics."""
+        vectors = [name for name in names if _plain(name) in _FEATURES]
+        self._distances = [name for name in vectors if _plain(name) != "is"]
+        self._inception = [name for name in vectors if _plain(name) == "is"]
+        self._joints = [name for name in names if registry.DETECTED in registry.get(name).needs]
         self._made: dict[tuple[str, _Group], _Vectors] = {}
         self._true: dict[tuple[str, str], _Vectors] = {}
         self._scores: dict[tuple[str, _Group], frechet.InceptionScore] = {}
@@ -126,7 +97,12 @@ class Sets:
         self._detector: detector.PoseDetector | None = None
 
     def add(
-        self, group: tuple[str, str, str], clip: str, start: int, made: Footage, truth: Footage
+        self,
+        group: tuple[str, str, str],
+        clip: str,
+        start: int,
+        made: ClipFeatures,
+        truth: ClipFeatures,
     ) -> None:
         """Adds a clip, or the window that was made of it.
 
@@ -138,22 +114,21 @@ class Sets:
           truth: the true ones; those of one clip, pair and start are added once.
         """
         pair = group[-1]
-        for name, metric in self._vectors.items():
-            (network,) = metric.networks
+        for name in self._distances:
             sides = [(self._made.setdefault((name, group), _Vectors()), made)]
             if (pair, clip, start) not in self._seen:
                 sides.append((self._true.setdefault((name, pair), _Vectors()), truth))
-            for vectors, footage in sides:
-                vectors.add(clip, metric.vectors(footage, network))
+            for vectors, side in sides:
+                vectors.add(clip, _features_of(name, side))
         self._seen.add((pair, clip, start))
-        for name, metric in self._logits.items():
-            logits = metric.logits(made, *metric.networks)
+        for name in self._inception:
+            logits = _features_of(name, made)
             empty = frechet.InceptionScore.empty(logits.shape[1])
             self._scores[name, group] = self._scores.get((name, group), empty).add(logits)
         if self._joints:
             self._count(group, clip, made, truth)
 
-    def _count(self, group: _Group, clip: str, made: Footage, truth: Footage) -> None:
+    def _count(self, group: _Group, clip: str, made: ClipFeatures, truth: ClipFeatures) -> None:
         joints = (jnp.asarray(side.joints(self._detect), jnp.float32) for side in (made, truth))
         by_clip = self._counts.setdefault(group, {})
         total = by_clip.setdefault(clip, {})
@@ -166,7 +141,7 @@ class Sets:
         return np.stack([found.joints for found in self._detector.detect(frames)])
 
     def finish(self, rows: Sequence[Mapping[str, Any]], made_of: str) -> list[dict[str, Any]]:
-        """The rows with the set metrics in them, to be called after the last clip.
+        """Adds the set metrics to rows; to be called after the last clip.
 
         Args:
           rows: of `score_statistics.rows`; the row over all pairs gets the metrics of all pairs.
@@ -191,7 +166,7 @@ class Sets:
     def _row(self, row: Mapping[str, Any], made_of: str) -> tuple[dict, dict, list[str]]:
         groups = self._groups(row)
         values, bounds, notes = {}, {}, []
-        for name, metric in self._vectors.items():
+        for name in self._distances:
             made, true = _Vectors(), _Vectors()
             for group in groups:
                 made = made.merged(self._made.get((name, group), _Vectors()))
@@ -199,15 +174,15 @@ class Sets:
             if min(made.count, true.count) > 1:
                 values[name], spread = _distance(made, true)
                 bounds |= {name: spread} if spread else {}
-                notes.append(_note(name, metric, made.count, made_of))
-        for name in self._logits:
+                notes.append(_note(name, made.count, made_of))
+        for name in self._inception:
             parts = [self._scores[name, g] for g in groups if (name, g) in self._scores]
             total = parts[0] if parts else frechet.InceptionScore.empty(1)
             for part in parts[1:]:
                 total = total.merge(part)
             if total.counts.all():
-                values[name], deviation = total.compute()
-                notes.append(f"{name}: standard deviation {deviation:.3g} over its splits")
+                values[name], std = total.compute()
+                notes.append(f"{name}: standard deviation {std:.3g} over its splits")
         if self._joints:
             chosen, spread = self._pose(groups)
             values, bounds = values | chosen, bounds | spread
@@ -215,13 +190,13 @@ class Sets:
         return values, bounds, notes
 
     def _groups(self, row: Mapping[str, Any]) -> list[_Group]:
-        """The groups whose clips a row is of."""
+        """Lists the groups whose clips a row is of."""
         every = dict.fromkeys([g for _, g in (*self._made, *self._scores)] + list(self._counts))
         same = [g for g in every if g[:2] == (row["kind"], row["name"])]
         return [g for g in same if row["pair"] in (g[2], score_statistics.ALL)]
 
     def _pose(self, groups: Sequence[_Group]) -> tuple[dict, dict]:
-        """The pose metrics of some groups, and their intervals over clips."""
+        """Computes the pose metrics of some groups, and their intervals over clips."""
         keys, by_clip = (), {}
         for group in groups:
             for clip, counts in self._counts.get(group, {}).items():
@@ -250,7 +225,7 @@ class Sets:
 
 
 def _distance(made: _Vectors, true: _Vectors) -> tuple[float, list[float] | None]:
-    """The Fréchet distance, and its interval where vectors were kept and there are two clips.
+    """Computes the Fréchet distance, and its interval if vectors were kept of two clips or more.
 
     Clips drawn with replacement repeat vectors, which moves every distance up: the spread of the
     draws about their own mean is what is laid about the distance.
@@ -279,9 +254,10 @@ def _distance(made: _Vectors, true: _Vectors) -> tuple[float, list[float] | None
     return value, [max(low, 0.0), high]
 
 
-def _note(name: str, metric: SetMetric, count: int, made_of: str) -> str:
-    note = f"{name}: of {count} {metric.unit}"
-    if metric.unit == "frames":
+def _note(name: str, count: int, made_of: str) -> str:
+    unit = _FEATURES[_plain(name)][1]
+    note = f"{name}: of {count} {unit}"
+    if unit == "frames":
         few = f"; fewer than {_FEW} bias it upwards" if count < _FEW else ""
         return note + few
     return f"{note}; {made_of}"

@@ -1,4 +1,4 @@
-"""Floor 2: image, temporal and Frechet metrics."""
+"""Metrics of images, of motion and of sets of clips; `registry` defines each."""
 
 from psrjax.metrics.registry import Metric, available, get
 

@@ -1,4 +1,4 @@
-"""Means of scores over any number of frames, batches, devices and hosts, in fixed memory."""
+"""Running means of scores over frames, batches, devices and hosts, in fixed memory."""
 
 from collections.abc import Mapping
 
@@ -19,8 +19,8 @@ class Means(clu_metrics.Metric):
 
     Attributes:
       mean: {name: ()} of the scores so far.
-      count: {name: ()} how many they are.
-      left_out: {name: ()} how many were NaN, such as masked scores without a person.
+      count: {name: ()} their number.
+      left_out: {name: ()} the number of NaN, such as masked scores without a person.
     """
 
     mean: Mapping[str, Array]
@@ -31,7 +31,7 @@ class Means(clu_metrics.Metric):
     def from_scores(
         cls, scores: Mapping[str, Float[Array, "*n"]], valid: Bool[Array, "*n"] | None = None
     ) -> "Means":
-        """The means of one batch; where `valid` is false (padding) a score does not exist."""
+        """Averages one batch; where `valid` is false (padding) a score does not exist."""
         names = sorted(scores)
         exists = {n: jnp.ones(scores[n].shape, bool) if valid is None else valid for n in names}
         here = {n: exists[n] & ~jnp.isnan(scores[n]) for n in names}
@@ -42,11 +42,11 @@ class Means(clu_metrics.Metric):
         return cls(mean, count, out)
 
     def merge(self, other: "Means") -> "Means":
-        """The means of both; both have the same names."""
+        """Merges two means of the same names."""
         return jax.tree.map(lambda a, b: jnp.stack([a, b]), self, other).reduce()
 
     def reduce(self) -> "Means":
-        """The means of all entries of a leading axis: devices, hosts or batches."""
+        """Merges the entries of a leading axis: devices, hosts or batches."""
         count = {name: value.sum(0) for name, value in self.count.items()}
         mean = {
             name: (value * (self.count[name] / jnp.maximum(count[name], 1.0))).sum(0)
@@ -55,13 +55,13 @@ class Means(clu_metrics.Metric):
         return Means(mean, count, {name: value.sum(0) for name, value in self.left_out.items()})
 
     def over_hosts(self) -> "Means":
-        """The means over all processes of a run; each must call it."""
+        """Merges the means of all processes of a run; each must call it."""
         if jax.process_count() == 1:
             return self
         return multihost_utils.process_allgather(self).reduce()
 
     def compute(self) -> dict[str, float]:
-        """{name: mean}; NaN where there was no score."""
+        """Returns {name: mean}; NaN where there was no score."""
         return {
             name: float(np.where(self.count[name] > 0, value, np.nan))
             for name, value in self.mean.items()

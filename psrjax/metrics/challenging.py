@@ -1,4 +1,4 @@
-"""D2G-Net's challenging poses: the frames whose pose is farthest from all training poses.
+"""Challenging poses of D2G-Net: the frames whose pose is farthest from all training poses.
 
 R-SSIM and R-PSNR are the means of SSIM and PSNR over these frames alone.
 """
@@ -18,7 +18,7 @@ def challenging_frames(
     *,
     count: int = COUNT,
 ) -> Int[np.ndarray, " count"]:
-    """Indices of the `count` frames with the largest `pose_distances`, farthest first.
+    """Returns the indices of the frames with the largest `pose_distances`, farthest first.
 
     Equal distances keep the order of the frames; a pose without joints is never chosen.
     """
@@ -30,7 +30,7 @@ def challenging_frames(
 def pose_distances(
     poses: Float[np.ndarray, "n j 3"], training: Float[np.ndarray, "m j 3"]
 ) -> Float[np.ndarray, " n"]:
-    """min_j |p_i - p_j|₂ of the joints' concatenated coordinates (D2G-Net, Sec. IV).
+    """Computes min_j |p_i - p_j|₂ of the joints' concatenated coordinates (D2G-Net, Sec. IV).
 
     Only joints with a confidence in both poses count, and the square is scaled to all joints:
     |.|² = joints / common · sum over common. Poses without a common joint are infinitely far. Both
@@ -48,7 +48,7 @@ def pose_distances(
 
 
 def _filled(poses: np.ndarray, count: int) -> np.ndarray:
-    """Poses without joints are added, so that one compiled program serves every block."""
+    """Adds poses without joints, so that one compiled program serves every block."""
     return np.pad(poses, [(0, count - len(poses)), (0, 0), (0, 0)])
 
 

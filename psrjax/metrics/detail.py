@@ -1,4 +1,4 @@
-"""MS-SSIM and the sharpness difference of single frames: floats in [0, 1], one score a frame."""
+"""MS-SSIM and sharpness differences of frames in [0, 1], one score a frame."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 def ms_ssim(
     video: image.Frames, truth: image.Frames, *, weights: Sequence[float] = MS_SSIM_WEIGHTS
 ) -> image.Scores:
-    """Multi-scale SSIM (Wang, Simoncelli, Bovik 2003), as pytorch-msssim computes it.
+    """Computes multi-scale SSIM (Wang, Simoncelli, Bovik 2003), as pytorch-msssim computes it.
 
     The product of powers of the contrast terms of all scales but the last and of the last scale's
     SSIM, each clipped at 0, of each channel by itself, then the mean. Between scales 2x2 means;
@@ -48,7 +48,7 @@ def ms_ssim(
 
 
 def sd_lua(video: image.Frames, truth: image.Frames) -> image.Scores:
-    """Sharpness difference in dB as the script of Mathieu et al. 2016 computes it on [0, 1].
+    """Computes the sharpness difference in dB as the script of Mathieu et al. 2016, on [0, 1].
 
     10 log10(255² / max(E, 1e-4)), E = 128² / (c h w) sum | |dx x| - |dx y| | + | |dy x| - |dy y| |
     over all pixels but a border of 1, dx and dy differences to the pixel before. HPT's values
@@ -67,7 +67,7 @@ def sd_lua(video: image.Frames, truth: image.Frames) -> image.Scores:
 
 
 def sd_eq(video: image.Frames, truth: image.Frames) -> image.Scores:
-    """Sharpness difference in dB as Mathieu et al. 2016 print it (their Eq. 15); at most 100.
+    """Computes the sharpness difference in dB as Mathieu et al. 2016 print it (Eq. 15), to 100.
 
     10 log10(1 / mean |(|dx y| + |dy y|) - (|dx x| + |dy x|)|), differences to the pixel before, of
     the pixels that have both.
@@ -84,7 +84,7 @@ def _steepness(frames: image.Frames) -> Float[Array, "*n y x c"]:
 
 
 def _halved(frames: image.Frames) -> Float[Array, "*n y x c"]:
-    """2x2 means; odd sides are padded with a zero on both ends."""
+    """Takes 2x2 means; odd sides are padded with a zero on both ends."""
     height, width, channels = frames.shape[-3:]
     margin = [(size % 2, size % 2) for size in (height, width)]
     padded = jnp.pad(frames, [(0, 0)] * (frames.ndim - 3) + [*margin, (0, 0)])

@@ -1,4 +1,4 @@
-"""Features of 8-bit frames and clips by frozen networks: what FID, IS, FVD, VFID and LPIPS compare.
+"""Features of 8-bit frames and clips by frozen networks, for FID, IS, FVD, VFID and LPIPS.
 
 Weights are those of `psrjax.pretrained.registry.load`: "inception", "i3d_whole", "alexnet" with
 "lpips_alex", "vgg16" with "lpips_vgg", or one of these with ":random", for a metric named `rand_`.
@@ -21,7 +21,7 @@ CLIP_FRAMES = 16  # of FVD and Act-Recog-L1
 def of_frames(
     weights: frozen.Weights, frames: UInt8[Array, "b h w 3"]
 ) -> dict[str, Float[Array, "b _"]]:
-    """{"features": (b 2048) for FID, "logits": (b 1008) for IS}, by pytorch-fid's recipe.
+    """Computes "features" (b 2048) for FID and "logits" (b 1008) for IS, as pytorch-fid does.
 
     Bilinear to 299x299 without antialiasing, then [-1, 1].
     """
@@ -32,7 +32,7 @@ def of_frames(
 def of_clips(
     weights: frozen.Weights, clips: UInt8[Array, "b t h w 3"]
 ) -> dict[str, Float[Array, "b _"]]:
-    """{"logits": (b 400) for FVD and Act-Recog-L1, "features": (b 1024) for VFID}.
+    """Computes "logits" (b 400) for FVD and Act-Recog-L1, and "features" (b 1024) for VFID.
 
     Each frame is resized to 224x224, whatever its shape, bilinearly and without antialiasing, and
     taken to [-1, 1], as cd-fvd does. FVD is of `CLIP_FRAMES` frames; VFID of whole clips, so
@@ -54,7 +54,7 @@ def lpips_distance(
     *,
     net: str = "alex",
 ) -> Float[Array, " b"]:
-    """LPIPS of each frame at its own resolution: `nn.lpips.distance` of 8-bit frames."""
+    """Computes LPIPS of each frame at its own resolution: `lpips.distance` of 8-bit frames."""
     frames = (x.astype(jnp.float32) / 255.0 for x in (video, truth))
     return lpips.distance(backbone, heads, *frames, net=net)
 

@@ -17,10 +17,10 @@ from psrjax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Moments:
-    """Count, mean and scatter of feature vectors: all that a Fréchet distance needs of a set.
+    """The count, mean and scatter of feature vectors: all that a Fréchet distance needs of a set.
 
     Attributes:
-      count: how many vectors.
+      count: the number of vectors.
       mean: (d,) float64.
       scatter: (d, d) float64, sum (f - mean)(f - mean)ᵀ.
     """
@@ -31,12 +31,12 @@ class Moments:
 
     @classmethod
     def empty(cls, size: int) -> "Moments":
-        """Of no vectors yet."""
+        """Returns those of no vectors."""
         return cls(0.0, np.zeros(size), np.zeros((size, size)))
 
     @classmethod
     def of(cls, features: Float[np.ndarray, "n d"]) -> "Moments":
-        """Of some vectors.
+        """Computes those of some vectors.
 
         Raises:
           UserError: if a feature is not finite.
@@ -50,7 +50,7 @@ class Moments:
         return cls(float(len(features)), mean, (features - mean).T @ (features - mean))
 
     def merge(self, other: "Moments") -> "Moments":
-        """Of the vectors of both (Chan, Golub, LeVeque 1979)."""
+        """Returns those of the vectors of both (Chan, Golub, LeVeque 1979)."""
         count = self.count + other.count
         if count == 0:
             return self
@@ -60,7 +60,7 @@ class Moments:
         return Moments(count, mean, self.scatter + other.scatter + between)
 
     def over_hosts(self) -> "Moments":
-        """Of all processes of a run; each must call it."""
+        """Merges those of all processes of a run; each must call it."""
         if jax.process_count() == 1:
             return self
         mine = np.concatenate([[self.count], self.mean, self.scatter.ravel()])
@@ -72,7 +72,7 @@ class Moments:
 
     @property
     def covariance(self) -> Float[np.ndarray, "d d"]:
-        """The unbiased covariance, as `numpy.cov`.
+        """The unbiased covariance, as of `numpy.cov`.
 
         Raises:
           UserError: for fewer than two vectors.
@@ -83,7 +83,7 @@ class Moments:
 
 
 def gathered(values: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    """The float64 values of every process of a run, along a new first axis; each must call it."""
+    """Stacks the float64 values of all processes of a run; each must call it."""
     if jax.process_count() == 1:
         return values[None]
     # The bytes are gathered: as float64 they would be rounded to float32 on the way.
@@ -100,7 +100,7 @@ def _too_few(count: float) -> UserError:
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
-    """|m_a - m_b|² + tr(S_a + S_b - 2 (S_a S_b)^½) (Heusel et al. 2017; Cheng et al., Sec. 4.2).
+    """Computes |m_a - m_b|² + tr(S_a + S_b - 2 (S_a S_b)^½) (Heusel et al. 2017).
 
     The trace of the root is the sum of the roots of the eigenvalues of S_a^½ S_b S_a^½, which stays
     real and exact for singular covariances, where `sqrtm` does not.
@@ -123,7 +123,7 @@ def frechet_distance_of_few(
     first_weights: Float[np.ndarray, " n"] | None = None,
     second_weights: Float[np.ndarray, " m"] | None = None,
 ) -> float:
-    """`frechet_distance` of vectors at hand: fast where n and m are below d.
+    """Computes `frechet_distance` of vectors at hand: fast where n and m are below d.
 
     With A and B the centred vectors over the root of their number less one, the trace of the root
     is the sum of the singular values of A Bᵀ.
@@ -160,14 +160,14 @@ def frechet_distance_of_few(
 
 @dataclasses.dataclass(frozen=True)
 class InceptionScore:
-    """exp(mean KL(p(y|x) || p(y))) of Salimans et al. 2016, mean and deviation over splits.
+    """exp(mean KL(p(y|x) || p(y))) of Salimans et al. 2016, mean and std over splits.
 
     Image i is of split i mod 10. Departs from: the published script, whose splits are consecutive
     images: that needs their number beforehand, and there the images are independent draws, of which
     any fixed partition will do; consecutive frames of a video would make splits of single clips.
 
     Attributes:
-      counts: (splits,) images of each split.
+      counts: (splits,) numbers of images.
       entropy: (splits,) sums of p log p.
       classes: (splits, classes) sums of p.
     """
@@ -180,11 +180,11 @@ class InceptionScore:
 
     @classmethod
     def empty(cls, classes: int) -> "InceptionScore":
-        """Of no images yet."""
+        """Returns that of no images."""
         return cls(np.zeros(cls.SPLITS), np.zeros(cls.SPLITS), np.zeros((cls.SPLITS, classes)))
 
     def add(self, logits: Float[np.ndarray, "n classes"]) -> "InceptionScore":
-        """With the classifier's logits of the next images.
+        """Adds the classifier's logits of the next images.
 
         Raises:
           UserError: if a logit is not finite.
@@ -203,18 +203,18 @@ class InceptionScore:
         return InceptionScore(counts, entropy, classes)
 
     def merge(self, other: "InceptionScore") -> "InceptionScore":
-        """Of the images of both, each in the split in which it was."""
+        """Returns that of the images of both, each in the split in which it was."""
         return InceptionScore(
             self.counts + other.counts, self.entropy + other.entropy, self.classes + other.classes
         )
 
     def over_hosts(self) -> "InceptionScore":
-        """Of all processes of a run; each must call it."""
+        """Merges those of all processes of a run; each must call it."""
         parts = [np.asarray(part) for part in dataclasses.astuple(self)]
         return InceptionScore(*(gathered(part).sum(0) for part in parts))
 
     def compute(self) -> tuple[float, float]:
-        """Mean and standard deviation over the splits.
+        """Returns the mean and the standard deviation over the splits.
 
         Raises:
           UserError: if there are fewer images than splits.
@@ -233,7 +233,7 @@ class InceptionScore:
 def act_l1(
     video: Float[np.ndarray, "n d"], truth: Float[np.ndarray, "n d"]
 ) -> Float[np.ndarray, " n"]:
-    """Act-Recog-L1 of INTERnet: sum |f(x) - f(y)| of each clip; the metric is the mean of clips.
+    """Computes Act-Recog-L1 (INTERnet): sum |f(x) - f(y)| of each clip, to be averaged over clips.
 
     The paper names no layer: psrjax takes the 400 logits of I3D on 16-frame clips, and calls it
     `act_l1_logits`.

@@ -1,4 +1,4 @@
-"""PSNR and SSIM of single frames, over the whole frame and for the person alone.
+"""PSNR and SSIM of single frames, of the whole frame and of the person alone.
 
 Frames are floats in [0, 1] (data range 1) made from the saved 8-bit frames; scores are per frame.
 The windows of SSIM are separable and symmetric: a window mean is two sums of shifted copies, and
@@ -31,7 +31,7 @@ Scores = Float[Array, "*n"]
 
 
 def psnr(video: Frames, truth: Frames) -> Scores:
-    """Peak signal-to-noise ratio in dB over all pixels and channels, at most 100.
+    """Computes the peak signal-to-noise ratio in dB over all pixels and channels, at most 100.
 
     10 log10(1 / MSE) of each frame; a mean is one of decibels, not that of the mean error. Equal to
     scikit-image's `peak_signal_noise_ratio` and torchmetrics' within 1e-4 dB.
@@ -40,7 +40,7 @@ def psnr(video: Frames, truth: Frames) -> Scores:
 
 
 def ssim(video: Frames, truth: Frames) -> Scores:
-    """The canonical SSIM (Wang et al. 2004): Gaussian window of 11 pixels, sigma 1.5.
+    """Computes the canonical SSIM (Wang et al. 2004): Gaussian window of 11 pixels, sigma 1.5.
 
     Population covariance, windows wholly inside the frame, each channel by itself, then the mean.
     Equal to scikit-image's with `gaussian_weights`, sigma 1.5 and no sample covariance, and to
@@ -53,7 +53,7 @@ def ssim(video: Frames, truth: Frames) -> Scores:
 
 
 def ssim_uniform7(video: Frames, truth: Frames) -> Scores:
-    """SSIM with a uniform 7x7 window and sample covariance, as scikit-image's default, within 1e-5.
+    """Computes SSIM with a uniform 7x7 window and sample covariance: scikit-image's, within 1e-5.
 
     Most scores of pose transfer printed before 2021 are of this kind. Raises UserError as `ssim`.
     """
@@ -61,7 +61,7 @@ def ssim_uniform7(video: Frames, truth: Frames) -> Scores:
 
 
 def m_ssim_zero(video: Frames, truth: Frames, mask: Masks) -> Scores:
-    """`ssim_uniform7` of the whole frames after both were multiplied by the mask.
+    """Computes `ssim_uniform7` of the whole frames after both were multiplied by the mask.
 
     M-SSIM of PSR-Net's tables, by the script of PG2 (Ma et al. 2017, `score_mask.py`). The equal
     black surroundings count as perfect, so small people score high. NaN without a person.
@@ -71,7 +71,7 @@ def m_ssim_zero(video: Frames, truth: Frames, mask: Masks) -> Scores:
 
 
 def m_psnr_zero(video: Frames, truth: Frames, mask: Masks) -> Scores:
-    """`psnr` over the whole frame after both were multiplied by the mask.
+    """Computes `psnr` over the whole frame after both were multiplied by the mask.
 
     M-PSNR of PSR-Net's tables, by the script of PG2; above `m_psnr_in` by -10 log10 of the person's
     share of the frame. NaN without a person.
@@ -80,7 +80,7 @@ def m_psnr_zero(video: Frames, truth: Frames, mask: Masks) -> Scores:
 
 
 def m_ssim_in(video: Frames, truth: Frames, mask: Masks) -> Scores:
-    """The mean of the canonical SSIM map over the windows centred on the person.
+    """Computes the mean of the canonical SSIM map over the windows centred on the person.
 
     NaN without a person in the part of the frame where windows fit.
     """
@@ -93,7 +93,7 @@ def m_ssim_in(video: Frames, truth: Frames, mask: Masks) -> Scores:
 
 
 def m_psnr_in(video: Frames, truth: Frames, mask: Masks) -> Scores:
-    """PSNR of the mean squared error over the person's pixels. NaN without a person."""
+    """Computes PSNR of the mean squared error over the person's pixels. NaN without a person."""
     error = jnp.square(video - truth).mean(-1) * mask[..., 0]
     area = mask.sum((-3, -2, -1))
     score = _decibel(error.sum((-2, -1)) / jnp.maximum(area, 1e-6))
@@ -104,7 +104,7 @@ def m_psnr_in(video: Frames, truth: Frames, mask: Masks) -> Scores:
 def frame_scores(
     video: UInt8[Array, "*n h w c"], truth: UInt8[Array, "*n h w c"], mask: UInt8[Array, "*n h w 1"]
 ) -> Mapping[str, Scores]:
-    """Every image metric of 8-bit frames, by its name in `results.json`.
+    """Computes the metrics of `registry.BASIC` of 8-bit frames, by name.
 
     A mask pixel of at least half is the person: the masked metrics are of a set of pixels. They are
     NaN in a frame without a person, which is to be left out of means, and counted.
@@ -128,7 +128,7 @@ def _decibel(error: Scores) -> Scores:
 
 
 def _blackened(video: Frames, truth: Frames, mask: Masks) -> tuple[Frames, Frames]:
-    """Both frames times the mask, cut to 8 bits as the scripts of PG2 do."""
+    """Multiplies both frames by the mask, cut to 8 bits as the scripts of PG2 do."""
     levels = (jnp.floor(frames * mask * 255.0 + 1e-3) / 255.0 for frames in (video, truth))
     return tuple(levels)
 
@@ -140,7 +140,7 @@ def _without_empty(score: Scores, mask: Masks) -> Scores:
 def _ssim_map(
     video: Frames, truth: Frames, window: tuple, *, sample: bool
 ) -> Float[Array, "*n y x c"]:
-    """SSIM at every place where the window fits; `sample` divides covariances by n - 1."""
+    """Computes SSIM wherever the window fits; `sample` divides covariances by n - 1."""
     light, shape = ssim_parts(video, truth, window, sample=sample)
     return light * shape
 
@@ -148,8 +148,9 @@ def _ssim_map(
 def ssim_parts(
     video: Frames, truth: Frames, window: tuple, *, sample: bool = False
 ) -> tuple[Float[Array, "*n y x c"], Float[Array, "*n y x c"]]:
-    """The two factors of SSIM at every place where the window fits: luminance, and contrast with
-    structure. Arguments and errors as `ssim`; `sample` divides covariances by n - 1.
+    """Computes the factors of SSIM wherever the window fits: luminance; contrast with structure.
+
+    Arguments and errors as `ssim`; `sample` divides covariances by n - 1.
     """
     size = len(window)
     if min(video.shape[-3:-1]) < size:
@@ -174,7 +175,7 @@ def ssim_parts(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _window_mean(maps: Float[Array, "*n h w c"], window: tuple) -> Float[Array, "*n y x c"]:
-    """The separable mean under a symmetric window of odd size, wherever it fits."""
+    """Computes the separable mean under a symmetric window of odd size, wherever it fits."""
     height, width, channels = maps.shape[-3:]
     rows = _slide(maps.reshape(-1, height, width * channels), window, axis=1, stride=1)
     means = _slide(rows, window, axis=2, stride=channels)
@@ -187,7 +188,7 @@ def _window_mean_forward(maps: jax.Array, window: tuple) -> tuple[jax.Array, Non
 
 
 def _window_mean_backward(window: tuple, _: None, cotangent: jax.Array) -> tuple[jax.Array]:
-    """The adjoint: the same mean of the cotangent with zeros around, as the window is symmetric."""
+    """The adjoint: the same mean of the zero-padded cotangent, as the window is symmetric."""
     margin = [(len(window) - 1, len(window) - 1)]
     padded = jnp.pad(cotangent, [(0, 0)] * (cotangent.ndim - 3) + margin * 2 + [(0, 0)])
     return (_window_mean(padded, window),)
@@ -197,7 +198,7 @@ _window_mean.defvjp(_window_mean_forward, _window_mean_backward)
 
 
 def _slide(maps: jax.Array, window: tuple, *, axis: int, stride: int) -> jax.Array:
-    """Sum of shifted copies, weighted; the two copies of one weight are added first."""
+    """Sums weighted shifted copies; the two copies of one weight are added first."""
     last = len(window) - 1
     length = maps.shape[axis] - last * stride
 
@@ -211,7 +212,7 @@ def _slide(maps: jax.Array, window: tuple, *, axis: int, stride: int) -> jax.Arr
 
 
 def gaussian_window() -> tuple[float, ...]:
-    """The weights of one axis of the canonical window; they sum to 1."""
+    """Returns the weights of one axis of the canonical window; they sum to 1."""
     places = np.arange(GAUSSIAN_SIZE) - GAUSSIAN_SIZE // 2
     weights = np.exp(-(places**2) / (2 * GAUSSIAN_SIGMA**2))
     return tuple((weights / weights.sum()).tolist())

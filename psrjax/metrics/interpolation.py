@@ -1,4 +1,4 @@
-"""INTERnet's Interp-PSNR: whether a frame can be foretold from the made frames beside it."""
+"""Interp-PSNR of INTERnet: PSNR of frames interpolated between the made frames beside them."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ from psrjax.errors import UserError
 from psrjax.metrics import image
 from psrjax.ops import geometry
 
-SMALLEST = 16  # pixels a side that DIS needs
+_DIS_SIDE = 16  # pixels that DIS needs at least
 
 Frame = UInt8[np.ndarray, "h w 3"]
 
@@ -22,7 +22,7 @@ def interp_psnr(
     truth: UInt8[np.ndarray, "t h w 3"],
     interpolate: Callable[[Frame, Frame], Frame] | None = None,
 ) -> Float[np.ndarray, " s"]:
-    """PSNR in dB of the true frame t against what lies between the made frames t-1 and t+1.
+    """Computes PSNR in dB of true frame t against the one between made frames t-1 and t+1.
 
     Lu et al. 2021, Sec. 4.1, for t = 1..T-2. Departs from: the paper, which interpolates by
     SuperSloMo's published weights; the default here is `halfway` (name `interp_psnr[dis]`), so
@@ -48,7 +48,7 @@ def interp_psnr(
 
 
 def halfway(before: Frame, after: Frame) -> Frame:
-    """The frame halfway between two: the mean of both, each warped half way along DIS flow.
+    """Interpolates the frame halfway: the mean of both, each warped half way along DIS flow.
 
     The motion is taken to be straight and, at a pixel of the middle frame, that of the same pixel
     of either neighbour. DIS (Kroeger et al. 2016) is OpenCV's.
@@ -61,10 +61,16 @@ def halfway(before: Frame, after: Frame) -> Frame:
 
 
 def dis_flow(first: Frame, second: Frame) -> Float[np.ndarray, "h w 2"]:
-    """Where each pixel of `first` is in `second`, relative to itself, in pixels: DIS, medium.
+    """Computes where each pixel of `first` is in `second`, relative to itself: DIS, medium preset.
 
-    Frames need at least `SMALLEST` pixels a side.
+    Raises:
+      UserError: for frames of less than 16 pixels a side.
     """
+    if min(first.shape[:2]) < _DIS_SIDE:
+        raise UserError(
+            f"DIS flow needs frames of at least {_DIS_SIDE} pixels a side, these are "
+            f"{first.shape[1]}x{first.shape[0]}"
+        )
     dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     return dis.calc(*(cv2.cvtColor(x, cv2.COLOR_RGB2GRAY) for x in (first, second)), None)
 

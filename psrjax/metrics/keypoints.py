@@ -1,4 +1,4 @@
-"""Pose metrics: how far the joints detected in made frames are from those of the true frames.
+"""Pose metrics: distances of joints detected in made frames from those of the true frames.
 
 Joints are (n j 3): x and y in pixels and a confidence; both sides must come from one detector. A
 joint is detected where its confidence reaches a threshold. Counts are of single frames and add up
@@ -30,7 +30,7 @@ def counts(
     norm: str = "bbox",
     size: tuple[int, int] | None = None,
 ) -> Counts:
-    """What the pose metrics are made of, for each frame: {name: (n,)}.
+    """Computes the counts that pose metrics are made of, for each frame: {name: (n,)}.
 
     Args:
       made: joints detected in the made frames, pixels.
@@ -76,7 +76,7 @@ def counts(
 
 
 def scores(total: Mapping[str, Any]) -> dict[str, float]:
-    """The pose metrics of counts summed over frames; NaN where nothing was detected.
+    """Computes the pose metrics from counts summed over frames; NaN if nothing was detected.
 
     "kp_l2": mean Euclidean distance of joints detected in both, pixels. "pck@0.2" and so on: share
     of these within 0.2 of the person's size. "precision" TP/(TP+FP), "recall" TP/(TP+FN) and "f1",

@@ -1,10 +1,18 @@
-"""The metrics by the names that results carry: what each needs, and which way is better."""
+"""Definitions of the metrics by the names that results carry: needs, limits, which way is better.
+
+Evaluation, tables and messages read them here, and nowhere else.
+"""
 
 import dataclasses
 
 from psrjax.errors import UserError
 
 RANDOM = "rand_"  # begins the name of a metric of an untrained network: it compares with nothing
+FLOWS = ("target_flow", "target_flow_forward")
+DETECTED, TRAINING = "detected_joints", "training_joints"
+
+_JOINTS = "target_joints"
+_I3D, _INCEPTION = ("i3d_whole",), ("inception",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,103 +21,116 @@ class Metric:
 
     Attributes:
       function: where it is computed, "module.function" in `psrjax.metrics`.
-      of: what one value is of: "frame", "pair" of neighbouring frames, "clip" or "set".
-      needs: what it reads beside the made frames: "truth", "mask", "flow" (`target_flow`),
-        "flow_forward", "joints" (detected in made and true frames, pixels), "true_joints"
-        (`target_joints`), "training_joints".
+      of: what one value is of: "frame", "pair" of neighbouring frames, "clip" or "set" of clips.
+      needs: what it reads beside the made frames: keys of the contract ("target", the true frames,
+        "target_mask", FLOWS, "target_joints"), DETECTED joints of made and true frames, or TRAINING
+        joints, those of all training frames.
       networks: names in `psrjax.pretrained.registry`.
-      lower: whether less is better.
-      frames: how many consecutive frames a clip must have at least.
-      side: how many pixels the shorter side must have at least.
+      lower_is_better: whether it is an error or a distance.
+      decibel: whether it is measured in decibels.
+      frames: the fewest consecutive frames of a clip.
+      side: the fewest pixels of a frame's shorter side.
     """
 
     function: str
     of: str = "frame"
-    needs: tuple[str, ...] = ("truth",)
+    needs: tuple[str, ...] = ("target",)
     networks: tuple[str, ...] = ()
-    lower: bool = False
+    lower_is_better: bool = False
+    decibel: bool = False
     frames: int = 1
     side: int = 1
 
 
-_MASKED = ("truth", "mask")
-_JOINTS = ("joints",)
+def _similarity(function: str, side: int, *needs: str) -> Metric:
+    return Metric(function, needs=("target", *needs), side=side)
 
 
-def _of_joints(*, lower: bool = False) -> Metric:
-    return Metric("keypoints.scores", of="set", needs=_JOINTS, lower=lower)
+def _decibels(function: str, *needs: str, side: int = 1, frames: int = 1) -> Metric:
+    return Metric(function, needs=("target", *needs), decibel=True, side=side, frames=frames)
+
+
+def _lpips(*networks: str, side: int) -> Metric:
+    return Metric("features.lpips_distance", networks=networks, lower_is_better=True, side=side)
+
+
+def _frechet(networks: tuple[str, ...], *, of: str = "set", frames: int = 1) -> Metric:
+    function = "frechet.frechet_distance"
+    return Metric(function, of=of, networks=networks, lower_is_better=True, frames=frames)
+
+
+def _over_time(name: str, *needs: str, of: str = "pair") -> Metric:
+    return Metric(f"temporal.{name}", of=of, needs=needs, lower_is_better=True, frames=2)
+
+
+def _of_joints(*, lower_is_better: bool = False) -> Metric:
+    return Metric("keypoints.scores", of="set", needs=(DETECTED,), lower_is_better=lower_is_better)
 
 
 _METRICS: dict[str, Metric] = {
-    "ssim": Metric("image.ssim", side=11),
-    "ssim_uniform7": Metric("image.ssim_uniform7", side=7),
-    "psnr": Metric("image.psnr"),
-    "m_ssim_zero": Metric("image.m_ssim_zero", needs=_MASKED, side=7),
-    "m_psnr_zero": Metric("image.m_psnr_zero", needs=_MASKED),
-    "m_ssim_in": Metric("image.m_ssim_in", needs=_MASKED, side=11),
-    "m_psnr_in": Metric("image.m_psnr_in", needs=_MASKED),
-    "ms_ssim": Metric("detail.ms_ssim", side=161),
-    "sd_lua": Metric("detail.sd_lua", side=3),
-    "sd_eq": Metric("detail.sd_eq", side=2),
-    "r_ssim": Metric("image.ssim", needs=("truth", "training_joints"), side=11),
-    "r_psnr": Metric("image.psnr", needs=("truth", "training_joints")),
-    "lpips_alex": Metric(
-        "features.lpips_distance", networks=("alexnet", "lpips_alex"), lower=True, side=31
-    ),
-    "lpips_vgg": Metric(
-        "features.lpips_distance", networks=("vgg16", "lpips_vgg"), lower=True, side=16
-    ),
-    "fid": Metric("frechet.frechet_distance", of="set", networks=("inception",), lower=True),
-    "clip_fid": Metric(
-        "frechet.frechet_distance", of="clip", networks=("inception",), lower=True, frames=2
-    ),
-    "is": Metric("frechet.InceptionScore", of="set", needs=(), networks=("inception",)),
-    "fvd": Metric(
-        "frechet.frechet_distance", of="set", networks=("i3d_whole",), lower=True, frames=16
-    ),
-    "vfid": Metric(
-        "frechet.frechet_distance", of="set", networks=("i3d_whole",), lower=True, frames=10
-    ),
+    "ssim": _similarity("image.ssim", 11),
+    "ssim_uniform7": _similarity("image.ssim_uniform7", 7),
+    "psnr": _decibels("image.psnr"),
+    "m_ssim_zero": _similarity("image.m_ssim_zero", 7, "target_mask"),
+    "m_psnr_zero": _decibels("image.m_psnr_zero", "target_mask"),
+    "m_ssim_in": _similarity("image.m_ssim_in", 11, "target_mask"),
+    "m_psnr_in": _decibels("image.m_psnr_in", "target_mask"),
+    "ms_ssim": _similarity("detail.ms_ssim", 161),
+    "sd_lua": _decibels("detail.sd_lua", side=3),
+    "sd_eq": _decibels("detail.sd_eq", side=2),
+    "interp_psnr[dis]": _decibels("interpolation.interp_psnr", side=16, frames=3),
+    "face_psnr": _decibels("image.psnr", _JOINTS, side=4),
+    "e_temp": _over_time("temporal_error", *FLOWS, of="clip"),
+    "e_temp_gap": _over_time("temporal_gap", "target", *FLOWS, of="clip"),
+    "warping_error": _over_time("warping_error", *FLOWS),
+    "flicker": _over_time("flicker", "target_mask"),
+    "clip_fid": _frechet(_INCEPTION, of="clip", frames=2),
     "act_l1_logits": Metric(
-        "frechet.act_l1", of="clip", networks=("i3d_whole",), lower=True, frames=16
+        "frechet.act_l1", of="clip", networks=_I3D, lower_is_better=True, frames=16
     ),
-    "face_psnr": Metric("image.psnr", needs=("truth", "true_joints"), side=4),
-    "e_temp": Metric("temporal.temporal_error", of="clip", needs=("flow",), lower=True, frames=2),
-    "e_temp_gap": Metric(
-        "temporal.temporal_gap", of="clip", needs=("truth", "flow"), lower=True, frames=2
-    ),
-    "warping_error": Metric(
-        "temporal.warping_error", of="pair", needs=("flow", "flow_forward"), lower=True, frames=2
-    ),
-    "flicker": Metric("temporal.flicker", of="pair", needs=("mask",), lower=True, frames=2),
-    "interp_psnr[dis]": Metric("interpolation.interp_psnr", frames=3),
-    "kp_l2": _of_joints(lower=True),
+    "lpips_alex": _lpips("alexnet", "lpips_alex", side=31),
+    "lpips_vgg": _lpips("vgg16", "lpips_vgg", side=16),
+    "fid": _frechet(_INCEPTION),
+    "is": Metric("frechet.InceptionScore", of="set", needs=(), networks=_INCEPTION),
+    "fvd": _frechet(_I3D, frames=16),
+    "vfid": _frechet(_I3D, frames=10),
+    "kp_l2": _of_joints(lower_is_better=True),
     "pck@0.2": _of_joints(),
     "pck@0.05": _of_joints(),
     "pck@0.01": _of_joints(),
     "precision": _of_joints(),
     "recall": _of_joints(),
     "f1": _of_joints(),
-    "akd": _of_joints(lower=True),
-    "mkr": _of_joints(lower=True),
+    "akd": _of_joints(lower_is_better=True),
+    "mkr": _of_joints(lower_is_better=True),
+    "r_ssim": _similarity("image.ssim", 11, _JOINTS, TRAINING),
+    "r_psnr": _decibels("image.psnr", _JOINTS, TRAINING),
 }
+# Those that every evaluation takes of each frame, in the order of the results.
+BASIC = ("ssim", "ssim_uniform7", "psnr", "m_ssim_zero", "m_psnr_zero", "m_ssim_in", "m_psnr_in")
+# Those that an evaluation has to be asked for, those of untrained networks included.
+FURTHER = tuple(
+    prefix + name
+    for name, metric in _METRICS.items()
+    for prefix in (("", RANDOM) if metric.networks else ("",))
+    if name not in BASIC
+)
 
 
 def available() -> dict[str, Metric]:
-    """All metrics by name; those with networks also exist as `rand_<name>`, of untrained ones."""
+    """Returns all metrics by name; those with networks also exist as `rand_<name>`, untrained."""
     return dict(_METRICS)
 
 
 def get(name: str) -> Metric:
-    """The metric of a name; `rand_<name>` is the metric with the untrained networks' names.
+    """Returns the metric of a name; `rand_<name>` is it with the untrained networks' names.
 
     Raises:
       UserError: for an unknown name, or `rand_` before a metric that has no network.
     """
-    plain = name.removeprefix(RANDOM)
-    metric = _METRICS.get(plain)
-    if metric is None or (plain != name and not metric.networks):
+    if name not in (*BASIC, *FURTHER):
         raise UserError(f"no metric {name!r}; there are {', '.join(_METRICS)}")
-    if plain == name:
+    metric = _METRICS[name.removeprefix(RANDOM)]
+    if not name.startswith(RANDOM):
         return metric
     return dataclasses.replace(metric, networks=tuple(f"{n}:random" for n in metric.networks))

@@ -1,4 +1,4 @@
-"""Metrics over time: a frame against its neighbour brought onto it by the true video's motion.
+"""Metrics over time: a frame against its neighbour, warped by the true video's motion.
 
 Frames are floats in [0, 1]. Flow comes with the footage: the keys `target_flow` (frame t to t-1, on
 t's grid, pixels) and `target_flow_forward` (t-1 to t, on t-1's grid) of a batch, which say at index
@@ -22,7 +22,7 @@ Masks = Float[Array, "b t h w 1"]
 
 
 def temporal_error(video: Videos, flow: Flows, trust: Masks | None = None) -> Float[Array, " b"]:
-    """E_temp of Huang et al. 2017 (in D2G-Net's Table 1), times 100; less is better.
+    """Computes E_temp of Huang et al. 2017 (D2G-Net's Table 1), times 100; less is better.
 
     100 sqrt(1/(T-1) sum_t 1/D sum_k c_k (x_t^k - W(x_{t-1})^k)²), D = h w c: all pixels divide,
     also those that the mask leaves out. W reads frame t-1 along the flow, bilinearly, beyond the
@@ -41,7 +41,7 @@ def temporal_error(video: Videos, flow: Flows, trust: Masks | None = None) -> Fl
 
 
 def temporal_squares(video: Videos, flow: Flows, trust: Masks | None = None) -> Float[Array, "b s"]:
-    """1/D sum_k c_k (x_t^k - W(x_{t-1})^k)² of the frames t = 1..T-1: what `temporal_error` means.
+    """Computes 1/D sum_k c_k (x_t^k - W(x_{t-1})^k)² of frames 1..T-1, which E_temp averages.
 
     A clip that comes in pieces has the mean of its pieces' squares, if each piece begins with the
     last frame of the one before. Arguments and errors as `temporal_error`.
@@ -55,9 +55,9 @@ def temporal_squares(video: Videos, flow: Flows, trust: Masks | None = None) -> 
 def temporal_gap(
     video: Videos, truth: Videos, flow: Flows, trust: Masks | None = None
 ) -> Float[Array, " b"]:
-    """How far the made video's changes are from the true one's in size, times 100; 0 is best.
+    """Computes how the made video's changes differ from the true one's in size, times 100.
 
-    100/(T-1) sum_t |e_t(x) - e_t(y)|, e_t the root of what `temporal_squares` gives for frame t.
+    100/(T-1) sum_t |e_t(x) - e_t(y)|, e_t the root of `temporal_squares` of frame t; 0 is best.
     Beside `temporal_error`, which prefers blur to truth: a true video has an error too (texture
     that is read between pixels, light), and where a made one's is less it lacks detail. Sizes only:
     a faint video that flickers can have the true one's. Chu et al. 2020 (TecoGAN) compare changes
@@ -77,7 +77,7 @@ def temporal_gap(
 
 
 def warping_error(video: Videos, flow_forward: Flows, trust: Masks) -> Float[Array, "b s"]:
-    """The warping error of Lai et al. 2018 of each pair of frames; less is better.
+    """Computes the warping error of Lai et al. 2018 of each pair of frames; less is better.
 
     sum M (x_{t-1} - W(x_t))² / sum M on frame t-1's grid; where nothing is trusted the pair counts
     as 0. A clip's error is the mean of its pairs, a data set's that of its clips.
@@ -98,12 +98,12 @@ def warping_error(video: Videos, flow_forward: Flows, trust: Masks) -> Float[Arr
 
 
 def trust(flow: Flows, opposite: Flows, *, one_sided: bool = False) -> Masks:
-    """1 where `flow` can be trusted, on its own grid, else 0: `ops.flow.confidence` of videos.
+    """Gives 1 where `flow` can be trusted, on its own grid, else 0: `ops.flow.confidence`.
 
     Args:
       flow: `target_flow` for E_temp, `target_flow_forward` for the warping error.
       opposite: the other of the two.
-      one_sided: as `ops.flow.confidence`: as Lai et al. compute it.
+      one_sided: as in `ops.flow.confidence`; Lai et al. compute it so.
     """
     flat = (f.reshape(-1, *f.shape[2:]) for f in (flow, opposite))
     found = flow_ops.confidence(*flat, one_sided=one_sided)
@@ -111,9 +111,9 @@ def trust(flow: Flows, opposite: Flows, *, one_sided: bool = False) -> Masks:
 
 
 def flicker(video: Videos, mask: Masks) -> Float[Array, "b s"]:
-    """Mean |x_t - x_{t-1}| outside the person of both frames, times 100; 0 for a still background.
+    """Computes the mean |x_t - x_{t-1}| outside the person of both frames, times 100.
 
-    NaN where the person fills both frames.
+    It is 0 for a still background, NaN where the person fills both frames.
 
     Raises:
       UserError: for a video of one frame.

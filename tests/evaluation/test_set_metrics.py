@@ -53,11 +53,11 @@ LENGTHS = (20, 33, 17, 16, 19, 40, 18, 22)
 
 
 def collected(names, made, true, *, pairs=("1->2",)):
-    sets = set_metrics.Sets(names)
+    sets = set_metrics.SetAccumulator(names)
     scored = []
     for i, (m, t) in enumerate(zip(made, true)):
         pair = pairs[i % len(pairs)]
-        sides = (clip_features.Footage(side) for side in (m, t))
+        sides = (clip_features.ClipFeatures(side) for side in (m, t))
         sets.add(("step", "layer1", pair), f"clip{i}", 0, *sides)
         scored.append(
             score_statistics.Scored(
@@ -67,7 +67,7 @@ def collected(names, made, true, *, pairs=("1->2",)):
     return sets.finish(score_statistics.rows(scored, {"split": "test"}), "whole clips")
 
 
-def peer(a, b):
+def expected_distance(a, b):
     first, second = np.cov(a.T), np.cov(b.T)
     root = scipy.linalg.sqrtm(first @ second).real
     return np.square(a.mean(0) - b.mean(0)).sum() + np.trace(first + second - 2 * root)
@@ -80,7 +80,7 @@ def test_fid_is_of_the_frames_of_all_clips_and_of_each_pair(kept, monkeypatch):
     rows = collected(("fid",), made, true, pairs=("1->2", "2->1"))
     for row, step in zip(rows, (slice(None), slice(0, None, 2), slice(1, None, 2))):
         sides = (np.concatenate([quarters(c) for c in side[step]]) for side in (made, true))
-        np.testing.assert_allclose(row["metrics"]["fid"], peer(*sides), rtol=1e-4)
+        np.testing.assert_allclose(row["metrics"]["fid"], expected_distance(*sides), rtol=1e-4)
     assert [row["pair"] for row in rows] == ["all", "1->2", "2->1"]
     assert ("fid" in rows[0]["interval"]) == (kept > 5)
     assert any("fid: of 185 frames; fewer than 2048" in n for n in rows[0]["about"]["notes"])
@@ -114,7 +114,7 @@ def test_a_long_clip_is_seen_in_parts_that_cover_it(monkeypatch):
     monkeypatch.setattr(
         features, "of_clips", lambda w, c: seen.append(c[0]) or {"features": quarters(c[0])[:1]}
     )
-    clip_features.Footage(clip).of_whole("i3d_whole")
+    clip_features.ClipFeatures(clip).of_whole("i3d_whole")
     assert [len(part) for part in seen] == [64, 64]
     np.testing.assert_array_equal(seen[0], clip[:64])
     np.testing.assert_array_equal(seen[1], clip[36:])
@@ -131,11 +131,10 @@ def test_the_inception_score_is_of_the_made_frames():
 
 def test_clips_of_one_are_at_the_distance_of_their_own_frames():
     made, true = clips(7, (20,))[0], clips(8, (20,))[0]
-    sides = [clip_features.Footage(side) for side in (made, true)]
+    sides = [clip_features.ClipFeatures(side) for side in (made, true)]
     names = ("clip_fid", "act_l1_logits")
-    measures = {name: clip_metrics.MEASURES[name] for name in names}
-    found = clip_metrics.score(measures, *sides, np.zeros((20, 8, 8, 1), np.uint8), {})
-    expected = peer(quarters(made), quarters(true))
+    found = clip_metrics.score(names, *sides, {})
+    expected = expected_distance(quarters(made), quarters(true))
     np.testing.assert_allclose(found["clip_fid"], [expected], rtol=1e-4)
     gap = 16 * np.abs(quarters(made[:16]).mean(0) - quarters(true[:16]).mean(0)).sum()
     np.testing.assert_allclose(found["act_l1_logits"], [gap], rtol=1e-6)
@@ -199,7 +198,7 @@ def test_rows_stay_json(monkeypatch):
 def test_missing_weights_are_told_with_file_hash_and_search_path(name, published, monkeypatch):
     monkeypatch.setattr(clip_features, "weights", registry.load)
     monkeypatch.setattr(registry, "search_path", lambda: (Path("/nowhere"),))
-    assert re.search(f"{name}: .*{published}", clip_metrics.obstacle(name, 0, 0))
+    assert re.search(f"{name}: .*{published}", clip_metrics.obstacle(name))
 
 
 @pytest.mark.parametrize(
@@ -211,4 +210,4 @@ def test_missing_weights_are_told_with_file_hash_and_search_path(name, published
     ],
 )
 def test_windows_that_are_too_short_for_a_metric_are_told(name, frames, message):
-    assert message in clip_metrics.obstacle(name, 64, frames)
+    assert message in clip_metrics.obstacle(name, side=64, frames=frames)

@@ -1,12 +1,17 @@
-"""Every metric by name is computed by a function that exists, from weights that exist."""
+"""Every metric is computed by a function and weights that exist, within its limits."""
 
+import contextlib
 import importlib
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from psrjax import metrics
 from psrjax.errors import UserError
-from psrjax.metrics import keypoints
+from psrjax.evaluation import challenging_poses, clip_metrics, set_metrics
+from psrjax.metrics import detail, image, interpolation, keypoints
+from psrjax.metrics import registry as metric_registry
 from psrjax.pretrained import registry
 
 
@@ -26,7 +31,7 @@ def test_the_pose_metrics_are_those_that_counts_give():
         + tuple(f"within_{limit}" for limit in keypoints.PCK),
         1.0,
     )
-    named = {name for name, m in metrics.available().items() if m.needs == ("joints",)}
+    named = {name for name, m in metrics.available().items() if "detected_joints" in m.needs}
     assert keypoints.scores(counts).keys() == named
 
 
@@ -36,3 +41,47 @@ def test_untrained_networks_are_asked_for_by_name_only():
     for name in ("rand_psnr", "rand_rand_fid", "fidd"):
         with pytest.raises(UserError, match=f"no metric '{name}'"):
             metrics.get(name)
+
+
+def test_an_evaluation_computes_every_metric_of_the_registry():
+    plain = {name.removeprefix(metric_registry.RANDOM) for name in metric_registry.FURTHER}
+    joints = {name for name, m in metrics.available().items() if "detected_joints" in m.needs}
+    computed = {*clip_metrics._SCORES, *set_metrics._FEATURES, *challenging_poses.METRICS, *joints}
+    assert computed == plain and plain | set(metric_registry.BASIC) == set(metrics.available())
+
+
+def masked(function):
+    return lambda made, truth: function(made, truth, jnp.ones((*made.shape[:-1], 1)))
+
+
+def three_frames(made, truth):
+    videos = (
+        np.repeat((255 * np.asarray(video)).astype(np.uint8), 3, 0) for video in (made, truth)
+    )
+    return interpolation.interp_psnr(*videos)
+
+
+FUNCTIONS = {
+    "ssim": image.ssim,
+    "ssim_uniform7": image.ssim_uniform7,
+    "m_ssim_zero": masked(image.m_ssim_zero),
+    "m_ssim_in": masked(image.m_ssim_in),
+    "ms_ssim": detail.ms_ssim,
+    "sd_lua": detail.sd_lua,
+    "sd_eq": detail.sd_eq,
+    "interp_psnr[dis]": three_frames,
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_the_smallest_side_is_the_smallest_that_tells_frames_apart(name):
+    def differs(side):
+        random = np.random.default_rng(0)
+        truth, made = jnp.asarray(random.uniform(0.1, 0.9, (2, 1, side, side, 3)), jnp.float32)
+        same, other = (FUNCTIONS[name](frames, truth) for frames in (truth, made))
+        return np.abs(np.asarray(other) - np.asarray(same)).max() > 1e-3
+
+    side = metrics.get(name).side
+    assert differs(side)
+    with contextlib.suppress(UserError):
+        assert not differs(side - 1)
