@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes .venv, installs psrjax for the accelerator it finds, and runs: demo | test | any psrjax command.
 #
-#   bash launch/local.sh demo                 render, train, score and show, in runs/demo
+#   bash launch/local.sh demo [--method=NAME] render, train, score and show, in runs/demo-NAME
 #   bash launch/local.sh test [pytest args]   ruff and the fast tests
 #   bash launch/local.sh COMMAND …            any psrjax command; paths are relative to where you are
 #
@@ -124,8 +124,8 @@ command=${1:-}
 shift
 accelerator=$(find_accelerator)
 case $accelerator in
-cpu) extras=() ;;
-cuda | tpu) extras=("$accelerator") ;;
+cpu) extras=(all) ;;
+cuda | tpu) extras=(all "$accelerator") ;;
 *) fail "PSRJAX_ACCELERATOR=$accelerator: it is cpu, cuda or tpu" ;;
 esac
 
@@ -134,16 +134,16 @@ case $command in
     usage
     ;;
 test)
-    install test
+    install all test
     run_tests "$@"
     ;;
 demo)
-    install ${extras[@]+"${extras[@]}"}
-    cd "$root" # so that runs/demo lies in the checkout, wherever this was called from
+    install "${extras[@]}"
+    cd "$root" # so that runs/ lies in the checkout, wherever this was called from
     exec "$venv/bin/psrjax" demo "$@"
     ;;
 *)
-    install ${extras[@]+"${extras[@]}"}
+    install "${extras[@]}"
     exec "$venv/bin/psrjax" "$command" "$@"
     ;;
 esac

@@ -13,6 +13,7 @@ import pytest
 
 from psrjax import config as config_lib
 from psrjax.data import loader, video
+from psrjax.methods import base
 from psrjax.reporting import report
 from psrjax.synthetic import dataset
 from psrjax.vision import body
@@ -214,6 +215,29 @@ def test_a_reader_that_leaves_ends_the_command_silently(arguments):
     assert not done.stderr
 
 
+def test_a_command_whose_extra_is_missing_says_how_to_install_it():
+    code = (
+        "import sys; sys.modules['jinja2'] = None; sys.argv = ['psrjax', 'report', 'x']\n"
+        "from psrjax.cli.main import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "psrjax: psrjax report needs jinja2: pip install 'psrjax[report]'\n"
+
+
+def test_method_help_lists_the_fields_of_the_runs_method(folder, run):
+    lines = succeed(folder, "synthesize", "--workdir=run", "--method.help").splitlines()
+    assert "--method.zeta=0.1" in lines
+    assert lines[lines.index("--method.stage=layer3") + 1].startswith("    which stage")
+
+
+def test_the_demo_offers_every_method_and_says_how_long_it_takes(folder):
+    out = " ".join(succeed(folder, "demo", "--help").split())
+    for method in base.available():
+        assert re.search(rf"{method} \d+ min", out)
+    assert "default: 'psrnet'" in out
+
+
 def test_help_lists_every_command(folder):
     out = succeed(folder, "--help")
     for command in ("demo", "train", "evaluate", "synthesize", "report", "reproduce", "doctor"):
@@ -224,7 +248,7 @@ TRAIN = ("train", "--workdir=other")
 MISTAKES = {
     "an unknown command": (("dream",), "no command 'dream'"),
     "an unknown flag": ((*TRAIN, "--config=psrnet:tiny", "--colour=red"), "colour"),
-    "an unknown word": ((*TRAIN, "--config=psrnet:tinny"), "unknown word 'tinny'.*tiny"),
+    "an unknown variant": ((*TRAIN, "--config=psrnet:tinny"), "no variant 'tinny'.*tiny"),
     "an unknown config": ((*TRAIN, "--config=pzrnet"), "no config 'pzrnet'.*psrnet"),
     "an unknown key": ((*TRAIN, "--config=psrnet:tiny", "--config.stepz=3"), "stepz"),
     "an unknown key of one stage": (
@@ -241,7 +265,20 @@ MISTAKES = {
         "34",
     ),
     "a flag that is missing": (("evaluate",), "workdir"),
-    "real videos without made ones": (("evaluate", "--real=."), "--fake"),
+    "a config that is missing": (TRAIN, "--config: name a config.*psrnet"),
+    "an unknown field of the method": (
+        ("synthesize", "--workdir=run", "--method.zetta=1"),
+        "--method.zetta: no such field; did you mean --method.zeta",
+    ),
+    "a value that is not of the field's type": (
+        ("synthesize", "--workdir=run", "--method.zeta=x"),
+        "--method.zeta=x: not a value like 0.1",
+    ),
+    "a value that is not among the field's choices": (
+        ("synthesize", "--workdir=run", "--method.prior=x"),
+        "method.prior: no 'x'; there are",
+    ),
+    "real videos without synthesized ones": (("evaluate", "--real=."), "--fake"),
     "a folder that is none": (("evaluate", "--real=x", "--fake=y"), "x: no such folder"),
     "a table that is none": (("reproduce", "psrnet-table9"), "no table 'psrnet-table9'.*table3"),
     "a scale that is none": (("reproduce", "psrnet-table1", "--scale=x"), "no scale 'x'.*tiny"),

@@ -91,7 +91,7 @@ def test_it_installs_once_with_the_pins_and_runs_where_the_user_is(machine):
     assert f"psrjax in {machine.elsewhere}: train --config=psrnet:tiny" in first.stdout
     (install,) = machine.installs()
     assert f"--constraint {machine.checkout}/constraints.txt" in install
-    assert install.endswith(f"--editable {machine.checkout}")
+    assert install.endswith(f"--editable {machine.checkout}[all]")
     machine.run("doctor")
     assert len(machine.installs()) == 1
 
@@ -111,12 +111,18 @@ def test_changed_pins_install_again_and_extras_are_kept(machine):
         pins.write("# newer\n")
     machine.run("doctor")
     machine.run("test")
-    assert [line.rsplit("out", 1)[1] for line in machine.installs()] == ["[test]", "", "[test]"]
+    assert [line.rsplit("out", 1)[1] for line in machine.installs()] == [
+        *("[all,test]", "[all]", "[all,test]")
+    ]
 
 
 @pytest.mark.parametrize(
     ("environment", "extra"),
-    [({}, "[cuda]"), ({"PSRJAX_ACCELERATOR": "cpu"}, ""), ({"PSRJAX_ACCELERATOR": "tpu"}, "[tpu]")],
+    [
+        ({}, "[all,cuda]"),
+        ({"PSRJAX_ACCELERATOR": "cpu"}, "[all]"),
+        ({"PSRJAX_ACCELERATOR": "tpu"}, "[all,tpu]"),
+    ],
 )
 def test_the_accelerator_that_is_found_or_named_is_installed_for(machine, environment, extra):
     machine.give_python()

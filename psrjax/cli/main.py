@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 
 from absl import app, flags, logging
 
@@ -20,6 +21,7 @@ from psrjax.cli._config import ConfigFlag
 from psrjax.errors import UserError
 from psrjax.runtime import memory_pages
 
+_EXTRAS = {"av": "video", "jinja2": "report", "matplotlib": "report"}  # {module: its extra}
 _USAGE = "usage: psrjax COMMAND [flags]; psrjax COMMAND --help lists a command's flags"
 
 
@@ -85,21 +87,25 @@ def run(name: str, arguments: Sequence[str]) -> None:
         sys.argv = [program, *arguments]  # config flags read it
         command = importlib.import_module(f"psrjax.cli.{name}")
         if {"--help", "-h", "-help"} & set(arguments):
-            defining = flags.FLAGS.find_module_defining_flag("config")
-            shared = "" if defining in (None, command.__name__) else "\n\n" + _config_help()
-            print(f"{command.__doc__.strip()}\n{flags.FLAGS.module_help(command)}{shared}")
+            _print_help(command)
             return
         app.run(_guarded(command.main), argv=sys.argv, flags_parser=_parse_flags)
     except UserError as error:
         _fail(str(error))
+    except ModuleNotFoundError as error:
+        if error.name not in _EXTRAS:
+            raise
+        _fail(f"{program} needs {error.name}: pip install 'psrjax[{_EXTRAS[error.name]}]'")
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         sys.exit(130)
 
 
-def _config_help() -> str:
-    flag = flags.FLAGS["config"]
-    return f"  --config: {flag.help}\n  --config.KEY=VALUE: changes one value of it"
+def _print_help(command: ModuleType) -> None:
+    print(f"{(command.__doc__ or '').strip()}\n{flags.FLAGS.module_help(command)}")
+    if flags.FLAGS.find_module_defining_flag("config") == ConfigFlag.__module__:
+        print(f"\n  --config: {flags.FLAGS['config'].help}")
+        print("  --config.KEY=VALUE: changes one value of it")
 
 
 def _guarded(command: Callable[[list[str]], None]) -> Callable[[list[str]], None]:

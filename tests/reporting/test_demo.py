@@ -1,4 +1,4 @@
-"""The comparison videos of a run show what its method can make."""
+"""The demo counts its stages as a whole, and shows what its method can make."""
 
 import types
 
@@ -13,6 +13,26 @@ from psrjax.inference import novel_view
 from psrjax.methods import base
 from psrjax.reporting import demo
 from psrjax.synthetic import dataset
+from psrjax.training import writer
+
+
+def test_progress_counts_all_stages_and_tells_the_time_left_for_all(caplog, monkeypatch):
+    now = iter([0.0, 20.0])
+    monkeypatch.setattr(writer, "time", types.SimpleNamespace(monotonic=lambda: next(now)))
+    config = config_lib.load("psrnet:tiny", {"steps": 100})
+    with caplog.at_level("INFO", "absl"):
+        count = demo._StageCount(config)
+        count.announce(1, "render the people", 600)
+        progress = count.training("layer2", 0, 100)
+        progress.update(20)
+        progress.close()
+        count.announce(0, "comparison videos", 6)
+    # 80 steps of this stage, 100 of the next, and 5 % of all 300 for scoring and videos
+    assert caplog.messages == [
+        "stage 1 of 6: render the people, about 10 min left in all",
+        "stage 3 of 6: train layer2: step 20 of 100, 1.00 steps/s, 0:03:15 left in all",
+        "stage 6 of 6: comparison videos, about 1 min left in all",
+    ]
 
 
 @pytest.mark.parametrize("name", base.available())
