@@ -161,6 +161,30 @@ def test_examples_in_python_use_what_there_is():
                 exec(check, {})
 
 
+def messages():
+    """All texts of the package and the start script; "…" where a value is filled in."""
+    yield (ROOT / "launch/local.sh").read_text()
+    for path in (ROOT / "psrjax").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+
+
+def test_messages_in_troubleshooting_are_those_of_the_code():
+    known = "\n".join(messages())
+    text = (ROOT / "docs/troubleshooting.md").read_text()
+    cells = [line.split("|")[1] for line in text.splitlines() if line.startswith("|")]
+    quoted = [
+        part
+        for cell in cells
+        for code in re.findall(r"`([^`]+)`", cell)
+        for part in re.split("…|'", code)
+    ]
+    sentences = [part.strip(" ;:().,?") for part in quoted if " " in part.strip()]
+    assert len(sentences) > 30
+    assert [part for part in sentences if part not in known] == []
+
+
 def test_the_site_builds_without_warnings(tmp_path):
     if importlib.util.find_spec("material") is None or importlib.util.find_spec("mkdocs") is None:
         pytest.skip("mkdocs-material is not installed: pip install '.[docs]'")
