@@ -14,6 +14,7 @@ import pytest
 
 from psrjax import config as config_lib
 from psrjax.cli import main as cli
+from psrjax.data import spec
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted(
@@ -183,6 +184,22 @@ def test_messages_in_troubleshooting_are_those_of_the_code():
     sentences = [part.strip(" ;:().,?") for part in quoted if " " in part.strip()]
     assert len(sentences) > 30
     assert [part for part in sentences if part not in known] == []
+
+
+def test_the_data_page_shows_the_contract():
+    page = (ROOT / "docs/data.md").read_text()
+    for name, key in spec.KEYS.items():
+        assert re.search(
+            rf"\| `{name}` \| {key.axes} \| {key.wire} \|.*\| {re.escape(key.meaning)} \|", page
+        ), name
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_methods_page_explains_all_of_its_presets_and_ablations(method):
+    page = (ROOT / f"docs/methods/{method}.md").read_text()
+    module = config_lib.module(method)
+    names = {*module.PRESETS, *module.ABLATIONS, *config_lib.load(method).stages} - {"paper"}
+    assert {name for name in names if f"`{name}`" not in page} == set()
 
 
 def test_the_site_builds_without_warnings(tmp_path):
