@@ -1,14 +1,14 @@
 """The config of a run: its fields and defaults, variants, dotted overrides, validation, JSON.
 
-`base("psrnet")` fills `config.method` from the fields of `psrjax.methods.psrnet.Method`: their
-defaults stand there only, and overrides are checked against them. A file in `configs/` imports only
-this module and states what differs:
+`base(METHOD)` fills `config.method` from the fields of `psrjax.methods.METHOD.Method`: the defaults
+stand there only, and overrides are checked against them. A file in `configs/` imports only this
+module and states what differs:
 
     PRESETS = {"tiny": {"batch": 2, "steps": 4, "method.width": 4}}
     ABLATIONS = {"common_head": {"method.decoder": "common_head"}}
 
     def get_config(variant=""):
-        config = update(base("psrnet"), {"stages": ("layer1",), "batch": 3})
+        config = update(base(METHOD), {"stages": ("layer1",), "batch": 3})
         return apply_variant(config, variant, presets=PRESETS, ablations=ABLATIONS)
 
 Leaves are int, float, bool, str or tuples of these, never None; keys are words without dots.
@@ -122,9 +122,7 @@ class RunConfig(Section):
     keep_checkpoints: int = 2
     log_steps: int = 50
     evaluate_steps: int = 0  # 0 is never
-    overrides: dict[str, Any] = field(
-        default_factory=dict[str, Any]
-    )  # [stage]: its changes, nested
+    overrides: dict[str, Any] = field(default_factory=dict[str, Any])  # [stage]: changes, nested
 
 
 def base(method: str = "") -> RunConfig:
@@ -264,7 +262,7 @@ def validate(config: RunConfig) -> None:
 
 
 def load(name: str, overrides: Mapping[str, Any] = {}) -> RunConfig:
-    """The locked config of "psrnet:tiny,layer1" or "configs/psrnet.py:tiny", and dotted overrides.
+    """The locked config of "METHOD:tiny,layer1" or "configs/METHOD.py:tiny", and dotted overrides.
 
     Raises:
       UserError: if there is no such file, or for a wrong variant, key or value.

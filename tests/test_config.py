@@ -1,4 +1,4 @@
-"""What a run is told: words, overrides, stages and JSON do what they say; mistakes are named."""
+"""Configs: variants, overrides, stages and JSON do what they say; mistakes are named."""
 
 import pytest
 from absl import flags
@@ -12,13 +12,12 @@ PRESETS = {"tiny": {"batch": 2, "data.crop": (16, 16)}, "few": {"steps": 3}}
 ABLATIONS = {"w/o L_adv": {"weights.generator.adversarial": 0.0}, "one": {"stages": ("a",)}}
 
 
-def get_config(words=""):
+def get_config(variant=""):
     config = config_lib.base()
-    config.method.name = "toy"
     config.stages = ("a", "b")
     config.weights = {"generator": {"l1": 1.0, "adversarial": 0.1}}
     config.overrides = {"b": {"steps": 7, "weights": {"generator": {"extra": 2.0}}}}
-    return config_lib.apply_variant(config, words, presets=PRESETS, ablations=ABLATIONS)
+    return config_lib.apply_variant(config, variant, presets=PRESETS, ablations=ABLATIONS)
 
 
 def leaves(config, prefix=""):
@@ -29,7 +28,7 @@ def leaves(config, prefix=""):
             yield f"{prefix}{key}", value
 
 
-def test_words_are_presets_ablations_and_stages():
+def test_a_variant_is_presets_ablations_and_stages():
     config = get_config(" tiny, w/o L_adv,bf16 , b,few")
     assert (config.batch, config.data.crop, config.steps) == (2, (16, 16), 3)
     assert dict(config.weights.generator) == {"l1": 1.0, "adversarial": 0.0}
@@ -40,12 +39,12 @@ def test_words_are_presets_ablations_and_stages():
     assert get_config("one").stages == ("a",) and not get_config("one").overrides
 
 
-def test_an_unknown_word_is_answered_with_the_list():
+def test_an_unknown_variant_is_answered_with_the_list():
     with pytest.raises(UserError) as caught:
         get_config("tiny,tinny")
     message = str(caught.value)
-    for word in ("'tinny'", "tiny", "few", "bf16", "w/o L_adv", "a, b"):
-        assert word in message
+    for name in ("'tinny'", "tiny", "few", "bf16", "w/o L_adv", "a, b"):
+        assert name in message
     assert "\n" not in message
 
 
@@ -157,10 +156,10 @@ def write_config(folder):
     return path
 
 
-def assert_overridable(config, path, words=""):
+def assert_overridable(config, path):
     """Gives every leaf another value on a command line and finds it in the parsed config."""
     changed = {key: another(value) for key, value in leaves(config)}
-    arguments = [f"--config={path}:{words}"]
+    arguments = [f"--config={path}"]
     for key, value in changed.items():
         arguments.append(f"--config.{key}={value}")
     values = flags.FlagValues()
@@ -201,7 +200,7 @@ def parse(path, *arguments):
     return flag.value
 
 
-def test_what_is_given_for_all_stages_outranks_a_presets_word_on_one(tmp_path):
+def test_what_is_given_for_all_stages_outranks_a_presets_value_for_one(tmp_path):
     path = write_config(tmp_path)
     preset = config_lib.stage_config(config_lib.load(str(path)), "b")
     assert (preset.steps, preset.weights.generator.extra) == (7, 2.0)

@@ -1,6 +1,5 @@
-"""Every config file, with every word it has, gives a valid config that flags can change."""
+"""Every config file, with every variant it has, gives a valid config that flags can change."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -11,27 +10,20 @@ from psrjax import config as config_lib
 FILES = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
 
 
-def load_module(path, name):
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+common = config_lib.module(str(Path(__file__).parent / "test_config.py"))
 
 
-common = load_module(Path(__file__).parent / "test_config.py", "common_config")
-
-
-def words_of(path):
-    module = load_module(path, f"config_{path.stem}")
+def variants_of(path):
+    module = config_lib.module(str(path))
     return ["", "bf16", *module.PRESETS, *module.ABLATIONS, *module.get_config().stages]
 
 
-CASES = [(path, word) for path in FILES for word in words_of(path)]
+CASES = [(path, variant) for path in FILES for variant in variants_of(path)]
 
 
-@pytest.mark.parametrize(("path", "word"), CASES, ids=[f"{p.stem}:{w}" for p, w in CASES])
-def test_every_word_gives_a_valid_config(path, word):
-    config = config_lib.load(f"{path}:{word}")
+@pytest.mark.parametrize(("path", "variant"), CASES, ids=[f"{p.stem}:{v}" for p, v in CASES])
+def test_every_variant_gives_a_valid_config(path, variant):
+    config = config_lib.load(f"{path}:{variant}")
     plain = config_lib.load(str(path))
     assert config.is_locked and config.method.name == path.stem
     assert config_lib.from_json(config_lib.to_json(config)) == config
@@ -46,6 +38,6 @@ def test_every_leaf_can_be_overridden_from_a_string(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_words_go_together(path):
+def test_names_of_a_variant_go_together(path):
     config = config_lib.load(f"{path}:tiny,bf16,{config_lib.load(str(path)).stages[0]}")
     assert config.method.dtype == "bfloat16" and len(config.only) == 1

@@ -16,6 +16,7 @@ FLOORS = (
     ("training",),
     ("evaluation",),
     ("inference",),
+    ("config",),
     ("methods",),
     ("models", "losses", "metrics"),
     ("prepare", "synthetic"),
@@ -24,7 +25,7 @@ FLOORS = (
     ("nn",),
     ("vision",),
     ("ops",),
-    ("runtime", "config"),
+    ("runtime",),
     ("io",),
     ("errors", "__init__"),
 )

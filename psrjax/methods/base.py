@@ -12,6 +12,7 @@ from jax.typing import DTypeLike
 from psrjax.errors import UserError
 
 Batch = Mapping[str, Any]
+Variables = Mapping[str, Any]  # nested
 
 
 class Method(nn.Module):
@@ -88,7 +89,9 @@ class Method(nn.Module):
         """What synthesis computes once for each source and driving pair: a pytree, the carry."""
         raise NotImplementedError
 
-    def synthesize(self, batch: Batch, carry: Any, intermediates: bool = False) -> tuple[dict, Any]:
+    def synthesize(
+        self, batch: Batch, carry: Any, intermediates: bool = False
+    ) -> tuple[dict[str, Any], Any]:
         """Synthesizes one window.
 
         Returns:
@@ -120,7 +123,7 @@ class Method(nn.Module):
         """{label: (b t h w 3) video}: the honest trivial answers that this method must beat."""
         raise NotImplementedError
 
-    def warm_start(self, params: Mapping, clips: Any) -> Mapping:
+    def warm_start(self, params: Variables, clips: Any) -> Variables:
         """Host-side change of fresh parameters from the training clips; by default none.
 
         Args:
@@ -130,7 +133,7 @@ class Method(nn.Module):
         del clips
         return params
 
-    def init_from_previous(self, variables: Mapping) -> Mapping:
+    def init_from_previous(self, variables: Variables) -> Variables:
         """Change of a stage's fresh variables, once the nets of the run it starts from are in.
 
         Here a net that is new in this stage may begin as one that an earlier stage has trained; by

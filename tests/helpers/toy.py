@@ -135,15 +135,13 @@ def train_batches(data_config, reads, *, batch, seed, start_step, sharding=None)
 
 def install(patch=setattr):
     """Makes the engine find the toy and its batches; `patch` may be monkeypatch.setattr."""
-    patch(base, "available", lambda: ("toy",))
-    patch(base, "build", lambda name, **fields: Method(**fields))
+    patch(base, "find", lambda name: Method)
     patch(loader, "train_batches", train_batches)
 
 
 def get_config(variant=""):
     """The toy's config: batch 8, two stages, stochastic gradient descent."""
-    config = config_lib.base()
-    config.method.update({"name": "toy", "stage": "first", "width": 8, "norm": True, "noise": 0.1})
+    config = config_lib.base("toy")
     config.stages = ("first", "second")
     config.batch, config.steps, config.checkpoint_steps, config.log_steps = 8, 4, 2, 1
     config.mesh.fsdp_min_bytes = 0

@@ -11,7 +11,8 @@ import toy
 from absl import flags
 
 from psrjax import config as config_lib
-from psrjax.training import sharding, stages
+from psrjax.runtime import jax_setup
+from psrjax.training import stages
 
 
 def die(*_):
@@ -23,14 +24,14 @@ def main():
     """Trains with the overrides of the command line."""
     parser = argparse.ArgumentParser()
     parser.add_argument("workdir")
-    parser.add_argument("--words", default="")
+    parser.add_argument("--variant", default="")
     parser.add_argument("--set", action="append", default=[], help="dotted.key=value")
     parser.add_argument("--die-at-step", type=int, default=-1)
     parser.add_argument("--die-while-saving", default="", help="the last part of a path")
     arguments = parser.parse_args()
     flags.FLAGS.mark_as_parsed()
     toy.install()
-    sharding.start_distributed()
+    jax_setup.start_distributed()
     if arguments.die_at_step >= 0:
         toy.BEFORE_BATCH = lambda step: die() if step == arguments.die_at_step else None
     if arguments.die_while_saving:
@@ -44,7 +45,7 @@ def main():
         os.rename = os.replace = rename_or_die
     pairs = (item.split("=") for item in arguments.set)
     overrides = {key: int(value) for key, value in pairs}
-    config = config_lib.update(toy.get_config(arguments.words), overrides)
+    config = config_lib.update(toy.get_config(arguments.variant), overrides)
     stages.train(config, arguments.workdir)
 
 
