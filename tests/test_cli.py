@@ -1,4 +1,4 @@
-"""The commands as people type them: what they make, and how they refuse."""
+"""The commands as people type them: their results, and their messages for mistakes."""
 
 import json
 import os

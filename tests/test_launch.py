@@ -1,4 +1,4 @@
-"""local.sh on machines that are not at hand: a stand-in Python records what it is asked to do."""
+"""local.sh on other machines: a stand-in Python records how it is called."""
 
 import os
 import shutil

@@ -12,7 +12,7 @@ import jax
 from psrjax.nn import layers
 from psrjax.ops import conv as conv_ops
 
-_LAYERS = (layers.Conv, layers.ConvTranspose, layers.SpectralConv, layers.EnlargedConv)
+_LAYERS = (layers.Conv, layers.ConvTranspose, layers.SpectralConv, layers.UpsampledConv)
 
 
 def convolution_flops(
@@ -41,7 +41,7 @@ def count_forward(forward: Callable, *arguments: Any) -> dict[str, int]:
         if isinstance(module, _LAYERS) and context.method_name == "__call__":
             path = "/".join(module.path)
             elements = math.prod(module.kernel_size) * args[0].shape[-1] * module.features
-            seen = made if isinstance(module, layers.EnlargedConv) else args[0]
+            seen = made if isinstance(module, layers.UpsampledConv) else args[0]
             found[path] = found.get(path, 0) + _flops(elements, seen, made)
         return made
 
@@ -81,9 +81,9 @@ def count_step(step: Callable, *arguments: Any) -> int:
         return note
 
     # Every convolution goes through these; nothing else sees them all with their gradients.
-    enlarged = counted(conv_ops.conv_enlarged, enlarges=True)
+    enlarged = counted(conv_ops.conv_upsampled, enlarges=True)
     with (
-        mock.patch.object(conv_ops, "conv_enlarged", enlarged),
+        mock.patch.object(conv_ops, "conv_upsampled", enlarged),
         mock.patch.object(conv_ops, "conv", counted(conv_ops.conv)),
         mock.patch.object(conv_ops, "conv_transpose", counted(conv_ops.conv_transpose)),
     ):

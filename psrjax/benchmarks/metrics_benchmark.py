@@ -5,6 +5,9 @@
 It needs torch and torchmetrics, which psrjax does not depend on.
 """
 
+# pyright: reportMissingImports=false
+# (PyTorch is an extra.)
+
 import json
 import time
 from collections.abc import Callable

@@ -6,6 +6,9 @@ not timed: parameters of every net, FLOPs of every convolution, each term and gr
 step, and the video. `tests/benchmarks/test_stage_benchmark.py` has a slow test of all references.
 """
 
+# pyright: reportMissingImports=false
+# (PyTorch is an extra.)
+
 import functools
 import importlib
 import importlib.util

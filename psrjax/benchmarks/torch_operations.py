@@ -1,5 +1,8 @@
 """The single operations of `operations` in PyTorch."""
 
+# pyright: reportMissingImports=false
+# (PyTorch is an extra.)
+
 from collections.abc import Callable
 from typing import Any
 

@@ -14,6 +14,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from psrjax import config as config_lib
+from psrjax.config import RunConfig
 from psrjax.errors import UserError
 
 _NAME = "config"
@@ -49,14 +50,14 @@ class ConfigFlag:
         )
 
     @property
-    def value(self) -> ConfigDict | None:
+    def value(self) -> RunConfig | None:
         """The locked config with the given values; None without --config."""
-        flag = self._flags[_NAME]
+        flag: Any = self._flags[_NAME]
         if flag.value is None:
             return None
         return config_lib.override(flag.value, {**flag.override_values, **self._new})
 
-    def require(self) -> ConfigDict:
+    def require(self) -> RunConfig:
         """Returns `value`.
 
         Raises:
@@ -89,8 +90,8 @@ def _take_new_keys(argv: list[str], default: str | None) -> dict[str, Any]:
     return new
 
 
-def _has(config: ConfigDict, key: str) -> bool:
-    node: Any = config
+def _has(config: Any, key: str) -> bool:
+    node = config
     for part in re.sub(r"\[.*", "", key).split("."):
         if not isinstance(node, ConfigDict) or part not in node:
             return False

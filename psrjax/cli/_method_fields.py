@@ -45,11 +45,11 @@ class MethodFlags:
 def describe(method: base.Method) -> str:
     """Lists the fields of a method with their values and descriptions."""
     texts = {**_documented(base.Method), **_documented(type(method))}
-    indent = {"initial_indent": "    ", "subsequent_indent": "    "}
-    lines = []
+    entries = []
     for name, value in _fields(method).items():
-        lines += [f"--method.{name}={value}", *textwrap.wrap(texts.get(name, ""), 96, **indent)]
-    return "\n".join(lines)
+        text = textwrap.indent(textwrap.fill(texts.get(name, ""), 96), "    ")
+        entries.append(f"--method.{name}={value}\n{text}".rstrip())
+    return "\n".join(entries)
 
 
 def _fields(method: base.Method) -> dict[str, Any]:

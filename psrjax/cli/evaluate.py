@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from psrjax import config as config_lib
 from psrjax.errors import UserError
 from psrjax.evaluation import folder_evaluation, method_evaluation, score_table
 from psrjax.metrics import registry
@@ -63,10 +64,8 @@ def _run() -> tuple[method_evaluation.Evaluation, str]:
     method, variables, config, stage = checkpoint.restore_for_inference(
         _WORKDIR.value, _STAGE.value or None
     )
-    with config.unlocked():
-        config.data.path = _DATA.value or config.data.path
-        sampling = config.data.sampling
-        sampling.k_evaluation = _K.value or sampling.get("k_evaluation", 0)
+    given = {"data.path": _DATA.value, "data.sampling.k_evaluation": _K.value}
+    config_lib.update(config, {key: value for key, value in given.items() if value})
     found = method_evaluation.evaluate(
         method,
         variables,

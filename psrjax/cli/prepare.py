@@ -1,20 +1,20 @@
-"""Makes a data set of what a user has: videos, or a calibrated multi-view recording.
+"""Makes a data set from videos, a calibrated multi-view recording, or a published data set.
 
     psrjax prepare VIDEO... --to DIR [--size 128] [--joints SOURCE] [--crop fixed] ...
     psrjax prepare RECORDING --to DIR [--size 128] [--cameras cam01,cam02] ...
     psrjax prepare --dataset NAME RAW_DIR --to DIR [--beam_runner=DirectRunner] ...
 
-VIDEO is a video file, a folder of pictures, or a folder of videos. Its person is found by MediaPipe
-(an environment of its own, made on first use), or read from --joints: a folder of OpenPose JSON, a
-.json of MMPose, AlphaPose or MediaPipe, an NTU .skeleton, a .npz; or a folder that holds one such
-for each video, by its name. A second run goes on where the first was cut off, and adds videos.
+VIDEO is a video file, a folder of pictures, or a folder of videos. The person's joints are detected
+by MediaPipe (in an environment of its own, made on first use), or read from --joints: a folder of
+OpenPose JSON, a .json of MMPose, AlphaPose or MediaPipe, an NTU .skeleton, a .npz, or a folder of
+these, named like the videos. A second run resumes an interrupted one, and adds videos.
 
 RECORDING holds videos/NAME.mp4, pose/NAME_json/*.json (OpenPose: BODY_25, BODY_25B or COCO-18) and
 calibration/ (OpenCV-style .json or Qualisys .qca.txt).
 
 RAW_DIR holds the files of a published data set as its authors hand them out (see
 datasets/NAME/README.md: ntu_rgbd, iper, dance_fashion, video_folder, single_person), or what
-`tfds build` has made of them. A second run goes on where the first was cut off.
+`tfds build` has made of them. A second run resumes an interrupted one.
 
 Look at DIR/prepare.html (videos) or DIR/previews before training.
 """
@@ -40,10 +40,12 @@ _JOINTS = flags.DEFINE_string(
     f"JSON's joints, auto (default) or {', '.join(openpose.JOINT_KINDS)}",
 )
 _HOLDOUT = flags.DEFINE_float(
-    "holdout", 0.25, "what becomes the split test: this fraction of the frames, the last, or of "
-    "several videos", 0.0, 0.9
+    "holdout", 0.25, "the fraction held out as the split test: the last frames, or whole videos",
+    0.0, 0.9
 )  # fmt: skip
-_MARGIN = flags.DEFINE_float("margin", 0.08, "what a crop leaves around the person", 0.0, 2.0)
+_MARGIN = flags.DEFINE_float(
+    "margin", 0.08, "the margin that a crop leaves around the person", 0.0, 2.0
+)
 
 _CROP = flags.DEFINE_enum(
     "crop", "fixed", [*pipeline.CROPS, "squeeze"],
@@ -52,24 +54,26 @@ _CROP = flags.DEFINE_enum(
 )  # fmt: skip
 _HOLDOUT_BY = flags.DEFINE_enum(
     "holdout_by", "auto", planning.HOLDOUT_BY,
-    "videos: hold out the end of each in time, or whole videos; auto: time of a single one",
+    "videos: hold out the end of each, or whole videos; auto: the end of a single one",
 )  # fmt: skip
-_FPS = flags.DEFINE_float("fps", 0.0, "videos: frames a second to keep; 0: all, at their times", 0)
-_SECONDS = flags.DEFINE_float("seconds", 0.0, "videos: cut into clips of so many; 0: do not cut", 0)
+_FPS = flags.DEFINE_float(
+    "fps", 0.0, "videos: frames per second to keep; 0: all, at their times", 0
+)
+_SECONDS = flags.DEFINE_float("seconds", 0.0, "videos: the length of the clips; 0: do not cut", 0)
 _ORDER = flags.DEFINE_enum(
     "joint_order", "auto", ["auto", *joint_files.ORDERS],
-    "videos: the order of the joints in --joints; auto goes by their number and the bones' lengths",
+    "videos: the order of the joints in --joints; auto tells it by their number and bone lengths",
 )  # fmt: skip
 _JOINTS_SIZE = flags.DEFINE_list(
     "joints_size", [], "videos: height,width of the picture that --joints were found in, where it "
     "is not the video's"
 )  # fmt: skip
 _BODY = flags.DEFINE_bool(
-    "body", False, "videos: also body parts (iuv) and the mesh's label, of the built-in body on "
-    "the joints, which methods with a texture read"
+    "body", False, "videos: also body parts (iuv) and the mesh label, of the built-in body on "
+    "the joints; methods with a texture read them"
 )  # fmt: skip
 _PROCESSES = flags.DEFINE_integer(
-    "processes", 0, "videos: how many at once; 0: one for every two cores", 0
+    "processes", 0, "videos: the number prepared at once; 0: one for two cores", 0
 )
 
 _CAMERAS = flags.DEFINE_list(
@@ -86,7 +90,7 @@ _MAX_ERROR = flags.DEFINE_float(
     lower_bound=0.0,
 )
 _LAG = flags.DEFINE_integer(
-    "lag", None, "recordings: frames that the joints run ahead of the videos; measured by default"
+    "lag", None, "recordings: frames by which the joints lead the videos; measured by default"
 )
 
 _DATASET = flags.DEFINE_enum(
@@ -109,7 +113,7 @@ _OF_RECORDINGS = (_CAMERAS, _CALIBRATION, _MAX_ERROR, _LAG)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Prepares what is named on the command line and prints what it found."""
+    """Prepares the named input and prints what it found."""
     if not arguments:
         raise UserError("name the input: psrjax prepare VIDEO... --to DIR")
     if _DATASET.value:

@@ -22,6 +22,7 @@ from typing import Any
 
 from absl import flags
 
+from psrjax import config as config_lib
 from psrjax.cli._method_fields import MethodFlags, describe
 from psrjax.errors import UserError
 from psrjax.inference import driving_poses, footage, novel_view, transfer
@@ -90,8 +91,8 @@ def main(arguments: Sequence[str]) -> None:
     if _METHOD.wants_help:
         print(describe(method))
         return
-    with config.unlocked():
-        config.data.path = _DATA.value or config.data.path
+    if _DATA.value:
+        config_lib.update(config, {"data.path": _DATA.value})
     if _SOURCE.value or _DRIVING.value:
         inputs = transfer.open_inputs(
             config,

@@ -136,11 +136,11 @@ def _ordering(
     name, metric = column["name"], column["metric"]
     better, worse = sorted(pair, key=lambda row: row.paper[name], reverse=not column["lower"])
     ours = [found[row.label]["metrics"][metric] for row in (better, worse)]
-    by_clip = [
+    one, other = (
         [clip for clip in results[row.label].clips if clip["name"] == found[row.label]["name"]]
         for row in (better, worse)
-    ]
-    bounds = score_statistics.difference(*by_clip, metric)["interval"]
+    )
+    bounds = score_statistics.difference(one, other, metric)["interval"]
     return {
         "column": name,
         "better": better.label,

@@ -171,10 +171,11 @@ def matching_rows(table: Table, config: Mapping[str, Any]) -> dict[str, Row]:
     if table.method != config["method"]["name"] or obstacle(table):
         return {}
     own, plain = _fields(config), _fields(load(table, "", "paper"))
-    rows = {row.label: row for row in table.rows if row.variant is not None}
+    rows = {row.label: row for row in table.rows}
     changes = {
-        label: _fields(load(table, row.variant, "paper")).items() - plain.items()
-        for label, row in rows.items()
+        row.label: _fields(load(table, row.variant, "paper")).items() - plain.items()
+        for row in table.rows
+        if row.variant is not None
     }
     fitting = {label: len(made) for label, made in changes.items() if made <= own.items()}
     most = max(fitting.values(), default=0)

@@ -143,7 +143,7 @@ def _json_lines(path: epath.Path) -> list[dict[str, Any]]:
 def _psnr_by_frame(path: epath.Path) -> dict[str, list[tuple[float, float]]]:
     if not path.exists():
         return {}
-    sums: dict[str, dict[int, list[float]]] = {}
+    sums: dict[str, dict[float, list[float]]] = {}
     for row in csv.DictReader(path.read_text().splitlines()):
         if row["kind"] == score_table.STEP and row.get("psnr"):
             by_frame = sums.setdefault(row["name"], {})

@@ -1,4 +1,4 @@
-"""A page in headless Chromium, spoken to over the pipe of its DevTools protocol."""
+"""Opens pages in headless Chromium, over the pipe of its DevTools protocol."""
 
 import base64
 import contextlib
@@ -21,12 +21,12 @@ FLAGS += ("--no-first-run", "--disable-background-networking", "--remote-debuggi
 
 
 def find():
-    """The path of a browser, or "" where there is none."""
+    """Finds the path of a browser; "" where there is none."""
     return next(filter(None, map(shutil.which, NAMES)), "")
 
 
 class Page:
-    """One page: what it asked for, what went wrong in it, and what JavaScript says of it."""
+    """A page, its requests, its errors, and access to it by JavaScript."""
 
     def __init__(self, send, receive):
         self._send, self._receive = send, receive
@@ -41,7 +41,7 @@ class Page:
     _session = None
 
     def call(self, method, seconds=60, **params):
-        """Calls a method of the protocol and gives its result."""
+        """Calls a method of the protocol and returns its result."""
         self._count += 1
         message = {"id": self._count, "method": method, "params": params}
         if self._session:
@@ -70,19 +70,19 @@ class Page:
         return event
 
     def open(self, url):
-        """Loads a page and waits until all of it is there."""
+        """Loads a page and waits until it is complete."""
         self.call("Page.navigate", url=url)
         return self.wait("document.readyState === 'complete' && location.href !== 'about:blank'")
 
     def evaluate(self, expression):
-        """The value of a JavaScript expression, awaited if it is a promise."""
+        """Evaluates a JavaScript expression, awaited if it is a promise."""
         options = {"returnByValue": True, "awaitPromise": True}
         found = self.call("Runtime.evaluate", expression=expression, **options)
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
     def wait(self, condition, seconds=60):
-        """Waits until an expression is true; False if it never was."""
+        """Waits until an expression is true; returns False if it never was."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if self.evaluate(condition):
@@ -101,10 +101,10 @@ class Page:
 
 @contextlib.contextmanager
 def page(profile):
-    """A fresh page of a browser that is ended afterwards.
+    """Opens a fresh page of a browser that is ended afterwards.
 
     Args:
-      profile: an empty folder for what the browser writes.
+      profile: an empty folder for the browser's files.
     """
     read_end, send = os.pipe()
     receive, write_end = os.pipe()

@@ -11,7 +11,7 @@ import signal
 import sys
 import traceback
 
-import psrjax.reporting.demo  # noqa: F401  (what the commands import, but none of their flags)
+import psrjax.reporting.demo  # noqa: F401  (imports of commands; not their flags)
 from psrjax.cli import main as cli
 
 
