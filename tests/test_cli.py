@@ -282,6 +282,7 @@ MISTAKES = {
     "a folder that is none": (("evaluate", "--real=x", "--fake=y"), "x: no such folder"),
     "a table that is none": (("reproduce", "psrnet-table9"), "no table 'psrnet-table9'.*table3"),
     "a scale that is none": (("reproduce", "psrnet-table1", "--scale=x"), "no scale 'x'.*tiny"),
+    "a conversion of nothing": (("convert",), "psrjax convert first-order-model.*FILE"),
     "a report of nothing": (("report",), "psrjax report RUN"),
     "a directory that is no run": (("evaluate", "--workdir=."), "not the directory of a run"),
     "a run of another batch": (

@@ -84,7 +84,7 @@ def _take_new_keys(argv: list[str], default: str | None) -> dict[str, Any]:
         key, text = found[1], found[3] if found[2] else next(rest, None)
         if text is None:
             raise UserError(f"--{_NAME}.{key}: give a value, as in --{_NAME}.{key}=3")
-        new[key] = _literal(text)
+        new[key] = literal(text)
         config_lib.update(config, {key: new[key]})
     argv[:] = kept
     return new
@@ -99,7 +99,8 @@ def _has(config: Any, key: str) -> bool:
     return True
 
 
-def _literal(text: str) -> Any:
+def literal(text: str) -> Any:
+    """Reads a Python literal, true or false; other text stays as it is."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):

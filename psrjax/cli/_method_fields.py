@@ -1,6 +1,5 @@
 """The flags --method.FIELD=VALUE, which replace fields of a run's method, and --method.help."""
 
-import ast
 import dataclasses
 import difflib
 import inspect
@@ -9,6 +8,7 @@ import sys
 import textwrap
 from typing import Any
 
+from psrjax.cli._config import literal
 from psrjax.errors import UserError
 from psrjax.methods import base
 
@@ -74,19 +74,9 @@ def _value(fields: dict[str, Any], name: str, text: str | None) -> Any:
     before = fields[name]
     if text is None and not isinstance(before, bool):
         raise UserError(f"--method.{name}: give a value, as in --method.{name}={before}")
-    value = _parsed("true" if text is None else text, before)
+    value = text if isinstance(before, str) else literal(text or "true")
+    if (type(value), type(before)) in ((int, float), (list, tuple)):
+        value = type(before)(value)
     if type(value) is not type(before):
         raise UserError(f"--method.{name}={text}: not a value like {before!r}")
     return value
-
-
-def _parsed(text: str, like: Any) -> Any:
-    """Reads a value; a number or a list becomes a float or a tuple where that is wanted."""
-    if isinstance(like, str):
-        return text
-    try:
-        value = ast.literal_eval({"true": "True", "false": "False"}.get(text.lower(), text))
-    except (ValueError, SyntaxError):
-        return text
-    wanted = {(int, float): float, (list, tuple): tuple}
-    return wanted.get((type(value), type(like)), type(value))(value)

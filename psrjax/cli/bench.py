@@ -26,27 +26,13 @@ from psrjax.errors import UserError
 _CONFIG = cli.define_config()
 _STAGE = flags.DEFINE_string("stage", "", "the stage; by default the config's first")
 _SIZE = flags.DEFINE_string("size", "", "HEIGHTxWIDTH of the frames; by default the config's crop")
-_FRAMES = flags.DEFINE_integer(
-    "frames", 0, "frames of a synthesized window; 0 is config.data.sampling.t", lower_bound=0
-)
-_BATCH = flags.DEFINE_integer(
-    "batch", 1, "clips of a training step and of synthesis", lower_bound=1
-)
-_RUNS = flags.DEFINE_integer(
-    "runs", 10, "timed runs of synthesis and of the step; 0: data only", lower_bound=0
-)
-_AGAINST = flags.DEFINE_enum(
-    "against", "", ["", "torch"], "torch: check and time the PyTorch reference too"
-)
-_PAIRS = flags.DEFINE_integer("pairs", 7, "timed pairs, psrjax and PyTorch in turn", lower_bound=1)
-_DATA = flags.DEFINE_string(
-    "data",
-    "",
-    "also time the loading of a stored data set, of synthetic, or of a video, which is prepared",
-)
-_JOINTS = flags.DEFINE_string(
-    "joints", "mediapipe", "the joints of that video, as psrjax prepare --joints"
-)
+_FRAMES = flags.DEFINE_integer("frames", 0, "frames of a window; 0 is config.data.sampling.t", 0)
+_BATCH = flags.DEFINE_integer("batch", 1, "clips of a training step and of synthesis", 1)
+_RUNS = flags.DEFINE_integer("runs", 10, "timed runs of synthesis and step; 0: only the data", 0)
+_AGAINST = flags.DEFINE_enum("against", "", ["", "torch"], "torch: check and time PyTorch too")
+_PAIRS = flags.DEFINE_integer("pairs", 7, "timed pairs, psrjax and PyTorch in turn", 1)
+_DATA = flags.DEFINE_string("data", "", "also time loading: a stored data set, synthetic, a video")
+_JOINTS = flags.DEFINE_string("joints", "mediapipe", "of that video, see psrjax prepare --joints")
 _JSON = flags.DEFINE_string("json", "", "also write everything to this file")
 
 
@@ -55,10 +41,8 @@ def main(arguments: list[str]) -> None:
     del arguments
     config = _CONFIG.require()
     config = config_lib.stage_config(config, _STAGE.value or config.stages[0])
-    height, width = _size(config)
     options = BenchmarkOptions(
-        height=height,
-        width=width,
+        *_size(config),
         frames=_FRAMES.value,
         batch=_BATCH.value,
         runs=_RUNS.value,

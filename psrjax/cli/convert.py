@@ -16,7 +16,7 @@ from absl import flags
 
 from psrjax.errors import UserError
 from psrjax.importers import first_order_model
-from psrjax.pretrained.registry import convert
+from psrjax.pretrained import convert
 
 _CONFIG = flags.DEFINE_string("config", "", "the checkpoint's YAML config")
 _TO = flags.DEFINE_string("to", "", "the new run's directory, or the folder of weights")

@@ -19,30 +19,19 @@ _STAGE = flags.DEFINE_string("stage", "", "a stage of the run; by default the la
 _DATA = flags.DEFINE_string("data", "", "a stored data set; by default the run's own")
 _SPLIT = flags.DEFINE_string("split", "", "a split of it; by default config.data.eval_split")
 _WINDOWS = flags.DEFINE_enum(
-    "windows",
-    "central",
-    ["central", "all", "clips"],
+    "windows", "central", ["central", "all", "clips"],
     "which windows of each clip and pair of views: the central one, all, or all joined to clips",
-)
+)  # fmt: skip
 _METRICS = flags.DEFINE_list("metrics", [], f"further ones: {', '.join(registry.FURTHER)}")
-_K = flags.DEFINE_integer(
-    "k",
-    0,
-    "source frames of each window; 0 is config.data.sampling.k_evaluation",
-    lower_bound=0,
-)
-_LIMIT = flags.DEFINE_integer("limit", 0, "the number of windows to score; 0 is all", lower_bound=0)
+_K = flags.DEFINE_integer("k", 0, "source frames of each window; 0 is as the run has it", 0)
+_LIMIT = flags.DEFINE_integer("limit", 0, "the number of windows to score; 0 is all", 0)
 _REAL = flags.DEFINE_string("real", "", "instead of a run: a folder of real videos")
-_FAKE = flags.DEFINE_multi_string(
-    "fake", [], "with --real: a folder of synthesized ones; may be repeated"
-)
+_FAKE = flags.DEFINE_multi_string("fake", [], "with --real: folders of synthesized ones")
 _MASKS = flags.DEFINE_string("masks", "", "with --real: a folder of masks of the people")
 _JOINTS = flags.DEFINE_multi_string(
     "joints", [], "with --real: joints by one detector, for --real and then for each --fake"
 )
-_OUTPUT = flags.DEFINE_string(
-    "output", "", "the folder of the files; by default the run, or ./evaluation"
-)
+_OUTPUT = flags.DEFINE_string("output", "", "the folder to write; by default RUN, or ./evaluation")
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -34,11 +34,9 @@ from psrjax.prepare.multiview import recording
 _TO = flags.DEFINE_string("to", None, "the folder of the new data set", required=True)
 _SIZE = flags.DEFINE_list("size", ["128"], "height,width of the stored frames; one number: square")
 _JOINTS = flags.DEFINE_string(
-    "joints",
-    "",
-    "videos: mediapipe (default), or the file or folder of joints; recordings: the order of the "
-    f"JSON's joints, auto (default) or {', '.join(openpose.JOINT_KINDS)}",
-)
+    "joints", "", "videos: mediapipe (default), or the file or folder of joints; recordings: the "
+    f"order of the JSON's joints, auto (default) or {', '.join(openpose.JOINT_KINDS)}",
+)  # fmt: skip
 _HOLDOUT = flags.DEFINE_float(
     "holdout", 0.25, "the fraction held out as the split test: the last frames, or whole videos",
     0.0, 0.9
@@ -72,30 +70,21 @@ _BODY = flags.DEFINE_bool(
     "body", False, "videos: also body parts (iuv) and the mesh label, of the built-in body on "
     "the joints; methods with a texture read them"
 )  # fmt: skip
-_PROCESSES = flags.DEFINE_integer(
-    "processes", 0, "videos: the number prepared at once; 0: one for two cores", 0
-)
+_PROCESSES = flags.DEFINE_integer("processes", 0, "videos: at once; 0: one for two cores", 0)
 
-_CAMERAS = flags.DEFINE_list(
-    "cameras", [], "recordings: the cameras to use, by name; all by default"
-)
+_CAMERAS = flags.DEFINE_list("cameras", [], "recordings: the cameras, by name; by default all")
 _CALIBRATION = flags.DEFINE_string(
-    "calibration", "", "recordings: the calibration file, where the folder holds several"
+    "calibration", "", "recordings: the file, where there are several"
 )
 _MAX_ERROR = flags.DEFINE_float(
-    "max_error",
-    0.0,
-    "recordings: median reprojection error, pixels of the videos, above which a calibration is "
-    f"refused; 0 is {recording.MAX_ERROR:.1%} of the longer side",
-    lower_bound=0.0,
-)
+    "max_error", 0.0, "recordings: median reprojection error, pixels of the videos, above which a "
+    f"calibration is refused; 0 is {recording.MAX_ERROR:.1%} of the longer side", 0.0,
+)  # fmt: skip
 _LAG = flags.DEFINE_integer(
     "lag", None, "recordings: frames by which the joints lead the videos; measured by default"
 )
 
-_DATASET = flags.DEFINE_enum(
-    "dataset", "", ["", *catalogue.NAMES], "the published data set to read"
-)
+_DATASET = flags.DEFINE_enum("dataset", "", ["", *catalogue.NAMES], "the published data set")
 _SMPL = flags.DEFINE_string("smpl", "", "data sets: an SMPL model file, to use instead of our body")
 _SMPL_PARAMETERS = flags.DEFINE_string(
     "smpl_parameters", "", "data sets: the folder of SMPL parameters, named like the clips"

@@ -11,9 +11,7 @@ from psrjax.errors import UserError
 from psrjax.reporting import report
 
 _WORKDIR = flags.DEFINE_string("workdir", "", "a run's directory; more may follow the flags")
-_OUTPUT = flags.DEFINE_string(
-    "output", "", "the page; by default report.html, in the directory of a single run"
-)
+_OUTPUT = flags.DEFINE_string("output", "", "the page; by default report.html, of one run in RUN")
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -9,9 +9,7 @@ from absl import flags
 from psrjax.errors import UserError
 from psrjax.reporting import filled_table, paper_tables, reproduce
 
-_SCALE = flags.DEFINE_string(
-    "scale", "tiny", "the size of the runs: tiny (minutes a row on two cores), demo, or paper"
-)
+_SCALE = flags.DEFINE_string("scale", "tiny", "of the runs: tiny (minutes a row), demo, or paper")
 _WORKDIR = flags.DEFINE_string("workdir", "", "the folder of the runs; by default runs/TABLE-SCALE")
 _DATA = flags.DEFINE_string("data", "", "a stored data set, instead of the config's own")
 

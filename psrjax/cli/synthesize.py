@@ -39,9 +39,7 @@ _FRAMES = flags.DEFINE_string("frames", "", "first:end, as in Python; by default
 _DATA = flags.DEFINE_string("data", "", "a stored data set; by default the run's own")
 _SPLIT = flags.DEFINE_string("split", "", "a split of it; by default config.data.eval_split")
 _CLIP = flags.DEFINE_string("clip", "", "a clip's name; by default the split's first")
-_SOURCE_VIEW = flags.DEFINE_string(
-    "source_view", "", "the view that is given; by default the first"
-)
+_SOURCE_VIEW = flags.DEFINE_string("source_view", "", "the given view; by default the first")
 _TARGET_VIEW = flags.DEFINE_string("target_view", "", "the view to synthesize; by default the next")
 _CAMERA = flags.DEFINE_string("camera", "", "instead of a view: a camera, FILE.json[:NAME]")
 # A video, and the person's mesh; --camera is then the view to synthesize
@@ -49,9 +47,7 @@ _VIDEO = flags.DEFINE_string("video", "", "a source video, instead of a clip of 
 _MESH = flags.DEFINE_string("mesh", "", "with --video: npz of verts (t, v, 3) and faces (f, 3)")
 _SOURCE_CAMERA = flags.DEFINE_string("source_camera", "", "with --video: FILE.json[:NAME]")
 # Transfer
-_SOURCE = flags.DEFINE_string(
-    "source", "", "transfer: the person to show; by default the run's own clip"
-)
+_SOURCE = flags.DEFINE_string("source", "", "transfer: the person; by default the run's own clip")
 _DRIVING = flags.DEFINE_string("driving", "", "transfer: the person whose motion is taken")
 _BACKGROUND = flags.DEFINE_string("background", "", "transfer: footage of another background")
 _FIT = flags.DEFINE_enum(
@@ -63,20 +59,14 @@ _SOURCE_FRAMES = flags.DEFINE_string(
 _K = flags.DEFINE_integer("k", 0, "transfer: the number of source frames; by default as trained")
 _SEED = flags.DEFINE_integer("seed", 0, "transfer: of random source frames")
 _WINDOW = flags.DEFINE_integer("window", 0, "transfer: frames synthesized at a time; 0 chooses")
-_AUDIO = flags.DEFINE_bool(
-    "audio", None, "transfer: copy the driving video's sound; by default where it has one"
-)
-_INTERMEDIATES = flags.DEFINE_bool(
-    "intermediates", False, "transfer: draw intermediate results: out.intermediates.*"
-)
+_AUDIO = flags.DEFINE_bool("audio", None, "transfer: copy the driving video's sound, if it has one")
+_INTERMEDIATES = flags.DEFINE_bool("intermediates", False, "transfer: draw out.intermediates.*")
 _CHECK = flags.DEFINE_bool("check_person", True, "transfer: --driving must show a person")
 _BEST = flags.DEFINE_bool(
     "find_best_frame", False, "transfer, --method.relative: motion since the frame whose pose is "
     "most like the source, not since the first"
 )  # fmt: skip
-_SCALE = flags.DEFINE_bool(
-    "adapt_scale", False, "transfer, --method.relative: motion is scaled by the source's size"
-)
+_SCALE = flags.DEFINE_bool("adapt_scale", False, "likewise: motion is scaled by the source's size")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -84,9 +74,8 @@ def main(arguments: Sequence[str]) -> None:
     del arguments
     if not _RUN.value:
         raise UserError("--run: name the run's directory")
-    method, variables, config, _ = checkpoint.restore_for_inference(
-        _RUN.value, _STAGE.value or None
-    )
+    stage = _STAGE.value or None
+    method, variables, config, _ = checkpoint.restore_for_inference(_RUN.value, stage)
     method = _METHOD.apply(method)
     if _METHOD.wants_help:
         print(describe(method))
