@@ -1,21 +1,21 @@
-"""A checkpoint of the public first-order-model as a run of psrjax, without PyTorch.
+"""Converts a checkpoint of the public first-order-model into a run, without PyTorch.
 
 AliaksandrSiarohin/first-order-model saves three nets; each of their arrays has one place here. The
 conversion is strict: an array that is missing, unexpected or of another shape is named.
 """
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import yaml
-from ml_collections import ConfigDict
 
 from psrjax import config as config_lib
 from psrjax import io
+from psrjax.config import RunConfig
 from psrjax.errors import UserError
 from psrjax.methods import base
 from psrjax.ops import local_affine
@@ -24,7 +24,7 @@ from psrjax.training import checkpoint, optimizer, state
 
 STAGE = "joint"
 
-# Every field that the official configs use, and what becomes of it here.
+# The fields of the official configs, and their counterparts here.
 _FIELDS = {
     "common_params.num_kp": "method.points",
     "kp_detector_params.temperature": "method.temperature",
@@ -70,36 +70,31 @@ def convert(path: str | os.PathLike, yaml_path: str | os.PathLike, to: str | os.
     height, width = config.data.crop
     sizes = {"b": 1, "k": 1, "t": config.data.sampling.t, "h": height, "w": width}
     optimizers = optimizer.make_optimizers(stage.optimizer, method.updates)
-    shapes = jax.eval_shape(lambda: state.init_state(method, optimizers, sizes, 0, ema=False))
-    fresh = {"params": shapes.params, **shapes.stats}
-    variables = convert_variables(saved, fresh, factor=method.factor, where=str(path))
-    made = state.init_state(method, optimizers, sizes, 0, ema=False)
-    stats = {name: variables[name] for name in made.stats}
-    made = state.with_params(made.replace(stats=jax.device_put(stats)), variables["params"])
-    made = made.replace(step=made.step + stage.steps)
-    store = checkpoint.Checkpoints(root / STAGE, stage)
-    try:
-        store.save(stage.steps, made, {"next_index": stage.steps})
-    finally:
-        store.close()
+    fresh = state.init_state(method, optimizers, sizes, 0, ema=False)
+    variables = convert_variables(
+        saved, fresh.variables, factor=config.method.factor, where=str(path)
+    )
+    converted = state.with_variables(fresh, variables).replace(step=fresh.step + stage.steps)
+    with contextlib.closing(checkpoint.Checkpoints(root / STAGE, stage)) as store:
+        store.save(stage.steps, converted, {"next_index": stage.steps})
     io.write_text(root / checkpoint.CONFIG, config_lib.to_json(config) + "\n")
     return Path(os.fspath(root))
 
 
-def read_config(path: str | os.PathLike) -> ConfigDict:
-    """The config of a run that continues the training of an official YAML config.
+def read_config(path: str | os.PathLike) -> RunConfig:
+    """Makes the config of a run that continues the training of an official YAML config.
 
     Raises:
       UserError: if the file is none, or describes a model that psrjax does not have.
     """
     try:
-        told = yaml.safe_load(Path(path).read_text())
+        official = yaml.safe_load(Path(path).read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         text = " ".join(str(error).split())
         raise UserError(f"{path}: cannot be read as a YAML config ({text})") from error
 
     def get(key: str, *default: Any) -> Any:
-        value = told
+        value = official
         for name in key.split("."):
             if not isinstance(value, Mapping) or name not in value:
                 if default:
@@ -139,12 +134,12 @@ def read_config(path: str | os.PathLike) -> ConfigDict:
 def convert_variables(
     saved: Any, fresh: Mapping[str, Any], *, factor: int, where: str
 ) -> dict[str, Any]:
-    """The arrays of a checkpoint in their places.
+    """Brings the arrays of a checkpoint to their places here.
 
     Args:
-      saved: what the file holds: dicts "kp_detector", "generator", "discriminator".
+      saved: the content of the file: dicts "kp_detector", "generator", "discriminator".
       fresh: {collection: {net: …}} of arrays or shapes, as the method has them.
-      factor: of the Gaussian that makes pictures smaller, which the checkpoint also holds.
+      factor: of the Gaussian downsampling, whose kernel the checkpoint also holds.
       where: the file, for messages.
 
     Raises:
@@ -156,7 +151,7 @@ def convert_variables(
             raise UserError(f"{where}: holds no {net!r}; is it a checkpoint of first-order-model?")
     arrays = {f"{net}.{key}": value for net in nets for key, value in saved[net].items()}
     leaves = dict(_leaves(fresh))
-    made: dict[str, Any] = {}
+    variables: dict[str, Any] = {}
     for place, leaf in leaves.items():
         key = official_name(place, spectral="spectral" in fresh)
         if key not in arrays:
@@ -169,19 +164,19 @@ def convert_variables(
                 f"{where}: {key!r} has shape {value.shape}, the config asks for {wanted}: is it "
                 "the config of this checkpoint?"
             )
-        _put(made, place, _in_our_order(place[-1], value, kernel))
+        _put(variables, place, _in_our_order(place[-1], value, kernel))
     _check_blur(arrays, factor, where)
     extra = [key for key in arrays if not key.endswith("num_batches_tracked")]
     if extra:
         raise UserError(f"{where}: {extra[0]!r} is unexpected: the config has no such layer")
-    return made
+    return variables
 
 
 def _check_blur(arrays: dict[str, Any], factor: int, where: str) -> None:
-    taps = local_affine.gaussian_taps(factor) if factor > 1 else None
+    if factor == 1:
+        return
+    taps = local_affine.gaussian_taps(factor)
     for key in ("kp_detector.down.weight", "generator.dense_motion_network.down.weight"):
-        if taps is None:
-            continue
         if key not in arrays:
             raise UserError(f"{where}: {key!r} is missing")
         found, wanted = np.asarray(arrays.pop(key)), np.outer(taps, taps)
@@ -208,7 +203,7 @@ _HEADS = {"heatmap": "kp", "weights": "mask", "confidence": "occlusion", "logits
 
 
 def official_name(place: tuple[str, ...], *, spectral: bool = False) -> str:
-    """The official name of an array.
+    """Returns the official name of an array.
 
     Args:
       place: (collection, net, layers…, leaf).
@@ -241,12 +236,12 @@ def _official_shape(leaf: str, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _in_our_order(leaf: str, value: np.ndarray, kernel: Any) -> np.ndarray:
-    """An official array with its axes in our order: taps first, then inputs, then outputs."""
+    """Returns an official array with its axes in our order: spatial, inputs, outputs."""
     if leaf == "kernel":
         return value.transpose(2, 3, 1, 0)
-    if leaf == "right":  # a number for each input channel and tap
-        *taps, inputs, _ = kernel.shape
-        return value.reshape(inputs, *taps).transpose(1, 2, 0).reshape(-1)
+    if leaf == "right":  # a number for each input channel and place
+        *size, inputs, _ = kernel.shape
+        return value.reshape(inputs, *size).transpose(1, 2, 0).reshape(-1)
     return value
 
 

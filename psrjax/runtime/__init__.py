@@ -1,1 +1,1 @@
-"""Process set-up and facts about the machine; called by the entry points."""
+"""Process set-up for the entry points, worker processes, and facts about the machine."""

@@ -1,4 +1,4 @@
-"""What ran where: the machine, the versions, the commit, the memory; for reports and `doctor`."""
+"""Facts for reports and `doctor`: the machine, the versions, the commit, the memory."""
 
 import importlib.metadata
 import os
@@ -16,7 +16,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "nump
 
 
 def describe() -> str:
-    """One line: processor, cores, memory, accelerators."""
+    """Returns one line: cores, processor, memory, accelerators."""
     devices = jax.devices()
     kinds = ", ".join(sorted({device.device_kind for device in devices}))
     accelerator = "no accelerator" if devices[0].platform == "cpu" else f"{len(devices)} × {kinds}"
@@ -24,14 +24,14 @@ def describe() -> str:
 
 
 def versions() -> str:
-    """One line: psrjax, Python and the packages that decide what a run computes."""
+    """Returns one line: psrjax, Python and the packages that decide what a run computes."""
     packages = [f"{name} {version(name)}" for name in PACKAGES]
     own = [f"psrjax {psrjax.__version__}", f"Python {platform.python_version()}"]
     return ", ".join([*own, *packages])
 
 
 def version(package: str) -> str:
-    """The installed version of a package, or "missing"."""
+    """Returns the installed version of a package, or "missing"."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -39,7 +39,7 @@ def version(package: str) -> str:
 
 
 def commit() -> str:
-    """The short commit of the checkout, "+changes" where it was edited; "" outside a checkout."""
+    """Returns the checkout's short commit, "+changes" where it was edited; "" outside one."""
     root = Path(psrjax.__file__).parents[1]
     if shutil.which("git") is None or not (root / ".git").exists():
         return ""
@@ -54,7 +54,7 @@ def _git(root: Path, *arguments: str) -> str:
 
 
 def processor() -> str:
-    """The processor's name."""
+    """Returns the processor's name."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -64,17 +64,17 @@ def processor() -> str:
 
 
 def cores() -> int:
-    """The processor cores that this process may use."""
+    """Returns the number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def memory_gib() -> float:
-    """The machine's memory."""
+    """Returns the machine's memory."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
 
 
 def peak_memory_gib() -> float:
-    """The most memory this process has held so far, plus the most that one of its children held."""
+    """Returns the peak memory of this process, plus the largest peak of one of its children."""
     unit = 1 if platform.system() == "Darwin" else 1024
     kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     return sum(resource.getrusage(kind).ru_maxrss for kind in kinds) * unit / 2**30

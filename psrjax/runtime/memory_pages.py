@@ -29,7 +29,7 @@ def use() -> None:
 
 
 def environment(environ: Mapping[str, str], libc: str, mode: str) -> dict[str, str] | None:
-    """The environment with large pages, or None where they are not to be asked for.
+    """Returns the environment with large pages, or None where they are not to be asked for.
 
     Args:
       environ: as it is.

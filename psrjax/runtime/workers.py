@@ -1,4 +1,4 @@
-"""Work spread over processes: results in the order of the work, few held at a time, no hanging."""
+"""A map over worker processes: results in order, few held at a time, no hanging."""
 
 import contextlib
 import multiprocessing
@@ -19,7 +19,7 @@ Map = Callable[[Iterable[Any]], Iterator[Any]]
 
 @contextlib.contextmanager
 def mapping(function: Callable[[Any], Any], processes: int) -> Iterator[Map]:
-    """A map of `function` over items, in order, by so many processes; by this one alone if 1.
+    """Yields a map of `function` over items, in order, by so many processes; 1 is this one alone.
 
     `function` and the items must be picklable: the processes are started afresh.
 
@@ -60,7 +60,7 @@ def _in_order(pool: ProcessPoolExecutor, function, items: Iterable[Any], ahead: 
 
 @contextlib.contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """Children started meanwhile have one BLAS thread: a process per core is enough."""
+    """Gives children started meanwhile one BLAS thread: a process per core is enough."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, "1"))
@@ -72,6 +72,6 @@ def _one_thread_each() -> Iterator[None]:
 
 
 def _quiet_worker() -> None:
-    """Ctrl-C is the parent's to handle; one worker is one core's work."""
+    """Leaves Ctrl-C to the parent, and keeps OpenCV to one core."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)

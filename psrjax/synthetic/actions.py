@@ -7,6 +7,7 @@ by inverse kinematics; the hips come down as far as the legs must reach.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -26,6 +27,10 @@ CHANNELS = (
     *(f"right_{name}" for name in _ARM),
 )
 _STANCE = 0.60  # of a stride, a foot bears weight
+_FOOT_PITCH = PchipInterpolator(  # over a stride: lands on the heel, rolls, leaves from the toes
+    [-0.15, 0.0, 0.10, 0.36, 0.60, 0.74, 0.90, 1.0, 1.1],
+    [0.2, -0.26, 0.0, 0.0, 0.62, 0.45, -0.20, -0.26, 0.0],
+)
 
 
 @dataclass(frozen=True)
@@ -123,7 +128,7 @@ def _standing(time: np.ndarray, generator: np.random.Generator) -> dict[str, np.
     return channels
 
 
-def _place(time: np.ndarray, facing: float, generator: np.random.Generator) -> dict:
+def _place(time: np.ndarray, facing: float, generator: np.random.Generator) -> dict[str, Any]:
     spot = generator.uniform(-0.22, 0.22, 2)
     return {
         "place": np.broadcast_to(spot, (len(time), 2)).copy(),
@@ -202,7 +207,8 @@ def _throw(time: np.ndarray, facing: float, generator: np.random.Generator) -> M
     channels["pitch"] = keys(0.05, -0.10, 0.16, 0.28, 0.05)
     channels["forward"] = keys(0.0, -0.09, 0.07, 0.10, 0.0)
     channels["drop"] = keys(0.02, 0.035, 0.05, 0.06, 0.02)
-    ground = _place(time, facing, generator) | {"stagger": sign * 0.30, "width": 0.06}
+    ground = _place(time, facing, generator)
+    ground |= {"stagger": sign * 0.30, "width": 0.06}
     return Motion(**ground, channels=channels)
 
 
@@ -220,7 +226,8 @@ def _squat(time: np.ndarray, facing: float, generator: np.random.Generator) -> M
         channels[f"{side}_raise"] = 0.25 + 1.25 * down
         channels[f"{side}_ahead"] = 0.5 + 0.9 * _ease(2 * down)
         channels[f"{side}_elbow"] = 0.45 - 0.1 * down
-    ground = _place(time, facing, generator) | {"width": generator.uniform(0.10, 0.20)}
+    ground = _place(time, facing, generator)
+    ground["width"] = generator.uniform(0.10, 0.20)
     return Motion(**ground, channels=channels)
 
 
@@ -381,7 +388,7 @@ def _foot(rest: np.ndarray, motion: Motion, side: str) -> dict[str, np.ndarray]:
     spot = here[0] + ease[:, None] * (there[0] - here[0])
     yaw = here[1] + ease * (there[1] - here[1])
     yaw = yaw + (0.10 if left else -0.10)
-    pitch = motion.lift * _foot_pitch(part)
+    pitch = motion.lift * _FOOT_PITCH(part)
     toe, back = rest[big] - rest[ankle], rest[heel] - rest[ankle]
     toe, back = toe * (1, 0, 1), back * (1, 0, 1)
     toe[2] = back[2] = -rest[ankle, 2]
@@ -416,17 +423,6 @@ def _extended(at: np.ndarray, phase: np.ndarray, values: np.ndarray) -> np.ndarr
     last = (values[-1] - values[-2]) / (phase[-1] - phase[-2])
     inside = np.where(at < phase[0], values[0] + first * (at - phase[0]), inside)
     return np.where(at > phase[-1], values[-1] + last * (at - phase[-1]), inside)
-
-
-_PITCH = PchipInterpolator(
-    [-0.15, 0.0, 0.10, 0.36, 0.60, 0.74, 0.90, 1.0, 1.1],
-    [0.2, -0.26, 0.0, 0.0, 0.62, 0.45, -0.20, -0.26, 0.0],
-)
-
-
-def _foot_pitch(part: np.ndarray) -> np.ndarray:
-    """Returns a walking foot's pitch: it lands on the heel, rolls, leaves from the toes."""
-    return _PITCH(part)
 
 
 def _hip_height(

@@ -132,7 +132,7 @@ def _random_look(generator: np.random.Generator) -> dict[str, Any]:
     }
 
 
-def _step(value: np.ndarray, low: float, high: float) -> np.ndarray:
+def _step(value: np.ndarray, low: Any, high: Any) -> np.ndarray:
     ramp = np.clip((value - low) / (high - low), 0.0, 1.0)
     return ramp * ramp * (3 - 2 * ramp)
 

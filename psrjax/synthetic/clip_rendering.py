@@ -132,7 +132,7 @@ class _Shadow:
 
     def __init__(self, scene: Scene, vertices: np.ndarray, faces: np.ndarray):
         middle = 0.5 * (vertices.min(0) + vertices.max(0))
-        distance = np.linalg.norm(scene.light - middle)
+        distance = float(np.linalg.norm(scene.light - middle))
         size = (_LAMP_PIXELS, _LAMP_PIXELS)
         focal = 0.46 * _LAMP_PIXELS * distance / 1.15
         self._camera = _looking(scene.light, middle, focal, size)

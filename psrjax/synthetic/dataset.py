@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from absl import logging
@@ -117,13 +117,17 @@ class ClipSpec:
     stop: int = 0
 
 
-def resolve_path(data_config: Mapping[str, Any]) -> dict[str, Any]:
+class _Section(Protocol):
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+def resolve_path(data: _Section | Mapping[str, Any]) -> dict[str, Any]:
     """Returns `config.data` with the path of a stored dataset; the synthetic one is rendered first.
 
     What reads stored data (`psrjax.data.loader`) knows folders only, so whoever holds a config
     passes it through here.
     """
-    found = dict(data_config)
+    found = dict(data) if isinstance(data, Mapping) else data.to_dict()
     if found["path"] == SYNTHETIC:
         found["path"] = os.fspath(ensure_rendered(found.get("synthetic", {})))
     return found

@@ -1,4 +1,4 @@
-"""Checkpoints of a stage: written whole, resumed bit for bit, read for inference or another run."""
+"""Checkpoints of a stage: written whole, resumed bit for bit, read for inference or other runs."""
 
 import contextlib
 import errno
@@ -12,11 +12,11 @@ import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
 from jax.sharding import Sharding, SingleDeviceSharding
-from ml_collections import ConfigDict
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from psrjax import config as config_lib
 from psrjax import io
+from psrjax.config import RunConfig
 from psrjax.errors import UserError
 from psrjax.methods import base
 from psrjax.methods.base import Method
@@ -31,8 +31,8 @@ FREE_FIELDS = ("dtype", "remat")  # of the method: how it computes, not what
 class Checkpoints:
     """The checkpoints of one stage, the newest `keep` of them."""
 
-    def __init__(self, directory: str | os.PathLike, config: ConfigDict):
-        """Opens `<directory>/checkpoints`, makes it if need be, and clears what was half-written.
+    def __init__(self, directory: str | os.PathLike[str], config: RunConfig):
+        """Opens or makes `<directory>/checkpoints`, and clears what was half-written.
 
         Args:
           directory: of the stage.
@@ -52,14 +52,14 @@ class Checkpoints:
         )
 
     def latest_step(self) -> int:
-        """The step of the newest checkpoint; 0 where there is none."""
+        """Returns the step of the newest checkpoint; 0 where there is none."""
         return self._manager.latest_step() or 0
 
     def save(self, step: int, state: TrainState, position: Mapping[str, Any]) -> None:
         """Saves a state, unless this step is saved already.
 
         Args:
-          step: how many steps were taken.
+          step: the number of steps taken.
           state: it must be finite; the caller has looked.
           position: of the data, as its iterator gives it; a record and a cross-check.
         """
@@ -78,7 +78,7 @@ class Checkpoints:
         )
 
     def restore(self, abstract: TrainState) -> TrainState | None:
-        """The newest state that can be read, or None where none was ever saved.
+        """Returns the newest state that can be read, or None where none was ever saved.
 
         Damaged checkpoints newer than it are removed, with a warning: the run makes them again.
 
@@ -108,7 +108,7 @@ class Checkpoints:
         return None
 
     def reached_preemption(self, step: int) -> bool:
-        """Whether the machine is about to be taken away; the same answer in every process."""
+        """Returns True, in every process alike, if the machine is about to be taken away."""
         return self._manager.reached_preemption(step)
 
     def close(self) -> None:
@@ -127,9 +127,8 @@ class Checkpoints:
 
 
 @contextlib.contextmanager
-def telling_full_disks(folder: os.PathLike) -> Iterator[None]:
-    """Updates "no space left", however deep orbax wraps it, into a UserError that names
-    `folder`."""
+def explain_full_disks(folder: os.PathLike[str]) -> Iterator[None]:
+    """Turns "no space left", however deep orbax wraps it, into a UserError that names `folder`."""
     try:
         yield
     except Exception as error:
@@ -142,7 +141,7 @@ def telling_full_disks(folder: os.PathLike) -> Iterator[None]:
 
 
 def is_full_disk(error: BaseException) -> bool:
-    """Whether an error, or one that it came from, says that there is no room to write."""
+    """Returns True if an error, or one that it came from, says that there is no room to write."""
     seen: list[BaseException] = []
     todo = [error]
     while todo:
@@ -159,13 +158,13 @@ def is_full_disk(error: BaseException) -> bool:
     return False
 
 
-def absolute(path: str | os.PathLike) -> epath.Path:
-    """An absolute path, local or gs://."""
+def absolute(path: str | os.PathLike[str]) -> epath.Path:
+    """Returns the absolute path, local or gs://."""
     path = epath.Path(path)
     return path if "://" in os.fspath(path) else epath.Path(os.path.abspath(path.expanduser()))
 
 
-def compare_configs(old: ConfigDict, new: ConfigDict, where: Any) -> None:
+def compare_configs(old: RunConfig, new: RunConfig, where: Any) -> None:
     """Compares the config of a saved run with this run's; differences that may be are logged.
 
     A field that the method has got since the run was saved had its default then.
@@ -173,13 +172,11 @@ def compare_configs(old: ConfigDict, new: ConfigDict, where: Any) -> None:
     Raises:
       UserError: if the method, a field of it that changes what it computes, or the batch differ.
     """
-    old = old.copy_and_resolve_references()
-    plain = base.build(old.method.name)
-    with old.unlocked():
-        for field in set(new.method) - set(old.method):
-            old.method[field] = getattr(plain, field, None)
-    found = config_lib.differences(old, new)
-    for key, (before, after) in found.items():
+    defaults = {f"method.{name}": value for name, value in base.defaults(old.method.name).items()}
+    for key, (before, after) in config_lib.differences(old, new).items():
+        before = defaults.get(key) if before is None else before
+        if before == after:
+            continue
         method = key.startswith("method.") and key.removeprefix("method.") not in FREE_FIELDS
         if method or key == "batch":
             raise UserError(
@@ -190,9 +187,9 @@ def compare_configs(old: ConfigDict, new: ConfigDict, where: Any) -> None:
 
 
 def load_variables(
-    directory: str | os.PathLike, sharding: Sharding | None = None
+    directory: str | os.PathLike[str], sharding: Sharding | None = None
 ) -> dict[str, Any]:
-    """What a stage's newest readable checkpoint holds for inference.
+    """Reads the arrays for inference from a stage's newest readable checkpoint.
 
     Args:
       directory: of the stage.
@@ -221,15 +218,15 @@ def load_variables(
     raise UserError(f"{absolute(directory)}: {what}")
 
 
-def saved_steps(directory: str | os.PathLike) -> list[int]:
-    """The steps of a stage's checkpoints, the newest first."""
+def saved_steps(directory: str | os.PathLike[str]) -> list[int]:
+    """Lists the steps of a stage's checkpoints, the newest first."""
     folder = absolute(directory) / FOLDER
     names = [path.name for path in folder.iterdir()] if folder.exists() else []
     return sorted((int(name) for name in names if name.isdigit()), reverse=True)
 
 
-def find_stage(workdir: str | os.PathLike, stage: str | None = None) -> str:
-    """The stage to use of a run: the last finished one, else the last with any checkpoint.
+def find_stage(workdir: str | os.PathLike[str], stage: str | None = None) -> str:
+    """Chooses the stage of a run: the last finished one, else the last with any checkpoint.
 
     Raises:
       UserError: if the directory is not a run's, or the stage is not of it or has no checkpoint.
@@ -251,8 +248,8 @@ def find_stage(workdir: str | os.PathLike, stage: str | None = None) -> str:
     return (finished or begun)[-1]
 
 
-def read_run_config(workdir: str | os.PathLike) -> ConfigDict:
-    """The config of a run directory. Raises UserError if it is not one."""
+def read_run_config(workdir: str | os.PathLike[str]) -> RunConfig:
+    """Reads the config of a run directory. Raises UserError if it is not one."""
     root = absolute(workdir)
     if not (root / CONFIG).exists():
         raise UserError(f"{root}: not the directory of a run (it has no {CONFIG})")
@@ -260,9 +257,9 @@ def read_run_config(workdir: str | os.PathLike) -> ConfigDict:
 
 
 def restore_for_inference(
-    workdir: str | os.PathLike, stage: str | None = None
-) -> tuple[Method, dict[str, Any], ConfigDict, str]:
-    """(method, variables, stage's config, stage): what evaluation and synthesis need of a run.
+    workdir: str | os.PathLike[str], stage: str | None = None
+) -> tuple[Method, dict[str, Any], RunConfig, str]:
+    """Loads (method, variables, stage's config, stage) of a run, for evaluation and synthesis.
 
     The variables are the averaged ones where the run kept averages. Without `stage` it is the last
     finished one, or the last with a checkpoint where none is finished.
@@ -282,7 +279,7 @@ def restore_for_inference(
 def start_from(
     state: TrainState, variables: Mapping[str, Any], nets: tuple[str, ...], where: Any
 ) -> TrainState:
-    """A fresh state with every collection of `nets` as in `variables`, with the state's shardings.
+    """Returns a fresh state with every collection of `nets` as in `variables`, placed as it was.
 
     Args:
       state: fresh.
@@ -332,7 +329,7 @@ def _shorten(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
 
 
-def _read_config(folder: epath.Path) -> ConfigDict:
+def _read_config(folder: epath.Path) -> RunConfig:
     with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
         return config_lib.from_json(json.dumps(reader.restore(folder / "config")))
 

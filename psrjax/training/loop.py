@@ -1,4 +1,4 @@
-"""The loop: trains one stage, from wherever its directory says it is, to its last step."""
+"""The training loop: one stage, from the step that its directory is at to its last step."""
 
 import contextlib
 import os
@@ -10,24 +10,26 @@ from typing import Any
 import jax
 from absl import logging
 from jax.sharding import Sharding
-from ml_collections import ConfigDict
 
 from psrjax import config as config_lib
+from psrjax.config import RunConfig
 from psrjax.data import loader, spec
 from psrjax.methods import base
 from psrjax.ops import conv
-from psrjax.pretrained import registry as pretrained_lib
+from psrjax.pretrained import registry
 from psrjax.synthetic import dataset
-from psrjax.training import checkpoint, interrupt, optimizer, sharding, state, step, writer
+from psrjax.training import checkpoint, interrupt, optimizer, sharding, writer
+from psrjax.training.state import TrainState, init_state, with_params, with_variables
+from psrjax.training.step import check_finite, check_weights, jit_step, make_step
 
 
 def train_stage(
-    config: ConfigDict,
-    directory: str | os.PathLike,
+    config: RunConfig,
+    directory: str | os.PathLike[str],
     *,
-    evaluate: Callable[[state.TrainState, int], None] | None = None,
+    evaluate: Callable[[TrainState, int], None] | None = None,
     progress: Callable[[str, int, int], writer.Progress] = writer.Progress,
-) -> state.TrainState:
+) -> TrainState:
     """Trains one stage in its directory; killed and called again, it goes on bit for bit.
 
     Args:
@@ -44,105 +46,102 @@ def train_stage(
         finite; the last checkpoint is then as it was.
       SystemExit, KeyboardInterrupt: after SIGTERM or SIGINT, once the state is saved.
     """
-    directory, label = checkpoint.absolute(directory), config.method.stage
-    sharding.use_compilation_cache()
     conv.use(config.conv)
+    directory, stage = checkpoint.absolute(directory), config.method.stage
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_batch(config.batch, config.accumulate, mesh)
-    by_rows, whole = sharding.batch_sharding(mesh), sharding.replicated(mesh)
-
+    batch_sharding, replicated = sharding.batch_sharding(mesh), sharding.replicated(mesh)
     method = base.build(**config_lib.method_fields(config))
     weights = {update: dict(terms) for update, terms in config.weights.items()}
     optimizers = optimizer.make_optimizers(config.optimizer, method.updates)
-    pretrained = {name: pretrained_lib.load(name) for name in method.pretrained}
-    pretrained = jax.device_put(pretrained, whole)
+    pretrained = jax.device_put({n: registry.load(n) for n in method.pretrained}, replicated)
 
-    options = {"batch": config.batch, "seed": config.seed, "sharding": by_rows}
-    data_config = dataset.resolve_path(config.data)
-    batches = partial(loader.train_batches, data_config, method.reads, **options)
+    options = {"batch": config.batch, "seed": config.seed, "sharding": batch_sharding}
+    batches = partial(
+        loader.train_batches, dataset.resolve_path(config.data), method.reads, **options
+    )
     with contextlib.closing(batches(start_step=0)) as first:
         example = jax.tree.map(sharding.describe, next(first))
 
-    make = partial(state.init_state, method, optimizers, _sizes(example), ema=config.ema > 0)
+    make = partial(init_state, method, optimizers, _sizes(example), ema=config.ema > 0)
     abstract = jax.eval_shape(make, config.seed)
-    step.check_weights(method, weights, abstract, example, pretrained)
+    check_weights(method, weights, abstract, example, pretrained)
     if config.accumulate > 1 and "batch_stats" in abstract.stats:
         logging.info("batch statistics are of micro-batches, not of the batch: accumulate > 1")
-    placed = sharding.state_sharding(abstract, mesh, min_bytes=config.mesh.fsdp_min_bytes)
-    sharding.log_placement(abstract, placed, mesh)
+    shardings = sharding.state_sharding(abstract, mesh, min_bytes=config.mesh.fsdp_min_bytes)
+    sharding.log_placement(abstract, shardings, mesh)
 
     with contextlib.ExitStack() as stack:
-        stack.enter_context(checkpoint.telling_full_disks(directory))
+        stack.enter_context(checkpoint.explain_full_disks(directory))
         closing = lambda thing: stack.enter_context(contextlib.closing(thing))  # noqa: E731
-        saved = closing(checkpoint.Checkpoints(directory, config))
-        now = saved.restore(sharding.place(abstract, placed))
-        if now is None:
-            fresh = jax.jit(make, out_shardings=placed)(config.seed)
-            now = _begin(fresh, method, config, whole)
-        start = int(now.step)
+        checkpoints = closing(checkpoint.Checkpoints(directory, config))
+        state = checkpoints.restore(sharding.place(abstract, shardings))
+        if state is None:
+            fresh = jax.jit(make, out_shardings=shardings)(config.seed)
+            state = _initialize(fresh, method, config, replicated)
+        start = int(state.step)
 
         began = time.monotonic()
-        play = step.make_step(
-            method, weights, optimizers, accumulate=config.accumulate, ema=config.ema
+        jitted = jit_step(
+            make_step(method, weights, optimizers, accumulate=config.accumulate, ema=config.ema),
+            shardings,
+            batch_sharding,
+            replicated,
         )
-        play = step.jit_step(play, placed, by_rows, whole).lower(now, example, pretrained).compile()
-        writer.describe_parameters(directory, now.params)
-        writer.describe_compilation(label, play, time.monotonic() - began)
+        train_step = jitted.lower(state, example, pretrained).compile()
+        writer.describe_parameters(directory, state.params)
+        writer.describe_compilation(stage, train_step, time.monotonic() - began)
 
         data = closing(batches(start_step=start))
         record = closing(writer.Writer(directory, start))
-        shown = closing(progress(label, start, config.steps))
-        stop = stack.enter_context(interrupt.StopRequest(saved.reached_preemption))
+        shown = closing(progress(stage, start, config.steps))
+        stop = stack.enter_context(interrupt.StopRequest(checkpoints.reached_preemption))
         log: dict[str, jax.Array] = {}
-        for count in range(start + 1, config.steps + 1):
+        for step in range(start + 1, config.steps + 1):
             batch = next(data)
             jax.block_until_ready(log)  # one step ahead of the device is enough
             with jax.transfer_guard("disallow"):
-                now, log = play(now, batch, pretrained)
-            shown.update(count)
-            stopping, last = stop.reached(count), count == config.steps
-            saving = count % config.checkpoint_steps == 0 or last or stopping
-            writing = count % config.log_steps == 0 or last
+                state, log = train_step(state, batch, pretrained)
+            shown.update(step)
+            stopping, last = stop.reached(step), step == config.steps
+            saving = step % config.checkpoint_steps == 0 or last or stopping
+            writing = step % config.log_steps == 0 or last
             if saving or writing:
-                step.check_finite(now, method, weights, saved.latest_step())
+                check_finite(state, method, weights, checkpoints.latest_step())
             if writing:
-                scalars = {name: float(value) for name, value in jax.device_get(log).items()}
-                rates = optimizer.learning_rates(config.optimizer, count - 1)
-                record.write(count, scalars | rates)
-                shown.note({update: scalars[f"{update}/loss"] for update in method.updates})
+                numbers = {name: float(value) for name, value in jax.device_get(log).items()}
+                record.write(step, numbers | optimizer.learning_rates(config.optimizer, step - 1))
+                shown.note({update: numbers[f"{update}/loss"] for update in method.updates})
             if saving:
-                saved.save(count, now, data.get_state())
-            if evaluate and config.evaluate_steps and (count % config.evaluate_steps == 0 or last):
-                evaluate(now, count)
+                checkpoints.save(step, state, data.get_state())
+            if evaluate and config.evaluate_steps and (step % config.evaluate_steps == 0 or last):
+                evaluate(state, step)
             if stopping and not last:
-                stop.leave(f"{label} is saved at step {count}; the same command goes on from there")
-        return now
+                stop.leave(f"{stage} is saved at step {step}; the same command goes on from there")
+        return state
 
 
-def _begin(
-    fresh: state.TrainState, method: base.Method, config: ConfigDict, whole: Sharding
-) -> state.TrainState:
-    """The fresh state, warmed up by the method, then with the nets of the run it starts from and
-    what the method's new nets inherit from them."""
+def _initialize(
+    fresh: TrainState, method: base.Method, config: RunConfig, replicated: Sharding
+) -> TrainState:
+    """Applies the method's warm start, `config.init` and what the method derives from its nets."""
     if type(method).warm_start is not base.Method.warm_start:
         clips = loader.TrainFrames(dataset.resolve_path(config.data))
-        fresh = state.with_params(fresh, method.warm_start(jax.device_get(fresh.params), clips))
+        fresh = with_params(fresh, method.warm_start(jax.device_get(fresh.params), clips))
     if not config.init.path:
         return fresh
     stage = checkpoint.find_stage(config.init.path, config.init.stage)
     origin = checkpoint.absolute(config.init.path) / stage
-    variables = checkpoint.load_variables(origin, whole)["variables"]
-    begun = checkpoint.start_from(fresh, variables, config.init.nets, origin)
+    variables = checkpoint.load_variables(origin, replicated)["variables"]
+    state = checkpoint.start_from(fresh, variables, config.init.nets, origin)
     if type(method).init_from_previous is base.Method.init_from_previous:
-        return begun
-    return state.with_variables(
-        begun, method.init_from_previous({"params": begun.params, **begun.stats})
-    )
+        return state
+    return with_variables(state, method.init_from_previous({"params": state.params, **state.stats}))
 
 
 def _sizes(example: Mapping[str, Any]) -> dict[str, int]:
-    """The sizes of the contract's axes in a batch; one row is enough to make parameters."""
-    sizes = {}
+    """Returns the sizes of the batch's axes; one row is enough to make parameters."""
+    sizes: dict[str, int] = {}
     for name, array in example.items():
         axes = zip(spec.KEYS[name].axes.split(), array.shape)
         sizes |= {axis: size for axis, size in axes if not axis.isdigit()}

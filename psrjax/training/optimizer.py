@@ -1,8 +1,9 @@
-"""From an update's config to its optax optimizer: rule, schedule, clipping, exceptions for nets."""
+"""Makes an update's optax optimizer from its config: rule, schedule, clipping, single nets."""
 
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import optax
 
 from psrjax.errors import UserError
@@ -28,7 +29,7 @@ DEFAULTS = {
 def make_optimizers(
     config: Mapping[str, Any], updates: Mapping[str, tuple[str, ...]]
 ) -> dict[str, optax.GradientTransformation]:
-    """{update: optimizer} for `config.optimizer` and a method's updates.
+    """Makes {update: optimizer} for `config.optimizer` and a method's updates.
 
     Raises:
       UserError: for an update without an optimizer, the reverse, or a wrong field.
@@ -48,15 +49,17 @@ def make_optimizers(
 
 
 def learning_rates(config: Mapping[str, Any], step: int) -> dict[str, float]:
-    """{"update/learning_rate": rate} at a step, for the log."""
+    """Returns {"update/learning_rate": rate} at a step, for the log."""
     return {
-        f"{update}/learning_rate": float(_schedule(fields_of(fields, update), update)(step))
+        f"{update}/learning_rate": float(
+            np.asarray(_schedule(fields_of(fields, update), update)(step))
+        )
         for update, fields in config.items()
     }
 
 
 def fields_of(config: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The fields of one update, with the defaults filled in. Raises UserError for unknown ones."""
+    """Returns an update's fields, defaults filled in. Raises UserError for unknown ones."""
     unknown = sorted(set(config) - set(DEFAULTS))
     if unknown:
         raise UserError(
@@ -66,7 +69,7 @@ def fields_of(config: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def _make_optimizer(
-    fields: dict, nets: tuple[str, ...], update: str
+    fields: dict[str, Any], nets: tuple[str, ...], update: str
 ) -> optax.GradientTransformation:
     special = dict(fields["nets"])
     stranger = sorted(set(special) - set(nets))
@@ -91,7 +94,7 @@ def _make_optimizer(
 
 
 def fields_of_net(config: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The fields that differ for one net. Raises UserError for unknown ones."""
+    """Returns the fields that differ for one net. Raises UserError for unknown ones."""
     fields_of(config, where)
     for field in ("clip_norm", "nets"):
         if field in config:
@@ -101,7 +104,7 @@ def fields_of_net(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     return dict(config)
 
 
-def _rule(fields: dict, where: str) -> optax.GradientTransformation:
+def _rule(fields: dict[str, Any], where: str) -> optax.GradientTransformation:
     rate = _schedule(fields, where)
     betas = {"b1": fields["b1"], "b2": fields["b2"], "eps": fields["eps"]}
     if fields["name"] == "adam":
@@ -113,7 +116,7 @@ def _rule(fields: dict, where: str) -> optax.GradientTransformation:
     raise UserError(f"config.optimizer.{where}.name={fields['name']!r}: use adam, radam or sgd")
 
 
-def _schedule(fields: dict, where: str) -> optax.Schedule:
+def _schedule(fields: dict[str, Any], where: str) -> optax.Schedule:
     rate, kind = fields["learning_rate"], fields["schedule"]
     start, end = fields["decay_start_step"], fields["decay_end_step"]
     if kind == "constant":

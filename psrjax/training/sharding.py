@@ -1,51 +1,21 @@
-"""How arrays lie on devices: finding the other processes, the mesh, and the rules of placement."""
+"""Placement of arrays on devices: the mesh, and one rule for the state."""
 
 import math
-import os
-from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from absl import logging
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from psrjax import io
+from psrjax.config import MeshSection
 from psrjax.errors import UserError
 
 AXES = ("data", "fsdp")
 
 
-def start_distributed() -> None:
-    """Joins this process to the others of the run, if there are any; before any use of devices.
-
-    TPU slices of several hosts and SLURM jobs of several tasks are found by JAX itself. Anywhere
-    else the environment tells: JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES
-    and JAX_PROCESS_ID.
-    """
-    if jax.distributed.is_initialized():
-        return
-    address = os.environ.get("JAX_COORDINATOR_ADDRESS")
-    hosts = os.environ.get("TPU_WORKER_HOSTNAMES", "").split(",")
-    tasks = int(os.environ.get("SLURM_NTASKS", "1")) if "SLURM_STEP_ID" in os.environ else 1
-    if address and "JAX_NUM_PROCESSES" in os.environ:
-        jax.distributed.initialize(
-            address, int(os.environ["JAX_NUM_PROCESSES"]), int(os.environ["JAX_PROCESS_ID"])
-        )
-    elif address or tasks > 1 or len(hosts) > 1 or "MEGASCALE_COORDINATOR_ADDRESS" in os.environ:
-        jax.distributed.initialize()
-
-
-def use_compilation_cache() -> None:
-    """Keeps compiled programs in the user's own cache folder, unless JAX was told another place."""
-    if jax.config.jax_compilation_cache_dir:
-        return
-    folder = io.cache_folder() / "compiled"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # who writes here runs code in our name
-    jax.config.update("jax_compilation_cache_dir", os.fspath(folder))
-
-
-def make_mesh(mesh_config: Mapping[str, Any]) -> Mesh:
-    """The ("data", "fsdp") mesh over all devices of all processes; -1 is "what is left".
+def make_mesh(config: MeshSection) -> Mesh:
+    """Makes the ("data", "fsdp") mesh over all devices of all processes; data=-1 takes the rest.
 
     A run of one process may take fewer devices than there are.
 
@@ -53,12 +23,12 @@ def make_mesh(mesh_config: Mapping[str, Any]) -> Mesh:
       UserError: if the sizes do not multiply to the number of devices.
     """
     devices = jax.device_count()
-    fsdp = mesh_config["fsdp"]
-    data = mesh_config["data"] if mesh_config["data"] > 0 else devices // fsdp
+    fsdp = config.fsdp
+    data = config.data if config.data > 0 else devices // fsdp
     used = data * fsdp
-    if used > devices or (used < devices and (mesh_config["data"] < 0 or jax.process_count() > 1)):
+    if used > devices or (used < devices and (config.data < 0 or jax.process_count() > 1)):
         raise UserError(
-            f"config.mesh: data={mesh_config['data']} times fsdp={fsdp} does not make the "
+            f"config.mesh: data={config.data} times fsdp={fsdp} does not make the "
             f"{devices} devices of this run; set config.mesh.fsdp to a divisor of {devices}"
         )
     # Auto, because make_mesh's own default types shardings into every operation of the nets.
@@ -78,17 +48,17 @@ def check_batch(batch: int, accumulate: int, mesh: Mesh) -> None:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The batch, cut along its first axis over all devices."""
+    """Returns the sharding of a batch: cut along its first axis over all devices."""
     return NamedSharding(mesh, PartitionSpec(AXES))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The whole array on every device."""
+    """Returns the sharding of an array that is whole on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def state_sharding(abstract: Any, mesh: Mesh, *, min_bytes: int = 1 << 20) -> Any:
-    """The sharding of every leaf of a state, by one rule, from its shapes (`jax.eval_shape`).
+    """Returns the sharding of every leaf of a state, from its shapes (`jax.eval_shape`).
 
     An array of at least `min_bytes` is cut along its largest axis that the "fsdp" axis divides;
     all others are replicated.
@@ -106,12 +76,12 @@ def state_sharding(abstract: Any, mesh: Mesh, *, min_bytes: int = 1 << 20) -> An
 
 
 def describe(array: jax.Array) -> jax.ShapeDtypeStruct:
-    """The shape, type and sharding of an array, without its values."""
+    """Returns the shape, type and sharding of an array, without its values."""
     return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding)
 
 
 def place(abstract: Any, shardings: Any) -> Any:
-    """A tree of shapes and types with the shardings that its arrays are to have."""
+    """Adds to a tree of shapes and types the shardings that its arrays are to have."""
     return jax.tree.map(
         lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
         abstract,
@@ -120,7 +90,7 @@ def place(abstract: Any, shardings: Any) -> Any:
 
 
 def log_placement(abstract: Any, shardings: Any, mesh: Mesh) -> None:
-    """Says how many devices there are and how many bytes of the state each holds."""
+    """Logs the number of devices and the bytes of the state that each holds."""
     whole = sum(map(_bytes, jax.tree.leaves(abstract)))
     share = sum(
         math.prod(sharding.shard_shape(leaf.shape)) * _item_bytes(leaf)
@@ -140,5 +110,5 @@ def _bytes(leaf: jax.ShapeDtypeStruct) -> int:
 
 
 def _item_bytes(leaf: jax.ShapeDtypeStruct) -> int:
-    is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     return 8 if is_key else leaf.dtype.itemsize

@@ -4,17 +4,16 @@ import json
 import os
 from collections.abc import Callable
 from functools import partial
-from io import BytesIO
 
 import jax
 import numpy as np
 from absl import logging
 from etils import epath
-from ml_collections import ConfigDict
-from PIL import Image
 
 from psrjax import config as config_lib
 from psrjax import io
+from psrjax.config import RunConfig
+from psrjax.data import codec
 from psrjax.errors import UserError
 from psrjax.evaluation import method_evaluation, score_table
 from psrjax.methods import base
@@ -26,15 +25,16 @@ _SAMPLES = 2  # windows in one picture of samples
 
 
 def train(
-    config: ConfigDict,
-    workdir: str | os.PathLike,
+    config: RunConfig,
+    workdir: str | os.PathLike[str],
     *,
-    progress: Callable[[str, int, int], writer.Progress] = writer.Progress,
+    progress: Callable[[str, int, int], writer.Progress] | None = None,
 ) -> TrainState | None:
-    """Trains the stages in `<workdir>/<stage>/`; skips the finished ones, resumes the cut one.
+    """Trains the stages in `<workdir>/<stage>/`; skips finished ones, resumes the cut one.
 
     Each stage starts from the one before it in `config.stages`, the first one of this run from
-    `config.init` where that is given.
+    `config.init` where that is given. `progress` is as in `loop.train_stage`; by default its label
+    says the stage's place.
 
     Returns:
       The state at the end of the last stage that was trained; None if all were finished.
@@ -49,6 +49,7 @@ def train(
         checkpoint.compare_configs(checkpoint.read_run_config(root), config, root)
     if jax.process_index() == 0:
         io.write_text(root / checkpoint.CONFIG, config_lib.to_json(config) + "\n")
+    progress = progress or partial(_progress, config.stages)
     state = None
     for place, stage in enumerate(config.stages):
         if config.only and stage not in config.only:
@@ -60,19 +61,23 @@ def train(
         is_first = stage == (config.only or config.stages)[0]
         if place > 0 and not (is_first and config.init.path):
             own = _from_stage_before(own, root, config.stages[place - 1])
-        state = loop.train_stage(
-            own, root / stage, evaluate=partial(write_samples, own, root), progress=progress
-        )
+        evaluate = partial(write_samples, own, root)
+        state = loop.train_stage(own, root / stage, evaluate=evaluate, progress=progress)
     return state
 
 
-def is_finished(directory: epath.Path, config: ConfigDict) -> bool:
-    """Whether a stage has a checkpoint at its last step."""
+def _progress(stages: tuple[str, ...], stage: str, start: int, total: int) -> writer.Progress:
+    label = f"stage {stages.index(stage) + 1} of {len(stages)}, {stage}"
+    return writer.Progress(label, start, total)
+
+
+def is_finished(directory: epath.Path, config: RunConfig) -> bool:
+    """Returns True if a stage has a checkpoint at its last step."""
     steps = checkpoint.saved_steps(directory)
     return bool(steps) and steps[0] >= config.steps
 
 
-def write_samples(config: ConfigDict, root: epath.Path, state: TrainState, step: int) -> None:
+def write_samples(config: RunConfig, root: epath.Path, state: TrainState, step: int) -> None:
     """Writes `<root>/<stage>/samples/<step>.png`: windows of the evaluation split, row by label.
 
     A line of `scores.jsonl` beside it says how good they are: {"step", "<metric>/<name>": value}.
@@ -87,11 +92,9 @@ def write_samples(config: ConfigDict, root: epath.Path, state: TrainState, step:
         method, state.variables, config, limit=_SAMPLES, samples=_SAMPLES
     )
     picture = np.concatenate([drawing.grid(sample.videos) for sample in found.samples], 0)
-    buffer = BytesIO()
-    Image.fromarray(picture).save(buffer, "png")
     folder = root / config.method.stage / "samples"
     with io.replacing(folder / f"{step:07d}.png") as temporary:
-        temporary.write_bytes(buffer.getvalue())
+        temporary.write_bytes(codec.encode_png(picture))
     measured = {
         f"{metric}/{row['name']}": row["metrics"][metric]
         for metric in score_table.JUDGED_BY
@@ -102,7 +105,7 @@ def write_samples(config: ConfigDict, root: epath.Path, state: TrainState, step:
     io.write_text(lines, before + json.dumps({"step": step, **measured}) + "\n")
 
 
-def _from_stage_before(config: ConfigDict, root: epath.Path, before: str) -> ConfigDict:
+def _from_stage_before(config: RunConfig, root: epath.Path, before: str) -> RunConfig:
     if not checkpoint.saved_steps(root / before):
         raise UserError(
             f"stage {config.method.stage!r} starts from {before!r}, which has no checkpoint in "

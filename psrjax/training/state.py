@@ -1,4 +1,4 @@
-"""What a training run is made of between two steps, how it begins, and what each update owns."""
+"""The state of training between two steps: its parts, its beginning, the share of each update."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -15,12 +15,11 @@ INIT_STREAMS = ("params", "dropout", "noise")  # the random streams that a metho
 STREAMS = INIT_STREAMS[1:]
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
     """Everything that a step changes, and nothing else.
 
     Attributes:
-      step: how many steps have been taken, int32.
+      step: number of steps taken, int32.
       params: {net: parameters}, frozen nets included, so that a checkpoint is self-contained.
       stats: {collection: {net: arrays}}: batch statistics, spectral vectors, and the like.
       opt: {update: optimizer state}.
@@ -40,12 +39,12 @@ class TrainState:
 
     @property
     def finite(self) -> jax.Array:
-        """Whether every term and gradient so far was finite: only then may the state be saved."""
+        """True while every term and gradient was finite: only then may the state be saved."""
         return self.first_nonfinite == 0
 
     @property
     def variables(self) -> dict[str, Any]:
-        """What `method.apply` takes for inference: the averaged parameters where they are kept."""
+        """The variables for inference: the averaged parameters where they are kept."""
         return {"params": self.params | self.ema, **self.stats}
 
 
@@ -57,7 +56,7 @@ def init_state(
     *,
     ema: bool,
 ) -> TrainState:
-    """A fresh state. Pure, so that it can be `jax.eval_shape`d and jitted with shardings.
+    """Makes a fresh state. Pure: it can be `jax.eval_shape`d, and jitted with shardings.
 
     Args:
       method: at the stage to be trained.
@@ -67,7 +66,9 @@ def init_state(
       ema: whether averaged parameters are kept.
     """
     root = jax.random.key(seed)
-    keys = dict(zip(INIT_STREAMS, jax.random.split(jax.random.fold_in(root, 0), 3)))
+    keys: dict[str, jax.Array] = dict(
+        zip(INIT_STREAMS, jax.random.split(jax.random.fold_in(root, 0), 3))
+    )
     batch = spec.decode(spec.zeros(method.reads, sizes))
     variables = dict(method.init(keys, batch))
     params = dict(variables.pop("params"))
@@ -87,29 +88,31 @@ def init_state(
 
 
 def pick(tree: Mapping[str, Any], nets: Iterable[str]) -> dict[str, Any]:
-    """The parts of `tree` that belong to `nets`; a net without any is left out."""
+    """Returns the parts of `tree` that belong to `nets`; a net without any is left out."""
     return {net: tree[net] for net in sorted(nets) if net in tree}
 
 
 def drop(tree: Mapping[str, Any], nets: Iterable[str]) -> dict[str, Any]:
-    """The parts of `tree` that belong to all other nets."""
+    """Returns the parts of `tree` that belong to all other nets."""
     return {net: value for net, value in tree.items() if net not in set(nets)}
 
 
-def merge_stats(old: Mapping, new: Mapping, nets: Iterable[str]) -> dict[str, Any]:
-    """The old collections with those of `nets` replaced by the new ones."""
+def merge_stats(
+    old: Mapping[str, Any], new: Mapping[str, Any], nets: Iterable[str]
+) -> dict[str, Any]:
+    """Returns the old collections with those of `nets` replaced by the new ones."""
     return {name: {**tree, **pick(new.get(name, {}), nets)} for name, tree in old.items()}
 
 
-def average(ema: Mapping, params: Mapping, decay: float) -> dict[str, Any]:
-    """decay * ema + (1 - decay) * params, leaf by leaf, for the nets that `ema` has."""
+def average(ema: Mapping[str, Any], params: Mapping[str, Any], decay: float) -> dict[str, Any]:
+    """Returns decay * ema + (1 - decay) * params, leaf by leaf, for the nets that `ema` has."""
     return jax.tree.map(
         lambda mean, value: decay * mean + (1.0 - decay) * value, dict(ema), pick(params, ema)
     )
 
 
 def with_params(state: TrainState, params: Mapping[str, Any]) -> TrainState:
-    """A fresh state with other parameters, averages included, placed as the old ones are."""
+    """Replaces a fresh state's parameters, averages included, and places them as they were."""
     ema = {net: jax.tree.map(jnp.copy, params[net]) for net in state.ema}
     old = {"params": state.params, "ema": state.ema}
     new = {"params": dict(params), "ema": ema}
@@ -117,14 +120,14 @@ def with_params(state: TrainState, params: Mapping[str, Any]) -> TrainState:
 
 
 def copy_nets(state: TrainState, variables: Mapping[str, Any], nets: Iterable[str]) -> TrainState:
-    """A fresh state with every collection of `nets` replaced by those of another's `variables`."""
+    """Replaces every collection of `nets` in a fresh state by those of other `variables`."""
     nets = tuple(nets)
     params = {**state.params, **pick(variables["params"], nets)}
     return with_variables(state, {"params": params, **merge_stats(state.stats, variables, nets)})
 
 
 def with_variables(state: TrainState, variables: Mapping[str, Any]) -> TrainState:
-    """A fresh state with other parameters and statistics, placed as the old ones are.
+    """Replaces a fresh state's parameters and statistics, and places them as they were.
 
     All are copies: two nets that begin alike share no buffer, which a step could not donate twice.
     """

@@ -1,4 +1,4 @@
-"""One training step: a short game of updates, in one jitted function."""
+"""One training step: alternating updates of the nets, in one jitted function."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,7 +12,9 @@ from psrjax.errors import UserError
 from psrjax.methods.base import Method
 from psrjax.training.state import STREAMS, TrainState, average, drop, merge_stats, pick
 
+Tree = Mapping[str, Any]  # of arrays
 Weights = Mapping[str, Mapping[str, float]]
+Step = Callable[[TrainState, Tree, Tree], tuple[TrainState, dict[str, jax.Array]]]
 _COLUMNS = 16  # of the products that sums of squares are taken from
 
 
@@ -23,12 +25,12 @@ def make_step(
     *,
     accumulate: int = 1,
     ema: float = 0.0,
-) -> Callable[[TrainState, Mapping, Mapping], tuple[TrainState, dict[str, jax.Array]]]:
-    """The step as a pure function (state, wire batch, pretrained) -> (state, log).
+) -> Step:
+    """Makes the step, a pure function (state, wire batch, pretrained) -> (state, log).
 
-    The updates are made in order: each has its loss, gradients for its own nets, and an update,
-    and the next update plays against the updated opponent, on the `shared` arrays of those before.
-    Every update goes through its micro-batches before the next begins. The log holds
+    The updates are made in order: each has a loss, the gradients of its own nets and an optimizer;
+    the next one sees the changed nets, and the `shared` arrays of those before it. Every update
+    goes through its micro-batches before the next begins. The log holds
     "update/term" (raw), "update/loss" (the weighted sum), "update/grad_norm" and the method's log.
 
     Args:
@@ -36,15 +38,19 @@ def make_step(
       weights: {update: {term: weight}}, as `check_weights` accepts them; a term of weight 0 is left
         out of the sum and of the log, and the compiler then removes what computes it.
       optimizers: {update: optimizer}.
-      accumulate: how many micro-batches an update's gradient is the mean of.
+      accumulate: number of micro-batches whose mean gradient an update takes.
       ema: decay of the averaged parameters; used if the state holds some.
     """
 
-    def step(state: TrainState, batch: Mapping, pretrained: Mapping):
+    def step(
+        state: TrainState, batch: Tree, pretrained: Tree
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
         key = _step_key(state)
         micro = _split(spec.decode(batch), accumulate)
         params, stats, opt = dict(state.params), state.stats, dict(state.opt)
-        log, shared, checks = {}, {}, []
+        log: dict[str, jax.Array] = {}
+        shared: dict[str, Any] = {}
+        checks: list[jax.Array] = []
         for i, (update, nets) in enumerate(method.updates.items()):
             loss = _update_loss(method, update, weights[update], drop(params, nets), pretrained)
             mine = pick(params, nets)
@@ -52,13 +58,12 @@ def make_step(
                 loss, mine, stats, (micro, shared), jax.random.fold_in(key, i), accumulate
             )
             changes, opt[update] = optimizers[update].update(grads, opt[update], mine)
-            params |= optax.apply_updates(mine, changes)
+            changed: Any = optax.apply_updates(mine, changes)
+            params |= changed
             shared |= jax.lax.stop_gradient(out["shared"])
             norm = gradient_norm(grads)
-            log |= {
-                f"{update}/{name}": value for name, value in (out["terms"] | out["log"]).items()
-            }
-            log |= {f"{update}/loss": out["loss"], f"{update}/grad_norm": norm}
+            numbers = {**out["terms"], **out["log"], "loss": out["loss"], "grad_norm": norm}
+            log |= {f"{update}/{name}": value for name, value in numbers.items()}
             checks += [*(out["terms"][name] for name in sorted(out["terms"])), norm]
         return state.replace(
             step=state.step + 1,
@@ -75,10 +80,10 @@ def make_step(
 
 
 def gradient_norm(gradients: Any) -> jax.Array:
-    """The Euclidean norm of all numbers of a tree together, float32.
+    """Returns the Euclidean norm of all numbers of a tree together, float32.
 
     On CPUs the squares' sums are the diagonal of a small matrix product: a fifth of the time of a
-    sum (jaxlib 0.10.2 under `psrjax._compiler`: 9.4 M squares 5 instead of 25 ms). Elsewhere sums
+    sum (measured: 9.4 M squares in 5 instead of 25 ms). Elsewhere sums
     are fast, and the reshaping would gather what is sharded.
     """
     if jax.default_backend() != "cpu":
@@ -96,7 +101,7 @@ def _sum_of_squares(x: jax.Array) -> jax.Array:
 
 
 def first_streams(state: TrainState) -> dict[str, jax.Array]:
-    """The random streams of the next step's first loss (its first update and micro-batch)."""
+    """Returns the random streams of the next step's first update and micro-batch."""
     return _streams(jax.random.fold_in(jax.random.fold_in(_step_key(state), 0), 0))
 
 
@@ -108,8 +113,8 @@ def _streams(key: jax.Array) -> dict[str, jax.Array]:
     return dict(zip(STREAMS, jax.random.split(key, len(STREAMS))))
 
 
-def jit_step(step: Callable, state: Any, batch: Any, replicated: Any) -> Callable:
-    """The step compiled for shardings of the state and of the batch; the state is donated."""
+def jit_step(step: Step, state: Any, batch: Any, replicated: Any) -> jax.stages.Wrapped:
+    """Jits the step for shardings of the state and of the batch; the state is donated."""
     return jax.jit(
         step,
         in_shardings=(state, batch, replicated),
@@ -118,7 +123,9 @@ def jit_step(step: Callable, state: Any, batch: Any, replicated: Any) -> Callabl
     )
 
 
-def check_weights(method: Method, weights: Weights, state: Any, batch: Mapping, pretrained: Any):
+def check_weights(
+    method: Method, weights: Weights, state: Any, batch: Tree, pretrained: Any
+) -> None:
     """Checks that the weights name exactly the terms of the method, by shape inference only.
 
     Raises:
@@ -163,9 +170,11 @@ def check_finite(state: TrainState, method: Method, weights: Weights, saved_step
     )
 
 
-def _terms(method: Method, state: TrainState, batch: Mapping, pretrained: Any) -> dict[str, set]:
-    def play(state: TrainState, batch: Mapping, pretrained: Any):
-        batch, shared, terms = spec.decode(batch), {}, {}
+def _terms(method: Method, state: TrainState, batch: Tree, pretrained: Any) -> dict[str, set[str]]:
+    def terms_of(state: TrainState, batch: Tree, pretrained: Any) -> dict[str, Tree]:
+        batch = spec.decode(batch)
+        shared: dict[str, Any] = {}
+        terms: dict[str, Tree] = {}
         for update in method.updates:
             out, _ = _call(
                 method, update, state.params, state.stats, (batch, shared), pretrained, state.rng
@@ -176,12 +185,20 @@ def _terms(method: Method, state: TrainState, batch: Mapping, pretrained: Any) -
 
     return {
         update: set(terms)
-        for update, terms in jax.eval_shape(play, state, batch, pretrained).items()
+        for update, terms in jax.eval_shape(terms_of, state, batch, pretrained).items()
     }
 
 
-def _call(method, update, params, stats, inputs, pretrained, key):
-    """(what the update's loss returns, the collections after it)."""
+def _call(
+    method: Method,
+    update: str,
+    params: Tree,
+    stats: Tree,
+    inputs: Any,
+    pretrained: Tree,
+    key: jax.Array,
+) -> tuple[Any, Any]:
+    """Returns (the output of the update's loss, the collections after it)."""
     rngs = _streams(key)
     variables, mutable = {"params": params, **stats}, list(stats)
     batch, shared = inputs
@@ -190,35 +207,39 @@ def _call(method, update, params, stats, inputs, pretrained, key):
     )
 
 
-def _update_loss(method: Method, update: str, weights: Mapping, rest: Mapping, pretrained: Any):
-    """The update's weighted loss as a function of its own parameters only."""
+def _update_loss(
+    method: Method, update: str, weights: Tree, rest: Tree, pretrained: Any
+) -> Callable[..., Any]:
+    """Makes the update's weighted loss, a function of its own parameters only."""
     nets = method.updates[update]
 
-    def loss(mine: Mapping, stats: Mapping, inputs: Any, key: jax.Array):
+    def loss(mine: Tree, stats: Tree, inputs: Any, key: jax.Array) -> Any:
         out, new = _call(method, update, {**rest, **mine}, stats, inputs, pretrained, key)
         terms = {
             name: value.astype(jnp.float32) for name, value in out["terms"].items() if weights[name]
         }
         total = sum((weights[name] * value for name, value in terms.items()), jnp.zeros(()))
         scalars = {"terms": terms, "log": dict(out.get("log", {})), "loss": total}
-        # Departs from: the PyTorch trainers, where an update also moves the opponent's statistics.
+        # Departs from: the PyTorch trainers, where an update also moves other nets' statistics.
         return total, (scalars, dict(out.get("shared", {})), merge_stats(stats, new, nets))
 
     return loss
 
 
-def _mean_gradient(loss, mine, stats, inputs, key, accumulate):
-    """(mean gradient, statistics after the last micro-batch, mean scalars and stacked arrays)."""
+def _mean_gradient(
+    loss: Callable[..., Any], mine: Tree, stats: Tree, inputs: Any, key: jax.Array, accumulate: int
+) -> tuple[Any, Any, dict[str, Any]]:
+    """Returns (mean gradient, last statistics, mean scalars with the stacked `shared` arrays)."""
     gradient = jax.grad(loss, has_aux=True)
 
-    def body(stats: Mapping, each: Any):
+    def body(stats: Tree, each: Any) -> Any:
         index, inputs = each
         grads, (scalars, shared, stats) = gradient(
             mine, stats, inputs, jax.random.fold_in(key, index)
         )
         return stats, (grads, scalars, shared)
 
-    if accumulate == 1:  # a loop, even of one update, keeps XLA from using all cores on a CPU
+    if accumulate == 1:  # a loop, even of one pass, keeps XLA from using all cores on a CPU
         stats, out = body(stats, (0, jax.tree.map(lambda x: x[0], inputs)))
         grads, scalars, shared = out
         return grads, stats, scalars | {"shared": jax.tree.map(lambda x: x[None], shared)}
@@ -226,7 +247,7 @@ def _mean_gradient(loss, mine, stats, inputs, key, accumulate):
     shapes = jax.eval_shape(lambda: body(stats, (0, first))[1][:2])
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
-    def add(carry: Any, each: Any):
+    def add(carry: Any, each: Any) -> Any:
         stats, sums = carry
         stats, (*new, shared) = body(stats, each)
         return (stats, jax.tree.map(jnp.add, sums, tuple(new))), shared
@@ -237,8 +258,8 @@ def _mean_gradient(loss, mine, stats, inputs, key, accumulate):
     return grads, stats, scalars | {"shared": shared}
 
 
-def _split(batch: Mapping, parts: int) -> dict[str, jax.Array]:
-    """(b, …) to (parts, b / parts, …), every micro-batch taking rows from every device."""
+def _split(batch: Tree, parts: int) -> dict[str, jax.Array]:
+    """Splits (b, …) to (parts, b / parts, …); each micro-batch takes rows from every device."""
     return {
         name: array.reshape(-1, parts, *array.shape[1:]).swapaxes(0, 1)
         for name, array in batch.items()
@@ -246,6 +267,6 @@ def _split(batch: Mapping, parts: int) -> dict[str, jax.Array]:
 
 
 def _first_nonfinite(checks: list[jax.Array]) -> jax.Array:
-    """0 if all are finite, else 1 + the place of the first that is not."""
+    """Returns 0 if all are finite, else 1 + the place of the first that is not."""
     bad = ~jnp.isfinite(jnp.stack([check.astype(jnp.float32) for check in checks]))
     return jnp.where(bad.any(), 1 + jnp.argmax(bad), 0).astype(jnp.int32)

@@ -1,4 +1,4 @@
-"""What a run tells while it works: metrics.jsonl, events, the table of parameters, progress."""
+"""Records of a run while it works: metrics.jsonl, events, the table of parameters, progress."""
 
 import json
 import os
@@ -11,13 +11,14 @@ import jax
 from absl import logging
 from clu import parameter_overview
 from etils import epath
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.proto import event_pb2, summary_pb2
 from tensorboardX.record_writer import RecordWriter
 from tqdm.auto import tqdm
 
 from psrjax import io
 
+_events: Any = event_pb2  # protocol buffers make their classes at run time
+_summaries: Any = summary_pb2
 _LINE_SECONDS = 15.0  # between two lines of progress where there is no terminal
 
 
@@ -64,24 +65,30 @@ class Writer:
 
 
 class _Events:
-    """A file of TensorBoard events, written at once: tensorboardX's own writer does it in threads,
-    which go on failing, loudly, after a full disk has been told to the user."""
+    """A file of TensorBoard events, written at once.
+
+    tensorboardX's own writer uses threads, which go on failing, loudly, on a full disk.
+    """
 
     def __init__(self, directory: epath.Path, start_step: int):
-        now = time.time()
-        self._file = RecordWriter(os.fspath(directory / f"events.out.tfevents.{now:.6f}.psrjax"))
-        self._write(Event(wall_time=now, file_version="brain.Event:2"))
-        start = SessionLog(status=SessionLog.START)  # what was recorded from here on is void
-        self._write(Event(wall_time=now, step=start_step + 1, session_log=start))
+        name = f"events.out.tfevents.{time.time():.6f}.psrjax"
+        self._file = RecordWriter(os.fspath(directory / name))
+        self._write(file_version="brain.Event:2")
+        log = _events.SessionLog
+        start = log(status=log.START)  # what was recorded from here on is void
+        self._write(step=start_step + 1, session_log=start)
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        values = [Summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
-        self._write(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+        summary = _summaries.Summary()
+        for name, value in scalars.items():
+            summary.value.add(tag=name, simple_value=value)
+        self._write(step=step, summary=summary)
 
     def close(self) -> None:
         self._file.close()
 
-    def _write(self, event: Event) -> None:
+    def _write(self, **content: Any) -> None:
+        event = _events.Event(wall_time=time.time(), **content)
         self._file.write(event.SerializeToString())
         self._file.flush()
 
@@ -112,7 +119,7 @@ class Progress:
         )
 
     def update(self, step: int) -> None:
-        """Says that `step` steps are done."""
+        """Shows that `step` steps are done."""
         now = time.monotonic()
         pace = max(now - self._began, 1e-9) / max(step - self._start, 1)
         left = f"{_duration((self._total - step) * pace)} left"
@@ -137,7 +144,7 @@ class Progress:
 
 
 def describe_parameters(directory: epath.Path, params: Mapping[str, Any]) -> None:
-    """Logs how many parameters each net has, and writes the table of all to parameters.txt."""
+    """Logs the number of parameters of each net, and writes the table of all to parameters.txt."""
     if jax.process_index() != 0:
         return
     counts = {net: parameter_overview.count_parameters(tree) for net, tree in params.items()}
@@ -147,7 +154,7 @@ def describe_parameters(directory: epath.Path, params: Mapping[str, Any]) -> Non
 
 
 def describe_compilation(label: str, compiled: jax.stages.Compiled, seconds: float) -> None:
-    """Logs how long compilation took, and the memory and the work of a step, where XLA knows."""
+    """Logs the time of compilation, and the memory and work of a step, where XLA knows them."""
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
     parts = []
     if memory is not None:

@@ -36,7 +36,8 @@ def test_nothing_is_asked_for_where_it_is_not_there_or_decided_already(libc, mod
 
 def test_the_program_starts_again_once_with_its_arguments_input_and_exit_code():
     code = (
-        "import os, sys; from psrjax.runtime import memory_pages as _pages; print('begun', flush=True); _pages.use();"
+        "import os, sys; from psrjax.runtime import memory_pages; print('begun', flush=True);"
+        "memory_pages.use();"
         "print(sys.argv[1:], sys.stdin.read(), os.environ.get('GLIBC_TUNABLES')); sys.exit(7)"
     )
     clean = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}

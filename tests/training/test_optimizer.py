@@ -8,14 +8,14 @@ import pytest
 from psrjax.errors import UserError
 from psrjax.training import optimizer
 
-TURNS = {"generator": ("a", "b"), "discriminator": ("c",)}
+UPDATES = {"generator": ("a", "b"), "discriminator": ("c",)}
 PARAMS = {"a": {"w": np.ones(3, np.float32)}, "b": {"w": np.ones(2, np.float32)}}
 
 
 def run(fields, count, *, gradient=lambda i: float(i + 1)):
     """The parameters after each of `count` updates with the gradients given."""
     config = {"generator": fields, "discriminator": {}}
-    rule = optimizer.make_optimizers(config, TURNS)["generator"]
+    rule = optimizer.make_optimizers(config, UPDATES)["generator"]
     params, state, history = PARAMS, rule.init(PARAMS), []
     for i in range(count):
         grads = jax.tree.map(lambda leaf, i=i: np.full_like(leaf, gradient(i)), params)
@@ -80,14 +80,14 @@ def test_the_rate_of_a_step_is_logged():
     assert rates == {"generator/learning_rate": pytest.approx(0.5)}
 
 
-def test_clipping_bounds_the_norm_of_the_whole_players_gradient():
+def test_clipping_bounds_the_norm_of_the_whole_updates_gradient():
     sgd = {"name": "sgd", "learning_rate": 1.0, "clip_norm": 0.5}
     end = run(sgd, 1, gradient=lambda i: 2.0)[0]
     moved = np.concatenate([1 - end["a"]["w"], 1 - end["b"]["w"]])
     np.testing.assert_allclose(np.linalg.norm(moved), 0.5, rtol=1e-5)
 
 
-def test_a_net_may_differ_from_its_player():
+def test_a_net_may_differ_from_its_update():
     fields = {"name": "sgd", "learning_rate": 1.0, "nets": {"b": {"learning_rate": 0.25}}}
     end = run(fields, 1)[0]
     assert (end["a"]["w"][0], end["b"]["w"][0]) == (0.0, 0.75)
@@ -130,4 +130,4 @@ def test_a_net_may_differ_from_its_player():
 )
 def test_mistakes_are_named(config, said):
     with pytest.raises(UserError, match=said):
-        optimizer.make_optimizers(config, TURNS)
+        optimizer.make_optimizers(config, UPDATES)

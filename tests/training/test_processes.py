@@ -24,7 +24,7 @@ def free_port():
 
 def run_two_processes(workdir, steps):
     port = free_port()
-    options = ["--words=first", f"--set=steps={steps}", "--set=mesh.data=4", "--set=mesh.fsdp=2"]
+    options = ["--variant=first", f"--set=steps={steps}", "--set=mesh.data=4", "--set=mesh.fsdp=2"]
     processes = []
     for number in range(2):
         environment = {

@@ -18,14 +18,14 @@ from psrjax.training import checkpoint, loop, stages
 RUN = Path(__file__).parents[1] / "helpers" / "toy_run.py"
 
 
-def config_for(toy, words="adam", **overrides):
+def config_for(toy, variant="adam", **overrides):
     overrides = {"ema": 0.9, "accumulate": 1, "mesh.data": 1, **overrides}
     overrides = {key.replace("__", "."): value for key, value in overrides.items()}
-    return config_lib.update(toy.get_config(words), overrides)
+    return config_lib.update(toy.get_config(variant), overrides)
 
 
-def train(toy, directory, words="adam", **overrides):
-    config = config_lib.stage_config(config_for(toy, words, **overrides), "first")
+def train(toy, directory, variant="adam", **overrides):
+    config = config_lib.stage_config(config_for(toy, variant, **overrides), "first")
     return loop.train_stage(config, directory / "first")
 
 
@@ -94,7 +94,7 @@ def test_a_signal_saves_and_leaves(toy, tmp_path, uncut, name, raised):
 def test_killed_at_any_moment_it_ends_bit_for_bit_as_the_run_that_was_not(
     toy, tmp_path, uncut, death
 ):
-    options = ["--words=adam", "--set=steps=6", "--set=mesh.data=1", *death]
+    options = ["--variant=adam", "--set=steps=6", "--set=mesh.data=1", *death]
     done = subprocess.run([sys.executable, RUN, tmp_path, *options], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
     saved = checkpoint.saved_steps(tmp_path / "first")
@@ -134,7 +134,7 @@ def damage(folder):
 
 
 def test_a_checkpoint_goes_on_on_another_mesh(toy, tmp_path):
-    common = {"words": "", "ema": 0.0}
+    common = {"variant": "", "ema": 0.0}
     straight = train(toy, tmp_path / "a", steps=4, mesh__data=8, mesh__fsdp=1, **common)
     train(toy, tmp_path / "b", steps=2, mesh__data=2, mesh__fsdp=4, **common)
     end = train(toy, tmp_path / "b", steps=4, mesh__data=1, mesh__fsdp=1, **common)

@@ -15,9 +15,9 @@ from psrjax.errors import UserError
 from psrjax.training import checkpoint, stages
 
 
-def make_config(toy, words="", **overrides):
+def make_config(toy, variant="", **overrides):
     overrides = {"steps": 2, "mesh.data": 1, **overrides}
-    return config_lib.update(toy.get_config(words), overrides)
+    return config_lib.update(toy.get_config(variant), overrides)
 
 
 def assert_same(a, b):

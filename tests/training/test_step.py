@@ -1,4 +1,4 @@
-"""The game of updates: who plays when, against whom, on what; and that sharding changes nothing."""
+"""Alternating updates: their order, inputs and nets; and that sharding changes nothing."""
 
 import flax.linen as nn
 import jax
@@ -8,6 +8,7 @@ import pytest
 import toy as toy_module
 from jax.sharding import AxisType
 
+from psrjax.config import MeshSection
 from psrjax.data import spec
 from psrjax.errors import UserError
 from psrjax.training import optimizer, sharding, state, step
@@ -17,7 +18,7 @@ WEIGHTS = {"generator": {"l1": 1.0, "adversarial": 0.5}, "discriminator": {"adve
 RATE = 0.05
 
 
-def make_game(method, *, weights=WEIGHTS, accumulate=1, ema=0.0, rule="sgd"):
+def make_step(method, *, weights=WEIGHTS, accumulate=1, ema=0.0, rule="sgd"):
     config = {update: {"name": rule, "learning_rate": RATE} for update in method.updates}
     optimizers = optimizer.make_optimizers(config, method.updates)
     start = state.init_state(method, optimizers, SIZES, 0, ema=ema > 0)
@@ -45,21 +46,21 @@ def assert_equal(a, b):
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(a), jax.device_get(b))
 
 
-def test_the_step_is_the_game_written_out_by_hand():
-    start, play = make_game(plain())
+def test_the_step_is_the_alternating_updates_written_out_by_hand():
+    start, train_step = make_step(plain())
     batch = toy_module.wire_batch(4)
-    end, log = jax.jit(play)(start, batch, {})
+    end, log = jax.jit(train_step)(start, batch, {})
     x = frames(batch)
-    paint, discriminator = start.params["generator"], start.params["discriminator"]
+    generator, discriminator = start.params["generator"], start.params["discriminator"]
 
-    def generator(paint):
-        fake = net(paint, x["source"])
+    def generator_loss(generator):
+        fake = net(generator, x["source"])
         l1 = jnp.abs(fake - x["target"]).mean()
         return 1.0 * l1 + 0.5 * ((net(discriminator, fake) - 1) ** 2).mean()
 
-    grads = jax.grad(generator)(paint)
-    new_paint = jax.tree.map(lambda p, g: p - RATE * g, paint, grads)
-    old_fake = net(paint, x["source"])
+    grads = jax.grad(generator_loss)(generator)
+    new_generator = jax.tree.map(lambda p, g: p - RATE * g, generator, grads)
+    old_fake = net(generator, x["source"])
 
     def discriminator_loss(discriminator):
         real, fake = net(discriminator, x["target"]), net(discriminator, old_fake)
@@ -68,24 +69,24 @@ def test_the_step_is_the_game_written_out_by_hand():
     new_discriminator = jax.tree.map(
         lambda p, g: p - RATE * g, discriminator, jax.grad(discriminator_loss)(discriminator)
     )
-    assert_close(end.params, {"generator": new_paint, "discriminator": new_discriminator})
+    assert_close(end.params, {"generator": new_generator, "discriminator": new_discriminator})
     assert int(end.step) == 1 and bool(end.finite)
     # The discriminator judges the fakes of the old generator, beside the generator already updated.
     np.testing.assert_allclose(log["discriminator/given"], old_fake.mean(), rtol=1e-4)
-    fresh = net(new_paint, x["source"]).mean()
+    fresh = net(new_generator, x["source"]).mean()
     np.testing.assert_allclose(log["discriminator/fresh"], fresh, rtol=1e-4)
     assert abs(fresh - old_fake.mean()) > 1e-4
     squares = sum(float((g**2).sum()) for g in jax.tree.leaves(grads))
     np.testing.assert_allclose(log["generator/grad_norm"], squares**0.5, rtol=1e-4)
-    np.testing.assert_allclose(log["generator/loss"], generator(paint), rtol=1e-5)
+    np.testing.assert_allclose(log["generator/loss"], generator_loss(generator), rtol=1e-5)
 
 
 @pytest.mark.parametrize("parts", [2, 4])
 def test_accumulated_micro_batches_equal_the_big_batch(parts):
     batch = toy_module.wire_batch(8)
-    start, whole = make_game(plain())
-    _, split = make_game(plain(), accumulate=parts)
-    one, log_one = jax.jit(whole)(start, batch, {})
+    start, single = make_step(plain())
+    _, split = make_step(plain(), accumulate=parts)
+    one, log_one = jax.jit(single)(start, batch, {})
     many, log_many = jax.jit(split)(start, batch, {})
     assert_close(one.params, many.params)
     for name in ("generator/l1", "generator/loss", "discriminator/adversarial"):
@@ -93,11 +94,11 @@ def test_accumulated_micro_batches_equal_the_big_batch(parts):
 
 
 def test_accumulation_draws_other_noise_for_every_micro_batch():
-    start, play = make_game(toy_module.Method(norm=False, noise=1.0), accumulate=2)
+    start, train_step = make_step(toy_module.Method(norm=False, noise=1.0), accumulate=2)
     row = toy_module.wire_batch(1)
     twice = {name: np.concatenate([array, array]) for name, array in row.items()}
-    _, once = make_game(toy_module.Method(norm=False, noise=1.0))
-    _, log = jax.jit(play)(start, twice, {})
+    _, once = make_step(toy_module.Method(norm=False, noise=1.0))
+    _, log = jax.jit(train_step)(start, twice, {})
     _, single = jax.jit(once)(start, row, {})
     assert abs(float(log["generator/brightness"] - single["generator/brightness"])) > 1e-3
 
@@ -110,15 +111,16 @@ def test_eight_devices_compute_what_one_computes():
             axis_types=(AxisType.Auto,) * 2,
             devices=jax.devices()[: data * fsdp],
         )
-        now, play = make_game(toy_module.Method(width=16, noise=0.1), accumulate=2)
-        abstract = jax.eval_shape(lambda: now)
+        current, train_step = make_step(toy_module.Method(width=16, noise=0.1), accumulate=2)
+        abstract = jax.eval_shape(lambda: current)
         placed = sharding.state_sharding(abstract, mesh, min_bytes=0)
-        on_rows, whole = sharding.batch_sharding(mesh), sharding.replicated(mesh)
-        play = step.jit_step(play, placed, on_rows, whole)
-        now = jax.device_put(now, placed)
+        batch_sharding, replicated = sharding.batch_sharding(mesh), sharding.replicated(mesh)
+        train_step = step.jit_step(train_step, placed, batch_sharding, replicated)
+        current = jax.device_put(current, placed)
         for i in range(count):
-            now, log = play(now, jax.device_put(toy_module.wire_batch(16, step=i), on_rows), {})
-        return now, log
+            batch = jax.device_put(toy_module.wire_batch(16, step=i), batch_sharding)
+            current, log = train_step(current, batch, {})
+        return current, log
 
     one, log_one = run(1, 1, 3)
     many, log_many = run(2, 4, 3)
@@ -131,27 +133,27 @@ def test_eight_devices_compute_what_one_computes():
 
 
 def test_the_state_is_donated():
-    now, play = make_game(plain())
-    mesh = sharding.make_mesh({"data": 1, "fsdp": 1})
-    placed = sharding.state_sharding(jax.eval_shape(lambda: now), mesh)
-    on_rows, whole = sharding.batch_sharding(mesh), sharding.replicated(mesh)
-    play = step.jit_step(play, placed, on_rows, whole)
-    now = jax.device_put(now, placed)
-    play(now, toy_module.wire_batch(4), {})
-    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(now.params))
+    current, train_step = make_step(plain())
+    mesh = sharding.make_mesh(MeshSection(data=1))
+    placed = sharding.state_sharding(jax.eval_shape(lambda: current), mesh)
+    batch_sharding, replicated = sharding.batch_sharding(mesh), sharding.replicated(mesh)
+    train_step = step.jit_step(train_step, placed, batch_sharding, replicated)
+    current = jax.device_put(current, placed)
+    train_step(current, toy_module.wire_batch(4), {})
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(current.params))
 
 
 def test_the_average_is_the_recursion_over_the_parameters():
-    now, play = make_game(plain(), ema=0.75)
-    play = jax.jit(play)
-    mean = {net: np.asarray(now.params[net]["inner"]["kernel"]) for net in now.params}
+    current, train_step = make_step(plain(), ema=0.75)
+    train_step = jax.jit(train_step)
+    mean = {net: np.asarray(current.params[net]["inner"]["kernel"]) for net in current.params}
     for i in range(3):
-        now, _ = play(now, toy_module.wire_batch(4, step=i), {})
+        current, _ = train_step(current, toy_module.wire_batch(4, step=i), {})
         for name in mean:
-            mean[name] = 0.75 * mean[name] + 0.25 * now.params[name]["inner"]["kernel"]
+            mean[name] = 0.75 * mean[name] + 0.25 * current.params[name]["inner"]["kernel"]
     for name, expected in mean.items():
-        np.testing.assert_allclose(now.ema[name]["inner"]["kernel"], expected, rtol=1e-5)
-    assert_equal(now.variables["params"], now.ema)
+        np.testing.assert_allclose(current.ema[name]["inner"]["kernel"], expected, rtol=1e-5)
+    assert_equal(current.variables["params"], current.ema)
 
 
 class WithBadTerm(toy_module.Method):
@@ -167,20 +169,20 @@ class WithBadTerm(toy_module.Method):
 
 def test_a_term_of_weight_zero_is_as_if_it_were_not_there():
     batch = toy_module.wire_batch(4)
-    start, play = make_game(toy_module.Method(norm=False))
+    start, train_step = make_step(toy_module.Method(norm=False))
     zero = {**WEIGHTS, "generator": {**WEIGHTS["generator"], "bad": 0.0}}
-    _, without = make_game(WithBadTerm(norm=False), weights=zero)
-    lowered = [jax.jit(game).lower(start, batch, {}).compile() for game in (play, without)]
-    (one, log_one), (other, log_other) = (game(start, batch, {}) for game in lowered)
+    _, without = make_step(WithBadTerm(norm=False), weights=zero)
+    lowered = [jax.jit(each).lower(start, batch, {}).compile() for each in (train_step, without)]
+    (one, log_one), (other, log_other) = (each(start, batch, {}) for each in lowered)
     assert_equal(one.params, other.params)
     assert set(log_one) == set(log_other) and bool(other.finite)
-    flops = [game.cost_analysis()["flops"] for game in lowered]
+    flops = [each.cost_analysis()["flops"] for each in lowered]
     assert flops[0] == flops[1]
 
 
 def test_owned_nets_change_and_frozen_ones_do_not_with_their_statistics():
-    start, play = make_game(toy_module.Method(stage="second"))
-    end, _ = jax.jit(play)(start, toy_module.wire_batch(4), {})
+    start, train_step = make_step(toy_module.Method(stage="second"))
+    end, _ = jax.jit(train_step)(start, toy_module.wire_batch(4), {})
     for name in ("refine", "discriminator"):
         for tree in ("params", "stats"):
             old, new = getattr(start, tree), getattr(end, tree)
@@ -191,10 +193,10 @@ def test_owned_nets_change_and_frozen_ones_do_not_with_their_statistics():
     assert_equal(start.stats["batch_stats"]["generator"], end.stats["batch_stats"]["generator"])
 
 
-def test_statistics_move_in_the_own_turn_only():
-    start, play = make_game(toy_module.Method(noise=0.0))
+def test_statistics_move_in_the_own_update_only():
+    start, train_step = make_step(toy_module.Method(noise=0.0))
     batch = toy_module.wire_batch(4)
-    end, _ = jax.jit(play)(start, batch, {})
+    end, _ = jax.jit(train_step)(start, batch, {})
     discriminator = start.params["discriminator"]["inner"]
     x = frames(batch)
     fake = start_output(start, batch)
@@ -215,11 +217,11 @@ def start_output(start, batch):
 
 
 def test_noise_is_a_function_of_seed_and_step():
-    start, play = make_game(toy_module.Method())
-    play = jax.jit(play)
+    start, train_step = make_step(toy_module.Method())
+    train_step = jax.jit(train_step)
     batch = toy_module.wire_batch(4)
-    first, again = play(start, batch, {})[1], play(start, batch, {})[1]
-    later = play(start.replace(step=jnp.int32(1)), batch, {})[1]
+    first, again = train_step(start, batch, {})[1], train_step(start, batch, {})[1]
+    later = train_step(start.replace(step=jnp.int32(1)), batch, {})[1]
     assert_equal(first, again)
     assert first["generator/l1"] != later["generator/l1"]
 
@@ -234,7 +236,7 @@ def test_noise_is_a_function_of_seed_and_step():
     ],
 )
 def test_weights_and_terms_have_to_match(weights, said):
-    start, _ = make_game(plain())
+    start, _ = make_step(plain())
     with pytest.raises(UserError, match=said):
         step.check_weights(plain(), weights, start, toy_module.wire_batch(2), {})
     step.check_weights(plain(), WEIGHTS, start, toy_module.wire_batch(2), {})
@@ -242,15 +244,15 @@ def test_weights_and_terms_have_to_match(weights, said):
 
 def test_the_first_thing_that_was_not_finite_is_named(toy):
     toy.GREY_STEPS.add(1)
-    start, play = make_game(toy_module.Method())
-    play = jax.jit(play)
-    now, _ = play(start, toy.wire_batch(4, step=0), {})
-    step.check_finite(now, plain(), WEIGHTS, 0)
+    start, train_step = make_step(toy_module.Method())
+    train_step = jax.jit(train_step)
+    current, _ = train_step(start, toy.wire_batch(4, step=0), {})
+    step.check_finite(current, plain(), WEIGHTS, 0)
     for i in (1, 2):
-        now, log = play(now, toy.wire_batch(4, step=i), {})
+        current, log = train_step(current, toy.wire_batch(4, step=i), {})
     assert np.isnan(log["discriminator/adversarial"])  # by now everything is
     with pytest.raises(UserError, match="generator/l1 is not finite.*step 7 is kept"):
-        step.check_finite(now, plain(), WEIGHTS, 7)
+        step.check_finite(current, plain(), WEIGHTS, 7)
 
 
 def test_a_gradient_that_is_not_finite_is_named():
@@ -262,11 +264,11 @@ def test_a_gradient_that_is_not_finite_is_named():
                 out["terms"]["adversarial"] = value + jnp.sqrt(value * 0.0)
             return out
 
-    start, play = make_game(Steep())
-    now, log = jax.jit(play)(start, toy_module.wire_batch(4), {})
+    start, train_step = make_step(Steep())
+    current, log = jax.jit(train_step)(start, toy_module.wire_batch(4), {})
     assert np.isfinite(log["discriminator/adversarial"])
     with pytest.raises(UserError, match="the gradient of update discriminator"):
-        step.check_finite(now, plain(), WEIGHTS, 0)
+        step.check_finite(current, plain(), WEIGHTS, 0)
 
 
 def test_initial_parameters_do_not_depend_on_the_mesh():
@@ -277,7 +279,7 @@ def test_initial_parameters_do_not_depend_on_the_mesh():
     def make(seed):
         return state.init_state(method, optimizers, SIZES, seed, ema=True)
 
-    mesh = sharding.make_mesh({"data": -1, "fsdp": 4})
+    mesh = sharding.make_mesh(MeshSection(fsdp=4))
     placed = sharding.state_sharding(jax.eval_shape(make, 3), mesh, min_bytes=0)
     sharded = jax.jit(make, out_shardings=placed)(3)
     assert_equal(sharded.params, jax.jit(make)(3).params)
