@@ -1,4 +1,4 @@
-"""R-SSIM and R-PSNR in an evaluation: the scores of the frames whose poses training knew least."""
+"""R-SSIM and R-PSNR: scores of the frames whose poses are farthest from those of training."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence

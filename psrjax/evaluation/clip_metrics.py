@@ -30,15 +30,8 @@ _UNTRAINED = ":random"
 
 
 def _of_frames(function: Callable) -> Callable:
-    """Scores a clip by the mean of a metric of floats in [0, 1], one score a frame."""
-    compiled = jax.jit(lambda made, truth: function(_unit(made), _unit(truth)).mean())
-    return lambda made, truth, inputs, networks: compiled(made.frames, truth.frames)
-
-
-def _of_arrays(function: Callable) -> Callable:
-    """Scores a clip by a compiled function of the made and the true frames and the inputs."""
-    compiled = jax.jit(function)
-    return lambda made, truth, inputs, networks: compiled(made.frames, truth.frames, dict(inputs))
+    """Averages over a clip a metric of floats in [0, 1], one score a frame."""
+    return lambda made, truth, inputs: function(_unit(made), _unit(truth)).mean()
 
 
 def _flows(inputs: Inputs) -> list[jax.Array]:
@@ -57,8 +50,8 @@ def _temporal_error(made: jax.Array, truth: jax.Array, inputs: Inputs) -> jax.Ar
 
 
 def _temporal_gap(made: jax.Array, truth: jax.Array, inputs: Inputs) -> jax.Array:
-    videos = (_unit(video)[None] for video in (made, truth))
-    return temporal.temporal_gap(*videos, *_trusted_flow(inputs))[0]
+    flow, trusted = _trusted_flow(inputs)
+    return temporal.temporal_gap(_unit(made)[None], _unit(truth)[None], flow, trusted)[0]
 
 
 def _warping_error(made: jax.Array, truth: jax.Array, inputs: Inputs) -> jax.Array:
@@ -83,36 +76,24 @@ def _face_psnr(made: jax.Array, truth: jax.Array, inputs: Inputs) -> jax.Array:
     return jnp.mean(image.psnr(*squares), where=there)
 
 
-def _interp_psnr(
-    made: ClipFeatures, truth: ClipFeatures, inputs: Inputs, networks: tuple[str, ...]
-) -> float:
-    del inputs, networks
+def _interp_psnr(made: ClipFeatures, truth: ClipFeatures) -> float:
     return interpolation.interp_psnr(made.frames, truth.frames).mean()
 
 
-def _lpips(
-    net: str, made: ClipFeatures, truth: ClipFeatures, inputs: Inputs, networks: tuple[str, ...]
-) -> float:
-    del inputs
+def _lpips(net: str, made: ClipFeatures, truth: ClipFeatures, *networks: str) -> float:
     weights = [clip_features.weights(network) for network in networks]
     pairs = zip(*(np.array_split(side.frames, len(side.frames)) for side in (made, truth)))
     found = [features.lpips_distance(*weights, *pair, net=net).mean() for pair in pairs]
     return float(np.mean(found))
 
 
-def _clip_fid(
-    made: ClipFeatures, truth: ClipFeatures, inputs: Inputs, networks: tuple[str, ...]
-) -> float:
-    del inputs
-    sides = (side.of_frames(*networks)["features"] for side in (made, truth))
+def _clip_fid(made: ClipFeatures, truth: ClipFeatures, network: str) -> float:
+    sides = (side.of_frames(network)["features"] for side in (made, truth))
     return frechet.frechet_distance_of_few(*sides)
 
 
-def _act_l1(
-    made: ClipFeatures, truth: ClipFeatures, inputs: Inputs, networks: tuple[str, ...]
-) -> float:
-    del inputs
-    sides = (side.of_pieces(*networks)["logits"] for side in (made, truth))
+def _act_l1(made: ClipFeatures, truth: ClipFeatures, network: str) -> float:
+    sides = (side.of_pieces(network)["logits"] for side in (made, truth))
     return float(frechet.act_l1(*sides).mean())
 
 
@@ -120,17 +101,23 @@ def _unit(frames: Any) -> jax.Array:
     return jnp.asarray(frames, jnp.float32) / 255.0
 
 
-# {metric: (made clip, true clip, inputs, names of its networks) -> a number}
-_SCORES: dict[str, Callable] = {
-    "ms_ssim": _of_frames(detail.ms_ssim),
-    "sd_lua": _of_frames(detail.sd_lua),
-    "sd_eq": _of_frames(detail.sd_eq),
+# {metric: (made frames, true frames, inputs) -> a number}
+_OF_ARRAYS = {
+    name: jax.jit(function)
+    for name, function in {
+        "ms_ssim": _of_frames(detail.ms_ssim),
+        "sd_lua": _of_frames(detail.sd_lua),
+        "sd_eq": _of_frames(detail.sd_eq),
+        "face_psnr": _face_psnr,
+        "e_temp": _temporal_error,
+        "e_temp_gap": _temporal_gap,
+        "warping_error": _warping_error,
+        "flicker": _flicker,
+    }.items()
+}
+# {metric: (made clip, true clip, names of its networks …) -> a number}
+_OF_CLIPS = {
     "interp_psnr[dis]": _interp_psnr,
-    "face_psnr": _of_arrays(_face_psnr),
-    "e_temp": _of_arrays(_temporal_error),
-    "e_temp_gap": _of_arrays(_temporal_gap),
-    "warping_error": _of_arrays(_warping_error),
-    "flicker": _of_arrays(_flicker),
     "clip_fid": _clip_fid,
     "act_l1_logits": _act_l1,
     "lpips_alex": functools.partial(_lpips, "alex"),
@@ -159,7 +146,7 @@ def obstacle(name: str, *, side: int = 0, frames: int = 0) -> str:
 
 
 def weight_notes(names: Sequence[str]) -> list[str]:
-    """Notes for each network that metrics need the SHA-256 of its weights, or that they are random.
+    """Describes the weights of each network that metrics need: their SHA-256, or as untrained.
 
     Raises:
       UserError: as `pretrained.registry.load`.
@@ -187,10 +174,14 @@ def score(
     """
     found = {}
     for name in names:
-        function = _SCORES.get(name.removeprefix(registry.RANDOM))
-        if function is not None:
-            value = function(made, truth, inputs, registry.get(name).networks)
-            found[name] = np.array([float(value)])
+        plain = name.removeprefix(registry.RANDOM)
+        if plain in _OF_ARRAYS:
+            value = _OF_ARRAYS[plain](made.frames, truth.frames, dict(inputs))
+        elif plain in _OF_CLIPS:
+            value = _OF_CLIPS[plain](made, truth, *registry.get(name).networks)
+        else:
+            continue
+        found[name] = np.array([float(value)])
     return found
 
 
@@ -224,7 +215,7 @@ class ClipScorer:
             "target_joints" in needs
         ):  # a crop moves them in units of the frames, read for their size
             self._reads.append("target")
-        self._source, self._crop = source, sampling.Augmentation(crop=tuple(crop))
+        self._source, self._crop = source, sampling.Augmentation(crop=(crop[0], crop[1]))
         sampling.require(source, self._reads)
         if registry.DETECTED in needs:
             detector.environment()  # it is known now, not after the synthesis, if there is none

@@ -9,11 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image, UnidentifiedImageError
 from tqdm.auto import tqdm
 
 import psrjax
-from psrjax.data import video
 from psrjax.errors import UserError
 from psrjax.evaluation import (
     clip_metrics,
@@ -26,10 +24,7 @@ from psrjax.evaluation import (
 from psrjax.evaluation.clip_features import ClipFeatures
 from psrjax.inference import synthesizer
 from psrjax.metrics import image, interpolation, registry
-from psrjax.prepare.common import joint_files
-
-VIDEOS = (".mp4", ".mov", ".m4v", ".mkv", ".avi", ".webm")
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+from psrjax.prepare.common import clip_reader, joint_files
 
 _CHUNK = 16  # frames scored at a time: memory does not grow with a video's length
 
@@ -45,7 +40,7 @@ def evaluate(
 ) -> method_evaluation.Evaluation:
     """Scores each folder of `fakes` against `real`, clip by clip and frame by frame.
 
-    A folder holds a video for each clip, or a folder of pictures in the order of their names; a
+    A folder holds a video for each clip, or a folder of pictures in the order of their numbers; a
     folder of pictures alone is one clip. Clips belong together by their names without suffix.
 
     Args:
@@ -78,10 +73,8 @@ def evaluate(
     taken = [*names, synthesizer.TRUTH]
     if len(set(taken)) < len(taken):
         raise UserError(f"--fake: a second {max(taken, key=taken.count)!r}; rename the folder")
-    found = {name: find(fake) for name, fake in zip(names, fakes)}
-    person = find(masks) if masks else {}
-    for folder, clips in zip((*fakes, *([masks] if masks else [])), (*found.values(), person)):
-        _check_names(real, wanted, folder, clips)
+    found = {name: _find_same(fake, real, wanted) for name, fake in zip(names, fakes)}
+    person = _find_same(masks, real, wanted) if masks else {}
     scored, about = [], {"real": os.fspath(real), "frames": "8 bits, data range 255"}
     gallery = failure_gallery.Gallery()
     sets = set_metrics.SetAccumulator(metrics)
@@ -117,12 +110,12 @@ def find(folder: str | os.PathLike) -> dict[str, Path]:
     root = Path(folder)
     if not root.is_dir():
         raise UserError(f"{folder}: no such folder")
-    entries = sorted(root.iterdir())
-    clips = [path for path in entries if path.suffix.lower() in VIDEOS or _pictures(path)]
-    if not clips and _pictures(root):
+    clips = [path for path in sorted(root.iterdir()) if clip_reader.is_video(path)]
+    if not clips and clip_reader.is_video(root):
         return {"frames": root}
     if not clips:
-        raise UserError(f"{folder}: holds no video ({', '.join(VIDEOS)}) and no folder of pictures")
+        kinds = ", ".join(clip_reader.VIDEOS)
+        raise UserError(f"{folder}: holds no video ({kinds}) and no folder of pictures")
     found = {}
     for path in clips:
         if path.stem in found:
@@ -131,31 +124,18 @@ def find(folder: str | os.PathLike) -> dict[str, Path]:
     return found
 
 
-def _pictures(path: Path) -> list[Path]:
-    """Lists the pictures of a folder, by name; none of a file."""
-    if not path.is_dir():
-        return []
-    return sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES)
-
-
-def _check_names(real: Any, wanted: Mapping, folder: Any, clips: Mapping) -> None:
+def _find_same(folder: Any, real: Any, wanted: Mapping[str, Path]) -> dict[str, Path]:
+    """Finds the clips of a folder, which must have the names of the real ones."""
+    clips = find(folder)
     for here, there, where in ((wanted, clips, folder), (clips, wanted, real)):
         missing = sorted(set(here) - set(there))
         if missing:
             raise UserError(f"{where}: holds no clip {missing[0]!r}, which the other folder has")
+    return clips
 
 
 def _frames(path: Path) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
-    if not path.is_dir():
-        for frame in video.decode(path):
-            yield frame.image
-        return
-    for picture in _pictures(path):
-        try:
-            with Image.open(picture) as opened:
-                yield np.asarray(opened.convert("RGB"))
-        except (OSError, UnidentifiedImageError) as error:
-            raise UserError(f"{picture}: not a picture, or damaged ({error})") from error
+    return (frame.image for frame in clip_reader.read_frames(path))
 
 
 def _chunks(paths: Mapping[str, Path]) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
@@ -186,8 +166,7 @@ def _check_frames(number: int, frames: Sequence, paths: Mapping[str, Path]) -> N
 def _unmasked(made: jax.Array, truth: jax.Array) -> dict[str, jax.Array]:
     """Computes the metrics that need no mask."""
     made, truth = made.astype(np.float32) / 255.0, truth.astype(np.float32) / 255.0
-    functions = {"ssim": image.ssim, "ssim_uniform7": image.ssim_uniform7, "psnr": image.psnr}
-    return {metric: function(made, truth) for metric, function in functions.items()}
+    return {name: getattr(image, name)(made, truth) for name in ("ssim", "ssim_uniform7", "psnr")}
 
 
 def _score(

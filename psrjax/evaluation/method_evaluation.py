@@ -109,10 +109,13 @@ def evaluate(
     )
     rare = [metric for metric in metrics if metric in challenging_poses.METRICS]
     others = [metric for metric in metrics if metric not in rare]
-    source = loader.open_split(data, split) if metrics else None
-    training = loader.open_split(data, config.data.train_split) if rare else None
-    challenging_poses.require(*([source, training] if rare else []))
-    clips = clip_metrics.ClipScorer(others, source, config.data.crop) if others else None
+    names = (split, config.data.train_split) if rare else ()
+    known = [loader.open_split(data, name) for name in names]
+    challenging_poses.require(*known)
+    clips = None
+    if others:
+        source = loader.open_split(data, split)
+        clips = clip_metrics.ClipScorer(others, source, config.data.crop)
     synthesize = synthesizer.make_synthesizer(method, comparison=True)
     accumulator, about = _ScoreAccumulator(clips, samples=samples, limit=limit), {}
     carry, last = None, None
@@ -129,9 +132,7 @@ def evaluate(
     scored = accumulator.finish()
     about |= {"windows": accumulator.windows, "notes": clip_metrics.weight_notes(metrics)}
     if rare:
-        chosen = challenging_poses.choose(
-            scored, accumulator.views, rare, source, training, config.data
-        )
+        chosen = challenging_poses.choose(scored, accumulator.views, rare, *known, data=config.data)
         scored, about = [*scored, *chosen.scored], about | {"challenging_frames": chosen.frames}
     rows = score_statistics.rows(scored, about)
     if clips:
@@ -180,8 +181,8 @@ def _view_pair(window: Mapping[str, Any]) -> tuple[str, str, str]:
 def pair_name(source_view: str, target_view: str) -> str:
     """Names a pair of views: "cam1", "cam02" give "1->2"; others than numbered keep their names."""
     numbers = [re.fullmatch(r"\D*?0*(\d+)", view) for view in (source_view, target_view)]
-    names = [n[1] for n in numbers] if all(numbers) else [source_view, target_view]
-    return "->".join(names)
+    known = [number[1] for number in numbers if number]
+    return "->".join(known if len(known) == 2 else (source_view, target_view))
 
 
 def frame_scores(*videos: Any) -> dict[str, np.ndarray]:
@@ -241,7 +242,7 @@ class _ScoreAccumulator:
             **made["steps"],
             synthesizer.TRUTH: truth,
         }
-        for i in np.flatnonzero(np.asarray(batch["valid"])):
+        for i in np.flatnonzero(np.asarray(batch["valid"])).tolist():
             if self.is_full:
                 return
             own = {label: np.asarray(video[i]) for label, video in videos.items()}

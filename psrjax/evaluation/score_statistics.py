@@ -84,20 +84,14 @@ def clip_rows(scored: Iterable[Scored]) -> list[dict[str, Any]]:
     """
     groups: dict[tuple[str, str, str, str], list[Scored]] = {}
     for entry in scored:
-        groups.setdefault((entry.kind, entry.name, entry.pair, entry.clip), []).append(entry)
+        groups.setdefault((entry.name, entry.kind, entry.pair, entry.clip), []).append(entry)
     found = []
-    for (kind, name, pair, clip), entries in groups.items():
+    for place, entries in groups.items():
         total = {m: values.sum(0) for m, values in clip_sums(entries).items()}
-        found.append(
-            {
-                "name": name,
-                "kind": kind,
-                "pair": pair,
-                "clip": clip,
-                "metrics": {m: _ratio(*values) for m, values in total.items()},
-                "frames": {m: int(count) for m, (_, count) in total.items()},
-            }
-        )
+        metrics = {m: _ratio(*values) for m, values in total.items()}
+        frames = {m: int(count) for m, (_, count) in total.items()}
+        row = dict(zip(("name", "kind", "pair", "clip"), place))
+        found.append({**row, "metrics": metrics, "frames": frames})
     return found
 
 
@@ -108,19 +102,11 @@ def frame_rows(scored: Iterable[Scored]) -> list[dict[str, Any]]:
     """
     found = []
     for entry in (entry for entry in scored if not entry.whole):
-        length = len(next(iter(entry.metrics.values())))
-        for i in range(length):
+        row = {key: getattr(entry, key) for key in ("name", "kind", "pair", "clip")}
+        for i in range(len(next(iter(entry.metrics.values())))):
             values = {metric: float(v[i]) for metric, v in entry.metrics.items()}
-            found.append(
-                {
-                    "name": entry.name,
-                    "kind": entry.kind,
-                    "pair": entry.pair,
-                    "clip": entry.clip,
-                    "frame": entry.start + i,
-                    "metrics": {m: None if np.isnan(v) else v for m, v in values.items()},
-                }
-            )
+            metrics = {m: None if np.isnan(v) else v for m, v in values.items()}
+            found.append({**row, "frame": entry.start + i, "metrics": metrics})
     return found
 
 
@@ -182,7 +168,7 @@ def _sums_by_clip(clip_rows_: Sequence[Mapping], metric: str) -> dict[str, np.nd
 
 
 def _resampled(sums: np.ndarray) -> np.ndarray:
-    """Means (RESAMPLES,) of clips drawn with replacement; nan for a draw without any value."""
+    """Computes (RESAMPLES,) means of clips drawn with replacement; nan for draws without value."""
     totals = draws(len(sums), RESAMPLES) @ sums
     return np.where(totals[:, 1] > 0, totals[:, 0] / np.maximum(totals[:, 1], 1), np.nan)
 

@@ -17,7 +17,7 @@ from absl import logging
 from jaxtyping import Float, UInt8
 
 from psrjax import io
-from psrjax.data import codec, sampling, spec, store, video
+from psrjax.data import codec, sampling, spec, store
 from psrjax.data.source import Clip, Source
 from psrjax.errors import UserError
 from psrjax.prepare.common import clip_reader, detector
@@ -35,7 +35,7 @@ _CACHE_BYTES = 512 * 2**20  # of frames of the run's size that are kept of a fil
 
 
 class Footage(abc.ABC):
-    """Frames of one person, and what is known of them.
+    """Frames of one person, with their times and annotations.
 
     Attributes:
       name: for messages and titles.
@@ -176,12 +176,12 @@ class VideoFootage(Footage):
         self._spread[len(times) - 1] = image
         return np.asarray(times)
 
-    def _decode(self) -> Iterator[video.Frame]:
+    def _decode(self) -> Iterator[clip_reader.ClipFrame]:
         if self._is_picture:
             image = cv2.imdecode(np.fromfile(self._path, np.uint8), cv2.IMREAD_COLOR)
             if image is None:
                 raise UserError(f"{self._path}: not a picture, or damaged")
-            yield video.Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), 0.0)
+            yield clip_reader.ClipFrame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), 0.0, 0)
         else:
             yield from clip_reader.read_frames(self._path)
 
@@ -193,7 +193,7 @@ class VideoFootage(Footage):
                 f"{columns}x{rows}: cut it to that shape, or let --fit=crop take its middle"
             )
 
-    def _fitted(self, frame: video.Frame) -> UInt8[np.ndarray, "h w 3"]:
+    def _fitted(self, frame: clip_reader.ClipFrame) -> UInt8[np.ndarray, "h w 3"]:
         return guidance.fit_frames(frame.image[None], self._size)[0]
 
     def require(self, keys: Iterable[str]) -> None:
@@ -253,7 +253,7 @@ def open_footage(
     fit: str = "exact",
     reads: Iterable[str] = (),
 ) -> Footage:
-    """The footage at a place.
+    """Opens the footage at a place.
 
     Args:
       place: a video, a folder of pictures, a picture; or a data set's "DIR", "DIR:CLIP" or
@@ -288,7 +288,7 @@ def open_footage(
 
 
 def _prepared(path: Path, size: tuple[int, int]) -> StoredFootage:
-    """A video as a data set in the cache; it keeps its sound."""
+    """Makes a data set of a video in the cache; it keeps its sound."""
     state = path.stat()
     described = f"{path.resolve()} {state.st_mtime_ns} {state.st_size} {size}"
     key = hashlib.sha256(described.encode()).hexdigest()[:16]
@@ -302,7 +302,7 @@ def _prepared(path: Path, size: tuple[int, int]) -> StoredFootage:
 
 
 def _parts(place: str) -> list[str]:
-    """The folder, and up to two names after it; the folder's own name may hold colons."""
+    """Splits a place into the folder, which may hold colons, and up to two names."""
     names: list[str] = []
     while (
         place != dataset.SYNTHETIC and not Path(place).is_dir() and ":" in place and len(names) < 2

@@ -15,6 +15,18 @@ _CANDIDATES = 200  # frames, evenly over the source, among which "spread" choose
 _EXCHANGES = 20  # rounds; it rarely takes more than three
 
 
+def frame_range(frames: tuple[int, int], length: int, name: str) -> tuple[int, int]:
+    """Returns (first, end) of the frames asked for; an end of 0 is the clip's.
+
+    Raises:
+      UserError: if the clip, called `name`, does not have them.
+    """
+    first, end = frames[0], frames[1] or length
+    if not 0 <= first < end <= length:
+        raise UserError(f"{name} has frames 0 to {length - 1}; {first}:{end} was asked for")
+    return first, end
+
+
 def source_frames(source: Footage, rule: str, *, k: int, seed: int = 0) -> tuple[int, ...]:
     """Chooses k frames of the source, in order; all of them where it has fewer.
 

@@ -83,7 +83,7 @@ def still_pictures(
 
 
 def draw(image: Float[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w 3"]:
-    """Draws one array by its channels; see above."""
+    """Draws one array by its channels; see the module."""
     channels = image.shape[-1]
     if channels == 1:
         return _map(image)

@@ -14,6 +14,7 @@ from psrjax.data import loader, sampling, spec, video
 from psrjax.data.source import Clip, Source
 from psrjax.errors import UserError
 from psrjax.inference import synthesizer
+from psrjax.inference.frame_selection import frame_range
 from psrjax.methods.base import Method
 from psrjax.prepare.common.calibration import read_calibration
 from psrjax.prepare.multiview import virtual_camera
@@ -68,7 +69,7 @@ def from_data(
     source, entry = _clip(config, split, clip)
     policy = sampling.policy(config.data.sampling)
     pair = _pair(sampling.pairs(entry, policy), views, entry.name)
-    first, end = _range(frames, entry.frames, entry.name)
+    first, end = frame_range(frames, entry.frames, entry.name)
     reads = _reads(method)
     sampling.require(source, reads)
     crop = sampling.Augmentation(crop=tuple(config.data.crop))
@@ -104,13 +105,6 @@ def _pair(pairs: tuple[tuple[str, str], ...], views: tuple[str, str], clip: str)
     return found[0]
 
 
-def _range(frames: tuple[int, int], length: int, name: str) -> tuple[int, int]:
-    first, end = frames[0], frames[1] or length
-    if not 0 <= first < end <= length:
-        raise UserError(f"{name} has frames 0 to {length - 1}; {first}:{end} was asked for")
-    return first, end
-
-
 def from_video(
     method: Method,
     config: Any,
@@ -141,7 +135,7 @@ def from_video(
     data = loader.open_split(dataset.resolve_path(config.data), config.data.eval_split)
     size = next(iter(data.clips[0].views.values())).size
     clip = video.read(path)
-    first, end = _range(frames, len(clip.frames), path)
+    first, end = frame_range(frames, len(clip.frames), path)
     body = guidance.read_mesh(mesh)
     if len(body.vertices) != len(clip.frames):
         count = f"{len(body.vertices)} meshes"
@@ -188,7 +182,7 @@ def from_camera(
     """
     data, entry = _clip(config, split, clip)
     view = source_view or next(iter(entry.views))
-    first, end = _range(frames, entry.frames, entry.name)
+    first, end = frame_range(frames, entry.frames, entry.name)
     target = _camera(camera, (0, 0))
     keys = virtual_camera.guide(data, entry.name, view, target, range(first, end))
     if "target_mean" in method.reads:
@@ -200,7 +194,7 @@ def from_camera(
 def _guided(
     method: Method, config: Any, keys: Mapping[str, np.ndarray], times: np.ndarray, name: str
 ) -> NovelViewInputs:
-    """A clip of `guidance.guide`'s arrays (t, …) and keys without time, cropped for evaluation."""
+    """Makes a clip, cropped, of `guidance.guide`'s arrays (t, …) and of keys without time."""
     lacking = sorted(set(method.reads) - set(keys) - {"target"})
     if lacking:
         raise UserError(f"{lacking[0]!r}, which this method reads, cannot be made from a mesh")
@@ -225,7 +219,7 @@ def _guided(
 
 
 def _camera(name: str, size: tuple[int, int]) -> Camera:
-    """The camera of "FILE.json:NAME"; without a size of its own it gets `size`."""
+    """Reads the camera of "FILE.json:NAME"; without a size of its own it gets `size`."""
     path, _, wanted = name.partition(".json:")
     cameras = read_calibration(f"{path}.json" if wanted else path)
     if wanted and wanted not in cameras:
@@ -286,7 +280,10 @@ def synthesize(
 
 
 def windows(frames: int, window: int) -> tuple[int, ...]:
-    """The first frames of windows that cover a clip: side by side, the last moved back to its end.
+    """Places windows to cover a clip: side by side, the last moved back to its end.
+
+    Returns:
+      The first frame of each.
 
     Raises:
       UserError: if the clip is shorter than a window.

@@ -47,7 +47,6 @@ class Synthesizer:
         return self.synthesize(variables, batch, carry)
 
 
-@functools.lru_cache(maxsize=4)  # clip after clip is synthesized by one compiled program
 def make_synthesizer(
     method: Method, *, comparison: bool = False, intermediates: bool = False
 ) -> Synthesizer:
@@ -60,12 +59,17 @@ def make_synthesizer(
         "video", and "foreground" and "mask" where the method makes them, all uint8.
       intermediates: whether the latter also has the method's "intermediates".
     """
+    # Modules hash, which flax's annotations do not tell.
+    return _compiled(method, comparison, intermediates)  # pyright: ignore[reportArgumentType]
 
+
+@functools.lru_cache(maxsize=4)  # clip after clip is synthesized by one compiled program
+def _compiled(method: Method, comparison: bool, intermediates: bool) -> Synthesizer:
     def run(variables: Mapping, batch: Mapping, carry: Any) -> tuple[dict[str, Any], Any]:
         made, carry = synthesize(method, variables, batch, carry, intermediates=intermediates)
         if not comparison:
             return _encode(made), carry
-        baselines = method.apply(variables, spec.decode(batch), method="baselines")
+        baselines: Any = method.apply(variables, spec.decode(batch), method="baselines")
         steps = made.get("steps") or {method.stage: made["video"]}
         # An OrderedDict keeps its order through a compiled function; a dict comes back sorted.
         videos = {"steps": OrderedDict(steps), "baselines": OrderedDict(baselines)}

@@ -23,6 +23,7 @@ What a method must provide (see `psrjax.methods.base`):
 A method's own options are its fields: `TransferOptions.fields` replaces them for one transfer.
 """
 
+import functools
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -48,7 +49,7 @@ _BACKGROUND = "background"
 
 @dataclass(frozen=True)
 class TransferInputs:
-    """Whose looks, whose motion, and what stands behind (None: the source's background)."""
+    """The footage of a transfer; a background of None is that of the source."""
 
     source: Footage
     driving: Footage
@@ -68,9 +69,9 @@ def open_inputs(
 
     Args:
       config: of the run.
-      source: whose looks; "" is the run's own clip.
-      driving: whose motion.
-      background: what stands behind; "" is the source's.
+      source: the person to be shown; "" is the run's own clip.
+      driving: the motion.
+      background: "" is the source's.
       fit: see `open_footage`.
       reads: see `driving_poses.reads`.
 
@@ -82,16 +83,13 @@ def open_inputs(
         data = loader.open_split(dataset.resolve_path(config["data"]), config["data"]["eval_split"])
         size = next(iter(data.clips[0].views.values())).size
     reads = set(reads) - ({_BACKGROUND} if background else set())
-    sides = (
-        (source or config["data"]["path"], [key for key in reads if not key.startswith("target")]),
-        (driving, [key for key in reads if key.startswith("target")]),
-        (background, []),
+    moving = {key for key in reads if key.startswith("target")}
+    opened = functools.partial(open_footage, config=config, size=size, fit=fit)
+    return TransferInputs(
+        opened(source or config["data"]["path"], reads=reads - moving),
+        opened(driving, reads=moving),
+        opened(background) if background else None,
     )
-    found = [
-        open_footage(place, config, size=size, fit=fit, reads=keys) if place else None
-        for place, keys in sides
-    ]
-    return TransferInputs(*found)
 
 
 def _keys_of(method: Method, side: str) -> tuple[str, ...]:
@@ -192,7 +190,7 @@ def write(
 
 
 def with_fields(method: Method, fields: Mapping[str, Any]) -> Method:
-    """The method with other values of some fields.
+    """Returns the method with other values of some fields.
 
     Raises:
       UserError: for a field that it does not have.
@@ -225,7 +223,10 @@ class _WindowBatches:
         self._require(method)
         self.window = options.window or max(_WINDOW, sampling["t"])
         self._history = sampling.get("history", 0)
-        self.first, self.end = _range(options.frames, inputs.driving)
+        driving = inputs.driving
+        self.first, self.end = frame_selection.frame_range(
+            options.frames, driving.frames, driving.name
+        )
         self._read_source(_keys_of(method, "source"), sampling, options)
         self._read: dict[str, np.ndarray] = {}  # the window that was read last, and its start
         self._at = -1
@@ -333,15 +334,6 @@ def _has(footage: Footage, key: str) -> bool:
     except UserError:
         return False
     return True
-
-
-def _range(frames: tuple[int, int], driving: Footage) -> tuple[int, int]:
-    first, end = frames[0], frames[1] or driving.frames
-    if not 0 <= first < end <= driving.frames:
-        raise UserError(
-            f"{driving.name} has frames 0 to {driving.frames - 1}; {first}:{end} was asked for"
-        )
-    return first, end
 
 
 def _audio(driving: Footage, options: TransferOptions) -> str:

@@ -30,7 +30,7 @@ class StreamingVideo:
     """
 
     def __init__(self, path: str | os.PathLike, **options: Any):
-        """`options` are those of `psrjax.data.video.write`."""
+        """Takes the options of `psrjax.data.video.write`."""
         self.path = Path(path)
         self._queue: queue.Queue = queue.Queue(_AHEAD)
         self._error: BaseException | None = None
@@ -124,7 +124,7 @@ class VideoWriters:
     def __enter__(self) -> "VideoWriters":
         return self
 
-    def __exit__(self, *details: object) -> None:
+    def __exit__(self, *details: Any) -> None:
         self._stack.__exit__(*details)
 
     def add(

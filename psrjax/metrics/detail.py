@@ -36,7 +36,7 @@ def ms_ssim(
             f"MS-SSIM of {len(weights)} scales needs frames of more than {needed} pixels a side, "
             f"these are {video.shape[-3]}x{video.shape[-2]}: use larger frames or ssim"
         )
-    score = 1.0
+    score = jnp.ones(())
     for scale, power in enumerate(weights):
         light, shape = image.ssim_parts(video, truth, image.gaussian_window())
         last = scale == len(weights) - 1

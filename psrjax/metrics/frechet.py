@@ -6,6 +6,7 @@ rank-deficient covariances take square roots of what rounding leaves, which floa
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import numpy as np
@@ -31,12 +32,12 @@ class Moments:
 
     @classmethod
     def empty(cls, size: int) -> "Moments":
-        """Returns those of no vectors."""
+        """Returns the moments of no vectors."""
         return cls(0.0, np.zeros(size), np.zeros((size, size)))
 
     @classmethod
     def of(cls, features: Float[np.ndarray, "n d"]) -> "Moments":
-        """Computes those of some vectors.
+        """Computes the moments of some vectors.
 
         Raises:
           UserError: if a feature is not finite.
@@ -50,7 +51,7 @@ class Moments:
         return cls(float(len(features)), mean, (features - mean).T @ (features - mean))
 
     def merge(self, other: "Moments") -> "Moments":
-        """Returns those of the vectors of both (Chan, Golub, LeVeque 1979)."""
+        """Returns the moments of the vectors of both (Chan, Golub, LeVeque 1979)."""
         count = self.count + other.count
         if count == 0:
             return self
@@ -60,7 +61,7 @@ class Moments:
         return Moments(count, mean, self.scatter + other.scatter + between)
 
     def over_hosts(self) -> "Moments":
-        """Merges those of all processes of a run; each must call it."""
+        """Merges the moments of all processes of a run; each must call it."""
         if jax.process_count() == 1:
             return self
         mine = np.concatenate([[self.count], self.mean, self.scatter.ravel()])
@@ -102,8 +103,8 @@ def _too_few(count: float) -> UserError:
 def frechet_distance(a: Moments, b: Moments) -> float:
     """Computes |m_a - m_b|² + tr(S_a + S_b - 2 (S_a S_b)^½) (Heusel et al. 2017).
 
-    The trace of the root is the sum of the roots of the eigenvalues of S_a^½ S_b S_a^½, which stays
-    real and exact for singular covariances, where `sqrtm` does not.
+    As in Cheng et al., Sec. 4.2. The trace of the root is the sum of the roots of eigenvalues of
+    S_a^½ S_b S_a^½, which stays real and exact for singular covariances, where `sqrtm` does not.
 
     Raises:
       UserError: if either is of fewer than two vectors.
@@ -152,7 +153,7 @@ def frechet_distance_of_few(
         for (x, w), mean in zip(sides, means)
     ]
     # More rows than columns say no more than their triangle does.
-    square = [np.linalg.qr(x, mode="r") if len(x) > x.shape[1] else x for x in rows]
+    square: Any = [np.linalg.qr(x, mode="r") if len(x) > x.shape[1] else x for x in rows]
     overlap = np.linalg.svd(square[0] @ square[1].T, compute_uv=False).sum()
     spread = sum(np.square(part).sum() for part in rows)
     return float(max(np.square(means[0] - means[1]).sum() + spread - 2 * overlap, 0.0))
@@ -180,7 +181,7 @@ class InceptionScore:
 
     @classmethod
     def empty(cls, classes: int) -> "InceptionScore":
-        """Returns that of no images."""
+        """Returns the score of no images."""
         return cls(np.zeros(cls.SPLITS), np.zeros(cls.SPLITS), np.zeros((cls.SPLITS, classes)))
 
     def add(self, logits: Float[np.ndarray, "n classes"]) -> "InceptionScore":
@@ -203,13 +204,13 @@ class InceptionScore:
         return InceptionScore(counts, entropy, classes)
 
     def merge(self, other: "InceptionScore") -> "InceptionScore":
-        """Returns that of the images of both, each in the split in which it was."""
+        """Adds up the images of both, each in the split in which it was."""
         return InceptionScore(
             self.counts + other.counts, self.entropy + other.entropy, self.classes + other.classes
         )
 
     def over_hosts(self) -> "InceptionScore":
-        """Merges those of all processes of a run; each must call it."""
+        """Adds up the images of all processes of a run; each must call it."""
         parts = [np.asarray(part) for part in dataclasses.astuple(self)]
         return InceptionScore(*(gathered(part).sum(0) for part in parts))
 

@@ -9,6 +9,7 @@ short products of matrix units, which variances cannot afford.
 
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -129,8 +130,8 @@ def _decibel(error: Scores) -> Scores:
 
 def _blackened(video: Frames, truth: Frames, mask: Masks) -> tuple[Frames, Frames]:
     """Multiplies both frames by the mask, cut to 8 bits as the scripts of PG2 do."""
-    levels = (jnp.floor(frames * mask * 255.0 + 1e-3) / 255.0 for frames in (video, truth))
-    return tuple(levels)
+    made, true = (jnp.floor(frames * mask * 255.0 + 1e-3) / 255.0 for frames in (video, truth))
+    return made, true
 
 
 def _without_empty(score: Scores, mask: Masks) -> Scores:
@@ -162,7 +163,7 @@ def ssim_parts(
     # In p = x + y and m = x - y four window means do, not five: 4 cov(x, y) = var p - var m and
     # 2 (var x + var y) = var p + var m. p is taken about 1, so float32 keeps small variances.
     total, change = video + truth - 1.0, video - truth
-    means = _window_mean(jnp.stack([total, change, total * total, change * change]), window)
+    means: Any = _window_mean(jnp.stack([total, change, total * total, change * change]), window)
     total, change, total_square, change_square = means
     total_variance = scale * (total_square - total * total)
     change_variance = scale * (change_square - change * change)

@@ -71,8 +71,10 @@ def dis_flow(first: Frame, second: Frame) -> Float[np.ndarray, "h w 2"]:
             f"DIS flow needs frames of at least {_DIS_SIDE} pixels a side, these are "
             f"{first.shape[1]}x{first.shape[0]}"
         )
-    dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    return dis.calc(*(cv2.cvtColor(x, cv2.COLOR_RGB2GRAY) for x in (first, second)), None)
+    engine = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    one, other = (cv2.cvtColor(x, cv2.COLOR_RGB2GRAY) for x in (first, second))
+    # None is no initial flow, which OpenCV's stub does not know.
+    return engine.calc(one, other, None)  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
 @jax.jit

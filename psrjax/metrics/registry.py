@@ -63,10 +63,12 @@ def _over_time(name: str, *needs: str, of: str = "pair") -> Metric:
     return Metric(f"temporal.{name}", of=of, needs=needs, lower_is_better=True, frames=2)
 
 
-def _of_joints(*, lower_is_better: bool = False) -> Metric:
+def _of_joints(name: str) -> Metric:
+    lower_is_better = name in ("kp_l2", "akd", "mkr")
     return Metric("keypoints.scores", of="set", needs=(DETECTED,), lower_is_better=lower_is_better)
 
 
+_POSE = ("kp_l2", "pck@0.2", "pck@0.05", "pck@0.01", "precision", "recall", "f1", "akd", "mkr")
 _METRICS: dict[str, Metric] = {
     "ssim": _similarity("image.ssim", 11),
     "ssim_uniform7": _similarity("image.ssim_uniform7", 7),
@@ -94,15 +96,7 @@ _METRICS: dict[str, Metric] = {
     "is": Metric("frechet.InceptionScore", of="set", needs=(), networks=_INCEPTION),
     "fvd": _frechet(_I3D, frames=16),
     "vfid": _frechet(_I3D, frames=10),
-    "kp_l2": _of_joints(lower_is_better=True),
-    "pck@0.2": _of_joints(),
-    "pck@0.05": _of_joints(),
-    "pck@0.01": _of_joints(),
-    "precision": _of_joints(),
-    "recall": _of_joints(),
-    "f1": _of_joints(),
-    "akd": _of_joints(lower_is_better=True),
-    "mkr": _of_joints(lower_is_better=True),
+    **{name: _of_joints(name) for name in _POSE},
     "r_ssim": _similarity("image.ssim", 11, _JOINTS, TRAINING),
     "r_psnr": _decibels("image.psnr", _JOINTS, TRAINING),
 }
@@ -123,7 +117,7 @@ def available() -> dict[str, Metric]:
 
 
 def get(name: str) -> Metric:
-    """Returns the metric of a name; `rand_<name>` is it with the untrained networks' names.
+    """Returns the metric of a name; `rand_<name>` has the untrained networks.
 
     Raises:
       UserError: for an unknown name, or `rand_` before a metric that has no network.

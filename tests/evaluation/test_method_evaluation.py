@@ -170,10 +170,8 @@ def test_a_limit_and_samples_take_the_first_windows(batches):
 
 
 def test_a_method_without_named_steps_is_scored_under_its_stage(batches):
-    assert [r["name"] for r in score_table.overall(evaluate(Plain()).rows)] == [
-        "copy_source",
-        "second",
-    ]
+    rows = score_table.overall(evaluate(Plain()).rows)
+    assert [r["name"] for r in rows] == ["copy_source", "second"]
 
 
 def test_a_split_without_windows_is_said(monkeypatch):
@@ -355,19 +353,23 @@ class Same(Toy):
         return {"still": jnp.broadcast_to(batch["target"][:, :1], batch["target"].shape)}
 
 
-@pytest.fixture(scope="module")
-def world():
-    """The data of the tiny preset: clips of 12 frames, windows of 8, so that the last is moved."""
-    return config_lib.load("psrnet:tiny")
+# Clips of 12 frames, windows of 8, so that the last is moved.
+CONFIG = config_lib.load("psrnet:tiny")
+
+
+def evaluate_same(**options):
+    return method_evaluation.evaluate(Same(), {"params": {}}, CONFIG, **options)
+
+
+@pytest.fixture
+def source():
+    return loader.open_split(dataset.resolve_path(CONFIG.data), "test")
 
 
 @pytest.mark.parametrize("windows", ["clips", "central"])
-def test_metrics_of_motion_are_of_whole_clips_or_of_each_window(windows, world):
+def test_metrics_of_motion_are_of_whole_clips_or_of_each_window(windows, source):
     metrics = ("e_temp", "e_temp_gap", "warping_error", "flicker")
-    found = method_evaluation.evaluate(
-        Same(), {"params": {}}, world, windows=windows, metrics=metrics
-    )
-    source = loader.open_split(dataset.resolve_path(world.data), "test")
+    found = evaluate_same(windows=windows, metrics=metrics)
     (clip,) = source.clips
     frames = range(12) if windows == "clips" else range(2, 10)
     expected = {"e_temp": [], "warping_error": [], "flicker": []}
@@ -393,7 +395,7 @@ def test_metrics_of_motion_are_of_whole_clips_or_of_each_window(windows, world):
     assert len(score_statistics.frame_rows(found.scored)) == 2 * 2 * len(frames)  # two names
 
 
-def test_vfid_is_of_clips_joined_from_windows_and_the_row_says_so(world, monkeypatch):
+def test_vfid_is_of_clips_joined_from_windows_and_the_row_says_so(monkeypatch):
     seen = []
 
     def of_clips(weights, clips):
@@ -402,27 +404,19 @@ def test_vfid_is_of_clips_joined_from_windows_and_the_row_says_so(world, monkeyp
 
     monkeypatch.setattr(clip_features, "weights", lambda name: {"unit": {}})
     monkeypatch.setattr(features, "of_clips", of_clips)
-    found = method_evaluation.evaluate(
-        Same(), {"params": {}}, world, windows="clips", metrics=("vfid",)
-    )
+    found = evaluate_same(windows="clips", metrics=("vfid",))
     assert {len(clip) for clip in seen} == {12}  # not 8, the window
     assert row(found.rows, "second")["vfid"] == pytest.approx(0.0, abs=1e-6)
     assert row(found.rows, "still")["vfid"] > 0
     notes = found.rows[0]["about"]["notes"]
     assert "vfid: of 2 clips; whole clips, synthesized in windows of 8 frames and joined" in notes
-    with pytest.raises(
-        UserError, match="vfid needs clips of at least 10 frames, these have 8; --w"
-    ):
-        method_evaluation.evaluate(Same(), {"params": {}}, world, metrics=("vfid",))
+    with pytest.raises(UserError, match="vfid needs clips of at least 10 frames, these have 8; --"):
+        evaluate_same(metrics=("vfid",))
 
 
-def test_challenging_frames_are_those_farthest_from_all_training_poses(world):
-    found = method_evaluation.evaluate(
-        Same(), {"params": {}}, world, windows="clips", metrics=("r_psnr", "r_ssim")
-    )
-    training, source = (
-        loader.open_split(dataset.resolve_path(world.data), split) for split in ("train", "test")
-    )
+def test_challenging_frames_are_those_farthest_from_all_training_poses(source):
+    found = evaluate_same(windows="clips", metrics=("r_psnr", "r_ssim"))
+    training = loader.open_split(dataset.resolve_path(CONFIG.data), "train")
     known = [
         training.read(clip.name, view, "joints") for clip in training.clips for view in clip.views
     ]
@@ -445,17 +439,16 @@ def test_challenging_frames_are_those_farthest_from_all_training_poses(world):
     assert row(found.rows, "second")["r_ssim"] == pytest.approx(1.0, abs=1e-6)
 
 
-def test_an_unknown_metric_is_refused_with_the_list(world):
+def test_an_unknown_metric_is_refused_with_the_list():
     with pytest.raises(UserError, match="no metric 'fidd'; there are ms_ssim.*e_temp"):
-        method_evaluation.evaluate(Same(), {"params": {}}, world, metrics=("fidd",))
+        evaluate_same(metrics=("fidd",))
     with pytest.raises(UserError, match="ms_ssim needs frames of at least 161 .*, these have 32"):
-        method_evaluation.evaluate(Same(), {"params": {}}, world, metrics=("ms_ssim",))
+        evaluate_same(metrics=("ms_ssim",))
 
 
-def test_metrics_of_clips_that_single_frames_do_not_have(world):
+def test_metrics_of_clips_that_single_frames_do_not_have(source):
     metrics = ("sd_lua", "sd_eq", "interp_psnr[dis]")
-    found = method_evaluation.evaluate(Same(), {"params": {}}, world, metrics=metrics)
-    source = loader.open_split(dataset.resolve_path(world.data), "test")
+    found = evaluate_same(metrics=metrics)
     (clip,) = source.clips
     expected = {metric: [] for metric in metrics}
     for view in clip.views:
@@ -470,19 +463,18 @@ def test_metrics_of_clips_that_single_frames_do_not_have(world):
         np.testing.assert_allclose(value, np.mean(values), rtol=1e-4)
 
 
-def test_lpips_is_refused_without_its_weights_and_random_when_asked_for(world, monkeypatch):
+def test_lpips_is_refused_without_its_weights_and_random_when_asked_for(monkeypatch):
     monkeypatch.setattr(registry, "search_path", lambda: ())
     clip_features.weights.cache_clear()
     with pytest.raises(UserError, match="lpips_alex: .*alexnet"):
-        method_evaluation.evaluate(Same(), {"params": {}}, world, metrics=("lpips_alex",))
-    found = method_evaluation.evaluate(Same(), {"params": {}}, world, metrics=("rand_lpips_alex",))
+        evaluate_same(metrics=("lpips_alex",))
+    found = evaluate_same(metrics=("rand_lpips_alex",))
     assert row(found.rows, "second")["rand_lpips_alex"] == pytest.approx(0.0, abs=1e-6)
     assert row(found.rows, "still")["rand_lpips_alex"] > 1e-3
 
 
-def test_face_psnr_is_that_of_the_square_around_the_head(world):
-    found = method_evaluation.evaluate(Same(), {"params": {}}, world, metrics=("face_psnr",))
-    source = loader.open_split(dataset.resolve_path(world.data), "test")
+def test_face_psnr_is_that_of_the_square_around_the_head(source):
+    found = evaluate_same(metrics=("face_psnr",))
     (clip,) = source.clips
     expected = []
     for view in clip.views:
@@ -490,7 +482,7 @@ def test_face_psnr_is_that_of_the_square_around_the_head(world):
         truth, joints = read("frames").astype(np.float64) / 255, read("joints")
         errors = []
         for frame, (x, y, seen) in zip(truth, joints[:, 0].astype(np.float64), strict=True):
-            if not seen:  # the nose; the world's people always show it
+            if not seen:  # the nose; the data set's people always show it
                 continue
             corner = [round((n + 1) * 16 - 0.5 - 3.5) for n in (y, x)]
             top, left = (min(max(n, 0), 24) for n in corner)

@@ -68,13 +68,13 @@ def drive(tmp_path, heads, own_heads, **joints):
     """Noses of the made frames, y in [-1, 1], and the paths; the source is the run's own clip."""
     settings = config(data_set(tmp_path / "own", own_heads))
     method = Method()
-    cast = transfer.open_inputs(
+    inputs = transfer.open_inputs(
         settings,
         source="",
         driving=data_set(tmp_path / "driving", heads, **joints),
         reads=method.synthesis_reads,
     )
-    paths = transfer.write(method, {}, settings, cast, tmp_path / "out.mkv")
+    paths = transfer.write(method, {}, settings, inputs, tmp_path / "out.mkv")
     return video.read(paths[0]).frames[:, 8, 8, 0] / 127.5 - 1, paths
 
 
@@ -164,7 +164,7 @@ def label_of(tmp_path, joints, *, own=-0.6, label=None, background="", **fields)
     settings = config(labelled_set(tmp_path / "own", standing(3, low=own)))
     settings.data.crop = (TALL, TALL)
     method = Labelled()
-    cast = transfer.open_inputs(
+    inputs = transfer.open_inputs(
         settings,
         source="",
         driving=labelled_set(tmp_path / "driving", joints, label=label),
@@ -172,7 +172,7 @@ def label_of(tmp_path, joints, *, own=-0.6, label=None, background="", **fields)
         reads=driving_poses.reads(method),
     )
     options = transfer.TransferOptions(fields=fields)
-    paths = transfer.write(method, {}, settings, cast, tmp_path / "out.mkv", options=options)
+    paths = transfer.write(method, {}, settings, inputs, tmp_path / "out.mkv", options=options)
     return video.read(paths[0]).frames, paths
 
 
@@ -204,11 +204,11 @@ def test_driving_footage_with_neither_mesh_nor_a_body_is_told(tmp_path):
     settings = config(labelled_set(tmp_path / "own", own))
     settings.data.crop = (TALL, TALL)
     place = labelled_set(tmp_path / "driving", head)
-    cast = transfer.open_inputs(
+    inputs = transfer.open_inputs(
         settings, source="", driving=place, reads=driving_poses.reads(Labelled())
     )
     with pytest.raises(UserError, match="^c: .*mesh on the joints: give footage.*whole person"):
-        transfer.write(Labelled(), {}, settings, cast, tmp_path / "out.mkv")
+        transfer.write(Labelled(), {}, settings, inputs, tmp_path / "out.mkv")
 
 
 def test_another_background_is_brought_to_the_run_s_size_or_refused(tmp_path):

@@ -75,7 +75,7 @@ class Method(base.Method):
 
 
 class Clip(footage.Footage):
-    """Frames whose brightness is their number; remembers how many were asked for at a time."""
+    """Frames whose brightness is their number; remembers how many are asked for at a time."""
 
     def __init__(self, count=21, *, brightness=lambda n: 100 + n, joints=None):
         self.name, self.times = "clip", np.arange(count) / 10
@@ -110,12 +110,18 @@ def config(**sampling):
     )
 
 
-def drive(tmp_path, clip, method=None, *, settings=None, source=None, **how):
+def open_footage(place, **options):
+    return footage.open_footage(str(place), config(), **{"size": SIZE, **options})
+
+
+def drive(tmp_path, clip, method=None, *, settings=None, source=None, **options):
     method, settings = method or Method(), settings or config()
     out = tmp_path / "out.mkv"
-    background = how.pop("background", None)
-    cast = transfer.TransferInputs(source or Clip(5), clip, background)
-    paths = transfer.write(method, {}, settings, cast, out, options=transfer.TransferOptions(**how))
+    background = options.pop("background", None)
+    inputs = transfer.TransferInputs(source or Clip(5), clip, background)
+    paths = transfer.write(
+        method, {}, settings, inputs, out, options=transfer.TransferOptions(**options)
+    )
     assert paths[0] == out
     return video.read(out), paths
 
@@ -159,9 +165,9 @@ def test_times_and_a_part_of_the_driving_clip_are_kept(tmp_path):
 def test_memory_does_not_grow_with_the_clip(tmp_path):
     def peak(count):
         clip = Clip(count, brightness=lambda n: n % 100)
-        cast = transfer.TransferInputs(Clip(1), clip)
+        inputs = transfer.TransferInputs(Clip(1), clip)
         tracemalloc.start()
-        transfer.write(Method(gain=0.01), {}, config(), cast, tmp_path / "out.mkv")
+        transfer.write(Method(gain=0.01), {}, config(), inputs, tmp_path / "out.mkv")
         used = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert max(clip.asked) == 8
@@ -193,7 +199,7 @@ def test_a_driving_video_is_decoded_once_for_checks_poses_and_windows(tmp_path, 
     frames = np.broadcast_to(8 * numbers, (30, *SIZE, 3)).copy()
     frames[:, 0, 0] = 255  # something is seen in every frame
     video.write(tmp_path / "driving.mkv", frames)
-    clip = footage.open_footage(str(tmp_path / "driving.mkv"), config(), size=SIZE)
+    clip = open_footage(tmp_path / "driving.mkv")
     made, _ = drive(
         tmp_path, clip, Method(relative=True, masks=True), find_best_frame=True, background=clip
     )
@@ -209,7 +215,7 @@ def test_a_file_is_read_as_it_goes_on_and_keeps_no_more_frames_than_fit(
     monkeypatch.setattr(footage, "_CACHE_BYTES", kept * SIZE[0] * SIZE[1] * 3)
     frames = np.stack([np.full((32, 48, 3), n, np.uint8) for n in range(40)])
     video.write(tmp_path / "a.mkv", frames)
-    clip = footage.open_footage(str(tmp_path / "a.mkv"), config(), size=SIZE)
+    clip = open_footage(tmp_path / "a.mkv")
     for start in (0, 8, 16, 4, 30):
         window = list(range(max(0, start - 2), start + 8))
         found = clip.read(("target",), window)["target"]
@@ -223,7 +229,7 @@ def test_a_file_is_read_as_it_goes_on_and_keeps_no_more_frames_than_fit(
 
 def test_a_picture_is_footage_of_one_frame(tmp_path):
     cv2.imwrite(str(tmp_path / "a.png"), np.full((32, 48, 3), (1, 2, 3), np.uint8))
-    picture = footage.open_footage(str(tmp_path / "a.png"), config(), size=SIZE)
+    picture = open_footage(tmp_path / "a.png")
     assert picture.frames == 1 and not picture.audio
     np.testing.assert_array_equal(picture.read(("source",), [0])["source"][0, 5, 5], [3, 2, 1])
 
@@ -234,8 +240,8 @@ def test_footage_of_another_shape_is_refused_or_cut(tmp_path):
     cv2.imwrite(str(tmp_path / "square.png"), image)
     place = str(tmp_path / "square.png")
     with pytest.raises(UserError, match="square.png: 40x40 is of another shape.*24x16.*fit=crop"):
-        footage.open_footage(place, config(), size=SIZE)
-    cut = footage.open_footage(place, config(), size=SIZE, fit="crop")
+        open_footage(place)
+    cut = open_footage(place, fit="crop")
     assert cut.read(("source",), [0])["source"].shape == (1, *SIZE, 3)
 
 
@@ -258,7 +264,7 @@ def stored(tmp_path):
 
 
 def test_stored_clips_are_footage(stored):
-    clip = footage.open_footage(f"{stored}:some", config(), size=(8, 24))
+    clip = open_footage(f"{stored}:some", size=(8, 24))
     found = clip.read(("target", "target_mask", "target_joints"), [5, 6])
     assert found["target"].shape == (2, 8, 24, 3) and found["target_joints"].shape == (2, 26, 3)
     np.testing.assert_allclose(clip.times, np.arange(10) / 25)
@@ -269,9 +275,6 @@ def test_stored_clips_are_footage(stored):
 
 
 def test_places_that_are_not_there_are_told(stored, tmp_path):
-    def open_footage(place):
-        footage.open_footage(str(place), config(), size=SIZE)
-
     with pytest.raises(UserError, match="no such video, picture or data set"):
         open_footage(tmp_path / "nothing.mp4")
     with pytest.raises(UserError, match="no clip 'x'; there are some, none"):
@@ -279,11 +282,11 @@ def test_places_that_are_not_there_are_told(stored, tmp_path):
     with pytest.raises(UserError, match="no view 'y', there are cam1"):
         open_footage(f"{stored}:some:y")
     with pytest.raises(UserError, match="frames are 24x16, the run's 64x64: prepare"):
-        footage.open_footage(f"{stored}:some", config(), size=(64, 64))
+        open_footage(f"{stored}:some", size=(64, 64))
 
 
 def test_driving_footage_without_a_person_is_refused(stored, tmp_path):
-    nobody = footage.open_footage(f"{stored}:none", config(), size=SIZE)
+    nobody = open_footage(f"{stored}:none")
     with pytest.raises(UserError, match="none: no person in any of 8 frames"):
         drive(tmp_path, nobody)
     assert not list(tmp_path.glob("*.mkv"))
@@ -292,7 +295,7 @@ def test_driving_footage_without_a_person_is_refused(stored, tmp_path):
 
 def test_a_blank_video_shows_no_person(tmp_path):
     video.write(tmp_path / "blank.mkv", np.full((9, 32, 48, 3), 90, np.uint8))
-    blank = footage.open_footage(str(tmp_path / "blank.mkv"), config(), size=SIZE)
+    blank = open_footage(tmp_path / "blank.mkv")
     with pytest.raises(UserError, match="blank.mkv: no person"):
         footage.require_person(blank)
 
@@ -300,7 +303,7 @@ def test_a_blank_video_shows_no_person(tmp_path):
 def test_a_person_is_looked_for_where_mediapipe_is_there(tmp_path, monkeypatch):
     frames = np.random.default_rng(0).integers(0, 255, (20, 32, 48, 3)).astype(np.uint8)
     video.write(tmp_path / "a.mkv", frames)
-    clip = footage.open_footage(str(tmp_path / "a.mkv"), config(), size=SIZE)
+    clip = open_footage(tmp_path / "a.mkv")
     shows = set()
 
     class MediaPipe:
@@ -335,22 +338,22 @@ def test_a_video_is_prepared_for_a_method_that_reads_more(tmp_path, stored, monk
     monkeypatch.setattr(footage.dataset_builder, "prepare", prepare)
     place = str(tmp_path / "a.mkv")
     reads = ("target_joints", "target_mask")
-    clip = footage.open_footage(place, config(), size=SIZE, reads=reads)
+    clip = open_footage(place, reads=reads)
     assert made == [(place, SIZE)] and clip.audio == place
     assert clip.read(reads, [6])["target_joints"].shape == (1, 26, 3)
-    plain = footage.open_footage(place, config(), size=SIZE, reads=("target",))
+    plain = open_footage(place, reads=("target",))
     assert plain.frames == 9 and len(made) == 1
 
 
 def test_files_cannot_give_what_must_be_prepared(tmp_path):
     video.write(tmp_path / "a.mkv", np.full((9, 32, 48, 3), 90, np.uint8))
-    filmed = footage.open_footage(str(tmp_path / "a.mkv"), config(), size=SIZE)
+    filmed = open_footage(tmp_path / "a.mkv")
     with pytest.raises(UserError, match="a.mkv: this method also reads 'target_joints'.*prepare"):
         filmed.require(("target", "target_joints"))
 
 
 def test_keys_of_two_views_are_refused(stored):
-    clip = footage.open_footage(f"{stored}:some", config(), size=SIZE)
+    clip = open_footage(f"{stored}:some")
     with pytest.raises(UserError, match="'target_prior', which belongs to two views"):
         clip.require(("target", "target_prior"))
 
@@ -467,6 +470,6 @@ def test_nothing_is_left_where_a_transfer_breaks_off(tmp_path):
 
 def test_a_place_that_cannot_be_written_to_is_told(tmp_path):
     (tmp_path / "file").write_text("")
-    cast = transfer.TransferInputs(Clip(1), Clip(30))
+    inputs = transfer.TransferInputs(Clip(1), Clip(30))
     with pytest.raises(UserError, match="a part of the path is a file"):
-        transfer.write(Method(), {}, config(), cast, tmp_path / "file" / "out.mkv")
+        transfer.write(Method(), {}, config(), inputs, tmp_path / "file" / "out.mkv")

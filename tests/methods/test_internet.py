@@ -45,14 +45,15 @@ def scene(number):
     return np.stack([stripes + 150 * blob, stripes, 200 - 100 * blob], -1).clip(0, 255).astype("u1")
 
 
-def animate(run, tmp_path, source, driven, **how):
+def animate(run, tmp_path, source, driven, **options):
     method, variables, config = run
     picture, clip, out = (str(tmp_path / name) for name in ("s.png", "d.mkv", "out.mkv"))
     cv2.imwrite(picture, source[..., ::-1])
     video.write(clip, np.stack(driven), fps=10)
-    cast = transfer.open_inputs(config, source=picture, driving=clip, reads=method.synthesis_reads)
-    options = transfer.TransferOptions(check_person=False, **how)
-    transfer.write(method, variables, config, cast, out, options=options)
+    reads = method.synthesis_reads
+    inputs = transfer.open_inputs(config, source=picture, driving=clip, reads=reads)
+    options = transfer.TransferOptions(check_person=False, **options)
+    transfer.write(method, variables, config, inputs, out, options=options)
     return video.read(out).frames.astype(int)
 
 

@@ -2,7 +2,8 @@
 differences equal their definitions written out.
 """
 
-import importlib.util
+import runpy
+import types
 from pathlib import Path
 
 import jax
@@ -14,16 +15,7 @@ from psrjax.errors import UserError
 from psrjax.metrics import detail, image
 
 SCRIPT = Path(__file__).parents[1] / "golden" / "scores.py"
-
-
-def load():
-    spec = importlib.util.spec_from_file_location("golden_scores", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-golden = load()
+golden = types.SimpleNamespace(**runpy.run_path(str(SCRIPT)))
 PAIRS = golden.pairs()
 VALUES = np.load(golden.FILE)
 

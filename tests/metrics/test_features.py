@@ -1,7 +1,8 @@
 """The frozen networks, converted from their published names, equal PyTorch's on recorded values."""
 
-import importlib.util
 import json
+import runpy
+import types
 from pathlib import Path
 
 import jax
@@ -14,16 +15,7 @@ from psrjax.ops import geometry
 from psrjax.pretrained import alexnet, convert, i3d, inception, lpips, registry, vgg
 
 SCRIPT = Path(__file__).parents[1] / "golden" / "features.py"
-
-
-def load():
-    spec = importlib.util.spec_from_file_location("golden_features", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-golden = load()
+golden = types.SimpleNamespace(**runpy.run_path(str(SCRIPT)))
 NAMES = json.loads(golden.NAMES.read_text())
 VALUES = np.load(golden.FILE)
 KINDS = {"alexnet": "torchvision", "vgg16": "torchvision", "vgg19": "torchvision"}

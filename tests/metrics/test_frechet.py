@@ -11,7 +11,7 @@ from psrjax.errors import UserError
 from psrjax.metrics import accumulate, frechet
 
 
-def peer(a, b):
+def scipy_distance(a, b):
     root = scipy.linalg.sqrtm(np.cov(a.T) @ np.cov(b.T)).real
     apart = np.square(a.mean(0) - b.mean(0)).sum()
     return apart + np.trace(np.cov(a.T) + np.cov(b.T) - 2 * root)
@@ -26,7 +26,7 @@ def sets():
 
 def test_frechet_distance_equals_sqrtm_of_scipy(sets):
     found = frechet.frechet_distance(*map(frechet.Moments.of, sets))
-    np.testing.assert_allclose(found, peer(*sets), rtol=1e-5)
+    np.testing.assert_allclose(found, scipy_distance(*sets), rtol=1e-5)
 
 
 def test_singular_covariances_give_the_singular_values_of_the_centred_product(sets):
@@ -71,7 +71,9 @@ def test_few_vectors_have_the_distance_of_their_moments_and_weights_repeat_them(
     repeated = np.repeat(a, counts.astype(int), axis=0)
     found = frechet.frechet_distance_of_few(a, b, counts)
     np.testing.assert_allclose(found, frechet.frechet_distance_of_few(repeated, b), rtol=1e-9)
-    np.testing.assert_allclose(frechet.frechet_distance_of_few(*sets), peer(*sets), rtol=1e-5)
+    np.testing.assert_allclose(
+        frechet.frechet_distance_of_few(*sets), scipy_distance(*sets), rtol=1e-5
+    )
     with pytest.raises(UserError, match="at least 2 features"):
         frechet.frechet_distance_of_few(a[:1], b)
 

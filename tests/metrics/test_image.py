@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
-from skimage import metrics as peer
+from skimage import metrics as skimage_metrics
 
 from psrjax.errors import UserError
 from psrjax.metrics import image
@@ -54,7 +54,7 @@ def scores(pair, mask):
 
 
 def gaussian_ssim(video, truth, **options):
-    return peer.structural_similarity(
+    return skimage_metrics.structural_similarity(
         video,
         truth,
         data_range=255,
@@ -73,14 +73,14 @@ def test_ssim_equals_scikit_image_with_the_canonical_options(pair, mask):
 
 def test_ssim_uniform7_equals_the_default_of_scikit_image(pair, mask):
     def default(video, truth):
-        return peer.structural_similarity(video, truth, channel_axis=-1)
+        return skimage_metrics.structural_similarity(video, truth, channel_axis=-1)
 
     expected = each_frame(default, pair["video"], pair["truth"])
     np.testing.assert_allclose(scores(pair, mask)["ssim_uniform7"], expected, atol=1e-5)
 
 
 def test_psnr_equals_scikit_image(pair, mask):
-    expected = each_frame(peer.peak_signal_noise_ratio, pair["truth"], pair["video"])
+    expected = each_frame(skimage_metrics.peak_signal_noise_ratio, pair["truth"], pair["video"])
     np.testing.assert_allclose(scores(pair, mask)["psnr"], expected, atol=1e-4)
 
 
@@ -88,12 +88,12 @@ def test_zero_masked_scores_equal_scikit_image_on_blackened_frames(pair, mask):
     video, truth = (pair[name] * (mask > 0) for name in ("video", "truth"))
 
     def default(video, truth):
-        return peer.structural_similarity(video, truth, channel_axis=-1)
+        return skimage_metrics.structural_similarity(video, truth, channel_axis=-1)
 
     found = scores(pair, mask)
     ssim = each_frame(default, video, truth)
     np.testing.assert_allclose(found["m_ssim_zero"], ssim, atol=1e-5)
-    psnr = each_frame(peer.peak_signal_noise_ratio, truth, video)
+    psnr = each_frame(skimage_metrics.peak_signal_noise_ratio, truth, video)
     np.testing.assert_allclose(found["m_psnr_zero"], psnr, atol=1e-4)
 
 

@@ -46,7 +46,8 @@ def test_untrained_networks_are_asked_for_by_name_only():
 def test_an_evaluation_computes_every_metric_of_the_registry():
     plain = {name.removeprefix(metric_registry.RANDOM) for name in metric_registry.FURTHER}
     joints = {name for name, m in metrics.available().items() if "detected_joints" in m.needs}
-    computed = {*clip_metrics._SCORES, *set_metrics._FEATURES, *challenging_poses.METRICS, *joints}
+    of_clips = {*clip_metrics._OF_ARRAYS, *clip_metrics._OF_CLIPS}
+    computed = {*of_clips, *set_metrics._FEATURES, *challenging_poses.METRICS, *joints}
     assert computed == plain and plain | set(metric_registry.BASIC) == set(metrics.available())
 
 
