@@ -1,4 +1,4 @@
-"""Whole files or none: text and JSON, on a disk or in a bucket; importable from anywhere."""
+"""Reads and writes files whole or not at all: text and JSON, on a disk or in a bucket."""
 
 import errno
 import fcntl
@@ -16,17 +16,17 @@ from psrjax.errors import UserError
 
 
 class DiskFullError(UserError):
-    """There is no room left: nothing else that is to be written will fit, either."""
+    """The disk is full, so that further files cannot be written either."""
 
 
 @contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[epath.Path]:
-    """Gives a temporary name beside `path`; what is written there becomes `path` if all goes well.
+    """Yields a temporary name beside `path`; the file there replaces `path` if no error occurs.
 
     The temporary name keeps the suffix of `path`, by which video writers choose their format.
 
     Raises:
-      UserError: if the disk is full or the place cannot be written to; `path` is then as before.
+      UserError: if the disk is full or the folder cannot be written to; `path` is then unchanged.
     """
     path = epath.Path(path)
     temporary = path.parent / f".{path.stem}.{os.getpid()}.tmp{path.suffix}"
@@ -65,7 +65,7 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 
 
 def read_json(path: str | os.PathLike) -> Any:
-    """The value of a JSON file.
+    """Reads a JSON file.
 
     Raises:
       UserError: if the file is missing or is not JSON, with its name and the place.
@@ -82,13 +82,17 @@ def read_json(path: str | os.PathLike) -> Any:
 
 
 def cache_folder() -> Path:
-    """Where rendered data, weights and compiled programs lie: $PSRJAX_CACHE or ~/.cache/psrjax."""
+    """Folder of rendered data, weights and compiled programs: $PSRJAX_CACHE or ~/.cache/psrjax."""
     return Path(os.environ.get("PSRJAX_CACHE") or Path.home() / ".cache" / "psrjax")
 
 
 @contextmanager
-def alone(work: Path) -> Iterator[None]:
-    """Holds the lock of a data set under way; it is released when the process ends."""
+def locked(work: Path) -> Iterator[None]:
+    """Holds the lock of a working folder; it is released when the process ends.
+
+    Raises:
+      UserError: if another process holds it, or the folder cannot be written.
+    """
     try:
         work.mkdir(parents=True, exist_ok=True)
         lock = open(work / "lock", "w")

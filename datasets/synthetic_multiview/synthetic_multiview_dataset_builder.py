@@ -1,4 +1,4 @@
-"""The synthetic dataset as a TFDS data set; see README.md beside this file.
+"""The synthetic dataset as a TFDS dataset; see README.md beside this file.
 
 The same generator and the same files as `--config.data.path=synthetic`, at a place of one's choice.
 """

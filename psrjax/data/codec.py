@@ -1,8 +1,8 @@
-"""One view of one clip: its streams in memory, their coding on disk, and the TFDS features.
+"""Coding of one view of one clip: streams in memory, on disk, and as TFDS features.
 
-Every frame of a stream is compressed alone (Zstandard), so that a reader decodes the frames that it
-wants and no others; of 8-bit streams the differences of rows are, which is as small as PNG and is
-read four times as fast. Colours are RGB everywhere.
+Every frame of a stream is compressed alone (Zstandard), so that a reader decodes only the frames it
+wants. 8-bit streams are stored as differences of rows, as small as PNG and read four times as fast.
+Colours are RGB.
 """
 
 import json
@@ -18,8 +18,8 @@ from jaxtyping import Shaped
 from psrjax.errors import UserError
 from psrjax.vision.camera import Camera
 
-# Frames of one stored example. A window costs its records whole, all streams of them, so few: 2 are
-# read three times as fast as 8 where source frames lie scattered.
+# Frames of one stored example. Records are read whole, so they are small: 2 frames are read three
+# times as fast as 8 where source frames lie scattered.
 SEGMENT = 2
 IMAGE = "image"  # uint8 frames, the differences of rows compressed, frame by frame
 ARRAY = "array"  # any frames, compressed, frame by frame
@@ -27,14 +27,14 @@ TENSOR = "tensor"  # float32, stored plainly: short rows
 STILL = "still"  # one uint8 image for the whole clip
 
 _PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 1)  # 4 % larger than 6, a third of its time
-# Bytes: type code (2), rank (2), rows are differences (2), reserved (2); then rank sizes (4 each).
+# Bytes: type code (2), rank (2), rows are differences (2), reserved (2); then the sizes (4 each).
 _ARRAY_HEADER = 8
 _COMPRESSION = 1  # higher levels are slower to read and no smaller: what is left is noise
 
 
 @dataclass(frozen=True)
 class Stream:
-    """How one stream is kept: its coding, the axes after time, its type and what it holds."""
+    """Storage of one stream: its coding, the axes after time, its type and its meaning."""
 
     coding: str
     axes: str
@@ -56,7 +56,7 @@ STREAMS: dict[str, Stream] = {
     "joints": Stream(TENSOR, "26 3", "float32", "x, y in [-1, 1] and confidence; 0 = missing"),
     "joints_3d": Stream(TENSOR, "26 3", "float32", "metres, world axes"),
     "face": Stream(ARRAY, "h w", "int32", "face index of the body mesh, -1 off it"),
-    "background": Stream(STILL, "h w 3", "uint8", "clean plate of this view"),
+    "background": Stream(STILL, "h w 3", "uint8", "background of this view without the person"),
     "prior": Stream(IMAGE, "h w 3", "uint8", "texture transfer from a source view", by_source=True),
     "visibility": Stream(IMAGE, "h w", "uint8", "0 background, 1 seen, 2 occluded", by_source=True),
 }
@@ -64,15 +64,15 @@ STREAMS: dict[str, Stream] = {
 
 @dataclass(frozen=True)
 class ClipView:
-    """One view of one clip, or a run of its frames: what writers of a data set yield.
+    """One view of one clip, or a run of its frames, to be written to a dataset.
 
     Attributes:
-      clip: the clip's name, the same for all views filmed at the same time.
+      clip: the clip's name, the same for all views captured at the same time.
       view: the camera's name, such as "cam1".
       streams: {name of STREAMS: array (t, …)}; `background` has no time axis; `prior` and
         `visibility` are {source view: (t, …)}.
       meta: JSON-able facts: fps, person, room, action, near, far, ...
-      camera: where this view was filmed from, if known.
+      camera: the camera of this view, if known.
       start: index of the first frame here: long clips may be written in runs, in order.
     """
 
@@ -85,16 +85,16 @@ class ClipView:
 
     @property
     def frames(self) -> int:
-        """How many frames this record holds."""
+        """Number of frames here."""
         return len(self.streams["frames"])
 
 
 @dataclass(frozen=True)
 class EncodedView:
-    """A `ClipView` ready to be stored: small, picklable, made by workers and sent to the writer.
+    """An encoded `ClipView`: small and picklable, made by workers and sent to the writer.
 
     Attributes:
-      examples: one dict per segment of at most SEGMENT frames, as the TFDS features want it.
+      examples: one dict per segment of at most SEGMENT frames, as the TFDS features need it.
       frame_sum: (h, w, 3) uint32, the sum of the frames, for the mean frame of the view.
     """
 
@@ -138,7 +138,7 @@ def restored(
     *,
     meta: Mapping[str, Any] | None = None,
 ) -> EncodedView:
-    """One stored example as what was stored, to be written to another data set."""
+    """Returns one stored example as an `EncodedView`, to be written to another dataset."""
     pictures = [decode_array(data) for data in example["frames"]]
     return EncodedView(
         clip=clip,
@@ -153,19 +153,19 @@ def restored(
 
 
 def encode_examples(view: ClipView) -> list[tuple[int, dict[str, Any]]]:
-    """(number of the segment, example) of one view, for a TFDS builder that uses `features`."""
+    """Returns (number of the segment, example) of one view, for a TFDS builder of `features`."""
     return list(enumerate(encode(view).examples))
 
 
 def features(streams: Any) -> Any:
-    """The TFDS features of a data set that holds the named streams.
+    """Returns the TFDS features of a dataset with the named streams.
 
-    Every stream is a sequence of encoded bytes (`Text`, which comes back untouched and needs no
+    Every stream is a sequence of encoded bytes (`Text`, which TFDS returns untouched, without
     TensorFlow), except joints, which are float32 tensors. `prior` and `visibility` hold their
-    source views one after the other, in the order of `sources`. A plate stands in the first example
-    of its view, and is empty in the others.
+    source views one after the other, in the order of `sources`. A STILL stream is stored in the
+    first example of its view, and is empty in the others.
     """
-    import tensorflow_datasets as tfds  # 0.7 s: only who writes or reads a data set pays
+    import tensorflow_datasets as tfds  # takes 0.7 s, and not every command needs it
 
     kinds = {
         IMAGE: lambda: tfds.features.Sequence(tfds.features.Text()),
@@ -230,9 +230,9 @@ def _check(view: ClipView, name: str, values: Any) -> None:
 
 
 def read_example(data: bytes) -> Mapping[str, Any]:
-    """The TFDS features of a stored example as their bytes stand: {name: sequence of values}.
+    """Parses a stored example without decoding it: {name: sequence of values}.
 
-    TFDS's own reading makes arrays of everything; a window wants few of the frames.
+    TFDS's own reader makes arrays of all frames, of which a window needs few.
 
     Raises:
       google.protobuf.message.DecodeError: if the bytes are damaged.
@@ -244,13 +244,13 @@ def read_example(data: bytes) -> Mapping[str, Any]:
 
 
 def encode_png(image: Shaped[np.ndarray, "..."]) -> bytes:
-    """uint8 (h, w) or (h, w, 3) RGB to PNG."""
+    """Encodes uint8 (h, w) or (h, w, 3) RGB as PNG."""
     image = np.ascontiguousarray(image if image.ndim == 2 else image[..., ::-1])
     return cv2.imencode(".png", image, _PNG_OPTIONS)[1].tobytes()
 
 
 def decode_png(data: bytes) -> Shaped[np.ndarray, "..."]:
-    """PNG to uint8 (h, w) or (h, w, 3) RGB.
+    """Decodes PNG to uint8 (h, w) or (h, w, 3) RGB.
 
     Raises:
       ValueError: if the bytes are not a whole image.
@@ -262,12 +262,12 @@ def decode_png(data: bytes) -> Shaped[np.ndarray, "..."]:
 
 
 def encode_array(array: Shaped[np.ndarray, "..."], *, differences: bool = False) -> bytes:
-    """An array of any numeric type to compressed bytes with its type and shape in front.
+    """Compresses an array of any shape and numeric type; type and shape stand in front.
 
     Args:
-      array: of any shape.
-      differences: keep each row but the first as its difference from the row above (modulo 256 for
-        uint8): natural pictures compress a third better so; integers only.
+      array: the values.
+      differences: whether to store each row but the first as its difference from the row above
+        (modulo 256 for uint8): natural pictures compress a third better so; integers only.
     """
     array = np.ascontiguousarray(array)
     layout = np.array([array.ndim, differences, 0], "<u2").tobytes()
@@ -279,7 +279,7 @@ def encode_array(array: Shaped[np.ndarray, "..."], *, differences: bool = False)
 
 
 def decode_array(data: bytes) -> Shaped[np.ndarray, "..."]:
-    """The inverse of `encode_array`.
+    """Inverts `encode_array`.
 
     Raises:
       ValueError: if the bytes are damaged.
@@ -288,7 +288,7 @@ def decode_array(data: bytes) -> Shaped[np.ndarray, "..."]:
 
 
 def decode_arrays(several: Sequence[bytes]) -> Shaped[np.ndarray, "t ..."]:
-    """Frames of one stream, each the inverse of `encode_array`, along a new first axis.
+    """Inverts `encode_array` on frames of one stream, stacked along a new first axis.
 
     Raises:
       ValueError: if bytes are damaged, or the frames differ in type or shape.
@@ -307,7 +307,7 @@ def decode_arrays(several: Sequence[bytes]) -> Shaped[np.ndarray, "t ..."]:
 
 
 def _stored(data: bytes) -> tuple[Shaped[np.ndarray, "..."], bool]:
-    """What was compressed, and whether its rows are differences."""
+    """Decompresses the stored values; True if their rows are differences."""
     rank, differences = (int(value) for value in np.frombuffer(data, "<u2", count=2, offset=2))
     shape = np.frombuffer(data, "<u4", count=rank, offset=_ARRAY_HEADER)
     try:
@@ -318,14 +318,14 @@ def _stored(data: bytes) -> tuple[Shaped[np.ndarray, "..."], bool]:
 
 
 def _sum_rows(rows: Shaped[np.ndarray, "h ..."], to: Shaped[np.ndarray, "h ..."]) -> None:
-    """Sums over the rows above; row by row is twice as fast as numpy's own cumulative sum."""
+    """Sums over the rows above; row by row, twice as fast as NumPy's cumulative sum."""
     to[:1] = rows[:1]
     for row in range(1, len(rows)):
         np.add(to[row - 1], rows[row], out=to[row])
 
 
 def encode_camera(camera: Camera | None) -> str:
-    """A camera as JSON (exact float64), or the empty string."""
+    """Encodes a camera as JSON (exact float64), None as the empty string."""
     if camera is None:
         return ""
     arrays = {
@@ -336,7 +336,7 @@ def encode_camera(camera: Camera | None) -> str:
 
 
 def decode_camera(text: str) -> Camera | None:
-    """The inverse of `encode_camera`."""
+    """Inverts `encode_camera`."""
     if not text:
         return None
     values = json.loads(text)

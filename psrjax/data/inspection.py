@@ -1,8 +1,8 @@
-"""What a stored data set holds: counts and ranges, a check of everything, pictures to look at."""
+"""Inspects a stored dataset: counts and ranges, a check against the contract, pictures."""
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,18 @@ from psrjax.errors import UserError
 from psrjax.ops import pose
 from psrjax.vision import drawing
 
-RUN = 32  # frames that are read at once
-SAMPLED = 24  # frames of a view from which ranges are told
-SHEET = 8  # frames of a row of the contact sheet
-_LONGEST = 1500  # frames of a preview
+RUN = 32  # frames read at once
+SAMPLED = 24  # frames of a view that ranges are computed on
+SHEET = 8  # frames in a row of the contact sheet
 ROWS = 40  # rows of a contact sheet at most
+_LONGEST = 1500  # frames of a preview at most
+_PREVIEWED = (
+    *("frames", "mask", "joints", "flow", "flow_confidence", "iuv", "mesh_label", "background"),
+)
 
 
 def sources(directory: str | os.PathLike) -> dict[str, Source]:
-    """The splits of a data set, each opened; a file that is not whole is an error.
+    """Opens the splits of a dataset.
 
     Raises:
       UserError: as `Source` does.
@@ -36,13 +39,13 @@ def sources(directory: str | os.PathLike) -> dict[str, Source]:
 
 
 def stats(directory: str | os.PathLike) -> dict[str, Any]:
-    """Counts, sizes and ranges, JSON-able.
+    """Counts what a dataset holds, and computes ranges of its streams.
 
     Returns:
       {"bytes", "streams", "splits": {split: {"clips", "views", "frames", "seconds", "sizes",
       "fps", "shortest", "longest"}}, "ranges": {stream: {"low", "high", "mean"}}, "joints":
-      {"missing": {name: fraction}, "low_confidence": fraction}}; ranges are of `SAMPLED` frames of
-      each view, spread evenly.
+      {"missing": {name: fraction}, "low_confidence": fraction}}, JSON-able; ranges are of `SAMPLED`
+      frames of each view, spread evenly.
 
     Raises:
       UserError: as `Source` does, and for records that are damaged.
@@ -124,15 +127,14 @@ def _joints(joints: np.ndarray) -> dict[str, Any]:
 
 
 def check(directory: str | os.PathLike) -> list[str]:
-    """Reads every record of a data set and says what is wrong, one line each; [] is all is well.
+    """Reads every record of a dataset and lists its problems, one line each.
 
-    Each view's streams are decoded whole, run by run, and held against the contract
-    (`spec.check`), as a batch with every key that the data set gives; besides: flow is zero at a
-    clip's first frame, joints lie in [-1, 1] and are zero where missing, masks are not empty, times
-    increase, and each frame's name occurs once.
+    Each view is decoded whole and checked against the contract (`spec.check`), with every key that
+    the dataset gives. Further: flow is zero at a clip's first frame, joints lie in [-1, 1] and are
+    zero where missing, masks are not empty, and times increase.
 
     Raises:
-      UserError: if the data set cannot be opened at all.
+      UserError: if the dataset cannot be opened at all.
     """
     wrong: list[str] = []
     for split in store.read_manifest(directory)["splits"]:
@@ -184,7 +186,7 @@ def _window(clip: str, view: str, frames: range) -> sampling.Window:
 
 
 def _keys(source: Source) -> list[str]:
-    """Every key of the contract that one view of a data set gives by itself."""
+    """Keys of the contract that a single view of a dataset gives."""
     given = []
     for key in spec.KEYS:
         try:
@@ -213,7 +215,7 @@ def show(directory: str | os.PathLike, to: str | os.PathLike) -> list[Path]:
     """Writes `contact_sheet.png` (a row for each view) and `preview.mp4` (of the first clip).
 
     Returns:
-      The paths of what was written.
+      The paths of the files.
 
     Raises:
       UserError: as `Source` does, or if the folder cannot be written to.
@@ -238,23 +240,23 @@ def show(directory: str | os.PathLike, to: str | os.PathLike) -> list[Path]:
     return [sheet, movie]
 
 
-def _shown(source: Source) -> list[str]:
-    drawn = ("frames", "mask", "joints", "flow", "flow_confidence", "iuv", "mesh_label")
-    return [stream for stream in (*drawn, "background") if stream in source.streams]
+def _read_shown(
+    source: Source, clip: Clip, view: str, frames: Sequence[int], shown: Sequence[str]
+) -> dict[str, np.ndarray]:
+    loaded = source.load(clip.name, view, frames)
+    return {stream: loaded.read(stream) for stream in shown if stream in source.streams}
 
 
 def _row(title: str, source: Source, clip: Clip, view: str) -> UInt8[np.ndarray, "h w 3"]:
     count = clip.views[view].frames
     frames = np.linspace(0, count - 1, SHEET).round().astype(int).tolist()
-    loaded = source.load(clip.name, view, frames)
-    wanted = [stream for stream in ("frames", "mask", "joints") if stream in source.streams]
-    streams = {stream: loaded.read(stream) for stream in wanted}
-    shown = []
+    streams = _read_shown(source, clip, view, frames, ("frames", "mask", "joints"))
+    panels = []
     for index in range(len(frames)):
         picture = drawing.panel(drawing.one_frame(streams, index))
         side = picture.shape[1] // (2 if "mask" in streams else 1)
-        shown.append(picture[:, :side])
-    row = np.concatenate(shown, 1)
+        panels.append(picture[:, :side])
+    row = np.concatenate(panels, 1)
     scale = 160 / row.shape[0]
     row = cv2.resize(row, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     return next(iter(video.beside({title: row[None]}, smallest=1)))
@@ -265,8 +267,7 @@ def _panels(source: Source, clip: Clip, view: str) -> Iterator[np.ndarray]:
     fastest = 1.0
     for start in range(0, count, RUN):
         frames = list(range(start, min(start + RUN, count)))
-        loaded = source.load(clip.name, view, frames)
-        streams: Mapping[str, np.ndarray] = {s: loaded.read(s) for s in _shown(source)}
+        streams = _read_shown(source, clip, view, frames, _PREVIEWED)
         if "flow" in streams:
             fastest = max(fastest, drawing.flow_range(streams["flow"]))
         for index in range(len(frames)):

@@ -1,10 +1,11 @@
-"""From a stored data set to batches on the devices: a pure function of (seed, step).
+"""Batches of a stored dataset on the devices, as a pure function of (seed, step).
 
-The order of the pipeline is law: shuffle, repeat, random map, this process's slice, batch, and only
-then the first step. So a batch depends on the seed and the step alone: not on the number of
-workers, nor on where a run was cut off; and the rows of all processes together are the same rows.
+The order of the pipeline matters: shuffle, repeat, random map, this process's slice, batch, and
+only then the first step. So a batch depends on the seed and the step alone, not on the number of
+workers or where a run was interrupted, and all processes together give the same rows.
 """
 
+import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,34 +21,42 @@ from psrjax.data.source import Source
 from psrjax.errors import UserError
 
 _READ_AHEAD = 4  # batches made in advance, at least
-_AT_ONCE = 32  # frames of `TrainFrames`
+_AT_ONCE = 32  # frames that `TrainFrames` reads at once
 
 
 def open_split(data_config: Mapping[str, Any], split: str) -> Source:
-    """One split of the data set of `config.data`, for direct access to its clips and frames.
+    """Opens one split of the dataset of `config.data`, for direct access to clips and frames.
 
     Raises:
-      UserError: if there is no whole data set, or no such split.
+      UserError: if there is no whole dataset, or no such split.
     """
     return Source(data_config["path"], split)
 
 
 def splits(data_config: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names of the splits of the data set of `config.data`."""
+    """Returns the names of the splits of the dataset of `config.data`."""
     return tuple(store.read_manifest(data_config["path"])["splits"])
 
 
+def _open_train_split(data_config: Mapping[str, Any]) -> Source:
+    return open_split(data_config, data_config.get("train_split", "train"))
+
+
+def _central_crop(data_config: Mapping[str, Any]) -> sampling.Augmentation:
+    return sampling.Augmentation(crop=tuple(data_config.get("crop", (0, 0))))
+
+
 class TrainFrames:
-    """The frames that a run is trained on, each by itself, for methods that begin from them.
+    """The training frames one by one, for methods that initialise weights from them.
 
     Attributes:
-      steady: whether all frames show the same place: none is cropped at random.
+      steady: whether all frames show the same place, none being cropped at random.
     """
 
     def __init__(self, data_config: Mapping[str, Any]):
-        self._source = open_split(data_config, data_config.get("train_split", "train"))
+        self._source = _open_train_split(data_config)
         self._policy = sampling.policy(data_config["sampling"])
-        self._crop = sampling.Augmentation(crop=tuple(data_config.get("crop", (0, 0))))
+        self._crop = _central_crop(data_config)
         self._views = [(clip, view) for clip in self._source.clips for view in clip.views.values()]
         self.steady = all(
             want in (0, have)
@@ -56,17 +65,17 @@ class TrainFrames:
         )
 
     def frames(self, reads: Iterable[str], *, count: int = 0) -> Iterator[sampling.Sample]:
-        """Frames spread evenly over all clips, view by view, some at a time.
+        """Yields frames spread evenly over all clips, view by view, some at a time.
 
         Args:
           reads: keys of the target.
-          count: how many, at least; 0, and where there are no more: all of them.
+          count: smallest number of frames; 0 is all, as where there are fewer.
 
         Yields:
           {key: (t …)} in wire types, cropped as in evaluation.
 
         Raises:
-          UserError: if the data set cannot give what is read.
+          UserError: if the dataset lacks a stream that is read.
         """
         reads = tuple(reads)
         sampling.require(self._source, reads)
@@ -110,11 +119,11 @@ class TrainBatches:
         return _to_devices(local, self._batch, self._sharding)
 
     def get_state(self) -> dict[str, int]:
-        """{"next_index": the step whose batch comes next}, to be kept beside a checkpoint."""
+        """Returns {"next_index": the step whose batch comes next}, to store with a checkpoint."""
         return {"next_index": self._step}
 
     def set_state(self, state: Mapping[str, int]) -> None:
-        """Goes to the step of a state: the batches that follow are those of an uncut run."""
+        """Goes to the step of a state; the batches that follow are those of an unbroken run."""
         self.close()
         self._open(int(state["next_index"]))
 
@@ -145,31 +154,30 @@ def train_batches(
     start_step: int,
     sharding: jax.sharding.Sharding | None = None,
 ) -> TrainBatches:
-    """Endless batches of the training split, beginning with that of `start_step`.
+    """Returns endless batches of the training split, the first being that of `start_step`.
 
     In one epoch every view of every clip is the source once.
 
     Args:
       data_config: `config.data`: path, train_split, crop, flip, jitter, sampling, workers.
-      reads: the keys of the contract that are wanted; `index` comes with them, the row of the clip
-        and source view.
+      reads: keys of the contract; `index`, the row of the clip and source view, comes with them.
       batch: the global batch, divided evenly over the processes.
       seed: of order and augmentation.
-      start_step: how many batches to leave out.
+      start_step: number of batches to leave out.
       sharding: of the batch axis; None puts the arrays on the default device.
 
     Returns:
       An iterator of {key: global jax.Array} in wire types, with get_state, set_state and close.
 
     Raises:
-      UserError: if the data set cannot give what is read, or a clip is too short.
+      UserError: if the dataset lacks a stream that is read, or a clip is too short.
     """
     examples = _TrainExamples(
-        source=open_split(data_config, data_config.get("train_split", "train")),
+        source=_open_train_split(data_config),
         reads=tuple(reads),
         policy=sampling.policy(data_config["sampling"]),
-        augmentation=sampling.Augmentation(
-            crop=tuple(data_config.get("crop", (0, 0))),
+        augmentation=dataclasses.replace(
+            _central_crop(data_config),
             flip=data_config.get("flip", 0.0),
             jitter=data_config.get("jitter", 0.0),
         ),
@@ -185,7 +193,7 @@ def train_batches(
 
 
 class _TrainExamples(grain.transforms.RandomMap):
-    """Row number -> sample; the randomness comes from grain, by the position in the epoch."""
+    """Maps a row number to a sample; grain seeds `rng` by the position in the epoch."""
 
     def __init__(
         self,
@@ -216,10 +224,10 @@ class _TrainExamples(grain.transforms.RandomMap):
 
 @dataclass(frozen=True)
 class EvaluationBatches:
-    """Evaluation batches with the host's list of what their rows are; has a length.
+    """Batches of all evaluation windows; has a length.
 
-    Iterating gives (batch, ids): the batch as in training, with `index` and `valid`; ids is a list
-    with one {"clip", "source_view", "target_view", "start"} for each row of the global batch.
+    Iterating gives (batch, ids): the batch as in training, with `index` and `valid`; `ids` lists
+    {"clip", "source_view", "target_view", "start"} of each row of the global batch.
     """
 
     examples: "_EvaluationExamples"
@@ -234,7 +242,7 @@ class EvaluationBatches:
         windows = self.examples.windows
         dataset = grain.MapDataset.range(len(self) * self.batch).map(self.examples)
         dataset = dataset.batch(_local_batch(self.batch), drop_remainder=True)
-        # Rows stay in order over the processes, so that they are those of the list of ids.
+        # The processes' rows are in order, as the list of ids is.
         dataset = dataset[jax.process_index() :: jax.process_count()]
         local = _read_ahead(dataset, self.workers)
         try:
@@ -258,16 +266,14 @@ def evaluation_batches(
     windows: str = "central",
     sharding: jax.sharding.Sharding | None = None,
 ) -> EvaluationBatches:
-    """Every evaluation window of a split, in a fixed order: clip, source view, target view, start.
+    """Returns the evaluation windows of a split, ordered by clip, source view, target view, start.
 
     Args:
       data_config: `config.data`; the crop is central.
-      reads: the keys of the contract that are wanted; `index` (row of the list of windows) and
-        `valid` come with them.
+      reads: keys of the contract; `index` (row of the list of windows) and `valid` come with them.
       batch: the global batch; the last one is padded with its last row, `valid` False there.
       split: the split's name.
-      windows: "central", one of each clip and ordered pair of views, or "all": window by window
-        over the whole clip, the last one moved back to end with it.
+      windows: "central" or "all", see `sampling.evaluation_windows`.
       sharding: as in `train_batches`.
 
     Raises:
@@ -282,14 +288,14 @@ def evaluation_batches(
         windows=sampling.evaluation_windows(
             source, sampling.policy(data_config["sampling"]), windows
         ),
-        augmentation=sampling.Augmentation(crop=tuple(data_config.get("crop", (0, 0)))),
+        augmentation=_central_crop(data_config),
     )
     return EvaluationBatches(examples, batch, sharding, data_config.get("workers", 0))
 
 
 @dataclass(frozen=True)
 class _EvaluationExamples(grain.transforms.Map):
-    """Row number -> sample; rows beyond the last window repeat it and are not valid."""
+    """Maps a row number to a sample; rows beyond the last window repeat it, not valid."""
 
     source: Source
     reads: tuple[str, ...]

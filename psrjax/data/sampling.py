@@ -1,8 +1,8 @@
-"""Which frames make a sample, and how they are cropped, mirrored and recoloured.
+"""Samples of clips: choice of frames, reading, cropping, mirroring and recolouring.
 
-One policy serves every method: `Policy(source, k, t, gap_seconds, history)`. A `Window` names the
-frames; `assemble` reads them under the keys of the contract; `augment` changes the whole sample in
-one way, so that frames, maps and joints still belong together.
+One `Policy` serves every method. A `Window` names the frames; `assemble` reads them under the keys
+of the contract; `augment` changes the whole sample alike, so that frames, maps and joints still
+belong together.
 """
 
 import functools
@@ -21,35 +21,35 @@ from psrjax.ops import geometry, pose
 
 Sample = dict[str, np.ndarray]
 
-_STREAMS = {"source": "frames", "target": "frames", "background": "background"}  # else by its name
-_FROM_START = (  # between a frame and the one before it: none at a window's first frame
+_STREAMS = {"source": "frames", "target": "frames", "background": "background"}
+_ZERO_AT_START = (  # between a frame and the one before it: none at a window's first frame
     "target_flow",
     "target_flow_forward",
     "target_flow_confidence",
     "target_mesh_flow",
 )
 _MIRRORED_X = ("target_flow", "target_flow_forward", "target_mesh_flow")
-_SIDES_IN_VALUES = ("source_iuv", "target_iuv", "target_mesh_label")
+_NOT_MIRRORED = ("source_iuv", "target_iuv", "target_mesh_label")  # values tell left from right
 
 
 @dataclass(frozen=True)
 class Policy:
-    """How a clip is sampled (`config.data.sampling`).
+    """Choice of source and target frames (`config.data.sampling`).
 
     Attributes:
-      source: where the source frames come from. "same_time": the target's times in another view
-        (`k` is then `t`); "first": the clip's first k frames; "random": any k frames, at training
-        half of them frames of the target window itself; "disjoint": k frames outside the window.
+      source: choice of the source frames. "same_time": the target's times in another view (`k` is
+        then `t`); "first": the clip's first k frames; "random": any k frames, at training half of
+        them of the target window itself; "disjoint": k frames outside the window.
       k: number of source frames.
       t: number of consecutive target frames.
-      gap_seconds: "first": the window starts no earlier; "disjoint": source frames keep this
-        distance from the window.
-      history: how many frames before the window come with it (so the window holds history + t); at
-        a clip's start its first frame is repeated.
-      held_back: the fraction of each clip, at its end, that is not trained on. Evaluation windows
-        lie in it and their "random" or "disjoint" source frames before it: so a method that knows
-        one clip only is scored on frames that it has not seen.
-      k_evaluation: the source frames of an evaluation window; 0 is k.
+      gap_seconds: "first": the window starts no earlier; "disjoint": smallest distance of source
+        frames from the window.
+      history: number of frames before the window that come with it (the window holds history + t);
+        at a clip's start its first frame is repeated.
+      held_back: fraction of each clip, at its end, that is not trained on. Evaluation windows lie
+        in it and their "random" or "disjoint" source frames before it, so that a method of a single
+        clip is scored on frames it has not seen.
+      k_evaluation: number of source frames of an evaluation window; 0 is k.
     """
 
     source: str = "same_time"
@@ -76,7 +76,7 @@ class Policy:
 
 @dataclass(frozen=True)
 class Window:
-    """The frames of one sample; `start` is the target's first frame without its history."""
+    """Frame numbers of one sample; `start` is the target's first frame after its history."""
 
     clip: str
     source_view: str
@@ -87,10 +87,10 @@ class Window:
 
 
 def policy(options: Mapping[str, Any]) -> Policy:
-    """The policy of `config.data.sampling`.
+    """Makes the policy of `config.data.sampling`.
 
     Raises:
-      UserError: for an option that does not exist or a value that makes no sense.
+      UserError: for an option that does not exist or a value out of range.
     """
     known = [field.name for field in fields(Policy)]
     for name in options:
@@ -100,7 +100,7 @@ def policy(options: Mapping[str, Any]) -> Policy:
 
 
 def pairs(clip: Clip, how: Policy) -> tuple[tuple[str, str], ...]:
-    """Every (source view, target view): ordered pairs for same_time, else each view with itself.
+    """Lists (source view, target view): ordered pairs for same_time, else each view with itself.
 
     Raises:
       UserError: if a clip has one view only where two are needed.
@@ -113,7 +113,7 @@ def pairs(clip: Clip, how: Policy) -> tuple[tuple[str, str], ...]:
 
 
 def starts(clip: Clip, how: Policy) -> tuple[int, ...]:
-    """Every frame at which a target window may start in training.
+    """Lists the frames at which a target window may start in training.
 
     Raises:
       UserError: if the clip is too short for the policy.
@@ -126,7 +126,7 @@ def starts(clip: Clip, how: Policy) -> tuple[int, ...]:
 
 
 def trained_frames(clip: Clip, how: Policy) -> int:
-    """How many frames, from its start, of a clip are trained on."""
+    """Number of frames, from a clip's start, that are trained on."""
     return clip.frames - round(how.held_back * clip.frames)
 
 
@@ -154,8 +154,9 @@ def _outside(start: int, how: Policy, frames: int, gap: int) -> list[int]:
 
 
 def draw(clip: Clip, source_view: str, how: Policy, rng: np.random.Generator) -> Window:
-    """A random training window with the given source view; the target view is drawn from the others
-    under same_time, else it is the same. Raises UserError as `starts` does.
+    """Draws a training window with the given source view, and under same_time the target view.
+
+    Raises UserError as `starts` does.
     """
     targets = [target for source, target in pairs(clip, how) if source == source_view]
     target_view = targets[rng.integers(len(targets))]
@@ -176,9 +177,9 @@ def draw(clip: Clip, source_view: str, how: Policy, rng: np.random.Generator) ->
 
 
 def fixed(clip: Clip, views: tuple[str, str], start: int, how: Policy) -> Window:
-    """The evaluation window of a (source view, target view) pair at `start`.
+    """Returns the evaluation window of a (source view, target view) pair at `start`.
 
-    "random" and "disjoint" take source frames spread evenly over the clip outside the window.
+    For "random" and "disjoint", source frames are spread evenly over the clip outside the window.
     """
     source: Sequence[int] = range(start, start + how.t)
     if how.source == "first":
@@ -212,12 +213,12 @@ def _window(
 
 
 def evaluation_windows(source: Source, how: Policy, windows: str = "central") -> tuple[Window, ...]:
-    """Every ordered pair of views of every clip: its central window, or all windows.
+    """Lists the evaluation windows of every clip and pair of views: the central one, or all.
 
-    "all" goes through the clip window by window; the last one is moved back to end with the clip.
+    "all" are consecutive windows over the whole clip, the last one moved back to end with it.
 
     Raises:
-      UserError: for another word, or a clip that is too short.
+      UserError: for another value of `windows`, or a clip that is too short.
     """
     if windows not in ("central", "all"):
         raise UserError(f"evaluation windows: {windows!r} is neither 'central' nor 'all'")
@@ -236,7 +237,7 @@ def evaluation_windows(source: Source, how: Policy, windows: str = "central") ->
 
 
 def require(source: Source, reads: Iterable[str]) -> None:
-    """Checks that a data set can give the keys that a method reads.
+    """Checks that a dataset can give the keys that a method reads.
 
     Raises:
       UserError: naming the first stream that it lacks and the command that makes it.
@@ -247,14 +248,14 @@ def require(source: Source, reads: Iterable[str]) -> None:
             if views:
                 raise UserError(
                     f"{source.directory}: no mean training frame of view {sorted(views)[0]!r}, "
-                    "which this method reads (target_mean); prepare the data set again"
+                    "which this method reads (target_mean); prepare the dataset again"
                 )
         elif key not in ("index", "valid"):
             source.require(stream(key), f"which this method reads as {key!r}")
 
 
 def assemble(source: Source, window: Window, reads: Iterable[str]) -> Sample:
-    """Reads one sample: the keys of `reads` as the contract has them, without the batch axis.
+    """Reads one sample: the keys of `reads` as in the contract, without the batch axis.
 
     Raises:
       UserError: if a stream is missing or damaged.
@@ -276,23 +277,23 @@ def _read(
     value = side.read(stream(key), source=window.source_view)
     if spec.KEYS[key].axes.endswith(" 1"):
         value = value[..., None]
-    if key in _FROM_START:
+    if key in _ZERO_AT_START:
         value = np.concatenate([np.zeros_like(value[:1]), value[1:]])
     return value.astype(spec.KEYS[key].wire, copy=False)
 
 
 def stream(key: str) -> str:
-    """The stored stream (see `psrjax.data.codec`) that a key of the contract is read from."""
+    """Names the stored stream (see `psrjax.data.codec`) that a key of the contract is read from."""
     return _STREAMS.get(key) or key.split("_", 1)[1]
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What happens to a training sample; the defaults change nothing but the size.
+    """Changes of a sample; the defaults keep it as it is.
 
     Attributes:
-      crop: height and width cut out at one random place (evaluation: the centre); 0 keeps the size.
-      flip: the probability of a mirror image; refused where values know left from right (iuv).
+      crop: height and width, at one random place (evaluation: the centre); 0 keeps the size.
+      flip: probability of a mirror image; refused where values tell left from right (iuv).
       jitter: brightness, contrast and saturation change by a factor in 1 ± jitter, alike in the
         whole sample.
     """
@@ -303,7 +304,7 @@ class Augmentation:
 
 
 def augment(sample: Sample, how: Augmentation, rng: np.random.Generator | None = None) -> Sample:
-    """Crops a sample, at training (with `rng`) also mirrors and recolours it.
+    """Crops a sample; in training (with `rng`) also mirrors and recolours it.
 
     Raises:
       UserError: if a frame is smaller than the crop, or the sample cannot be mirrored.
@@ -319,13 +320,13 @@ def augment(sample: Sample, how: Augmentation, rng: np.random.Generator | None =
 
 
 def crop(sample: Sample, size: tuple[int, int], place: tuple[float, float]) -> Sample:
-    """Cuts `size` (height, width; 0 keeps it) out of every image, and moves the joints along.
+    """Crops every image, and moves the joints along.
 
     Args:
       sample: as `assemble` gives it.
-      size: the height and width wanted.
-      place: where, as fractions of the room that is left: (0, 0) top left, (.5, .5) the centre. Two
-        views of one size are so cut at the same place.
+      size: the new height and width; 0 keeps it.
+      place: position of the crop: (0, 0) top left, (.5, .5) the centre, (1, 1) bottom right; the
+        same in all views of one size.
 
     Raises:
       UserError: if a frame is smaller than `size`.
@@ -340,7 +341,7 @@ def crop(sample: Sample, size: tuple[int, int], place: tuple[float, float]) -> S
 
 
 def _size(sample: Sample, side: str) -> tuple[int, int] | None:
-    """The (height, width) of one side's images; joints alone are in the units of the other side."""
+    """(height, width) of one side's images; None if it has neither images nor joints."""
     of_side = [key for key in sample if key.startswith("source") == (side == "source")]
     images = [sample[key].shape[-3:-1] for key in of_side if _is_image(key)]
     if len(set(images)) > 1:
@@ -383,15 +384,15 @@ def _cropped(
 
 
 def flip(sample: Sample) -> Sample:
-    """The mirror image: joints change sides, horizontal flow changes its sign.
+    """Mirrors a sample: joints change sides, horizontal flow changes its sign.
 
     Raises:
-      UserError: if the sample holds maps whose values know left from right.
+      UserError: if the sample holds maps whose values tell left from right.
     """
-    for key in _SIDES_IN_VALUES:
+    for key in _NOT_MIRRORED:
         if key in sample:
             raise UserError(
-                f"config.data.flip: {key!r} cannot be mirrored, its values know left from right; "
+                f"config.data.flip: {key!r} cannot be mirrored, its values tell left from right; "
                 "set config.data.flip=0.0"
             )
     return {key: _flipped(key, value) for key, value in sample.items()}
@@ -407,7 +408,7 @@ def _flipped(key: str, value: np.ndarray) -> np.ndarray:
 
 
 def _mirrored(image: Shaped[np.ndarray, "*t h w c"]) -> Shaped[np.ndarray, "*t h w c"]:
-    """The columns in reverse, by OpenCV: numpy takes ten times as long over pixels of 3 bytes."""
+    """Reverses the columns by OpenCV, which is ten times as fast as NumPy on pixels of 3 bytes."""
     rows = np.ascontiguousarray(image).reshape(-1, *image.shape[-2:])
     same_width = rows.view(np.uint16) if rows.dtype == np.float16 else rows
     return cv2.flip(same_width, 1).view(rows.dtype).reshape(image.shape)

@@ -1,8 +1,7 @@
-"""Reads a stored data set: its clips, and the chosen frames of the chosen streams.
+"""Reads a stored dataset: its clips, and chosen frames of chosen streams.
 
-Random access: a window of a long clip reads the one or two records that hold it and decodes the
-frames it wants. Readers are opened on first use in each process, so a `Source` can be sent to
-workers.
+Access is random: a window of a long clip reads the records that hold it and decodes the frames
+wanted. Readers are opened on first use in each process, so a `Source` can be sent to workers.
 """
 
 import functools
@@ -27,7 +26,7 @@ _ANY_MAKER = (
 )
 _MAKERS = {
     "iuv": "give DensePose's files to `psrjax prepare --dataset single_person`, or let `psrjax "
-    "prepare --body` render the built-in body's mesh on the joints",
+    "prepare --body` render the built-in body on the joints",
     "mesh_label": "`psrjax prepare --body` renders it of the built-in body on the joints, and the "
     "synthetic dataset where data.synthetic.streams names it",
 }
@@ -35,7 +34,7 @@ _MAKERS = {
 
 @dataclass(frozen=True)
 class View:
-    """One stored view of a clip: `segments` are its records, {"record", "start"} each."""
+    """One stored view of a clip; `segments` are its records, {"record", "start"} each."""
 
     name: str
     frames: int
@@ -47,25 +46,25 @@ class View:
 
 @dataclass(frozen=True)
 class Clip:
-    """All views filmed at the same time; they share their first `frames` frames."""
+    """The views of one scene captured at the same time."""
 
     name: str
     views: Mapping[str, View]
 
     @property
     def frames(self) -> int:
-        """Frames that every view has."""
+        """Number of frames that every view has."""
         return min(view.frames for view in self.views.values())
 
 
 class Source:
-    """One split of a stored data set.
+    """One split of a stored dataset.
 
     Attributes:
-      directory: the folder of the data set.
+      directory: the folder of the dataset.
       split: the name of the split.
-      streams: the names of the streams that the data set holds (see `codec.STREAMS`).
-      meta: facts of the whole data set (near, far, …).
+      streams: names of the stored streams (see `codec.STREAMS`).
+      meta: facts of the whole dataset (near, far, …).
       clips: every clip, in the order in which they were written.
       means: {view: (h, w, 3) uint8}, the mean training frame of each view.
     """
@@ -92,7 +91,7 @@ class Source:
         return {name: value for name, value in self.__dict__.items() if name not in cached}
 
     def clip(self, name: str) -> Clip:
-        """The clip of that name.
+        """Returns the clip of that name.
 
         Raises:
           UserError: if this split has none.
@@ -102,7 +101,7 @@ class Source:
         return self._by_name[name]
 
     def load(self, clip: str, view: str, frames: Sequence[int]) -> "LoadedFrames":
-        """Reads the records that hold `frames` of a view; what they hold is decoded on demand.
+        """Reads the records that hold `frames` of a view; they are decoded on demand.
 
         Raises:
           UserError: if there is no such clip, view or frame, or a record is damaged.
@@ -132,16 +131,16 @@ class Source:
         *,
         source: str = "",
     ) -> Shaped[np.ndarray, "..."]:
-        """(t, …) frames of one stream (see `codec.STREAMS`), by default all; a plate has no time.
+        """Reads (t, …) frames of one stream, by default all; `background` has no time axis.
 
         `prior` and `visibility` are of one `source` view. Raises UserError as `load` does, and for
-        a stream that the data set does not hold.
+        a stream that the dataset does not hold.
         """
         frames = range(self.clip(clip).views[view].frames) if frames is None else frames
         return self.load(clip, view, frames).read(stream, source=source)
 
     def encoded(self, clip: str, view: str) -> Iterator[codec.EncodedView]:
-        """The records of a view as they are stored, in order, to be written to another data set.
+        """Yields the records of a view as they are stored, in order, for another dataset.
 
         Raises UserError as `load` does.
         """
@@ -153,10 +152,10 @@ class Source:
             )
 
     def require(self, stream: str, why: str) -> None:
-        """Raises UserError, with the command that makes it, if the data set lacks a stream."""
+        """Raises UserError, with the command that makes it, if the dataset lacks a stream."""
         if stream not in self.streams:
             raise UserError(
-                f"{self.directory}: the data set holds no {stream!r} "
+                f"{self.directory}: the dataset holds no {stream!r} "
                 f"({codec.STREAMS[stream].meaning}), {why}: {_MAKERS.get(stream, _ANY_MAKER)}"
             )
 
@@ -184,7 +183,7 @@ class Source:
         return UserError(
             f"{self._records.path(record)}: record {record} (clip {clip!r}) is damaged "
             f"({str(error).splitlines()[0] if str(error) else type(error).__name__}); "
-            "prepare the data set again"
+            "prepare the dataset again"
         )
 
     def _check_files(self) -> None:
@@ -195,14 +194,14 @@ class Source:
                 state = "missing" if size < 0 else f"{size} bytes"
                 raise UserError(
                     f"{path}: {state}, the manifest says {file['bytes']} bytes: the file is cut "
-                    "off or was changed; prepare the data set again"
+                    "off or was changed; prepare the dataset again"
                 )
         for number in range(len(self._files)):
             self._records.check(number)
 
 
 class LoadedFrames:
-    """Chosen frames of one view, read and not yet decoded."""
+    """Chosen frames of one view, read but not yet decoded."""
 
     def __init__(
         self,
@@ -219,7 +218,7 @@ class LoadedFrames:
 
     @property
     def camera(self) -> Camera | None:
-        """Where the view was filmed from, if the data set says."""
+        """The view's camera, or None if it is not stored."""
         return codec.decode_camera(_text(self._examples[self._starts[0]]["camera"][0]))
 
     def read(
@@ -228,15 +227,15 @@ class LoadedFrames:
         """Decodes one stream at `frames` (of those loaded; by default all of them).
 
         Raises:
-          UserError: if the data set lacks the stream or the source view, or bytes are damaged.
+          UserError: if the dataset lacks the stream or the source view, or bytes are damaged.
         """
         self._source.require(stream, "which is read here")
         coding = codec.STREAMS[stream].coding
         if coding == codec.STILL:
-            plate = self._examples[self._starts[0]][stream][0]
-            if not plate:  # it stands in the view's first record
+            image = self._examples[self._starts[0]][stream][0]
+            if not image:  # it is stored in the view's first record
                 return self._source.load(self._clip, self._view, (0,)).read(stream)
-            return self._decode_all([plate])[0]
+            return self._decode_all([image])[0]
         picked = [self._at(stream, frame, source) for frame in frames or self._frames]
         if coding == codec.TENSOR:
             return np.stack(picked)
@@ -264,12 +263,12 @@ class LoadedFrames:
         except (ValueError, TypeError) as error:
             raise UserError(
                 f"{self._source.directory}, clip {self._clip!r}, view {self._view!r}: a stored "
-                f"frame is damaged ({error}); prepare the data set again"
+                f"frame is damaged ({error}); prepare the dataset again"
             ) from error
 
 
 class _Records:
-    """Records of several ArrayRecord files as one list; files are opened on first use."""
+    """The records of several ArrayRecord files as one list; files are opened on first use."""
 
     def __init__(self, files: Sequence[tuple[Path, int]]):
         self._files = files
@@ -295,7 +294,7 @@ class _Records:
         if found != records:  # a cut-off file opens without an error, with no records in it
             raise UserError(
                 f"{path}: {found} readable records, the manifest says {records}: the file is "
-                "damaged; prepare the data set again"
+                "damaged; prepare the dataset again"
             )
 
     def _number(self, record: int) -> int:

@@ -1,31 +1,46 @@
-"""THE CONTRACT: every key of a batch, its axes, its type on the wire and its range in a method.
+"""The data contract: every key of a batch, its axes, its wire type, its decoded range, its meaning.
 
-A batch is a dict of arrays. On the wire (loader to device) frames are uint8; inside the jitted step
-`decode` turns them into the floats that methods see. Axes: `b` batch, `k` source frames, `t` target
-frames, `h w` image, `j` joints. Flow and joint coordinates are (x, y). Image flow is in pixels;
-joints are in [-1, 1], -1 and +1 being the outer edges of the image (see `psrjax.ops.geometry`).
+A batch is a dict of arrays. The loader sends wire batches to the devices, frames as uint8; inside
+the jitted step `decode` turns them into the floats that methods read. `check` holds a wire batch
+against the contract.
+
+Axes: `b` batch, `k` source frames, `t` target frames, `h w` image rows and columns; 26 joints in
+BODY_25's order and the head top. Flow and joints are (x, y). Flow is in pixels of the image; joints
+are in [-1, 1], where -1 and +1 are the outer edges of the image (see `psrjax.ops.geometry`).
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from psrjax.errors import UserError
 
-JOINTS = 26  # BODY_25's order plus the head top
-COLORS = "colors"  # uint8 0..255 -> float [-1, 1]
-FRACTION = "fraction"  # uint8 0..255 -> float [0, 1]
-IUV = "iuv"  # uint8: part 0..24, and u, v as fractions of 255
+JOINTS = 26
+# Codings: wire type -> what `decode` makes of it.
+COLORS = "colors"  # uint8 0..255 -> float32 in [-1, 1]
+FRACTION = "fraction"  # uint8 0..255 -> float32 in [0, 1]
+IUV = "iuv"  # uint8 -> float32: body part 0..24, and u, v in [0, 1]
 LABEL = "label"  # uint8 -> int32
 FLOAT = "float"  # float16 or float32 -> float32
 EXACT = "exact"  # unchanged
 
+WireArray = np.ndarray[Any, np.dtype[Any]]
+
 
 @dataclass(frozen=True)
 class Key:
-    """One key of the contract: axes, wire dtype, coding (how `decode` reads it) and meaning."""
+    """One key of the contract.
+
+    Attributes:
+      axes: names of the axes, or their sizes where these are fixed.
+      wire: dtype of wire batches.
+      coding: one of the codings above, by which `decode` reads it.
+      meaning: what the values are.
+    """
 
     axes: str
     wire: str
@@ -51,32 +66,34 @@ KEYS: dict[str, Key] = {
     "target_visibility": Key("b t h w 1", "uint8", LABEL, "0 background, 1 visible, 2 occluded"),
     "target_prior": Key("b t h w 3", "uint8", COLORS, "initial estimate by texture transfer"),
     "target_mean": Key("b h w 3", "uint8", COLORS, "mean training frame of the target camera"),
-    "background": Key("b h w 3", "uint8", COLORS, "clean plate of the target"),
+    "background": Key("b h w 3", "uint8", COLORS, "the target's background without the person"),
     "index": Key("b", "int32", EXACT, "row of the manifest: clip, views and frames"),
     "valid": Key("b", "bool", EXACT, "False on the padding of the last evaluation batch"),
 }
+_WIRE_RANGES = {"target_visibility": (0, 2), "target_depth": (0.0, 1.0)}
 
 
 def shape(key: str, sizes: Mapping[str, int]) -> tuple[int, ...]:
-    """The shape of `key` where axis `a` has size `sizes[a]`."""
+    """Returns the shape of `key` where axis `a` has size `sizes[a]`."""
     return tuple(int(axis) if axis.isdigit() else sizes[axis] for axis in KEYS[key].axes.split())
 
 
-def zeros(keys: Iterable[str], sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
-    """A wire batch of zeros, for shape inference and initialisation."""
+def zeros(keys: Iterable[str], sizes: Mapping[str, int]) -> dict[str, WireArray]:
+    """Returns a wire batch of zeros, for shape inference and initialisation."""
     return {key: np.zeros(shape(key, sizes), KEYS[key].wire) for key in keys}
 
 
-def check(batch: Mapping[str, np.ndarray], reads: Iterable[str]) -> dict[str, int]:
+def check(batch: Mapping[str, WireArray], reads: Iterable[str]) -> dict[str, int]:
     """Checks a wire batch against the contract and returns the sizes of its axes.
 
     Raises:
-      UserError: if a key of `reads` is missing, or a key's type, shape or range is not as written.
+      UserError: if a key of `reads` is missing, a key is unknown, or its type, shape or values are
+        not as in `KEYS`.
     """
     missing = sorted(set(reads) - set(batch))
     if missing:
         raise UserError(
-            f"the data set gives no {missing[0]!r} ({KEYS[missing[0]].meaning}), which this method "
+            f"the dataset gives no {missing[0]!r} ({KEYS[missing[0]].meaning}), which this method "
             "reads: make it with `psrjax prepare`, or use the synthetic dataset "
             "(--config.data.path=synthetic)"
         )
@@ -89,7 +106,7 @@ def check(batch: Mapping[str, np.ndarray], reads: Iterable[str]) -> dict[str, in
     return sizes
 
 
-def _check_shape(name: str, array: np.ndarray, sizes: dict[str, int]) -> None:
+def _check_shape(name: str, array: WireArray, sizes: dict[str, int]) -> None:
     key = KEYS[name]
     axes = key.axes.split()
     if str(array.dtype) != key.wire:
@@ -106,33 +123,34 @@ def _check_shape(name: str, array: np.ndarray, sizes: dict[str, int]) -> None:
     sizes.update((a, n) for a, n in zip(axes, array.shape, strict=True) if not a.isdigit())
 
 
-def _check_values(name: str, array: np.ndarray) -> None:
+def _check_values(name: str, array: WireArray) -> None:
     coding = KEYS[name].coding
     if coding == FLOAT and not np.isfinite(array).all():
         raise UserError(f"batch key {name!r}: holds values that are not finite")
-    low, high = _RANGES.get(name, (None, None))
-    if low is not None and array.size and (array.min() < low or array.max() > high):
+    low, high = _WIRE_RANGES.get(name, (-np.inf, np.inf))
+    if array.size and not low <= array.min() <= array.max() <= high:
         raise UserError(
             f"batch key {name!r}: values {array.min()}..{array.max()}, the contract says "
             f"{low}..{high}"
         )
 
 
-_RANGES = {"target_visibility": (0, 2), "target_depth": (0.0, 1.0)}
+def decode(batch: Mapping[str, jax.Array | WireArray]) -> dict[str, jax.Array]:
+    """Turns a wire batch into the arrays that methods read, by each key's coding."""
+    decoded: dict[str, jax.Array] = {}
+    for name, array in batch.items():
+        on_device = jnp.asarray(array)  # pyright: ignore[reportUnknownMemberType] (JAX's stub)
+        decoded[name] = _decode(on_device, KEYS[name].coding)
+    return decoded
 
 
-def decode(batch: Mapping[str, jnp.ndarray]) -> dict[str, jnp.ndarray]:
-    """Turns a wire batch into what methods read: floats in the ranges of the contract."""
-    return {name: _decode(jnp.asarray(array), KEYS[name].coding) for name, array in batch.items()}
-
-
-def _decode(array: jnp.ndarray, coding: str) -> jnp.ndarray:
+def _decode(array: jax.Array, coding: str) -> jax.Array:
     if coding == COLORS:
         return array.astype(jnp.float32) / 127.5 - 1.0
     if coding == FRACTION:
         return array.astype(jnp.float32) / 255.0
     if coding == IUV:
-        return array.astype(jnp.float32) / jnp.asarray([1.0, 255.0, 255.0], jnp.float32)
+        return array.astype(jnp.float32) / np.array([1.0, 255.0, 255.0], np.float32)
     if coding == LABEL:
         return array.astype(jnp.int32)
     if coding == FLOAT:
@@ -140,6 +158,6 @@ def _decode(array: jnp.ndarray, coding: str) -> jnp.ndarray:
     return array
 
 
-def encode_colors(video: jnp.ndarray) -> jnp.ndarray:
-    """[-1, 1] floats to uint8 frames, rounding to nearest: the inverse of COLORS."""
+def encode_colors(video: jax.Array) -> jax.Array:
+    """Turns floats in [-1, 1] into uint8 frames, rounding to nearest: the inverse of COLORS."""
     return jnp.clip(jnp.round((video + 1.0) * 127.5), 0, 255).astype(jnp.uint8)

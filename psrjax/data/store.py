@@ -1,9 +1,9 @@
-"""Writes a data set: ArrayRecord files that TFDS reads, a manifest and statistics, whole or not.
+"""Writes stored datasets: ArrayRecord files that TFDS reads, a manifest and statistics.
 
 Everything goes to `<directory>.partial`, the manifest last; then the folder is renamed. So a folder
-with a manifest is a whole data set, and an interrupted run leaves nothing that looks like one.
+with a manifest is a whole dataset, and an interrupted run leaves nothing that looks like one.
 TFDS's own `GeneratorBasedBuilder` is not used to write: it holds up to 1 GB in memory and needs
-TensorFlow beyond that; here one example at a time is held, and the result is the same layout.
+TensorFlow beyond that; here one example at a time is held, and the layout is the same.
 """
 
 import errno
@@ -23,8 +23,8 @@ from psrjax.errors import UserError
 FORMAT = 2  # of the manifest, the features and their coding
 MANIFEST = "manifest.json"
 STATISTICS = "statistics.npz"
-TRAIN_SPLIT = "train"  # the split whose frames make the mean frame of a view
-NAME = "clips"  # the TFDS name of every data set
+TRAIN_SPLIT = "train"  # the split that the mean frames of the views are computed on
+NAME = "clips"  # the TFDS name of every dataset
 
 _SHARD_BYTES = 256 << 20
 _WRITER_OPTIONS = "group_size:1,uncompressed"  # compressed streams do not shrink further
@@ -36,21 +36,19 @@ def write(
     *,
     meta: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Writes a whole data set and returns its manifest.
+    """Writes a whole dataset and returns its manifest.
 
     Args:
-      directory: where it will stand; must not exist, or be an empty folder.
+      directory: the new folder; must not exist, or be empty.
       splits: {name of split: views of clips}; consumed one by one, so a generator may render them.
         All must hold the same streams. A long clip may come in runs of frames, in order.
-      meta: JSON-able facts of the whole data set: near, far, faces of the mesh, …
+      meta: JSON-able facts of the whole dataset: near, far, faces of the mesh, …
 
     Raises:
       UserError: if the directory is in use, a split is empty, a clip is not as it must be, or the
         disk is full. Nothing is left behind then.
     """
-    directory = Path(os.path.abspath(directory))
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise UserError(f"{directory}: exists already; remove it or name another folder")
+    directory = require_free(directory)
     partial = directory.with_name(directory.name + ".partial")
     with disk_errors(directory):
         shutil.rmtree(partial, ignore_errors=True)
@@ -61,6 +59,18 @@ def write(
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return manifest
+
+
+def require_free(directory: str | os.PathLike) -> Path:
+    """Returns the absolute path of a new or empty folder.
+
+    Raises:
+      UserError: if something is there already.
+    """
+    directory = Path(os.path.abspath(directory))
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise UserError(f"{directory}: exists already; remove it or name another folder")
+    return directory
 
 
 def _write_all(
@@ -92,13 +102,13 @@ def _write_all(
 
 
 class _SplitWriter:
-    """Writes the examples of one split into files of a bounded size and records what they hold."""
+    """Writes the examples of one split into files of a bounded size and lists them."""
 
     def __init__(self, directory: Path, split: str):
         self._directory = directory
         self._split = split
-        self._features = None
-        self._writer = None
+        self._features: Any = None
+        self._writer: Any = None
         self._records = 0  # in all files
         self.files: list[dict[str, Any]] = []
         self.views: dict[tuple[str, str], dict[str, Any]] = {}
@@ -107,7 +117,7 @@ class _SplitWriter:
         where = f"split {self._split!r}, clip {view.clip!r}, view {view.view!r}"
         if view.streams != streams:
             odd = sorted(set(view.streams) ^ set(streams))
-            raise UserError(f"{where}: stream {odd[0]!r} is not in every view of the data set")
+            raise UserError(f"{where}: stream {odd[0]!r} is not in every view of the dataset")
         height, width, _ = view.frame_sum.shape
         fresh = {
             "clip": view.clip,
@@ -170,7 +180,7 @@ class _SplitWriter:
 
 
 class _MeanFrames:
-    """The mean frame of each view, one clip at a time; none for a view of several sizes."""
+    """Accumulates the mean frame of each view; none for a view of several sizes."""
 
     def __init__(self):
         self._sums: dict[str, np.ndarray] = {}
@@ -222,7 +232,7 @@ def _write_tfds_metadata(
 
 @contextmanager
 def disk_errors(directory: Path) -> Iterator[None]:
-    """What the disk answers, as one sentence about `directory`: a UserError, or DiskFullError."""
+    """Turns errors of the disk into a UserError, or DiskFullError, about `directory`."""
     try:
         yield
     except (OSError, RuntimeError) as error:
@@ -237,7 +247,7 @@ def disk_errors(directory: Path) -> Iterator[None]:
 
 
 def read_manifest(directory: str | os.PathLike) -> dict[str, Any]:
-    """The manifest of a stored data set.
+    """Reads the manifest of a stored dataset.
 
     Raises:
       UserError: if there is none, or it is of another format.
@@ -245,7 +255,7 @@ def read_manifest(directory: str | os.PathLike) -> dict[str, Any]:
     path = Path(directory) / MANIFEST
     if not path.is_file():
         raise UserError(
-            f"{directory}: no data set there (no {MANIFEST}); `psrjax prepare` makes one, and "
+            f"{directory}: no dataset there (no {MANIFEST}); `psrjax prepare` makes one, and "
             "--config.data.path=synthetic needs none"
         )
     manifest = io.read_json(path)
@@ -256,12 +266,16 @@ def read_manifest(directory: str | os.PathLike) -> dict[str, Any]:
 
 
 def read_statistics(directory: str | os.PathLike) -> dict[str, np.ndarray]:
-    """{"mean/<view>": (h, w, 3) uint8} of a stored data set."""
+    """Reads {"mean/<view>": (h, w, 3) uint8} of a stored dataset.
+
+    Raises:
+      UserError: if the file is missing or damaged.
+    """
     path = Path(directory) / STATISTICS
     try:
         with np.load(path) as values:
             return dict(values)
     except (OSError, ValueError, EOFError, KeyError) as error:
         raise UserError(
-            f"{path}: missing or damaged ({error}); prepare the data set again"
+            f"{path}: missing or damaged ({error}); prepare the dataset again"
         ) from error

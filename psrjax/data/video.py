@@ -1,4 +1,4 @@
-"""Video files in and out, by PyAV: true times, rotation, audio, H.264 or lossless; comparisons.
+"""Reads and writes video files by PyAV: times, rotation, audio, H.264 or lossless; comparisons.
 
 Frames are (h, w, 3) uint8 RGB. Times are seconds from the first frame.
 """
@@ -20,16 +20,16 @@ from jaxtyping import Float, UInt8
 from psrjax import io
 from psrjax.errors import UserError
 
-_CLOCK = 90_000  # ticks a second of files with uneven times
-_SMALLEST = 192  # pixels a frame is enlarged to, at least, so that its label can be read
+_CLOCK = 90_000  # ticks per second of files with uneven times
+_SMALLEST = 192  # width in pixels that frames are enlarged to, at least, for a legible label
 _BAR = 26  # height of the bar with the labels
 _LOSSLESS_SUFFIXES = (".mkv", ".avi")
-_MP4_AUDIO = ("aac", "mp3", "ac3", "eac3", "alac", "opus")  # what can be copied into an mp4
+_MP4_AUDIO = ("aac", "mp3", "ac3", "eac3", "alac", "opus")  # codecs that an mp4 can hold
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One decoded frame, upright, and when it is shown."""
+    """One decoded frame, upright, and its time."""
 
     image: UInt8[np.ndarray, "h w 3"]
     time: float
@@ -44,13 +44,13 @@ class Video:
 
     @property
     def fps(self) -> float:
-        """Frames a second, on average; 0 of a single frame."""
+        """Mean number of frames per second; 0 of a single frame."""
         span = float(self.times[-1] - self.times[0])
         return (len(self.times) - 1) / span if span else 0.0
 
 
 def decode(path: str | os.PathLike) -> Iterator[Frame]:
-    """Yields the frames of a video one by one, turned upright as phones ask for.
+    """Yields the frames of a video one by one, rotated upright by its metadata.
 
     Raises:
       UserError: naming the file, if it is missing, empty, no video, sound only, or cut off.
@@ -123,14 +123,13 @@ def write(
     """Writes a video file, whole or not at all.
 
     Args:
-      path: its suffix names the container: .mp4 for everybody, .mkv for lossless.
+      path: its suffix names the container, such as .mp4; lossless video needs .mkv.
       frames: uint8 RGB frames of one size; an odd height or width is padded by one pixel.
-      fps: frames a second, unless `times` are given.
+      fps: frames per second, unless `times` are given.
       times: seconds at which the frames are shown, increasing.
-      lossless: FFV1, bit for bit, instead of H.264.
-      audio: a file whose first audio stream is copied, as far as the video lasts; none if it has
-        none.
-      comment: kept in the file's metadata.
+      lossless: whether to write FFV1 instead of H.264.
+      audio: a file whose first audio stream, if any, is copied for the length of the video.
+      comment: stored in the file's metadata.
 
     Raises:
       UserError: if the frames or times are not as they must be, or the file cannot be written.
@@ -147,18 +146,18 @@ def write(
                 sound = _Sound(path, audio) if audio else None
                 _mux(container, _checked(path, frames, timing), timing, lossless, sound)
         except (av.FFmpegError, ValueError) as error:
-            if isinstance(error, OSError) and error.errno:  # the disk's: `replacing` words it
+            if isinstance(error, OSError) and error.errno:  # the disk's: `replacing` explains it
                 raise OSError(error.errno, str(error)) from error
             raise UserError(f"{path}: cannot be written as a video ({error})") from error
 
 
 @dataclass(frozen=True)
 class _Timing:
-    """A rate, and where it does not say all, the time of each frame in ticks of 1 / _CLOCK."""
+    """A frame rate, and with uneven times that of each frame in ticks of 1 / _CLOCK."""
 
     rate: Fraction
     ticks: tuple[int, ...] = ()
-    frames: int = 0  # how many must come; 0 is any number
+    frames: int = 0  # the number that must come; 0 is any
 
     @classmethod
     def of(cls, path: Path, fps: float, times: Any) -> "_Timing":
@@ -177,11 +176,11 @@ class _Timing:
 
     @property
     def base(self) -> Fraction:
-        """Seconds of one unit of `at`."""
+        """Length of one unit of `at` in seconds."""
         return Fraction(1, _CLOCK) if self.ticks else 1 / self.rate
 
     def at(self, number: int) -> int:
-        """When a frame is shown, in units of `base`."""
+        """The time of a frame, in units of `base`."""
         return self.ticks[number] if self.ticks else number
 
 
@@ -271,14 +270,14 @@ class _Sound:
 def beside(
     videos: Mapping[str, UInt8[np.ndarray, "t h w 3"]], *, smallest: int = _SMALLEST
 ) -> UInt8[np.ndarray, "t height width 3"]:
-    """Videos side by side, each under its label, for comparison.
+    """Places videos side by side, each under its label, for comparison.
 
-    Small frames are enlarged by a whole number, pixel by pixel, so that what is seen is what was
-    made. A shorter video keeps its last frame; videos of other sizes stand at the top.
+    Small frames are enlarged by a whole factor without interpolation. A shorter video repeats its
+    last frame; videos are aligned at the top.
 
     Args:
-      videos: {label: frames}, in the order to show them.
-      smallest: the width each is enlarged to, at least.
+      videos: {label: frames}, from left to right.
+      smallest: width that each is enlarged to, at least.
 
     Raises:
       UserError: if there is no video, or one without a frame.
@@ -298,12 +297,12 @@ def beside(
 
 
 def _enlarged(frames: np.ndarray, smallest: int) -> np.ndarray:
-    times = max(1, -(-smallest // frames.shape[2]))
-    return frames.repeat(times, axis=1).repeat(times, axis=2)
+    factor = max(1, -(-smallest // frames.shape[2]))
+    return frames.repeat(factor, axis=1).repeat(factor, axis=2)
 
 
 def _bar(label: str, width: int) -> UInt8[np.ndarray, "height width 3"]:
-    """A dark bar with a label in its middle, made smaller where it does not fit."""
+    """A dark bar with a centred label, in smaller letters where it does not fit."""
     bar = np.full((_BAR, width, 3), 24, np.uint8)
     label = unicodedata.normalize("NFKD", label).encode("ascii", "ignore").decode()  # cv2's set
     font, scale = cv2.FONT_HERSHEY_SIMPLEX, 0.55

@@ -1,4 +1,4 @@
-"""What `psrjax data` and `psrjax prepare` tell of a data set, as functions and as commands."""
+"""What `psrjax data` and `psrjax prepare` tell of a dataset, as functions and as commands."""
 
 import dataclasses
 import json
@@ -30,7 +30,7 @@ def still_at_first(view):
 
 @pytest.fixture
 def write(tmp_path, make_view):
-    """Writes a data set of one clip of three views, one stream of the first of them changed."""
+    """Writes a dataset of one clip of three views, one stream of the first of them changed."""
 
     def written(change=lambda streams: None, **meta):
         views = [still_at_first(make_view("a", name)) for name in VIEWS]
@@ -137,7 +137,7 @@ def test_pictures_show_every_view(write, tmp_path):
 
 def test_a_folder_that_is_no_data_set_is_named(tmp_path):
     for look in (inspection.stats, inspection.check, lambda d: inspection.show(d, d)):
-        with pytest.raises(UserError, match="no data set there"):
+        with pytest.raises(UserError, match="no dataset there"):
             look(tmp_path)
 
 

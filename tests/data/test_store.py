@@ -1,4 +1,4 @@
-"""A data set is written whole or not at all, comes back as it was, and TFDS can read it."""
+"""A dataset is written whole or not at all, comes back as it was, and TFDS can read it."""
 
 import dataclasses
 import errno

@@ -1,4 +1,4 @@
-"""TFDS builders of the published data sets, by a loop and on Apache Beam: the same data set."""
+"""TFDS builders of the published datasets, by a loop and on Apache Beam: the same dataset."""
 
 import functools
 import importlib.util
@@ -56,7 +56,7 @@ def test_every_set_has_a_builder_and_a_page_that_says_the_licence(name):
 
 
 def same(one, other):
-    """Whether two stored data sets hold the same."""
+    """Whether two stored datasets hold the same."""
     for split in ("train", "test"):
         first, second = Source(one, split), Source(other, split)
         assert first.streams == second.streams

@@ -1,4 +1,4 @@
-"""Short clips of one rendered person, and writers of them in the forms that data sets come in."""
+"""Short clips of one rendered person, and writers of them in the forms that datasets come in."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""A small stored data set: three views of some clips, every stream, values that tell where from."""
+"""A small stored dataset: three views of some clips, every stream, values that tell where from."""
 
 import numpy as np
 import pytest
@@ -52,7 +52,7 @@ def make_view_fixture():
 
 @pytest.fixture(scope="session")
 def data_set(tmp_path_factory):
-    """The folder of a data set: train with clips a, b, c and test with d, three views each."""
+    """The folder of a dataset: train with clips a, b, c and test with d, three views each."""
     directory = tmp_path_factory.mktemp("data") / "set"
 
     def views(clips):

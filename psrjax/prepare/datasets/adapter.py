@@ -1,8 +1,9 @@
-"""What readers of published data sets share: a unit of work, options, and what makes up a set."""
+"""The interface of dataset adapters: options, clips to prepare, and the adapter itself."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,16 @@ from psrjax.errors import UserError
 
 @dataclass(frozen=True)
 class DatasetOptions:
-    """What a user may choose; the empty value of each stands for the set's own default.
+    """Options of `psrjax prepare --dataset`; an empty value stands for the adapter's default.
 
     Attributes:
       size: (height, width) of the stored frames.
-      crop: "squeeze" (the whole picture, its shape not kept), "whole", "fixed" or "follow" (see
-        `psrjax.prepare.monocular.pipeline`).
+      crop: "squeeze" (the whole picture, its aspect ratio not kept), "whole", "fixed" or "follow"
+        (see `psrjax.prepare.monocular.pipeline`).
       joints: "mediapipe", "none", or a file or folder of joints.
-      margin: what a crop leaves around the person, as a fraction of his extent.
-      fps: frames a second to keep of videos, and the rate of folders of pictures.
-      seconds: clips are cut to pieces of this length.
+      margin: space that a crop leaves around the person, as a fraction of their extent.
+      fps: frames per second to keep of videos, and the rate of folders of pictures.
+      seconds: length of the pieces that clips are cut into.
       smpl: an SMPL model file.
       smpl_parameters: a folder of SMPL parameters, named like the clips.
     """
@@ -41,11 +42,11 @@ UNSET = DatasetOptions()
 
 @dataclass(frozen=True)
 class Task:
-    """What becomes one clip (or the pieces of one): small, picklable, all that a worker needs.
+    """One clip to prepare, or the pieces of one: small and picklable, all that a worker needs.
 
     Attributes:
-      name: of the clip.
-      split: where it goes.
+      name: the clip's name.
+      split: the split it belongs to.
       files: {role: path}, such as a camera's video.
       facts: JSON-able facts to store with it.
     """
@@ -58,7 +59,7 @@ class Task:
 
 @dataclass(frozen=True)
 class TaskList:
-    """The tasks of a folder, and in words what was left out and why."""
+    """The clips to prepare of a folder; `notes` say what was left out and why."""
 
     tasks: tuple[Task, ...]
     notes: tuple[str, ...] = ()
@@ -66,17 +67,17 @@ class TaskList:
 
 @dataclass(frozen=True)
 class DatasetAdapter:
-    """A published data set: how its folder is read. All functions are pure and of module level.
+    """Reads the folder of one published dataset. All functions are pure.
 
     Attributes:
-      name: of the data set.
-      defaults: options where the user chose none.
-      crops: the values of `DatasetOptions.crop` that make sense.
-      uses: the names of the options that mean something to it.
+      name: of the dataset.
+      defaults: options that the user may change.
+      crops: the supported values of `DatasetOptions.crop`.
+      uses: names of the supported options.
       find: (folder, options) -> `TaskList`; opens no video.
       streams: options -> the streams of every clip.
-      views: (task, options) -> the views of one clip and split, in order: the work on one clip.
-      meta: options -> facts of the whole data set.
+      views: (task, options) -> (split, view) of one clip, in order.
+      meta: options -> facts of the whole dataset.
     """
 
     name: str
@@ -86,50 +87,47 @@ class DatasetAdapter:
     find: Callable[[Path, DatasetOptions], TaskList]
     streams: Callable[[DatasetOptions], tuple[str, ...]]
     views: Callable[[Task, DatasetOptions], Iterator[tuple[str, codec.ClipView]]]
-    meta: Callable[[DatasetOptions], dict[str, Any]]
+    meta: Callable[[DatasetOptions], dict[str, Any]] = lambda options: {}
 
 
-def complete_options(raw: DatasetAdapter, options: DatasetOptions) -> DatasetOptions:
-    """The options with the set's defaults where the user chose none.
+def complete_options(dataset: DatasetAdapter, options: DatasetOptions) -> DatasetOptions:
+    """Returns the options with the dataset's defaults where the user chose none.
 
     Raises:
-      UserError: for an option or a crop that the set does not know.
+      UserError: for an option or a crop that the dataset does not support.
     """
-    empty = UNSET
-    chosen = {
-        name: getattr(options, name)
-        for name in options.__dataclass_fields__
-        if getattr(options, name) != getattr(empty, name)
-    }
-    unknown = next((option for option in chosen if option not in raw.uses), None)
+    values = {field.name: getattr(options, field.name) for field in fields(options)}
+    chosen = {name: value for name, value in values.items() if value != getattr(UNSET, name)}
+    unknown = next((name for name in chosen if name not in dataset.uses), None)
     if unknown:
         raise UserError(
-            f"--{unknown} means nothing to {raw.name}, which knows {', '.join(raw.uses)}"
+            f"--{unknown} means nothing to {dataset.name}, which knows {', '.join(dataset.uses)}"
         )
-    result = replace(raw.defaults, **chosen)
-    if result.crop not in raw.crops:
-        raise UserError(f"--crop {result.crop}: {raw.name} knows {', '.join(raw.crops)}")
+    result = replace(dataset.defaults, **chosen)
+    if result.crop not in dataset.crops:
+        raise UserError(f"--crop {result.crop}: {dataset.name} knows {', '.join(dataset.crops)}")
     return result
 
 
-def find_tasks(raw: DatasetAdapter, root: str | os.PathLike, options: DatasetOptions) -> TaskList:
-    """The tasks of a folder.
+def find_tasks(
+    dataset: DatasetAdapter, root: str | os.PathLike, options: DatasetOptions
+) -> TaskList:
+    """Finds the clips to prepare of a folder.
 
     Raises:
-      UserError: if there is no such folder, it holds no clip of the set, or two bear one name.
+      UserError: if there is no such folder, it holds no clip, or two clips have the same name.
     """
     root = Path(root)
     if not root.is_dir():
-        raise UserError(f"{root}: no such folder of {raw.name}")
-    found = raw.find(root, options)
+        raise UserError(f"{root}: no such folder of {dataset.name}")
+    found = dataset.find(root, options)
     if not found.tasks:
         why = f" ({'; '.join(found.notes)})" if found.notes else ""
         raise UserError(
-            f"{root}: no clip of {raw.name} in it{why}; its layout is in datasets/{raw.name}/"
-            "README.md"
+            f"{root}: no clip of {dataset.name} in it{why}; its layout is in "
+            f"datasets/{dataset.name}/README.md"
         )
-    names = [task.name for task in found.tasks]
-    twice = next((name for name in set(names) if names.count(name) > 1), None)
-    if twice is not None:
-        raise UserError(f"{root}: two clips have the name {twice!r}; rename one")
+    name, count = Counter(task.name for task in found.tasks).most_common(1)[0]
+    if count > 1:
+        raise UserError(f"{root}: two clips have the name {name!r}; rename one")
     return found

@@ -1,7 +1,7 @@
-"""A published data set's folder becomes a stored data set: clip by clip, resumable, whole or not.
+"""Builds a stored dataset of a published dataset's folder: clip by clip, resumable, whole or not.
 
-The work on one clip is the set's `views`, a pure function; `encode_clip` is that work as TFDS stores
-it. The loop here, several processes, and Apache Beam (`raw_builder`) all call it.
+A clip is prepared by the adapter's `views`, a pure function, and encoded by `encode_clip`, which
+the processes here and Apache Beam (`tfds_builder`) both call.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +24,16 @@ from psrjax.errors import UserError
 from psrjax.prepare.datasets import adapter, catalogue
 from psrjax.runtime import workers
 
-VERSION = 1  # of what is prepared: raise it and every clip is prepared anew
+VERSION = 1  # of the prepared clips: if it is raised, every clip is prepared anew
 SUMMARY = "prepare.json"
 
 
 def encode_clip(
     name: str, options: adapter.DatasetOptions, task: adapter.Task
 ) -> list[tuple[str, codec.EncodedView]]:
-    """The work on one clip: (split, what is stored of a view), in order.
+    """Prepares one clip: (split, encoded view), in order.
 
-    Raises UserError as the set's `views` does.
+    Raises UserError as the adapter's `views` does.
     """
     views = catalogue.get(name).views(task, options)
     return [(split, codec.encode(view)) for split, view in views]
@@ -47,28 +47,28 @@ def build(
     *,
     processes: int = 0,
 ) -> dict[str, Any]:
-    """Writes the data set `name` of the folder `root` as the stored data set `directory`.
+    """Writes the dataset `name` in the folder `root` as the stored dataset `directory`.
 
-    Clips are prepared into `DIRECTORY.work` first: a run that was cut off goes on where it was, and
-    one that is repeated does nothing. Clips that cannot be used are told and left out.
+    Clips are prepared into `DIRECTORY.work` first: an interrupted run goes on where it was, and a
+    repeated one does nothing. Clips that cannot be used are reported and left out.
 
     Args:
       name: of `catalogue.NAMES`.
-      root: the data set's own files.
-      directory: where it will stand; must not exist, or be what an equal call has made.
-      options: how.
-      processes: how many clips at once; 0: one a core.
+      root: the dataset's own files.
+      directory: the new folder; must not exist, or be the result of an equal call.
+      options: size, crop and further options.
+      processes: number of clips prepared at once; 0: one per core.
 
     Returns:
-      {"clips": how many were stored, "failed": {clip: why}, "notes": what was left out}, also
+      {"clips": number of stored clips, "failed": {clip: reason}, "notes": what was left out}, also
       stored as `prepare.json`.
 
     Raises:
       UserError: if nothing can be used, the folder is something else, or the disk is full.
     """
-    chosen = catalogue.get(name)
-    options = adapter.complete_options(chosen, options)
-    found = adapter.find_tasks(chosen, root, options)
+    dataset = catalogue.get(name)
+    options = adapter.complete_options(dataset, options)
+    found = adapter.find_tasks(dataset, root, options)
     directory = Path(os.path.abspath(directory))
     keys = {task.name: _key(name, options, task) for task in found.tasks}
     whole = hashlib.sha256(json.dumps(sorted(keys.values())).encode()).hexdigest()
@@ -77,18 +77,18 @@ def build(
         if stored.get("prepared") == whole:
             return stored["summary"]
         raise UserError(
-            f"{directory}: holds a data set of other files or options; remove it or name another"
+            f"{directory}: holds a dataset of other files or options; remove it or name another"
         )
     work = directory.with_name(directory.name + ".work")
-    with io.alone(work):
+    with io.locked(work):
         failed = {}
         one = functools.partial(_prepare_one, name, options, work)
         with (
             workers.mapping(one, processes or os.cpu_count() or 1) as each,
             tqdm(total=len(found.tasks), desc=name, unit="clip") as bar,
         ):
-            work_on = [(task, keys[task.name]) for task in found.tasks]
-            for task, why in zip(found.tasks, each(work_on)):
+            keyed = [(task, keys[task.name]) for task in found.tasks]
+            for task, why in zip(found.tasks, each(keyed)):
                 if why:
                     failed[task.name] = why
                     bar.write(f"left out: {why}")
@@ -96,20 +96,19 @@ def build(
         done = [task for task in found.tasks if task.name not in failed]
         if not done:
             raise UserError(f"no clip could be prepared: {'; '.join(failed.values())}")
-        splits = by_split((work / keys[task.name]) for task in done)
         summary = {"clips": len(done), "failed": failed, "notes": list(found.notes)}
-        facts = {"prepared": whole, "summary": summary}
-        store.write(directory, splits, meta={**meta_of(name, options), **facts})
+        meta = {**meta_of(name, options), "prepared": whole, "summary": summary}
+        store.write(directory, _by_split(work / keys[task.name] for task in done), meta=meta)
         io.write_json(directory / SUMMARY, summary)
         shutil.rmtree(work, ignore_errors=True)
     return summary
 
 
 def _key(name: str, options: adapter.DatasetOptions, task: adapter.Task) -> str:
-    """What tells a clip from every other state of it."""
-    stats = {role: _state(Path(path)) for role, path in sorted(task.files.items())}
-    said = [VERSION, name, dataclasses.asdict(options), dataclasses.asdict(task), stats]
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+    """Hash of everything that a prepared clip depends on."""
+    states = {role: _state(Path(path)) for role, path in sorted(task.files.items())}
+    inputs = [VERSION, name, dataclasses.asdict(options), dataclasses.asdict(task), states]
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _state(path: Path) -> list[int]:
@@ -123,7 +122,7 @@ def _state(path: Path) -> list[int]:
 def _prepare_one(
     name: str, options: adapter.DatasetOptions, work: Path, task_and_key: tuple[adapter.Task, str]
 ) -> str:
-    """Prepares one clip into a small data set of its own; returns why it cannot be, or nothing."""
+    """Prepares one clip as a small dataset of its own; returns the reason if it cannot."""
     task, key = task_and_key
     folder = work / key
     if (folder / store.MANIFEST).is_file():
@@ -141,14 +140,18 @@ def _prepare_one(
     return ""
 
 
-def by_split(folders: Any) -> dict[str, Iterator[codec.EncodedView]]:
-    """{split: what the stored data sets in `folders` hold}, "train" first."""
+def _by_split(folders: Iterable[Path]) -> dict[str, Iterator[codec.EncodedView]]:
+    """{split: the views of the stored datasets `folders`}, "train" first."""
     inside: dict[str, list[Path]] = defaultdict(list)
     for folder in folders:
         for split in store.read_manifest(folder)["splits"]:
             inside[split].append(folder)
-    order = sorted(inside, key=lambda split: (split != store.TRAIN_SPLIT, split))
-    return {split: _stored(split, inside[split]) for split in order}
+    return {split: _stored(split, inside[split]) for split in sorted(inside, key=train_first)}
+
+
+def train_first(split: str) -> tuple[bool, str]:
+    """Sort key of splits: "train", then by name."""
+    return split != store.TRAIN_SPLIT, split
 
 
 def _stored(split: str, folders: Sequence[Path]) -> Iterator[codec.EncodedView]:
@@ -160,8 +163,9 @@ def _stored(split: str, folders: Sequence[Path]) -> Iterator[codec.EncodedView]:
 
 
 def meta_of(name: str, options: adapter.DatasetOptions) -> Mapping[str, Any]:
-    """Facts of the whole data set, as `build` stores them, of one that Beam has built."""
+    """Returns the facts of the whole dataset that are stored with it."""
     return {
+        "kind": name,
         **catalogue.get(name).meta(options),
         "dataset": name,
         "options": dataclasses.asdict(options),

@@ -1,4 +1,4 @@
-"""DanceFashion (UBC Fashion) and all sets in first-order-motion's layout, as INTERnet reads them.
+"""Adapter of DanceFashion (UBC Fashion) and all datasets in first-order-motion's layout.
 
 `ROOT/{train,test}/NAME`, NAME being a video, a folder of frames or a strip of square frames side by
 side; or videos and lists of addresses, as the authors publish the set.
@@ -15,13 +15,13 @@ from psrjax.errors import UserError
 from psrjax.prepare.common import clip_reader
 from psrjax.prepare.datasets import adapter, video_clips
 
-RATE = 30.0  # frames a second of folders and strips
+RATE = 30.0  # frames per second of folders and strips
 _TEST_SHARE = 0.2  # of a folder without splits, as first-order-motion does
 _PAIRS = {"distance", "source", "driving", "frame"}
 
 
 def find(root: Path, options: adapter.DatasetOptions) -> adapter.TaskList:
-    """The clips of a folder, by its splits, its lists, or at random four to one."""
+    """Finds the clips of a folder, split by its folders, its lists, or at random four to one."""
     video_clips.check_crop(options)
     lists = {split: _list(root, split) for split in ("train", "test")}
     if (root / "train").is_dir() and (root / "test").is_dir():
@@ -35,30 +35,34 @@ def find(root: Path, options: adapter.DatasetOptions) -> adapter.TaskList:
     else:
         splits, notes = _at_random(_clips(root)), ["no train/ and test/: split at random, 4 to 1"]
     tasks = [
-        adapter.Task(path.stem if path.is_file() else path.name, split, {"video": str(path)}, facts)
+        adapter.Task(
+            video_clips.clip_name(path),
+            split,
+            {"video": str(path)},
+            {"identity": path.stem.split("#")[0]},
+        )
         for split, paths in splits.items()
         for path in paths
-        for facts in [{"identity": path.stem.split("#")[0]}]
     ]
     return adapter.TaskList(tuple(tasks), tuple(notes + _pairs(root)))
 
 
 def _clips(folder: Path) -> list[Path]:
-    """Videos, folders of frames and strips of a folder."""
+    """Videos, folders of frames and strips in a folder."""
     strips = [p for p in folder.iterdir() if p.suffix.lower() in clip_reader.PICTURES]
-    found = {*video_clips.listed(folder), *strips} - {folder / "train", folder / "test"}
+    found = {*video_clips.list_videos(folder), *strips} - {folder / "train", folder / "test"}
     return sorted(found, key=clip_reader.natural_key)
 
 
 def _list(root: Path, split: str) -> list[str]:
-    """The names in a list of addresses, such as `fashion_train.txt`; none if there is no list."""
+    """Names in a list of addresses, such as `fashion_train.txt`; none if there is no list."""
     paths = sorted(root.glob(f"*{split}*.txt"))
     lines = paths[0].read_text(errors="replace").split() if paths else []
     return [Path(unquote(urlparse(line).path)).stem for line in lines]
 
 
 def _at_random(paths: list[Path]) -> dict[str, list[Path]]:
-    """scikit-learn's train_test_split(test_size=0.2, random_state=0), which that code calls."""
+    """Splits as scikit-learn's train_test_split(test_size=0.2, random_state=0) does."""
     order = np.random.RandomState(0).permutation(len(paths))
     count = int(np.ceil(_TEST_SHARE * len(paths)))
     return {
@@ -68,20 +72,20 @@ def _at_random(paths: list[Path]) -> dict[str, list[Path]]:
 
 
 def _pairs(root: Path) -> list[str]:
-    """A note of each list of pairs: they name clips of the split "test" to animate one another."""
+    """One note per list of pairs, which name clips of the split "test" that animate each other."""
     lists = [
         path.name
         for path in sorted(root.glob("*.csv"))
         if _PAIRS <= set(path.open(errors="replace").readline().strip().split(","))
     ]
-    return [f"{name}: a list of pairs to animate, not part of the data set" for name in lists]
+    return [f"{name}: a list of pairs to animate, not part of the dataset" for name in lists]
 
 
 def views(task: adapter.Task, options: adapter.DatasetOptions) -> video_clips.Views:
-    """One clip: frames and flow, and with joints all that `preparation` gives.
+    """Yields one clip: frames and flow, and with joints all streams of `video_clips`.
 
     Raises:
-      UserError: naming the file, if it is damaged, of one frame, or a strip of other shape.
+      UserError: naming the file, if it is damaged, of one frame, or a strip of another shape.
     """
     path = Path(task.files["video"])
     if path.suffix.lower() in clip_reader.PICTURES:
@@ -91,14 +95,14 @@ def views(task: adapter.Task, options: adapter.DatasetOptions) -> video_clips.Vi
         box = (0, 0, *frames.shape[1:3])
         sized = np.stack([clip_reader.crop(one, box, options.size) for one in frames])
         times = np.arange(len(sized)) / (options.fps or RATE)
-        return video_clips.frames_only(task, options, sized, times, box)
+        return video_clips.frames_and_flow(task, options, sized, times, box)
     if path.is_dir() and not options.fps:
         options = dataclasses.replace(options, fps=RATE)
     return video_clips.views(task, options)
 
 
 def _strip(path: Path) -> np.ndarray:
-    """Square frames side by side in one picture: (t, h, h, 3) RGB."""
+    """Reads square frames side by side in one picture: (t, h, h, 3) RGB."""
     picture = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
     if picture is None:
         raise UserError(f"{path}: not a picture, or damaged")
@@ -111,12 +115,11 @@ def _strip(path: Path) -> np.ndarray:
 
 ADAPTER = adapter.DatasetAdapter(
     name="dance_fashion",
-    # INTERnet: every frame resized to 512 x 512, whatever its shape.
+    # INTERnet: every frame is resized to 512 x 512, whatever its aspect ratio.
     defaults=adapter.DatasetOptions(size=(512, 512), crop="squeeze", joints=video_clips.NO_JOINTS),
     crops=("squeeze", "whole", "fixed", "follow"),
     uses=("size", "crop", "margin", "joints", "fps", "seconds"),
     find=find,
     streams=video_clips.streams,
     views=views,
-    meta=video_clips.meta("dance_fashion"),
 )

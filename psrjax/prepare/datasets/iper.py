@@ -1,8 +1,8 @@
-"""iPER (Liu et al., ICCV 2019) in impersonator's layout, as D2G-Net reads it.
+"""Adapter of iPER (Liu et al., ICCV 2019) in impersonator's layout, as D2G-Net reads it.
 
 `images/ACTOR/CLOTHES/MOTION/*.jpg` (some releases hold PNG under that name) or
 `*_video_release/ACTOR_CLOTHES_MOTION.mp4`; `smpls/…/pose_shape.pkl` and `kps.pkl`; `train.txt` and
-`val.txt` with `001/9/1` a line.
+`val.txt` with lines such as `001/9/1`.
 """
 
 import dataclasses
@@ -23,13 +23,13 @@ from psrjax.vision.camera import Camera
 
 _NAME = re.compile(r"(\d+)_(\d+)_(\d+)$")
 _LISTS = {"train": "train.txt", "test": "val.txt"}
-# The 19 joints of `kps.pkl` (LSP's 14 and the face), as the 26.
+# The 19 joints of `kps.pkl` (LSP's 14 and the face) as indices of the 26.
 _KEYPOINTS = (11, 10, 9, 12, 13, 14, 4, 3, 2, 5, 6, 7, 1, 25, 0, 16, 15, 18, 17)
 _RATE = 30.0
 
 
 def find(root: Path, options: adapter.DatasetOptions) -> adapter.TaskList:
-    """The clips of the lists; without lists all train."""
+    """Finds the clips of the lists; without lists all are for training."""
     del options
     clips = {**_videos(root), **_folders(root)}
     splits = _splits(root)
@@ -40,14 +40,14 @@ def find(root: Path, options: adapter.DatasetOptions) -> adapter.TaskList:
             notes.append(f"{name} is in no list")
             continue
         files = {"video": str(video)}
-        actor, clothes, motion = name.split("_")
-        parameters = root / "smpls" / actor / clothes / motion
+        person, clothes, motion = name.split("_")
+        parameters = root / "smpls" / person / clothes / motion
         for role, file in (("smpl", "pose_shape.pkl"), ("keypoints", "kps.pkl")):
             if (parameters / file).is_file():
                 files[role] = str(parameters / file)
         if "smpl" not in files:
             notes.append(f"{name}: no {parameters / 'pose_shape.pkl'}")
-        facts = {"person": actor, "clothes": clothes, "motion": motion}
+        facts = {"person": person, "clothes": clothes, "motion": motion}
         tasks.append(adapter.Task(name, split, files, facts))
     return adapter.TaskList(tuple(tasks), tuple(notes))
 
@@ -72,21 +72,21 @@ def _splits(root: Path) -> dict[str, str]:
 
 
 def streams(options: adapter.DatasetOptions) -> tuple[str, ...]:
-    """What every clip holds."""
-    return video_clips.streams(dataclasses.replace(options, joints="files"), body=True)
+    """Names the streams of every clip."""
+    return video_clips.streams(options, body=True)
 
 
 def views(task: adapter.Task, options: adapter.DatasetOptions) -> video_clips.Views:
-    """One clip: joints of `kps.pkl`, else of the SMPL angles; IUV of the body on those angles.
+    """Yields one clip: joints of `kps.pkl`, else of SMPL's angles; IUV of the body so posed.
 
     Raises:
-      UserError: naming the file: damaged, of another number of frames.
+      UserError: naming the file, if it is damaged or of another number of frames.
     """
     if Path(task.files["video"]).is_dir():
         options = dataclasses.replace(options, fps=_RATE)
     if "smpl" not in task.files or options.joints:
-        given = options if options.joints else dataclasses.replace(options, joints="mediapipe")
-        yield from video_clips.with_joints(task, given, acted=body_streams.lift_prepared)
+        options = video_clips.with_detector(options)
+        yield from video_clips.with_joints(task, options, lift=body_streams.lift_prepared)
         return
     picture, frames = _measure(task.files["video"])
     parameters = smpl_files.read(task.files["smpl"], frames)
@@ -96,8 +96,8 @@ def views(task: adapter.Task, options: adapter.DatasetOptions) -> video_clips.Vi
     placed, camera = _placed(parameters, scale, options), _camera(picture, scale)
     joints = _keypoints(task, frames, picture)
     if joints is None:
-        seen = np.ones((frames, pose.COUNT, 1))
-        joints = np.concatenate([camera.project(placed)["pixels"], seen], -1)
+        confidence = np.ones((frames, pose.COUNT, 1))
+        joints = np.concatenate([camera.project(placed)["pixels"], confidence], -1)
     with tempfile.NamedTemporaryFile(suffix=".npy") as file:
         np.save(file, joints.astype(np.float32))
         file.flush()
@@ -105,15 +105,15 @@ def views(task: adapter.Task, options: adapter.DatasetOptions) -> video_clips.Vi
             task, files={**task.files, "joints": file.name}, facts={**task.facts, "order": "body26"}
         )
 
-        def acted(prepared: pipeline.PreparedClip) -> body_streams.LiftedBody:
+        def lift(prepared: pipeline.PreparedClip) -> body_streams.LiftedBody:
             box = tuple(prepared.report["box"])
             return body_streams.LiftedBody(placed, camera.windowed(box, options.size))
 
-        yield from video_clips.with_joints(of_file, options, acted=acted)
+        yield from video_clips.with_joints(of_file, options, lift=lift)
 
 
 def _measure(video: str) -> tuple[tuple[int, int], int]:
-    """Height and width of a clip, and its frames."""
+    """((height, width), number of frames) of a clip."""
     frames = 0
     for frame in clip_reader.read_frames(video):
         size, frames = frame.image.shape[:2], frames + 1
@@ -123,9 +123,9 @@ def _measure(video: str) -> tuple[tuple[int, int], int]:
 def _placed(
     parameters: smpl_files.SmplParameters, scale: float, options: adapter.DatasetOptions
 ) -> Float[np.ndarray, "t 26 3"]:
-    """Joints in the axes of `_camera`, metres where the weak perspective has its median scale.
+    """Joints in the axes of `_camera`: metres where the weak perspective has its median scale.
 
-    Of the built-in body's bones, put where SMPL's own skeleton is if its file is given.
+    They are of the built-in body, at the place of SMPL's own skeleton if its file is given.
     """
     joints = lifting.smpl_joints(parameters.pose)
     if options.smpl:
@@ -139,7 +139,7 @@ def _placed(
 
 
 def _camera(picture: tuple[int, int], scale: float) -> Camera:
-    """The far camera in whose picture a metre is `scale` half widths, as `cams` says it."""
+    """The distant camera in whose picture a metre is `scale` half widths, as `cams` says."""
     height, width = picture
     focal = lifting.AWAY * scale / 2
     matrix = np.array(
@@ -151,7 +151,7 @@ def _camera(picture: tuple[int, int], scale: float) -> Camera:
 def _keypoints(
     task: adapter.Task, frames: int, picture: tuple[int, int]
 ) -> Float[np.ndarray, "t 26 3"] | None:
-    """The 26 joints of `kps.pkl` in pixels of the picture; None if there is none."""
+    """Reads the 26 joints of `kps.pkl` in pixels; None if there is no such file."""
     if "keypoints" not in task.files:
         return None
     given = np.asarray(smpl_files.load(task.files["keypoints"]).get("kps", ()), np.float64)
@@ -175,5 +175,4 @@ ADAPTER = adapter.DatasetAdapter(
     find=find,
     streams=streams,
     views=views,
-    meta=video_clips.meta("iper"),
 )

@@ -1,4 +1,4 @@
-"""NTU RGB+D's files: names, splits, lists, and the skeleton text (Shahroudy et al., CVPR 2016)."""
+"""Files of NTU RGB+D (Shahroudy et al., CVPR 2016): names, splits and lists."""
 
 import json
 import os
@@ -11,16 +11,16 @@ from psrjax.errors import UserError
 
 NAME = re.compile(r"S(\d{3})C(\d{3})P(\d{3})R(\d{3})A(\d{3})")
 CAMERAS = (1, 2, 3)
-# The cross-subject protocol's training people; all others are test people.
+# Training people of the cross-subject protocol; all others are for testing.
 TRAIN_PEOPLE = frozenset((1, 2, 4, 5, 8, 9, 13, 14, 15, 16, 17, 18, 19, 25, 27, 28, 31, 34, 35, 38))
-ACTIONS = range(1, 50)  # GTNet's list, one person each; A050 to A060 show two
+ACTIONS = range(1, 50)  # GTNet's list, of one person each; A050 to A060 show two
 GTNET_LIST = "ntu_nvs.json"
 _MISSING_LISTS = "*samples_with_missing_skeletons*.txt"
 
 
 @dataclass(frozen=True)
 class NtuName:
-    """What a name `SsssCcccPpppRrrrAaaa` says."""
+    """The parts of a name `SsssCcccPpppRrrrAaaa`."""
 
     setup: int
     camera: int
@@ -30,17 +30,17 @@ class NtuName:
 
     @property
     def stem(self) -> str:
-        """The name."""
+        """The whole name."""
         return f"S{self.setup:03d}C{self.camera:03d}{self._rest}"
 
     @property
     def clip(self) -> str:
-        """The name without the camera: what the three cameras filmed at the same time."""
+        """The name without the camera: what the three cameras recorded at the same time."""
         return f"S{self.setup:03d}{self._rest}"
 
     @property
     def split(self) -> str:
-        """ "train" or "test", by the cross-subject protocol."""
+        """The split by the cross-subject protocol, "train" or "test"."""
         return "train" if self.person in TRAIN_PEOPLE else "test"
 
     @property
@@ -48,14 +48,14 @@ class NtuName:
         return f"P{self.person:03d}R{self.repetition:03d}A{self.action:03d}"
 
 
-def sample(name: str) -> NtuName | None:
-    """The sample that a file or folder is of, by its name; None of any other."""
+def parse_name(name: str) -> NtuName | None:
+    """Parses the beginning of a file's or folder's name; None if it is no such name."""
     match = NAME.match(name)
     return NtuName(*(int(number) for number in match.groups())) if match else None
 
 
 def missing(root: Path) -> frozenset[str]:
-    """The stems that the lists of missing skeletons in a folder name (their headings are none)."""
+    """Reads the stems in the lists of missing skeletons in a folder."""
     stems = set()
     for path in sorted(root.glob(_MISSING_LISTS)):
         lines = path.read_text(errors="replace").splitlines()
@@ -64,7 +64,7 @@ def missing(root: Path) -> frozenset[str]:
 
 
 def gtnet_list(root: Path) -> dict[str, str] | None:
-    """{stem: split} of GTNet's `ntu_nvs.json`, where the folder holds it.
+    """Reads {stem: split} from GTNet's `ntu_nvs.json`; None if the folder does not hold it.
 
     Raises:
       UserError: if the file is damaged.
@@ -75,7 +75,7 @@ def gtnet_list(root: Path) -> dict[str, str] | None:
     try:
         content = json.loads(path.read_text())
         return {
-            sample(os.path.basename(name)).stem: split
+            parse_name(os.path.basename(name)).stem: split
             for split, cameras in content.items()
             for videos in cameras.values()
             for name in videos
@@ -85,10 +85,10 @@ def gtnet_list(root: Path) -> dict[str, str] | None:
 
 
 def index(root: Path) -> dict[str, dict[str, Path]]:
-    """{stem: {"video" | "skeleton" | "depth": path}} of everything below a folder.
+    """Returns {stem: {"video" | "skeleton" | "depth": path}} of everything below a folder.
 
-    Folders named like a sample hold its depth pictures and are not searched. Files of no bytes do
-    not count.
+    Folders named like a stem hold its depth pictures and are not searched. Empty files do not
+    count.
     """
     found: dict[str, dict[str, Path]] = defaultdict(dict)
     for folder, folders, names in os.walk(root):
@@ -99,36 +99,37 @@ def index(root: Path) -> dict[str, dict[str, Path]]:
                 if "masked" in here.name:
                     found[name]["depth"] = here / name
         for name in names:
-            of = sample(name)
-            rest = name[len(of.stem) :] if of else ""
-            role = {"_rgb.avi": "video", ".skeleton": "skeleton"}.get(rest)
+            parsed = parse_name(name)
+            if parsed is None:
+                continue
+            role = {"_rgb.avi": "video", ".skeleton": "skeleton"}.get(name[len(parsed.stem) :])
             if role and (here / name).stat().st_size:
-                found[of.stem][role] = here / name
+                found[parsed.stem][role] = here / name
     return dict(found)
 
 
 def triplets(root: Path) -> tuple[dict[str, dict[int, dict[str, Path]]], tuple[str, ...]]:
-    """The clips that all three cameras filmed, {clip: {camera: files}}, and what was left out.
+    """Returns {clip: {camera: files}} of clips with all three cameras, and notes on the others.
 
-    A folder with GTNet's list gives what it lists; any other the actions A001 to A049.
+    A folder with GTNet's list gives the clips listed there; any other the actions A001 to A049.
     """
     listed, lost, files = gtnet_list(root), missing(root), index(root)
     clips: dict[str, dict[int, dict[str, Path]]] = defaultdict(dict)
     out: Counter[str] = Counter()
     for stem in sorted(files):
-        of = sample(stem)
+        name = parse_name(stem)
         if "video" not in files[stem]:
             continue
         if listed is not None and stem not in listed:
             out[f"not in {GTNET_LIST}"] += 1
-        elif listed is None and of.action not in ACTIONS:
+        elif listed is None and name.action not in ACTIONS:
             out["of two people (A050 and above)"] += 1
         elif stem in lost:
             out["in the list of missing skeletons"] += 1
         elif "skeleton" not in files[stem]:
             out["without a skeleton file"] += 1
         else:
-            clips[of.clip][of.camera] = files[stem]
+            clips[name.clip][name.camera] = files[stem]
     whole = {clip: views for clip, views in clips.items() if set(views) == set(CAMERAS)}
     notes = [f"{count} videos {why}" for why, count in out.items()]
     if len(whole) < len(clips):

@@ -1,7 +1,7 @@
-"""NTU RGB+D as PSR-Net reads it: three views of one action, a body posed from each camera's joints.
+"""Adapter of NTU RGB+D as PSR-Net reads it: three views of one action with a posed body.
 
-The body is psrjax's own on the Kinect's skeleton, so no SMPL licence is needed; where an SMPL model
-and parameters are given, its mesh is used instead. Files: `raw_ntu_files`; geometry: `raw_kinect`.
+The body is psrjax's own on each Kinect's skeleton, so no SMPL licence is needed; where an SMPL
+model and parameters are given, its mesh is used instead.
 """
 
 import dataclasses
@@ -24,22 +24,23 @@ from psrjax.vision.camera import Camera
 from psrjax.vision.optical_flow import optical_flow
 
 NEAR, FAR = 0.8, 5.2  # metres: a Kinect follows people from 0.8 to 4.5
-FINE = 2  # masks and textures are of pictures so many times as large as the stored ones
-LEAST = 4  # frames of a clip
+FINE = 2  # masks and textures are computed at so many times the stored size
+LEAST = 4  # frames of a clip at least
 _STREAMS = (
     *("frames", "mask", "depth", "flow", "flow_forward", "flow_confidence", "mesh_flow", "face"),
     *("joints", "joints_3d", "background", "prior", "visibility"),
 )
+Model = body.BodyModel | smpl_files.SmplSurface
 
 
 def find(root: Path, options: adapter.DatasetOptions) -> adapter.TaskList:
-    """The triplets of a folder; nothing is opened but its lists."""
+    """Finds the clips that three cameras recorded; opens the folder's lists only."""
     del options
     clips, notes = ntu_files.triplets(root)
     listed = ntu_files.gtnet_list(root) or {}
     tasks = []
     for clip, views in clips.items():
-        one = ntu_files.sample(next(iter(views.values()))["video"].name)
+        one = ntu_files.parse_name(next(iter(views.values()))["video"].name)
         files = {
             f"cam{camera}/{role}": str(path)
             for camera, roles in views.items()
@@ -56,20 +57,27 @@ def find(root: Path, options: adapter.DatasetOptions) -> adapter.TaskList:
 
 
 def streams(options: adapter.DatasetOptions) -> tuple[str, ...]:
-    """What every clip holds; with SMPL there is no `iuv`, whose charts are the built-in body's."""
+    """Names the streams of every clip; the charts of `iuv` are known of the built-in body only."""
     return _STREAMS if options.smpl else (*_STREAMS, "iuv")
 
 
 def meta(options: adapter.DatasetOptions) -> dict[str, Any]:
-    """Facts of the whole data set."""
-    faces = len(_smpl(options).faces if options.smpl else body.template().faces)
+    """Facts of the whole dataset."""
+    faces = len(_model(options).faces)
     count = visibility.neighbour_count(faces)
-    return {"kind": "ntu_rgbd", "near": NEAR, "far": FAR, "faces": faces, "visibility_k": count}
+    return {"near": NEAR, "far": FAR, "faces": faces, "visibility_k": count}
+
+
+def _model(options: adapter.DatasetOptions) -> Model:
+    return smpl_files.surface(options.smpl) if options.smpl else body.template()
 
 
 @dataclass(frozen=True)
-class _View:
-    """One camera's part of a clip: its body in the room, and its camera at the videos' size."""
+class _KinectView:
+    """One camera's part of a clip: the body in scene axes, and the camera at the video's size.
+
+    `rotation` and `translation` take the camera's own axes to the scene's.
+    """
 
     name: str
     files: dict[str, str]
@@ -77,105 +85,100 @@ class _View:
     confidence: Float[np.ndarray, "t 26"]
     vertices: Float[np.ndarray, "t v 3"]
     camera: Camera
-    depth: Camera  # of the depth pictures
-    turn: Float[np.ndarray, "3 3"]  # from the camera's own axes into the room's
-    shift: Float[np.ndarray, "3"]
+    depth_camera: Camera
+    rotation: Float[np.ndarray, "3 3"]
+    translation: Float[np.ndarray, "3"]
 
 
 def views(
     task: adapter.Task, options: adapter.DatasetOptions
 ) -> Iterator[tuple[str, codec.ClipView]]:
-    """The three views of one clip.
+    """Yields the three views of one clip.
 
     Raises:
-      UserError: naming the file: a damaged video or skeleton, nobody tracked.
+      UserError: naming the file, if a video or skeleton is damaged or nobody is tracked.
     """
-    model = _smpl(options) if options.smpl else body.template()
-    filmed, rate, frames = _filmed(task, options, model)
-    seen = {one.name: _look(one, options, model, frames) for one in filmed}
-    told = rendering.all_pairs(
-        {name: look.fine for name, look in seen.items()},
-        {name: look.fine_face for name, look in seen.items()},
+    model = _model(options)
+    kinects, rate, frames = _kinect_views(task, options, model)
+    renderings = {one.name: _render(one, options, model, frames) for one in kinects}
+    transferred = rendering.all_pairs(
+        {name: one.frames for name, one in renderings.items()},
+        {name: one.faces for name, one in renderings.items()},
         model,
         rendering.neighbours(model),
-        masks={name: look.fine_mask for name, look in seen.items()},
-        targets={name: look.rendered["face"] for name, look in seen.items()},
+        masks={name: one.masks for name, one in renderings.items()},
+        targets={name: one.streams["face"] for name, one in renderings.items()},
     )
     facts = {"fps": rate, "near": NEAR, "far": FAR, "kind": "ntu_rgbd", **task.facts}
     facts |= {} if options.smpl else {"body": {"girths": {}}}
-    for one in filmed:
-        look = seen[one.name]
-        pictures = camera_videos.shrink(look.fine, FINE)
-        mask = camera_videos.shrink(look.fine_mask, FINE)
+    for kinect in kinects:
+        rendered = renderings[kinect.name]
+        pictures = camera_videos.shrink(rendered.frames, FINE)
+        mask = camera_videos.shrink(rendered.masks, FINE)
         person = backgrounds.grow(mask > 32, 1.0)
-        held = {
+        stored = {
             "frames": pictures,
             "mask": mask,
-            "depth": rendering.encode_depth(look.rendered["metres"], near=NEAR, far=FAR),
-            "joints": rendering.stored_joints(one.joints, one.confidence, look.camera),
-            "joints_3d": one.joints.astype(np.float32),
+            "depth": rendering.encode_depth(rendered.streams["metres"], near=NEAR, far=FAR),
+            "joints": rendering.stored_joints(kinect.joints, kinect.confidence, rendered.camera),
+            "joints_3d": kinect.joints.astype(np.float32),
             "background": backgrounds.clean_background(pictures, person)["background"],
             **optical_flow(pictures),
-            **look.rendered,
-            **told[one.name],
+            **rendered.streams,
+            **transferred[kinect.name],
         }
-        held = {name: held[name] for name in streams(options)}
-        yield task.split, codec.ClipView(task.name, one.name, held, facts, look.camera)
+        stored = {name: stored[name] for name in streams(options)}
+        yield task.split, codec.ClipView(task.name, kinect.name, stored, facts, rendered.camera)
 
 
 @dataclass(frozen=True)
-class _Look:
-    """What a camera sees: pictures, faces and masks finer than they are stored, since people are
-    small in a Kinect's picture, and what `recording_views.render_view` gives at the stored size.
+class _Rendering:
+    """One camera's frames, faces and masks, finer than stored since people are small in them.
+
+    `streams` is the output of `rendering.render_view` at the stored size, `camera` of that size.
     """
 
     camera: Camera
-    fine: UInt8[np.ndarray, "t hh ww 3"]
-    fine_face: Int[np.ndarray, "t hh ww"]
-    fine_mask: UInt8[np.ndarray, "t hh ww"]
-    rendered: dict[str, np.ndarray]
+    frames: UInt8[np.ndarray, "t hh ww 3"]
+    faces: Int[np.ndarray, "t hh ww"]
+    masks: UInt8[np.ndarray, "t hh ww"]
+    streams: dict[str, np.ndarray]
 
 
-def _look(
-    one: _View,
-    options: adapter.DatasetOptions,
-    model: body.BodyModel | smpl_files.SmplSurface,
-    frames: int,
-) -> _Look:
-    box = _box(one, options)
-    camera = one.camera.windowed(box, options.size)
-    rendered = rendering.render_view(model, one.vertices, camera)
-    if not (rendered["face"] >= 0).any():
-        raise UserError(f"{one.files['skeleton']}: the person is never in the picture")
+def _render(
+    view: _KinectView, options: adapter.DatasetOptions, model: Model, frames: int
+) -> _Rendering:
+    box = (0, 0, *view.camera.size)
+    if options.crop != "squeeze":
+        box = camera_videos.crop_box(
+            view.camera, view.vertices, size=options.size, margin=options.margin
+        )
+    camera = view.camera.windowed(box, options.size)
+    streams = rendering.render_view(model, view.vertices, camera)
+    if not (streams["face"] >= 0).any():
+        raise UserError(f"{view.files['skeleton']}: the person is never in the picture")
     fine_camera = camera.resized(FINE * options.size[0], FINE * options.size[1])
-    fine = camera_videos.read(Path(one.files["video"]), box, fine_camera.size, frames=frames)
-    face = np.stack([raster.render(now, model.faces, fine_camera).face for now in one.vertices])
-    mask = _depth_masks(one, frames, fine_camera) if "depth" in one.files else None
-    if mask is None:
+    fine = camera_videos.read(Path(view.files["video"]), box, fine_camera.size, frames=frames)
+    faces = np.stack([raster.render(v, model.faces, fine_camera).face for v in view.vertices])
+    masks = _depth_masks(view, frames, fine_camera) if "depth" in view.files else None
+    if masks is None:
         reach = max(2.0, body_fitting.REACH * fine.shape[1])
-        mask = np.uint8(255) * backgrounds.person_masks(fine, face >= 0, reach=reach)
-    return _Look(camera, fine, face, mask, rendered)
+        masks = np.uint8(255) * backgrounds.person_masks(fine, faces >= 0, reach=reach)
+    return _Rendering(camera, fine, faces, masks, streams)
 
 
-def _smpl(options: adapter.DatasetOptions) -> smpl_files.SmplSurface:
-    return smpl_files.surface(options.smpl)
-
-
-def _filmed(
-    task: adapter.Task,
-    options: adapter.DatasetOptions,
-    model: body.BodyModel | smpl_files.SmplSurface,
-) -> tuple[list[_View], float, int]:
-    """The cameras' views in one room (the first camera's axes), cut to the frames all have."""
-    by_camera = {}
-    for key, path in task.files.items():
+def _kinect_views(
+    task: adapter.Task, options: adapter.DatasetOptions, model: Model
+) -> tuple[list[_KinectView], float, int]:
+    """The cameras' views in the first camera's axes, their frame rate and common length."""
+    by_camera: dict[str, dict[str, str]] = {}
+    for key, path in sorted(task.files.items()):
         name, role = key.split("/")
         by_camera.setdefault(name, {})[role] = path
-    names = sorted(by_camera)
-    files = [by_camera[name] for name in names]
-    facts = [camera_videos.probe(Path(one["video"])) for one in files]
+    files = list(by_camera.values())
+    infos = [camera_videos.probe(Path(one["video"])) for one in files]
     skeletons = [kinect_skeleton.read_skeleton(Path(one["skeleton"])) for one in files]
-    counts = [fact.frames for fact in facts] + [len(one.state) for one in skeletons]
+    counts = [info.frames for info in infos] + [len(one.state) for one in skeletons]
     frames = min(counts)
     if frames < LEAST or frames < 0.5 * max(counts):
         raise UserError(
@@ -186,53 +189,51 @@ def _filmed(
         skeletons = kinect_body.with_true_sides([one.cut(frames) for one in skeletons])
     except UserError as error:
         raise UserError(f"{files[0]['skeleton']}: {error}") from error
-    filmed: list[_View] = []
-    rate = facts[0].rate
+    views: list[_KinectView] = []
     first = None
-    for name, one, fact, skeleton in zip(names, files, facts, skeletons):
+    for (name, one), info, skeleton in zip(by_camera.items(), infos, skeletons):
         try:
-            points = kinect_body.smooth(skeleton.points, skeleton.state, rate=rate)
+            points = kinect_body.smooth(skeleton.points, skeleton.state, rate=infos[0].rate)
             known = skeleton.state == kinect_body.TRACKED
             first = first or (points, known)
-            turn, shift = kinect_body.align(points, first[0], known & first[1])
+            rotation, translation = kinect_body.align(points, first[0], known & first[1])
         except UserError as error:
             raise UserError(f"{one['skeleton']}: {error}") from error
         own = kinect_body.fit_cameras(skeleton)
-        camera = own["colour"].resized(*fact.size)
+        camera = own["colour"].resized(*info.size)
         joints = kinect_body.body_joints(points)
         vertices = _vertices(one, camera, joints, model, options)
-        filmed.append(
-            _View(
+        views.append(
+            _KinectView(
                 name=name,
                 files=one,
-                joints=joints @ turn.T + shift,
+                joints=joints @ rotation.T + translation,
                 confidence=kinect_body.body_confidence(skeleton.state),
-                vertices=vertices @ turn.T + shift,
-                camera=_moved(camera, turn, shift),
-                depth=own["depth"],
-                turn=turn,
-                shift=shift,
+                vertices=vertices @ rotation.T + translation,
+                camera=_in_scene(camera, rotation, translation),
+                depth_camera=own["depth"],
+                rotation=rotation,
+                translation=translation,
             )
         )
-    return filmed, rate, frames
+    return views, infos[0].rate, frames
 
 
-def _moved(camera: Camera, turn: np.ndarray, shift: np.ndarray) -> Camera:
-    """A camera of own axes as one of the room, into which `turn` and `shift` take them."""
-    rotation = camera.rotation @ turn.T
-    return dataclasses.replace(
-        camera, rotation=rotation, translation=camera.translation - rotation @ shift
-    )
+def _in_scene(camera: Camera, rotation: np.ndarray, translation: np.ndarray) -> Camera:
+    """A camera of its own axes as one of the scene's, to which the arguments take them."""
+    turned = camera.rotation @ rotation.T
+    shift = camera.translation - turned @ translation
+    return dataclasses.replace(camera, rotation=turned, translation=shift)
 
 
 def _vertices(
     files: dict[str, str],
     camera: Camera,
     joints: Float[np.ndarray, "t 26 3"],
-    model: body.BodyModel | smpl_files.SmplSurface,
+    model: Model,
     options: adapter.DatasetOptions,
 ) -> Float[np.ndarray, "t v 3"]:
-    """The mesh in the depth camera's axes: the built-in body, or SMPL by its parameters."""
+    """Vertices in the depth camera's axes: of the built-in body, or of SMPL by its parameters."""
     if not options.smpl:
         return body.pose(model, joints)
     stem = Path(files["skeleton"]).stem
@@ -242,41 +243,34 @@ def _vertices(
     return (posed - camera.translation) @ camera.rotation
 
 
-def _box(one: _View, options: adapter.DatasetOptions) -> tuple[int, int, int, int]:
-    """What is cut out of the picture: all of it, or the window that holds the person throughout."""
-    if options.crop == "squeeze":
-        return 0, 0, *one.camera.size
-    return camera_videos.crop_box(
-        one.camera, one.vertices, size=options.size, margin=options.margin
-    )
-
-
-def _depth_masks(one: _View, frames: int, camera: Camera) -> UInt8[np.ndarray, "t h w"] | None:
+def _depth_masks(
+    view: _KinectView, frames: int, camera: Camera
+) -> UInt8[np.ndarray, "t h w"] | None:
     """Masks from `MDepth-*.png`; None if there are fewer of them than frames.
 
-    Some copies count from 0, others from 1: their order tells, not their numbers.
+    Some copies count from 0, others from 1, so their order matters, not their numbers.
     """
-    paths = sorted(Path(one.files["depth"]).glob("MDepth-*.png"))
+    paths = sorted(Path(view.files["depth"]).glob("MDepth-*.png"))
     if len(paths) < frames:
         return None
     target = dataclasses.replace(
         camera,
-        rotation=camera.rotation @ one.turn,
-        translation=camera.translation + camera.rotation @ one.shift,
+        rotation=camera.rotation @ view.rotation,
+        translation=camera.translation + camera.rotation @ view.translation,
     )
     masks = []
     for path in paths[:frames]:
         picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         if picture is None or picture.ndim != 2 or picture.dtype != np.uint16:
             raise UserError(f"{path}: not a whole 16-bit depth picture; get it again")
-        sized = one.depth.resized(*picture.shape)
+        sized = view.depth_camera.resized(*picture.shape)
         masks.append(kinect_body.depth_mask(picture / 1000.0, sized, target))
     return np.uint8(255) * np.stack(masks)
 
 
 ADAPTER = adapter.DatasetAdapter(
     name="ntu_rgbd",
-    # GTNet, from which PSR-Net's numbers come: 128 x 128, the shape of the picture not kept.
+    # As GTNet, from which PSR-Net's numbers come: 128 x 128, the aspect ratio not kept.
     defaults=adapter.DatasetOptions(size=(128, 128), crop="squeeze"),
     crops=("squeeze", "fixed"),
     uses=("size", "crop", "margin", "smpl", "smpl_parameters"),

@@ -1,4 +1,4 @@
-"""SMPL parameters that a user brings, in the files other tools write, and the mesh they pose."""
+"""Reads SMPL parameters from the files that other tools write, and poses SMPL's mesh by them."""
 
 import functools
 import os
@@ -18,19 +18,19 @@ _POSE = ("pose", "poses", "thetas", "smpl_thetas", "full_pose")
 _SHAPE = ("betas", "shape", "smpl_betas", "beta")
 _SHIFT = ("trans", "transl", "translation", "cam_trans")
 _CAMERA = ("cams", "cam", "pred_cam")
-# SMPL's joints that the built-in skeleton has too: (SMPL's, of the 26).
+# Joints of SMPL that the built-in skeleton has too: (SMPL's, of the 26).
 _SHARED = ((1, 12), (2, 9), (4, 13), (5, 10), (16, 5), (17, 2), (18, 6), (19, 3))
 
 
 @dataclass(frozen=True, eq=False)
 class SmplParameters:
-    """SMPL of one clip, in the axes of the camera that filmed it (x right, y down, z away).
+    """SMPL parameters of one clip, in camera axes (x right, y down, z away).
 
     Attributes:
       pose: (t, 72) axis-angle.
       betas: (s,) or (t, s).
-      translation: (t, 3) metres, or None where nobody says.
-      cameras: (t, 3) scale, x, y of a weak perspective, pictures being [-1, 1]; or None.
+      translation: (t, 3) metres, or None if not given.
+      cameras: (t, 3) scale, x, y of a weak perspective, pictures being [-1, 1], or None.
     """
 
     pose: np.ndarray
@@ -41,7 +41,7 @@ class SmplParameters:
 
 @dataclass(frozen=True, eq=False)
 class SmplSurface:
-    """SMPL's mesh with what `recording_views` asks of a body; DensePose's charts are not known."""
+    """SMPL's mesh as a `rendering.Surface`; DensePose's charts of it are not known."""
 
     model: smpl.SmplModel
     vertices: np.ndarray
@@ -54,7 +54,7 @@ class SmplSurface:
 
 @functools.lru_cache(maxsize=1)
 def surface(path: str) -> SmplSurface:
-    """The mesh of an SMPL file, read once a process. Raises UserError as `smpl.load_smpl` does."""
+    """Reads the mesh of an SMPL file, once per process. Raises UserError as `smpl.load_smpl`."""
     model = smpl.load_smpl(path)
     count = len(model.faces)
     try:
@@ -72,7 +72,7 @@ def surface(path: str) -> SmplSurface:
 
 
 def find(folder: str, stem: str) -> Path:
-    """The file of a clip's parameters.
+    """Finds the file of a clip's parameters.
 
     Raises:
       UserError: if there is none.
@@ -86,7 +86,7 @@ def find(folder: str, stem: str) -> Path:
 
 
 def read(path: str | os.PathLike, frames: int) -> SmplParameters:
-    """Reads an .npz or a pickle (of arrays only: no code in it runs) of SMPL parameters.
+    """Reads SMPL parameters from an .npz or a pickle of arrays (no code in it runs).
 
     Raises:
       UserError: if the file is damaged, lacks pose or shape, or is of fewer frames.
@@ -113,7 +113,7 @@ def read(path: str | os.PathLike, frames: int) -> SmplParameters:
 
 
 def load(path: str | os.PathLike) -> Mapping[str, Any]:
-    """The arrays of an .npz or a pickled dict, whatever Python wrote it.
+    """Loads the arrays of an .npz or a pickled dict, of any Python version.
 
     Raises:
       UserError: if the file is damaged, or something else.
@@ -137,11 +137,11 @@ def load(path: str | os.PathLike) -> Mapping[str, Any]:
 def posed(
     surface: SmplSurface, given: SmplParameters, joints: Float[np.ndarray, "t 26 3"]
 ) -> Float[np.ndarray, "t v 3"]:
-    """SMPL's vertices in the camera's axes; where no translation is given, put on the joints.
+    """Poses SMPL's vertices in camera axes, without a translation at the place of the joints.
 
     Args:
-      surface: of `surface`.
-      given: of `read`.
+      surface: as `surface` gives it.
+      given: as `read` gives it.
       joints: the skeleton in the same axes, metres.
     """
     shift = given.translation

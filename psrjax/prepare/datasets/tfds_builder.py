@@ -1,4 +1,4 @@
-"""Published data sets as TFDS builders: by a loop here, or on Apache Beam by TFDS's own support."""
+"""TFDS builders of published datasets: by processes here, or on Apache Beam by TFDS itself."""
 
 import functools
 import os
@@ -19,12 +19,11 @@ _READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 
 
 class AdapterBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Base of the builders in `datasets/`: a subclass sets `ADAPTER` and its docstring.
+    """Base of the builders in `datasets/`: a subclass sets `ADAPTER`, a name of `catalogue.NAMES`.
 
     `tfds build --manual_dir=FOLDER` (or `download_and_prepare` with such a download config) reads
-    the folder that the user has obtained. With Beam options the clips are spread over its workers,
-    and `psrjax prepare --dataset NAME BUILT --to DIR` gives the result psrjax's manifest; without,
-    `psrjax.prepare.datasets.build` writes it at once, manifest and all.
+    the folder that the user has obtained. Without Beam options the result is a stored dataset with
+    its manifest; with them, `psrjax prepare --dataset NAME BUILT --to DIR` makes it one.
     """
 
     ADAPTER = ""
@@ -51,7 +50,7 @@ class AdapterBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def download_and_prepare(
         self, *, download_config: tfds.download.DownloadConfig | None = None, **arguments: Any
     ) -> None:
-        """Builds the data set; on Beam if the config has its options or runner.
+        """Builds the dataset, on Beam if the config has its options or runner.
 
         Departs from: TFDS's own writing without Beam, which holds a gigabyte of examples in memory.
         """
@@ -69,43 +68,40 @@ class AdapterBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         found = adapter.find_tasks(
             catalogue.get(self.ADAPTER), dl_manager.manual_dir, self._options
         )
-        splits = sorted({split for task in found.tasks for split in splits_of(task)})
+        splits = sorted({split for task in found.tasks for split in _splits_of(task)})
         return {split: self._generate_examples(found.tasks, split) for split in splits}
 
     def _generate_examples(self, tasks: Sequence[adapter.Task], split: str) -> Any:
         import apache_beam as beam
 
-        mine = [task for task in tasks if split in splits_of(task)]
-        work = functools.partial(examples, self.ADAPTER, self._options, split)
-        return beam.Create(mine) | "Prepare" >> beam.FlatMap(work)
+        of_split = [task for task in tasks if split in _splits_of(task)]
+        work = functools.partial(prepare_examples, self.ADAPTER, self._options, split)
+        return beam.Create(of_split) | "Prepare" >> beam.FlatMap(work)
 
 
-def splits_of(task: adapter.Task) -> tuple[str, ...]:
-    """The splits that a task's clips may go to: its own, and "test" where its end is held out."""
+def _splits_of(task: adapter.Task) -> tuple[str, ...]:
+    """Splits that a task may give clips to: its own, and "test" where its end is held out."""
     return (task.split, "test") if task.facts.get("holdout") else (task.split,)
 
 
-def examples(
+def prepare_examples(
     name: str, options: adapter.DatasetOptions, split: str, task: adapter.Task
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """(key, example) of one clip, for a TFDS builder. A clip that cannot be used gives none: why is
-    in the worker's log, and counted by Beam.
+    """Yields (key, example) of one clip, for a TFDS builder.
+
+    A clip that cannot be used yields nothing; the worker's log says why, and Beam counts it.
     """
+    import apache_beam as beam
+
     try:
         views = build.encode_clip(name, options, task)
     except UserError as error:
         logging.warning("left out: %s", error)
-        _count_failed()
+        beam.metrics.Metrics.counter("psrjax", "clips_left_out").inc()
         return
-    for goes_to, view in views:
-        for example in view.examples if goes_to == split else ():
+    for view_split, view in views:
+        for example in view.examples if view_split == split else ():
             yield f"{view.clip}/{view.view}/{int(example['start']):09d}", example
-
-
-def _count_failed() -> None:
-    import apache_beam as beam
-
-    beam.metrics.Metrics.counter("psrjax", "clips_left_out").inc()
 
 
 def build_on_beam(
@@ -117,18 +113,18 @@ def build_on_beam(
     runner: str,
     pipeline_options: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """As `raw_build.build`, on Apache Beam.
+    """Builds a stored dataset as `build.build` does, on Apache Beam.
 
     Args:
       name: of `catalogue.NAMES`.
-      root: the data set's own files, where all workers see them.
-      directory: where it will stand; must not exist.
-      options: how.
-      runner: Beam's name of it, such as "DirectRunner".
+      root: the dataset's own files, on a disk that all workers see.
+      directory: the new folder; must not exist.
+      options: size, crop and further options.
+      runner: Beam's name of the runner, such as "DirectRunner".
       pipeline_options: further options of Beam, as "--name=value".
 
     Raises:
-      UserError: if Apache Beam is not installed, or as `raw_build.build`.
+      UserError: if Apache Beam is not installed, or as `build.build` does.
     """
     try:
         import apache_beam as beam
@@ -136,14 +132,12 @@ def build_on_beam(
         raise UserError("--beam_runner needs Apache Beam: pip install 'psrjax[beam]'") from error
     options = adapter.complete_options(catalogue.get(name), options)
     found = adapter.find_tasks(catalogue.get(name), root, options)
-    directory = Path(os.path.abspath(directory))
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise UserError(f"{directory}: exists already; remove it or name another folder")
+    directory = store.require_free(directory)
     work = directory.with_name(directory.name + ".beam")
-    of_set = type(AdapterBuilder)(
+    builder_class = type(AdapterBuilder)(
         "Builder", (AdapterBuilder,), {"ADAPTER": name, "name": name}, skip_registration=True
     )
-    builder = of_set(data_dir=os.fspath(work), options=options)
+    builder = builder_class(data_dir=os.fspath(work), options=options)
     given = beam.options.pipeline_options.PipelineOptions([f"--runner={runner}", *pipeline_options])
     config = tfds.download.DownloadConfig(manual_dir=os.fspath(root), beam_options=given)
     builder.download_and_prepare(download_config=config)
@@ -159,37 +153,35 @@ def adopt(
     found: adapter.TaskList | None = None,
     remove: Path | None = None,
 ) -> dict[str, Any]:
-    """Makes what TFDS has built (on Beam, in any order) a stored data set with its manifest.
+    """Makes a dataset that TFDS has built (on Beam, in any order) a stored dataset.
 
     Args:
       name: of `catalogue.NAMES`.
       built: the folder with `dataset_info.json`.
-      directory: where the stored data set will stand.
+      directory: the folder of the stored dataset.
       options: those it was built with.
-      found: the tasks it was built of; those that it lacks are told.
-      remove: a folder that is removed when the data set stands.
+      found: the clips it was built of; missing ones are reported.
+      remove: a folder that is removed at the end.
 
     Raises:
-      UserError: if the folder is no such data set, or a clip in it is not whole.
+      UserError: if the folder is no such dataset, or a clip in it is not whole.
     """
     options = adapter.complete_options(catalogue.get(name), options)
     try:
         builder = tfds.builder_from_directory(os.fspath(built))
         splits = {split: _Built(builder, split) for split in builder.info.splits}
     except (OSError, ValueError, tfds.core.DatasetNotFoundError) as error:
-        raise UserError(f"{built}: no data set that TFDS has built ({error})") from error
-    order = sorted(splits, key=lambda split: (split != store.TRAIN_SPLIT, split))
-    meta = build.meta_of(name, options)
-    manifest = store.write(directory, {split: splits[split].views() for split in order}, meta=meta)
+        raise UserError(f"{built}: no dataset that TFDS has built ({error})") from error
+    views = {split: splits[split].views() for split in sorted(splits, key=build.train_first)}
+    manifest = store.write(directory, views, meta=build.meta_of(name, options))
+    found = found or adapter.TaskList(())
     stored = {entry["clip"] for views in manifest["splits"].values() for entry in views}
-    lacking = [
-        task.name
-        for task in (found.tasks if found else ())
+    failed = {
+        task.name: "could not be used; the workers' logs say why"
+        for task in found.tasks
         if not any(clip == task.name or clip.startswith(f"{task.name}_") for clip in stored)
-    ]
-    failed = dict.fromkeys(lacking, "could not be used; why is in the workers' logs")
-    notes = list(found.notes) if found else []
-    summary = {"clips": len(stored), "failed": failed, "notes": notes}
+    }
+    summary = {"clips": len(stored), "failed": failed, "notes": list(found.notes)}
     io.write_json(Path(directory) / build.SUMMARY, summary)
     if remove is not None:
         shutil.rmtree(remove, ignore_errors=True)
@@ -197,7 +189,7 @@ def adopt(
 
 
 class _Built:
-    """The records of one split that TFDS wrote, put in the order of clips, views and frames."""
+    """The records of one split that TFDS wrote."""
 
     def __init__(self, builder: tfds.core.DatasetBuilder, split: str):
         from array_record.python import array_record_module
@@ -209,7 +201,7 @@ class _Built:
         ]
 
     def views(self) -> Iterator[codec.EncodedView]:
-        """What is stored of the views, in order."""
+        """Yields the stored views, in the order of clips, views and frames."""
         places = []
         for file, reader in enumerate(self._readers):
             for record in range(reader.num_records()):

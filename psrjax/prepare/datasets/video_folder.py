@@ -1,15 +1,12 @@
-"""A folder of videos, cut to clips of ten seconds and split by video: Dance-500's way (MFCI)."""
+"""Adapter of a folder of videos, cut to ten seconds and split by video, as Dance-500 (MFCI)."""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import av
 
 from psrjax.errors import UserError
 from psrjax.prepare.datasets import adapter, video_clips
-from psrjax.prepare.monocular import pipeline
 
 SECONDS = 10.0
 SHARES = {"test": 0.1, "validation": 0.1}  # of the clips; the rest trains: 400, 50, 50 of 500
@@ -17,13 +14,13 @@ _LISTS = {"train": ("train",), "validation": ("validation", "val"), "test": ("te
 
 
 def find(root: Path, options: adapter.DatasetOptions) -> adapter.TaskList:
-    """The videos of a folder and their splits: by its lists, else by the hash of their names.
+    """Finds the videos of a folder; lists split them, or else the hash of their names.
 
-    A name before the first `#` is the video's that a clip was cut from: all of it goes one way.
+    Clips with the same name before the first `#` were cut from one video and share a split.
     """
     video_clips.check_crop(options)
-    videos = video_clips.listed(root)
-    origins = {video: _origin(video) for video in videos}
+    videos = video_clips.list_videos(root)
+    origins = {video: video_clips.clip_name(video).split("#")[0] for video in videos}
     splits, notes = _by_lists(root, origins), []
     if not splits:
         splits = by_hash({video: _pieces(video, options.seconds) for video in videos}, origins)
@@ -32,19 +29,13 @@ def find(root: Path, options: adapter.DatasetOptions) -> adapter.TaskList:
         if video not in splits:
             notes.append(f"{video.name} is in no list")
             continue
-        beside = video_clips.joints_beside(video) if not options.joints else {}
-        name = video.stem if video.is_file() else video.name
-        facts = {"origin": origins[video]}
-        tasks.append(adapter.Task(name, splits[video], {"video": str(video), **beside}, facts))
+        files, facts = video_clips.clip_files(video, options), {"origin": origins[video]}
+        tasks.append(adapter.Task(video_clips.clip_name(video), splits[video], files, facts))
     return adapter.TaskList(tuple(tasks), tuple(notes))
 
 
-def _origin(video: Path) -> str:
-    return (video.stem if video.is_file() else video.name).split("#")[0]
-
-
 def _by_lists(root: Path, origins: dict[Path, str]) -> dict[Path, str]:
-    """Splits by `train.txt`, `validation.txt` (or `val.txt`) and `test.txt`: a name a line.
+    """Splits by `train.txt`, `validation.txt` (or `val.txt`) and `test.txt`, a name per line.
 
     Raises:
       UserError: if one video is in two lists.
@@ -60,58 +51,46 @@ def _by_lists(root: Path, origins: dict[Path, str]) -> dict[Path, str]:
 
 
 def _pieces(video: Path, seconds: float) -> float:
-    """How many clips a video becomes, about, by what its container says of its length."""
+    """Approximate number of clips that a video is cut into, by its container's length."""
     if video.is_dir():
         return max(1.0, len(list(video.iterdir())) / 25.0 / (seconds or SECONDS))
     try:
         with av.open(str(video)) as container:
             length = (container.duration or 0) / av.time_base
     except (av.FFmpegError, OSError):
-        length = 0.0  # damaged: told when its turn comes
+        length = 0.0  # damaged: reported when it is read
     return max(1.0, round(length / (seconds or SECONDS)))
 
 
 def by_hash(counts: dict[Path, float], origins: dict[Path, str]) -> dict[Path, str]:
-    """Splits whole videos so that about a tenth of the clips tests, and another validates.
+    """Splits whole videos so that about a tenth of the clips is for test, another for validation.
 
-    In the order of the hashes of their names, videos fill "test", then "validation"; of three
-    videos or more each split has one. The order does not change when videos are added.
+    In the order of the hashes of their names, which added videos do not change, videos fill "test",
+    then "validation"; of three videos or more each split has one.
 
     Args:
-      counts: how many clips each becomes.
-      origins: what was cut from one video stays together.
+      counts: number of clips of each video.
+      origins: name of the video that each was cut from; these stay together.
     """
     groups: dict[str, list[Path]] = {}
     for video, origin in origins.items():
         groups.setdefault(origin, []).append(video)
     order = sorted(groups, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+    clips = {name: sum(counts[video] for video in groups[name]) for name in groups}
     total = sum(counts.values())
     splits: dict[Path, str] = {}
     for split, share in SHARES.items():
         held = 0.0
-        while order[1:] and (not held or held + _count(groups[order[0]], counts) <= share * total):
+        while order[1:] and (not held or held + clips[order[0]] <= share * total):
             name = order.pop(0)
-            held += _count(groups[name], counts)
+            held += clips[name]
             splits |= dict.fromkeys(groups[name], split)
     return splits | {video: "train" for name in order for video in groups[name]}
 
 
-def _count(videos: Sequence[Path], counts: dict[Path, float]) -> float:
-    return sum(counts[video] for video in videos)
-
-
 def views(task: adapter.Task, options: adapter.DatasetOptions) -> video_clips.Views:
-    """The clips of one video: joints that lie beside it, else MediaPipe's.
-
-    Raises:
-      UserError: naming the file, as `raw_videos` does.
-    """
-    return video_clips.views(task, defaulted(options))
-
-
-def defaulted(options: adapter.DatasetOptions) -> adapter.DatasetOptions:
-    """With MediaPipe where no joints are named; those beside a video come first."""
-    return options if options.joints else replace(options, joints=pipeline.MEDIAPIPE)
+    """Yields the clips of one video. Raises UserError as `video_clips` does."""
+    return video_clips.views(task, video_clips.with_detector(options))
 
 
 ADAPTER = adapter.DatasetAdapter(
@@ -122,5 +101,4 @@ ADAPTER = adapter.DatasetAdapter(
     find=find,
     streams=video_clips.streams,
     views=views,
-    meta=video_clips.meta("video_folder"),
 )

@@ -1,4 +1,4 @@
-"""A body that sits on the filmed person: its joints' frames and its girths, by silhouette."""
+"""Fits the body template to a person in several views: time lag, joints and girths."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from psrjax.vision import body, raster
 from psrjax.vision.backgrounds import overlap, person_masks
 from psrjax.vision.camera import Camera
 
-# What the silhouettes may change, in the order of the search, and the factors that are believed.
+# Girths in the order of the search, with their bones, and the range of plausible factors.
 GIRTHS = {
     "chest": ("chest", "neck", "collar"),
     "pelvis": ("pelvis",),
@@ -26,12 +26,12 @@ GIRTHS = {
     "hand": ("hand",),
     "foot": ("foot",),
 }
-BELIEVED = (0.75, 1.35)
-NOISE = 0.004  # of a picture's longer side: how far a detected joint usually lies from the true one
-REACH = 0.045  # of a picture's height: how far from the posed body the person may be
-OUTLINE_NOISE = 0.004  # of a crop's height: how far an outline usually lies from the true one
-SHAPE_FRAMES = 8  # frames that girths are fitted on
-STEPS = (0.12, 0.05)  # of the girths, one a round of moving joints and girths in turn
+GIRTH_RANGE = (0.75, 1.35)
+NOISE = 0.004  # typical error of a detected joint, as a fraction of the picture's longer side
+REACH = 0.045  # largest distance of the person from the posed body, as a fraction of the height
+OUTLINE_NOISE = 0.004  # typical error of an outline, as a fraction of the crop's height
+SHAPE_FRAMES = 8  # number of frames that girths are fitted on
+STEPS = (0.12, 0.05)  # girths' step in each round of fitting joints and girths in turn
 
 
 class Detections(Protocol):
@@ -44,7 +44,7 @@ class Detections(Protocol):
 
 @dataclass(frozen=True)
 class ViewFrames:
-    """One view: frames (t, h, w, 3) and the camera of their pixels."""
+    """Frames of one view and the camera of their pixels."""
 
     frames: UInt8[np.ndarray, "t h w 3"]
     camera: Camera
@@ -52,11 +52,14 @@ class ViewFrames:
 
 @dataclass(frozen=True)
 class FittedBody:
-    """A body on a filmed person.
+    """The body fitted to a person.
 
-    `fit` holds the joints at the videos' frames, `lag` how many frames the detections ran ahead of
-    them; `model` is the template with `girths` (factors by `GIRTHS`); `masks` are (t, h, w) bool in
-    each view's footage.
+    Attributes:
+      fit: joints in space at the videos' frames.
+      lag: number of frames that the detected joints ran ahead of the videos.
+      girths: factors by `GIRTHS`.
+      model: the template with these girths.
+      masks: the person in each view's frames.
     """
 
     fit: joint_fitting.JointFit
@@ -66,51 +69,46 @@ class FittedBody:
     masks: list[Bool[np.ndarray, "t h w"]]
 
 
-@dataclass(frozen=True)
-class _Outlined:
-    """Silhouettes of a posed body and the masks found near them, by view."""
-
-    drawn: list[np.ndarray]
-    masks: list[np.ndarray]
-
-
-def settle(
-    found: Detections, footage: Sequence[ViewFrames], *, lag: int | None = None
+def fit_body(
+    found: Detections, views: Sequence[ViewFrames], *, lag: int | None = None
 ) -> FittedBody:
-    """Fits a body to detected joints and to the footage.
+    """Fits a body to detected joints and to the person's masks.
 
     Args:
       found: the person's joints in the videos.
-      footage: the views that masks are found in; their cameras may be of other crops and sizes.
-      lag: how many frames the joints run ahead of the videos; None to measure it.
+      views: the frames that masks are found in; their cameras may be of other crops and sizes.
+      lag: number of frames that the joints run ahead of the videos; None to estimate it.
     """
-    cameras = [view.camera for view in footage]
+    cameras = [view.camera for view in views]
     fit, model = fit_joints(found, lag or 0), body.template()
-    seen = _outlined(fit, model, footage)
+    drawn, masks = _find_masks(fit, model, views)
     if lag is None:
-        lag = find_lag(seen.drawn, seen.masks)
+        lag = find_lag(drawn, masks)
         if lag:
             fit = fit_joints(found, lag)
-            seen = _outlined(fit, model, footage)
-    chosen = np.unique(np.linspace(0, len(seen.masks[0]) - 1, SHAPE_FRAMES).astype(int))
+            _, masks = _find_masks(fit, model, views)
+    chosen = np.unique(np.linspace(0, len(masks[0]) - 1, SHAPE_FRAMES).astype(int))
+    few = [mask[chosen] for mask in masks]
     girths = dict.fromkeys(GIRTHS, 1.0)
     for step in STEPS:
-        fit = fit_joints(found, lag, _hints(fit, model, seen.masks, cameras))
-        masks = [mask[chosen] for mask in seen.masks]
-        girths = fit_girths(fit.joints[chosen], masks, cameras, start=girths, step=step)
+        fit = fit_joints(found, lag, _hints(fit, model, masks, cameras))
+        girths = fit_girths(fit.joints[chosen], few, cameras, start=girths, step=step)
         model = shaped(girths)
-    fit = fit_joints(found, lag, _hints(fit, model, seen.masks, cameras))
-    return FittedBody(fit, lag, girths, model, _outlined(fit, model, footage).masks)
+    fit = fit_joints(found, lag, _hints(fit, model, masks, cameras))
+    return FittedBody(fit, lag, girths, model, _find_masks(fit, model, views)[1])
 
 
-def _outlined(fit: joint_fitting.JointFit, model: body.BodyModel, footage: Sequence[ViewFrames]):
+def _find_masks(
+    fit: joint_fitting.JointFit, model: body.BodyModel, views: Sequence[ViewFrames]
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Silhouettes of the posed body and the person's masks found near them, by view."""
     vertices = body.pose(model, fit.joints)
     drawn, masks = [], []
-    for view in tqdm(footage, "masks", unit="view"):
+    for view in tqdm(views, "masks", unit="view"):
         drawn.append(silhouettes(model, vertices, view.camera))
         reach = max(2.0, REACH * view.camera.size[0])
         masks.append(person_masks(view.frames, drawn[-1], reach=reach))
-    return _Outlined(drawn, masks)
+    return drawn, masks
 
 
 def _hints(
@@ -119,20 +117,20 @@ def _hints(
     masks: Sequence[np.ndarray],
     cameras: Sequence[Camera],
 ) -> joint_fitting.JointObservations:
-    """What the masks ask of the joints."""
+    """Joints moved so that the body's outlines meet the masks."""
     vertices = body.pose(model, fit.joints)
-    asked = [
+    moved = [
         silhouette.moved_joints(model, vertices, fit.joints, mask, camera)
         for mask, camera in zip(masks, tqdm(cameras, "outlines", unit="view"))
     ]
     noise = OUTLINE_NOISE * max(camera.size[0] for camera in cameras)
-    return joint_fitting.JointObservations(np.stack(asked), cameras, noise)
+    return joint_fitting.JointObservations(np.stack(moved), cameras, noise)
 
 
 def fit_joints(
     found: Detections, lag: int, hints: joint_fitting.JointObservations | None = None
 ) -> joint_fitting.JointFit:
-    """Joints in space at the videos' frames."""
+    """Fits joints in space at the videos' frames."""
     longest = max(max(camera.size) for camera in found.cameras)
     seen = joint_fitting.JointObservations(
         shifted(found.joints, lag), found.cameras, NOISE * longest
@@ -141,7 +139,7 @@ def fit_joints(
 
 
 def shifted(joints: Float[np.ndarray, "n t 26 3"], lag: int) -> Float[np.ndarray, "n t 26 3"]:
-    """Joints moved `lag` frames later; missing where nothing moves in."""
+    """Moves joints `lag` frames later; frames that none move into have zeros: no joints."""
     moved = np.zeros_like(joints)
     if lag >= 0:
         moved[:, lag:] = joints[:, : joints.shape[1] - lag]
@@ -151,7 +149,7 @@ def shifted(joints: Float[np.ndarray, "n t 26 3"], lag: int) -> Float[np.ndarray
 
 
 def shaped(girths: Mapping[str, float]) -> body.BodyModel:
-    """The template with other girths (factors by `GIRTHS`).
+    """Returns the template with other girths (factors by `GIRTHS`).
 
     Raises:
       UserError: for a girth that this version does not know.
@@ -169,7 +167,7 @@ def shaped(girths: Mapping[str, float]) -> body.BodyModel:
 def silhouettes(
     model: body.BodyModel, vertices: Float[np.ndarray, "t v 3"], camera: Camera
 ) -> Bool[np.ndarray, "t h w"]:
-    """Where a camera sees the body."""
+    """Renders the pixels where a camera sees the body."""
     return np.stack([raster.render(now, model.faces, camera).face >= 0 for now in vertices])
 
 
@@ -197,10 +195,9 @@ def fit_girths(
     start: Mapping[str, float],
     step: float,
 ) -> dict[str, float]:
-    """Girths under which the posed body covers the masks best: a search, one girth at a time.
+    """Searches, one girth at a time, the girths under which the posed body covers the masks best.
 
-    Where masks are too poor to tell (intersection over union below one half), the template's own
-    proportions are kept.
+    Returns `start` where the masks are too poor (intersection over union below one half).
     """
     girths = dict(start)
     best = agreement(shaped(girths), joints, masks, cameras)
@@ -210,7 +207,7 @@ def fit_girths(
         for direction in (1.0 + step, 1.0 / (1.0 + step)):
             while True:
                 tried = girths | {name: girths[name] * direction}
-                if not BELIEVED[0] <= tried[name] <= BELIEVED[1]:
+                if not GIRTH_RANGE[0] <= tried[name] <= GIRTH_RANGE[1]:
                     break
                 score = agreement(shaped(tried), joints, masks, cameras)
                 if score <= best + 1e-4:
@@ -226,10 +223,10 @@ def find_lag(
     most: int = 3,
     gain: float = 0.01,
 ) -> int:
-    """By how many frames the joints run ahead of the videos: where masks cover silhouettes best.
+    """Estimates by how many frames the joints run ahead of the videos: where masks cover best.
 
-    A lag other than 0 needs `gain` more intersection over union than none, summed over all views
-    alike (videos are taken to be synchronous with one another).
+    The lag is the same for all views, `most` frames at most; one other than 0 needs `gain` more
+    mean intersection over union than none.
     """
     frames = len(drawn[0])
     most = min(most, (frames - 2) // 2)

@@ -1,4 +1,4 @@
-"""A recording's videos: length and shape, the calibrated picture inside them, crops of them."""
+"""Reads the videos of a recording: length, size and rate, black bars, crops."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +14,13 @@ from psrjax.prepare.common.letterbox import Placement
 from psrjax.prepare.multiview.layout import Recording
 from psrjax.vision.camera import Camera
 
-SHORTEST = 0.5  # of the longest video; a shorter one is refused rather than cut to
-BLACK = 24  # of 255: what a padded border may show
+SHORTEST = 0.5  # of the longest video; a shorter one is refused
+BLACK = 24  # of 255: the brightest that a padded border may be
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """Size (height, width), rate in frames a second and number of frames of a video file."""
+    """Size (height, width), frames per second and number of frames of a video file."""
 
     size: tuple[int, int]
     rate: float
@@ -28,7 +28,7 @@ class VideoInfo:
 
 
 def probe(path: Path) -> VideoInfo:
-    """A video's upright size, its rate, and its frames, counted without decoding them.
+    """Reads a video's upright size, its rate, and its frames, counted without decoding them.
 
     Raises:
       UserError: if the file is no video that can be read.
@@ -47,12 +47,12 @@ def probe(path: Path) -> VideoInfo:
 
 
 def common(recording: Recording, videos: list[VideoInfo], notes: list[str]) -> tuple[int, float]:
-    """The frames that all videos have, and their rate; says in `notes` what is cut.
+    """Returns the number of frames that all videos have, and their rate; notes what is cut.
 
     Raises:
       UserError: if the rates differ, or a video is shorter than `SHORTEST` of the longest.
     """
-    files = [filmed.video for filmed in recording.cameras]
+    files = [camera.video for camera in recording.cameras]
     for path, one in zip(files, videos):
         if abs(one.rate - videos[0].rate) > 0.01 * videos[0].rate:
             raise UserError(
@@ -96,10 +96,10 @@ def crop_box(
     size: tuple[int, int],
     margin: float,
 ) -> tuple[int, int, int, int]:
-    """(top, left, height, width) of the one crop that holds `points` at all times, with a margin.
+    """Returns (top, left, height, width) of the crop that holds `points` at all times.
 
-    It has the shape of `size` (height, width) and stays inside the picture: what would reach
-    beyond is shifted, and shrunk if it is larger than the picture.
+    It has the aspect ratio of `size` (height, width), a margin as a fraction, and lies inside the
+    picture: it is shifted, and shrunk where it would be larger than the picture.
     """
     places = camera.project(points.reshape(-1, 3))["pixels"]
     places = np.clip(places[np.isfinite(places).all(-1)], -0.5, np.asarray(camera.size[::-1]) - 0.5)
@@ -118,10 +118,10 @@ def crop_box(
 def read(
     path: Path, box: tuple[int, int, int, int], size: tuple[int, int], *, frames: int
 ) -> UInt8[np.ndarray, "t h w 3"]:
-    """The first `frames` frames of a video, cropped to `box` and resized to `size`.
+    """Reads the first `frames` frames of a video, cropped to `box` and resized to `size`.
 
     Raises:
-      UserError: if the video breaks off before.
+      UserError: if the video ends before.
     """
     top, left, height, width = box
     result = []
@@ -136,7 +136,7 @@ def read(
 
 
 def shrink(frames: UInt8[np.ndarray, "t h w *c"], factor: int) -> UInt8[np.ndarray, "t hh ww *c"]:
-    """Pictures made smaller by a whole factor: means over blocks, rounded."""
+    """Makes pictures smaller by a whole factor: rounded means of blocks."""
     if factor == 1:
         return frames
     size = (frames.shape[2] // factor, frames.shape[1] // factor)

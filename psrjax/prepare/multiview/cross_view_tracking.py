@@ -1,4 +1,4 @@
-"""Who the actor is: people of several views matched by geometry, followed in time, triangulated."""
+"""Matches people across calibrated views by geometry and tracks one of them in time."""
 
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -10,16 +10,16 @@ from psrjax.errors import UserError
 from psrjax.prepare.common.openpose import SEEN, People, height
 from psrjax.vision.camera import Camera, triangulate
 
-FITS = 0.08  # median joint error, as a fraction of a person's height, within which views agree
-STEP = 0.4  # metres that a person may move between frames a few apart and still be the same
-PATIENCE = 15  # frames without a person after which the next one is somebody else
+MAX_MISFIT = 0.08  # median joint error up to which views agree, as a fraction of a person's height
+MAX_STEP = 0.4  # metres that a person may move between frames and still be the same
+MAX_GAP = 15  # frames without the person after which a track ends
 
 
 @dataclass
-class TrackedPerson:
-    """One person through a clip: joints (n, t, 26, 3) of every camera in pixels, 0 where not found.
+class MultiviewTrack:
+    """One person through a clip: joints of all n cameras in pixels, 0 where not found.
 
-    `notes` says in words which camera was left out in which frame, and why.
+    `notes` lists the cameras that were left out of a frame, with the reason.
     """
 
     joints: Float[np.ndarray, "n t 26 3"]
@@ -28,7 +28,7 @@ class TrackedPerson:
 
 @dataclass(eq=False)
 class Candidate:
-    """A person in one frame, seen by two or more cameras; `members` says who it is in each."""
+    """A person in one frame, seen by two or more cameras; `members` is {camera: person's index}."""
 
     points: Float[np.ndarray, "26 3"]
     seen: Bool[np.ndarray, "26"]
@@ -37,10 +37,10 @@ class Candidate:
 
 
 def candidates(people: list[np.ndarray], cameras: list[Camera]) -> list[Candidate]:
-    """The people of one frame that two or more cameras agree on, best first, no person used twice.
+    """Finds the people of one frame that two or more cameras agree on, best first.
 
     Args:
-      people: per camera an array (people, 26, 3) in pixels.
+      people: by camera, an array (people, 26, 3) in pixels; each person is used once at most.
       cameras: the cameras, in the same order.
     """
     found = []
@@ -58,25 +58,25 @@ def candidates(people: list[np.ndarray], cameras: list[Camera]) -> list[Candidat
 
 
 def _candidate(people, cameras, members: dict[int, int]) -> Candidate | None:
-    """Grows a pair by the people of the other cameras who lie where its joints project."""
+    """Adds to a pair the people of the other cameras who lie where its joints project."""
     points, seen = _points(people, cameras, members)
     if seen.sum() < 5:
         return None
     misfit = {c: _misfit(people[c][p], cameras[c], points, seen) for c, p in members.items()}
-    if max(misfit.values()) > FITS:
+    if max(misfit.values()) > MAX_MISFIT:
         return None
     members = dict(members)
     for index, camera in enumerate(cameras):
         if index in members or not len(people[index]):
             continue
         errors = [_misfit(person, camera, points, seen) for person in people[index]]
-        if min(errors) < FITS:
+        if min(errors) < MAX_MISFIT:
             members[index] = int(np.argmin(errors))
             misfit[index] = min(errors)
     if len(members) > 2:
         points, seen = _points(people, cameras, members)
     score = sum(
-        height(people[c][p]) * (people[c][p][:, 2] > SEEN).mean() * (1 - misfit[c] / FITS / 2)
+        height(people[c][p]) * (people[c][p][:, 2] > SEEN).mean() * (1 - misfit[c] / MAX_MISFIT / 2)
         for c, p in members.items()
     )
     return Candidate(points, seen, members, float(score))
@@ -93,7 +93,7 @@ def _weights(joints):
 
 
 def _misfit(person, camera: Camera, points, seen) -> float:
-    """Median distance of a person's joints from projected ones, in heights of the person."""
+    """Median distance of a person's joints from projected ones, over the person's height."""
     both = seen & (person[:, 2] > SEEN)
     if both.sum() < 4:
         return float("inf")
@@ -102,16 +102,15 @@ def _misfit(person, camera: Camera, points, seen) -> float:
     return float(median / max(height(person), 1.0))
 
 
-def follow(people: dict[str, People], cameras: dict[str, Camera]) -> TrackedPerson:
-    """Finds the actor: the largest and most steadily seen person that the cameras agree on.
+def track(people: dict[str, People], cameras: dict[str, Camera]) -> MultiviewTrack:
+    """Tracks the largest and most steadily seen person that the cameras agree on.
 
-    Each frame's people are matched across views by reprojection, so the order of people in the
-    files is of no account, and a person whom only one camera holds is nobody. Matches are linked in
-    time by 3-D distance. A camera whose people do not fit the actor in a frame is left out of that
-    frame and named in `notes`.
+    Each frame's people are matched across views by reprojection, whatever their order in the files;
+    matches are linked in time by distance in space. A camera none of whose people fit in a frame is
+    left out of that frame.
 
     Raises:
-      UserError: no person is seen by two cameras in at least half of the frames.
+      UserError: if no person is seen by two cameras in at least half of the frames.
     """
     names = list(people)
     views = [cameras[name] for name in names]
@@ -119,11 +118,12 @@ def follow(people: dict[str, People], cameras: dict[str, Camera]) -> TrackedPers
     tracks: list[dict[int, Candidate]] = []
     for time in range(frames):
         free = candidates([people[name].frames[time] for name in names], views)
-        for track in sorted(tracks, key=lambda t: -sum(c.score for c in t.values())):
-            last = max(track)
-            near = [c for c in free if _distance(track[last], c) < STEP * (1 + 0.1 * (time - last))]
-            if near and time - last <= PATIENCE:
-                track[time] = near[0]
+        for one in sorted(tracks, key=lambda t: -sum(c.score for c in t.values())):
+            last = max(one)
+            reach = MAX_STEP * (1 + 0.1 * (time - last))
+            near = [c for c in free if _distance(one[last], c) < reach]
+            if near and time - last <= MAX_GAP:
+                one[time] = near[0]
                 free.remove(near[0])
         tracks += [{time: candidate} for candidate in free]
     best = max(tracks, key=lambda t: sum(c.score for c in t.values()), default={})
@@ -143,7 +143,7 @@ def _distance(one: Candidate, other: Candidate) -> float:
     return float(np.median(np.linalg.norm(one.points[both] - other.points[both], axis=-1)))
 
 
-def _collect(track: dict[int, Candidate], people: dict[str, People], frames: int) -> TrackedPerson:
+def _collect(track: dict[int, Candidate], people: dict[str, People], frames: int) -> MultiviewTrack:
     joints = np.zeros((len(people), frames, 26, 3), np.float32)
     notes = []
     for index, (name, clip) in enumerate(people.items()):
@@ -152,26 +152,26 @@ def _collect(track: dict[int, Candidate], people: dict[str, People], frames: int
             if member is not None:
                 joints[index, time] = clip.frames[time][member]
             elif time not in clip.lost:
-                held = f"{len(clip.frames[time])} people, none of whom is the actor"
-                what = held if len(clip.frames[time]) else "nobody"
+                count = len(clip.frames[time])
+                what = f"{count} people, none of whom is the tracked one" if count else "nobody"
                 notes.append(f"{name} frame {time} ({clip.file(time)}): {what}; left out")
-    return TrackedPerson(joints, notes)
+    return MultiviewTrack(joints, notes)
 
 
 def reprojection(
     joints: Float[np.ndarray, "n t 26 3"], cameras: list[Camera]
 ) -> Float[np.ndarray, "n t 26"]:
-    """Pixels between joints and their own triangulation; NaN where fewer than two views."""
+    """Distances in pixels of joints from their triangulation; NaN where fewer than two views."""
     return triangulate(joints[..., :2], _weights(joints), cameras)["error"]
 
 
-def reject(
+def reject_outliers(
     joints: Float[np.ndarray, "n t 26 3"], cameras: list[Camera], *, bound: float
 ) -> Float[np.ndarray, "n t 26 3"]:
-    """Joints with outliers set to missing: those farther than `bound` pixels from where views meet.
+    """Sets joints to missing that lie farther than `bound` pixels from their triangulation.
 
-    Of three or more views the worst goes first and the others are tried again; two that disagree
-    are both dropped.
+    Of three or more views the worst is dropped first and the others are tried again; of two that
+    disagree both are dropped.
     """
     joints = joints.copy()
     for _ in cameras:
@@ -187,17 +187,14 @@ def reject(
 def check_calibration(
     joints: Float[np.ndarray, "n t 26 3"], cameras: dict[str, Camera], *, bound: float, source: str
 ) -> dict[str, float]:
-    """Median reprojection error in pixels by camera.
+    """Returns the median reprojection error in pixels by camera.
 
     Raises:
       UserError: if a camera's is above `bound`; names the cameras without which the rest agree.
     """
     names, views = list(cameras), list(cameras.values())
     errors = reprojection(joints, views)
-    medians = {
-        name: float(np.nanmedian(e)) if np.isfinite(e).any() else float("inf")
-        for name, e in zip(names, errors)
-    }
+    medians = {name: _median(error) for name, error in zip(names, errors)}
     if max(medians.values()) <= bound:
         return medians
     blame = ""
@@ -205,8 +202,7 @@ def check_calibration(
         rest = {}
         for index, name in enumerate(names):
             others = [i for i in range(len(names)) if i != index]
-            left = reprojection(joints[others], [views[i] for i in others])
-            rest[name] = float(np.nanmedian(left)) if np.isfinite(left).any() else float("inf")
+            rest[name] = _median(reprojection(joints[others], [views[i] for i in others]))
         mended = [f"without {name}" for name in names if rest[name] <= bound]
         blame = f"; the others agree {' or '.join(mended)}" if mended else ""
     listed = ", ".join(f"{name} {error:.1f}" for name, error in medians.items())
@@ -216,8 +212,12 @@ def check_calibration(
     )
 
 
+def _median(errors: np.ndarray) -> float:
+    return float(np.nanmedian(errors)) if np.isfinite(errors).any() else float("inf")
+
+
 def tallest(people: dict[str, People]) -> Float[np.ndarray, "n t 26 3"]:
-    """Each camera's tallest person in each frame, whether or not the views agree."""
+    """Returns each camera's tallest person in each frame, whether or not the views agree."""
     return np.stack([
         np.stack([max(f, key=height) if len(f) else np.zeros((26, 3), np.float32)
                   for f in clip.frames])

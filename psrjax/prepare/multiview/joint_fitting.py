@@ -1,4 +1,4 @@
-"""Joints in space from joints in views: one least-squares fit over a clip fills, smooths and binds.
+"""Fits joints in space to joints in several views, by least squares over a whole clip.
 
 All frames are fitted at once, so that a joint which no two cameras saw is still held by the view
 that did see it, by the bones it hangs on and by its own motion.
@@ -16,7 +16,7 @@ from psrjax.errors import UserError
 from psrjax.prepare.common.openpose import SEEN
 from psrjax.vision.camera import Camera, triangulate
 
-# Pairs of joints at a fixed distance, and how firmly (metres of one standard deviation): limbs are
+# Pairs of joints at a fixed distance, and its standard deviation in metres (`SPREADS`): limbs are
 # rigid, the head nearly so, the trunk bends.
 LIMBS = ((2, 3), (3, 4), (5, 6), (6, 7), (9, 10), (10, 11), (12, 13), (13, 14))
 FEET = (
@@ -28,19 +28,19 @@ HEAD = (
     (15, 16), (15, 17), (16, 18), (15, 18), (16, 17), (17, 18), (1, 17), (1, 18), (1, 0), (1, 25),
 )  # fmt: skip
 TRUNK = ((1, 2), (1, 5), (2, 5), (8, 9), (8, 12), (9, 12), (1, 8))
-FIRMNESS = {LIMBS: 0.004, FEET: 0.006, HEAD: 0.012, TRUNK: 0.015}
-BONES = tuple(bone for group in FIRMNESS for bone in group)
+SPREADS = {LIMBS: 0.004, FEET: 0.006, HEAD: 0.012, TRUNK: 0.015}
+BONES = tuple(bone for group in SPREADS for bone in group)
 MIRROR = {2: 5, 3: 6, 4: 7, 9: 12, 10: 13, 11: 14, 15: 16, 17: 18, 22: 19, 23: 20, 24: 21}
 MIRROR |= {right: left for left, right in MIRROR.items()}
-SETTLED = 5e-4  # metres: steps below it end the fit
-ACCELERATION = 12.0  # m/s²: what a walking man's joints do; the standard deviation of the prior
+SETTLED = 5e-4  # metres: a smaller step ends the fit
+ACCELERATION = 12.0  # m/s², of a walking person's joints: the standard deviation of the prior
 
 
 @dataclass(frozen=True)
 class JointFit:
-    """Joints (t, 26, 3) in metres with confidence (t, 26), what was filled in, and bone lengths.
+    """Joints in metres with their confidence, and the lengths of `BONES` in metres.
 
-    `filled` marks joints that fewer than two cameras saw; `lengths` are metres by `BONES`.
+    `filled` marks joints that fewer than two cameras saw.
     """
 
     joints: Float[np.ndarray, "t 26 3"]
@@ -51,7 +51,7 @@ class JointFit:
 
 @dataclass(frozen=True)
 class JointObservations:
-    """Joints (n, t, 26, 3) in the pixels of n cameras: x, y and confidence, 0 = missing.
+    """Joints in the pixels of n cameras: x, y and confidence, 0 = missing.
 
     `noise` is the standard deviation of a fully confident joint, in pixels.
     """
@@ -76,7 +76,7 @@ def fit(
     Args:
       seen: detected joints; only they decide which joints are filled in, and the bone lengths.
       rate: frames a second.
-      hints: more that pulls on the joints, such as what outlines ask for.
+      hints: further observations, such as joints moved by outlines.
       rounds: Gauss-Newton steps, at most.
 
     Raises:
@@ -118,7 +118,7 @@ def _views(part: JointObservations) -> list[_View]:
 
 
 def _interpolate(points: np.ndarray) -> np.ndarray:
-    """Straight lines over the frames where a joint is NaN; the nearest value at either end."""
+    """Fills frames where a joint is NaN linearly, and with the nearest value at either end."""
     points = points.copy()
     times = np.arange(len(points))
     for joint in range(points.shape[1]):
@@ -132,7 +132,7 @@ def _interpolate(points: np.ndarray) -> np.ndarray:
     if never[[1, 2, 5, 8, 9, 12]].any():
         raise UserError(
             f"joint {np.flatnonzero(never)[0]} of BODY_25 (shoulders, neck or hips) is seen by two "
-            "cameras in no frame: the actor cannot be placed in space"
+            "cameras in no frame: the person cannot be placed in space"
         )
     for joint in np.flatnonzero(never):
         points[:, joint] = points[:, _nearest_kept(joint, never)]
@@ -140,22 +140,22 @@ def _interpolate(points: np.ndarray) -> np.ndarray:
 
 
 def _nearest_kept(joint: int, never: np.ndarray) -> int:
-    parents = [b for a, b in (bone[::-1] for bone in BONES) if a == joint]
-    parents += [a for a, b in (bone[::-1] for bone in BONES) if b == joint]
+    parents = [a for a, b in BONES if b == joint] + [b for a, b in BONES if a == joint]
     return next((p for p in parents if not never[p]), 1)
 
 
 def bone_lengths(
     points: Float[np.ndarray, "t 26 3"], filled: Bool[np.ndarray, "t 26"]
 ) -> Float[np.ndarray, " bones"]:
-    """Median lengths of `BONES` over the frames where both ends were seen, left = right."""
+    """Median lengths of `BONES` over the frames where both ends were seen; equal left and right."""
     ends = np.asarray(BONES)
     lengths = np.linalg.norm(points[:, ends[:, 0]] - points[:, ends[:, 1]], axis=-1)
     unknown = filled[:, ends[:, 0]] | filled[:, ends[:, 1]]
     lengths = np.where(unknown, np.nan, lengths)
     counts = (~unknown).sum(0)
-    medians = np.asarray([np.median(c[np.isfinite(c)]) if n else np.nan
-                          for c, n in zip(lengths.T, counts)])  # fmt: skip
+    medians = np.asarray([
+        np.median(c[np.isfinite(c)]) if n else np.nan for c, n in zip(lengths.T, counts)
+    ])  # fmt: skip
     place = {frozenset(bone): index for index, bone in enumerate(BONES)}
     result = medians.copy()
     for index, (a, b) in enumerate(BONES):
@@ -167,7 +167,7 @@ def bone_lengths(
     return result
 
 
-def _step(points, views, lengths, rate):
+def _step(points: np.ndarray, views: list[_View], lengths: np.ndarray, rate: float) -> np.ndarray:
     """One Gauss-Newton step on the sparse normal equations of all frames together.
 
     Unknowns are ordered by frame: the factors then fill in over two frames' width only.
@@ -177,15 +177,17 @@ def _step(points, views, lengths, rate):
         [1.0, -2.0, 1.0], offsets=[0, 1, 2], shape=(max(frames - 2, 0), frames)
     )
     motion = sparse.kron(bent, sparse.eye_array(3 * joints)) * (rate**2 / ACCELERATION)
-    bones, off = _bones(points, lengths)
-    matrix, target = _views_pull(points, views)
+    bones, off = _bone_residuals(points, lengths)
+    matrix, target = _reprojection_normals(points, views)
     matrix = matrix + bones.T @ bones + motion.T @ motion + 1e-3 * sparse.eye_array(points.size)
     target = target + bones.T @ off - motion.T @ (motion @ points.ravel())
     factors = sparse_linalg.splu(matrix.tocsc(), permc_spec="NATURAL", diag_pivot_thresh=0.0)
     return factors.solve(target).reshape(points.shape)
 
 
-def _views_pull(points, views):
+def _reprojection_normals(
+    points: np.ndarray, views: list[_View]
+) -> tuple[sparse.csr_array, np.ndarray]:
     """Normal matrix and right side of the residuals of undistorted rays, in pixels."""
     flat = points.reshape(-1, 3)
     blocks, target = np.zeros((len(flat), 3, 3)), np.zeros_like(flat)
@@ -210,12 +212,12 @@ def _views_pull(points, views):
     return matrix.tocsr(), target.ravel()
 
 
-def _bones(points, lengths):
-    """Jacobian and residual of the bones' lengths, over their firmness."""
+def _bone_residuals(points: np.ndarray, lengths: np.ndarray) -> tuple[sparse.csr_array, np.ndarray]:
+    """Jacobian and residual of the bones' lengths, over their standard deviations."""
     frames, joints = points.shape[:2]
     known = np.isfinite(lengths)
     ends = np.asarray(BONES)[known]
-    spread = np.concatenate([[s] * len(group) for group, s in FIRMNESS.items()])[known]
+    spread = np.concatenate([[s] * len(group) for group, s in SPREADS.items()])[known]
     offset = points[:, ends[:, 0]] - points[:, ends[:, 1]]
     now = np.maximum(np.linalg.norm(offset, axis=-1), 1e-6)
     direction = offset / (now * spread)[..., None]
@@ -237,15 +239,13 @@ def fit_errors(
     cameras: list[Camera],
     points: Float[np.ndarray, "t 26 3"],
 ) -> Float[np.ndarray, "n t 26"]:
-    """Distance in pixels between detected joints and the fit; NaN where nothing was detected."""
-    errors = np.stack(
-        [np.linalg.norm(c.project(points)["pixels"] - j[..., :2], axis=-1)
-         for c, j in zip(cameras, joints)]
-    )  # fmt: skip
+    """Distances in pixels of detected joints from the fit; NaN where nothing was detected."""
+    projected = np.stack([camera.project(points)["pixels"] for camera in cameras])
+    errors = np.linalg.norm(projected - joints[..., :2], axis=-1)
     return np.where(joints[..., 2] > SEEN, errors, np.nan)
 
 
 def height(lengths: Float[np.ndarray, " bones"]) -> float:
-    """How tall a person of these bone lengths stands, metres: leg, trunk, head, heel to sole."""
+    """Standing height in metres of a person with these bone lengths: leg, trunk, head and sole."""
     by_bone = dict(zip(BONES, lengths))
     return float(sum(by_bone[bone] for bone in ((9, 10), (10, 11), (1, 8), (1, 25))) + 0.08)

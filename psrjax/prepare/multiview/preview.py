@@ -1,4 +1,4 @@
-"""What a prepared recording looks like: joints, the body's outline and its depth on the frames."""
+"""Draws a prepared recording for inspection: joints, outline, depth and mask."""
 
 import cv2
 import numpy as np
@@ -16,7 +16,7 @@ def draw(
     *,
     enlarge: int = 3,
 ) -> UInt8[np.ndarray, "t hh ww 3"]:
-    """Per frame, side by side: joints and outline on the frame; depth over the frame; the mask.
+    """Draws side by side joints and outline on the frame, depth over the frame, and the mask.
 
     Joints of low confidence (filled in) are hollow.
     """
@@ -25,7 +25,14 @@ def draw(
     ])  # fmt: skip
 
 
-def _panel(frame, joints, face, depth, mask, enlarge: int) -> np.ndarray:
+def _panel(
+    frame: np.ndarray,
+    joints: np.ndarray,
+    face: np.ndarray,
+    depth: np.ndarray,
+    mask: np.ndarray,
+    enlarge: int,
+) -> np.ndarray:
     height, width = (side * enlarge for side in frame.shape[:2])
     large = cv2.resize(frame, (width, height), interpolation=cv2.INTER_CUBIC)
     on = cv2.resize((face >= 0).astype(np.float32), (width, height)) > 0.5

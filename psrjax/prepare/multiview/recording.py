@@ -1,8 +1,7 @@
-"""A calibrated multi-view recording (videos, OpenPose joints, calibration) becomes a data set.
+"""Turns a calibrated multi-view recording (videos, OpenPose joints, calibration) into a dataset.
 
-The way there: who the actor is (`recording_actor`), joints in space (`recording_fitting`), a body
-that sits on them (`recording_body`), what every view then sees (`recording_views`), and what the
-frames say by themselves (`recording_plates`).
+Steps: the person is matched across views and tracked (`cross_view_tracking`), joints are fitted in
+space (`joint_fitting`) and a body on them (`body_fitting`); the body is rendered in every view.
 """
 
 from collections.abc import Iterator
@@ -32,20 +31,24 @@ from psrjax.vision.camera import Camera
 from psrjax.vision.optical_flow import optical_flow
 
 MAX_ERROR = 0.015  # of a picture's longer side: the default bound on the reprojection error
-NOISE = 0.004  # of a picture's longer side: how far a detected joint usually lies from the true one
 SUMMARY = "prepare.json"
-FINE = 2  # masks are found in pictures so many times as large as small stored ones
-PREVIEW = 384  # height of a preview's panel, about
+FINE = 2  # masks are found at so many times the stored size where that is small
+PREVIEW = 384  # approximate height of a preview's panel
 
 
 @dataclass(frozen=True)
 class MultiviewOptions:
-    """What a user may choose; every field is a flag of `psrjax prepare`.
+    """Options of a recording's preparation; every field is a flag of `psrjax prepare`.
 
-    `size` is (height, width) of the stored frames; `max_error` is in pixels of the videos, 0 for
-    `MAX_ERROR`; the last `holdout` of the frames becomes the split "test"; `margin` is what a crop
-    leaves around the person, as a fraction; `lag` is how many frames the joints run ahead of the
-    videos, None to measure it.
+    Attributes:
+      size: (height, width) of the stored frames.
+      cameras: names of the cameras to use; all by default.
+      calibration: the calibration file; by default the first in the recording's folder.
+      joints: order of the joints in the JSON files, "auto" to recognise it.
+      max_error: bound on the median reprojection error in pixels of the videos; 0 is `MAX_ERROR`.
+      holdout: fraction of the frames, at the end, that becomes the split "test".
+      margin: space that a crop leaves around the person, as a fraction of their extent.
+      lag: number of frames that the joints run ahead of the videos; None to estimate it.
     """
 
     size: tuple[int, int] = (128, 128)
@@ -60,7 +63,11 @@ class MultiviewOptions:
 
 @dataclass
 class Measurements:
-    """The actor's joints (n, t, 26, 3) in the videos' pixels, and the cameras of those pixels."""
+    """The person's joints in the pixels of n videos, and the cameras of those pixels.
+
+    `errors` are median reprojection errors in pixels, `bound` the largest accepted; `kinds` are the
+    joint orders of the files, by camera.
+    """
 
     names: list[str]
     cameras: list[Camera]
@@ -76,20 +83,17 @@ class Measurements:
 def prepare(
     root: Path | str, directory: Path | str, options: MultiviewOptions = MultiviewOptions()
 ) -> dict[str, Any]:
-    """Writes a recording as a stored data set with splits "train" and "test", and its previews.
+    """Writes a recording as a stored dataset with splits "train" and "test", and its previews.
 
-    Beside the data set stand `prepare.json` (the returned summary: reprojection error and mask
-    agreement by camera, what was filled in, left out or assumed) and `previews/CAMERA.mp4`.
+    The dataset's folder also holds `prepare.json` (the returned summary, see `summarize`) and
+    `previews/CAMERA.mp4`.
 
     Raises:
       UserError: for input that cannot be used; the message names the file and what to do.
     """
-    directory = Path(directory)
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise UserError(f"{directory}: exists already; remove it or name another folder")
+    directory = store.require_free(directory)
     recording = find(root, cameras=options.cameras, calibration=options.calibration or None)
-    measured = measure(recording, options)
-    clip = build(recording, measured, options)
+    clip = build(recording, measure(recording, options), options)
     summary = summarize(clip)
     store.write(directory, stored_splits(clip), meta=clip.meta | {"summary": summary})
     io.write_json(directory / SUMMARY, summary)
@@ -98,59 +102,64 @@ def prepare(
 
 
 def measure(recording: Recording, options: MultiviewOptions) -> Measurements:
-    """Reads joints and calibration, finds the actor and checks that the views agree."""
-    names = [filmed.name for filmed in recording.cameras]
-    facts = [camera_videos.probe(filmed.video) for filmed in recording.cameras]
+    """Reads joints and calibration, tracks the person and checks that the views agree.
+
+    Raises:
+      UserError: for files that cannot be used, or views that do not agree.
+    """
+    names = [files.name for files in recording.cameras]
+    infos = [camera_videos.probe(files.video) for files in recording.cameras]
     notes = list(recording.notes)
-    frames, rate = camera_videos.common(recording, facts, notes)
+    frames, rate = camera_videos.common(recording, infos, notes)
     cameras, people = {}, {}
-    for filmed, fact in zip(recording.cameras, facts):
-        known = filmed.camera if filmed.camera.size[0] else replace(filmed.camera, size=fact.size)
-        placement = letterbox.fit(known.size, fact.size)
-        if fact.size != known.size:
-            camera_videos.check_bars(filmed.video, placement, known.size)
+    for files, info in zip(recording.cameras, infos):
+        known = files.camera if files.camera.size[0] else replace(files.camera, size=info.size)
+        placement = letterbox.fit(known.size, info.size)
+        if info.size != known.size:
+            camera_videos.check_bars(files.video, placement, known.size)
             notes.append(
-                f"{filmed.video.name}: {fact.size[1]}x{fact.size[0]} pixels, calibrated at "
+                f"{files.video.name}: {info.size[1]}x{info.size[0]} pixels, calibrated at "
                 f"{known.size[1]}x{known.size[0]}: scaled by {placement.scale:.4f} and centred; "
                 "joints are taken to be in the calibrated picture"
             )
         clip = openpose.read_openpose(
-            filmed.joints, frames=frames, joints=options.joints, size=known.size
+            files.joints, frames=frames, joints=options.joints, size=known.size
         )
         notes += clip.problems
         clip.frames = [placement.joints(frame) for frame in clip.frames]
-        cameras[filmed.name] = placement.camera(known, fact.size)
-        people[filmed.name] = clip
+        cameras[files.name] = placement.camera(known, info.size)
+        people[files.name] = clip
     longest = max(max(camera.size) for camera in cameras.values())
     bound = options.max_error or MAX_ERROR * longest
     check = {"bound": bound, "source": str(recording.calibration)}
     try:
-        actor = cross_view_tracking.follow(people, cameras)
+        person = cross_view_tracking.track(people, cameras)
     except UserError:
         cross_view_tracking.check_calibration(cross_view_tracking.tallest(people), cameras, **check)
         raise
-    held = (actor.joints[..., 2] > 0).any(-1).mean(1)
+    held = (person.joints[..., 2] > 0).any(-1).mean(1)
     if held.min() < 0.5:
         cross_view_tracking.check_calibration(cross_view_tracking.tallest(people), cameras, **check)
         raise UserError(
             f"{recording.calibration}: camera {names[held.argmin()]!r} sees whom the others see in "
             f"{held.min():.0%} of the frames only; leave it out (--cameras), or calibrate again"
         )
-    errors = cross_view_tracking.check_calibration(actor.joints, cameras, **check)
+    errors = cross_view_tracking.check_calibration(person.joints, cameras, **check)
     views = list(cameras.values())
-    joints = cross_view_tracking.reject(actor.joints, views, bound=2 * bound)
+    joints = cross_view_tracking.reject_outliers(person.joints, views, bound=2 * bound)
     kinds = {name: clip.kind for name, clip in people.items()}
-    return Measurements(
-        names, views, joints, rate, frames, errors, bound, kinds, notes + actor.notes
-    )  # fmt: skip
+    notes += person.notes
+    return Measurements(names, views, joints, rate, frames, errors, bound, kinds, notes)
 
 
 @dataclass(frozen=True)
 class PreparedRecording:
-    """A recording made ready: everything that is stored, in memory at the stored size.
+    """A recording ready to be stored: all frames and streams in memory, at the stored size.
 
-    `meta` are the facts of the whole data set; `views` holds, by camera, what `render_view` gives;
-    `masks` are (t, h, w) uint8.
+    Attributes:
+      boxes: (top, left, height, width) of each camera's crop.
+      views: output of `rendering.render_view`, by camera.
+      meta: facts of the whole dataset.
     """
 
     name: str
@@ -166,7 +175,7 @@ class PreparedRecording:
 
     @property
     def splits(self) -> dict[str, slice]:
-        """The frames of each split: the end of the clip is held back."""
+        """Frames of each split; the end of the clip is held out."""
         frames = self.measured.frames
         first = round(frames * (1.0 - self.options.holdout))
         if not 0 < first < frames:
@@ -177,23 +186,19 @@ class PreparedRecording:
 def build(
     recording: Recording, measured: Measurements, options: MultiviewOptions
 ) -> PreparedRecording:
-    """Crops the frames, sits a body on the person, and renders every view of it."""
+    """Crops the frames, fits a body to the person, and renders it in every view."""
     names, fine = measured.names, FINE if max(options.size) < 256 else 1
     fine_size = (options.size[0] * fine, options.size[1] * fine)
     rough = body.pose(body.template(), body_fitting.fit_joints(measured, 0).joints)
-    boxes, footage = {}, []
-    for filmed, camera in zip(tqdm(recording.cameras, "frames", unit="video"), measured.cameras):
+    boxes, crops = {}, []
+    for files, camera in zip(tqdm(recording.cameras, "frames", unit="video"), measured.cameras):
         box = camera_videos.crop_box(camera, rough, size=options.size, margin=options.margin)
-        boxes[filmed.name] = box
-        footage.append(
-            body_fitting.ViewFrames(
-                camera_videos.read(filmed.video, box, fine_size, frames=measured.frames),
-                camera.windowed(box, fine_size),
-            )
-        )
-    person = body_fitting.settle(measured, footage, lag=options.lag)
+        boxes[files.name] = box
+        frames = camera_videos.read(files.video, box, fine_size, frames=measured.frames)
+        crops.append(body_fitting.ViewFrames(frames, camera.windowed(box, fine_size)))
+    person = body_fitting.fit_body(measured, crops, lag=options.lag)
     vertices = body.pose(person.model, person.fit.joints)
-    cameras = {n: view.camera.resized(*options.size) for n, view in zip(names, footage)}
+    cameras = {n: view.camera.resized(*options.size) for n, view in zip(names, crops)}
     views = {
         name: rendering.render_view(person.model, vertices, camera)
         for name, camera in tqdm(cameras.items(), "views", unit="view")
@@ -204,7 +209,7 @@ def build(
         options=options,
         boxes=boxes,
         cameras=cameras,
-        frames={n: camera_videos.shrink(v.frames, fine) for n, v in zip(names, footage)},
+        frames={n: camera_videos.shrink(v.frames, fine) for n, v in zip(names, crops)},
         masks={
             name: camera_videos.shrink(np.uint8(255) * mask, fine)
             for name, mask in zip(names, person.masks)
@@ -222,7 +227,7 @@ def build(
 
 
 def summarize(clip: PreparedRecording) -> dict[str, Any]:
-    """What `prepare` reports: agreement of joints and masks by camera, and what was done."""
+    """Reports errors of joints and agreement of masks by camera, and what was filled in or cut."""
     measured, person = clip.measured, clip.person
     errors = joint_fitting.fit_errors(
         body_fitting.shifted(measured.joints, person.lag), measured.cameras, person.fit.joints
@@ -257,7 +262,7 @@ def summarize(clip: PreparedRecording) -> dict[str, Any]:
 
 
 def stored_splits(clip: PreparedRecording) -> dict[str, Iterator[codec.ClipView]]:
-    """{split: its views}, for `store.write`: one clip a split."""
+    """Returns {split: its views} for `store.write`; each split is one clip."""
     near = rendering.neighbours(clip.person.model)
     return {split: _stored_views(clip, split, near) for split in clip.splits}
 
@@ -270,7 +275,7 @@ def _stored_views(
     frames = {name: values[where] for name, values in clip.frames.items()}
     faces = {name: view["face"][where] for name, view in clip.views.items()}
     masks = {name: mask[where] for name, mask in clip.masks.items()}
-    told = rendering.all_pairs(frames, faces, clip.person.model, near, masks=masks)
+    transferred = rendering.all_pairs(frames, faces, clip.person.model, near, masks=masks)
     facts = {
         "fps": clip.measured.rate,
         "first_frame": where.start,
@@ -283,25 +288,25 @@ def _stored_views(
         streams = {
             "frames": frames[name],
             "mask": masks[name],
-            "background": _plate(clip, name),
+            "background": _background(clip, name),
             "depth": rendering.encode_depth(view.pop("metres"), **depths),
             "joints": rendering.stored_joints(fit.joints[where], fit.confidence[where], camera),
             "joints_3d": fit.joints[where].astype(np.float32),
             **view,
             **optical_flow(frames[name]),
-            **told[name],
+            **transferred[name],
         }
         yield codec.ClipView(f"{clip.name}_{split}", name, streams, facts, camera)
 
 
-def _plate(clip: PreparedRecording, name: str) -> UInt8[np.ndarray, "h w 3"]:
-    """The clean plate by all frames: what is held back is the person, not the room."""
+def _background(clip: PreparedRecording, name: str) -> UInt8[np.ndarray, "h w 3"]:
+    """The clean background by all frames: the split holds out the person, not the room."""
     person = backgrounds.grow(clip.masks[name] > 32, 1.0)
     return backgrounds.clean_background(clip.frames[name], person)["background"]
 
 
 def write_previews(clip: PreparedRecording, folder: Path) -> None:
-    """One video a camera: joints, outline, depth and mask on the frames."""
+    """Writes one video per camera with joints, outline, depth and mask on the frames."""
     depths = {name: clip.meta[name] for name in ("near", "far")}
     fit = clip.person.fit
     for name, camera in tqdm(clip.cameras.items(), "previews", unit="video"):
@@ -317,7 +322,7 @@ def write_previews(clip: PreparedRecording, folder: Path) -> None:
 
 
 def filled_runs(filled: Bool[np.ndarray, "t 26"]) -> dict[str, list[list[int]]]:
-    """{joint: [[first, last] frame of each run]} of joints that were filled in."""
+    """Returns {joint: [[first, last] frame of each run]} of joints that were filled in."""
     result = {}
     for joint in np.flatnonzero(filled.any(0)):
         edges = np.diff(np.concatenate([[0], filled[:, joint].astype(int), [0]]))

@@ -1,4 +1,4 @@
-"""Where a posed body's outline misses a mask, and which joints have to move to mend it."""
+"""Moves joints so that a posed body's outline meets a mask."""
 
 from collections.abc import Mapping
 
@@ -9,9 +9,9 @@ from jaxtyping import Bool, Float
 from psrjax.vision import body, body_parts, raster
 from psrjax.vision.camera import Camera
 
-CLOSE = 3.0  # pixels: how far an outline may be off before it is doubted
-FACING = 0.3  # cosine between both outlines' normals below which they are not the same limb's
-STAY = 6.0  # outline pixels that would move a joint as much as it is held where it is
+CLOSE = 3.0  # pixels: an outline pixel farther from the mask's edge counts less
+FACING = 0.3  # cosine of both outlines' normals below which they are not of the same limb
+STAY = 6.0  # weight, in outline pixels, that holds a joint in place
 
 _HEAD = (0, 15, 16, 17, 18, 25)
 _CENTRE: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
@@ -38,7 +38,7 @@ _SPANS = {
 
 
 def _ends(bone: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The joints between which a bone lies (means of several)."""
+    """Joints at the two ends of a bone; an end is the mean of several."""
     if bone in _CENTRE:
         return _CENTRE[bone]
     side, name = bone.split("_", 1)
@@ -49,7 +49,7 @@ def _ends(bone: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def influence(model: body.BodyModel) -> Float[np.ndarray, "f 26"]:
-    """How much each face moves with each joint: rows sum to one; linear along every bone."""
+    """Weights by which each face moves with each joint: linear along bones, rows sum to one."""
     shares = np.zeros((len(model.vertices), 26))
     for index, bone in enumerate(body_parts.BONES):
         start, end = _ends(bone)
@@ -70,43 +70,47 @@ def moved_joints(
     masks: Bool[np.ndarray, "t h w"],
     camera: Camera,
 ) -> Float[np.ndarray, "t 26 3"]:
-    """Where a view's mask wants the joints: x, y in its pixels, and how firmly (0 to 1).
+    """Moves joints so that the body's outline in a view meets the mask.
 
-    Every pixel of the drawn outline asks, along its own normal, for the way to the mask's nearest
-    edge; the joints' shifts are the least squares of what their limbs' outlines ask, so that the
-    two sides of a limb centre it and a limb too thin or thick does not move. Joints that the
-    outline says nothing about stay, with no weight.
+    Every pixel of the drawn outline is pulled along its normal to the mask's nearest edge; the
+    joints' shifts are the least squares of these pulls. So the two sides of a limb centre it, and
+    one that is too thin or thick does not move. Joints without an outline stay, with weight 0.
+
+    Returns:
+      x and y in the view's pixels, and a weight from 0 to 1.
     """
     shares = influence(model)
     places = camera.project(joints)["pixels"]
     result = np.zeros((*places.shape[:2], 3))
     for time, now in enumerate(vertices):
         picture = raster.render(now, model.faces, camera)
-        shift, firmness = _shifts(picture.face, masks[time], shares)
+        shift, weight = _shifts(picture.face, masks[time], shares)
         found = np.isfinite(places[time]).all(-1)
         result[time, :, :2] = np.where(found[:, None], np.nan_to_num(places[time]) + shift, 0.0)
-        result[time, :, 2] = np.where(found, firmness, 0.0)
+        result[time, :, 2] = np.where(found, weight, 0.0)
     return result
 
 
-def _shifts(face: np.ndarray, mask: np.ndarray, shares: np.ndarray):
-    """Shifts (26, 2) in pixels and their firmness (26,), of one picture."""
+def _shifts(
+    face: np.ndarray, mask: np.ndarray, shares: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Shifts (26, 2) in pixels and their weights (26,), of one picture."""
     drawn = (face >= 0).astype(np.uint8)
     edge = (drawn > 0) & (cv2.erode(drawn, np.ones((3, 3), np.uint8)) == 0)
-    edge[[0, -1]] = edge[:, [0, -1]] = False  # where the picture ends, nobody knows
+    edge[[0, -1]] = edge[:, [0, -1]] = False  # the picture's border is no outline
     own, other = _distance(drawn > 0), _distance(mask)
     rows, columns = np.nonzero(edge)
     normal, towards = _slope(own, rows, columns), _slope(other, rows, columns)
     facing = (normal * towards).sum(-1)
-    asked = -(other - own)[rows, columns] * facing
-    trust = np.where(facing > FACING, 1.0 / (1.0 + (asked / CLOSE) ** 2), 0.0)
+    pull = -(other - own)[rows, columns] * facing
+    trust = np.where(facing > FACING, 1.0 / (1.0 + (pull / CLOSE) ** 2), 0.0)
     lever = shares[face[rows, columns]]
     system = (lever[:, :, None] * normal[:, None, :]).reshape(len(rows), -1)
     matrix = np.einsum("mi,m,mj->ij", system, trust, system)
-    target = system.T @ (trust * asked)
+    target = system.T @ (trust * pull)
     shift = np.linalg.solve(matrix + STAY * np.eye(len(matrix)), target).reshape(-1, 2)
-    said = np.diag(matrix).reshape(-1, 2).min(-1)
-    return shift, said / (said + STAY)
+    known = np.diag(matrix).reshape(-1, 2).min(-1)
+    return shift, known / (known + STAY)
 
 
 def _distance(mask: np.ndarray) -> np.ndarray:

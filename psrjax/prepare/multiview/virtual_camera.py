@@ -1,4 +1,4 @@
-"""A camera that nobody filmed from: between two real ones, and what the stored body tells it."""
+"""Cameras between real ones, and the inputs of a method rendered for any camera."""
 
 import json
 import os
@@ -18,16 +18,18 @@ from psrjax.vision.camera import Camera
 
 
 def between(one: Camera, other: Camera, fraction: float, focus: Float[np.ndarray, "3"]) -> Camera:
-    """The camera at `fraction` of the way from `one` to `other`, around a point of the world.
+    """Interpolates a camera at `fraction` of the way from `one` to `other`, around a point.
 
-    Its orientation turns at a constant rate (the shorter way), its lens changes evenly, and
-    `focus` lies in its axes at the mean, by `fraction`, of where the two have it: so a person
-    there keeps place and size in the picture.
+    The orientation is interpolated spherically, the lens linearly. `focus` (world axes) keeps its
+    interpolated place in the camera's axes, so a person there keeps place and size in the picture.
+
+    Raises:
+      UserError: if the cameras' pictures differ in size.
     """
     if one.size != other.size:
         raise UserError(f"cameras of sizes {one.size} and {other.size} have none between them")
-    turn = Slerp([0.0, 1.0], Rotation.from_matrix(np.stack([one.rotation, other.rotation])))
-    rotation = turn(fraction).as_matrix()
+    ends = Rotation.from_matrix(np.stack([one.rotation, other.rotation]))
+    rotation = Slerp([0.0, 1.0], ends)(fraction).as_matrix()
     seen = _mix(*(c.rotation @ focus + c.translation for c in (one, other)), fraction)
     return Camera(
         _mix(one.matrix, other.matrix, fraction),
@@ -55,10 +57,10 @@ def write_camera(path: str | os.PathLike, name: str, camera: Camera) -> None:
 
 
 def stored_camera(data: Source, clip: str, view: str) -> Camera:
-    """The camera of a stored view, in the pixels of its stored frames.
+    """Returns the camera of a stored view, in the pixels of its stored frames.
 
     Raises:
-      UserError: if there is no such view, or the data set does not know its camera.
+      UserError: if there is no such view, or the dataset does not hold its camera.
     """
     camera = data.load(clip, view, [0]).camera
     if camera is None:
@@ -67,7 +69,7 @@ def stored_camera(data: Source, clip: str, view: str) -> Camera:
 
 
 def nearest_view(data: Source, clip: str, camera: Camera) -> str:
-    """The view of a stored clip whose camera's axis makes the smallest angle with `camera`'s."""
+    """Returns the stored view whose camera's axis makes the smallest angle with `camera`'s."""
     alike = {
         view: stored_camera(data, clip, view).rotation[2] @ camera.rotation[2]
         for view in data.clip(clip).views
@@ -76,22 +78,22 @@ def nearest_view(data: Source, clip: str, camera: Camera) -> str:
 
 
 def stored_joints(data: Source, clip: str) -> Float[np.ndarray, "t 26 3"]:
-    """The person's joints in space, metres. Raises UserError if the data set has none."""
+    """Reads the person's joints in space, metres. Raises UserError if the dataset has none."""
     data.require("joints_3d", "which place the person in space")
     return data.read(clip, next(iter(data.clip(clip).views)), "joints_3d").astype(np.float64)
 
 
 def stored_mesh(data: Source, clip: str) -> guidance.Mesh:
-    """The person's mesh at every frame of a stored clip: the body shaped and posed as it was.
+    """Shapes and poses the built-in body as at every frame of a stored clip.
 
     Raises:
-      UserError: if the data set was not made with the built-in body.
+      UserError: if the dataset was not made with the built-in body.
     """
     facts = next(iter(data.clip(clip).views.values())).meta
     if "body" not in facts:
         raise UserError(
             f"{data.directory}, clip {clip!r}: does not say which body it holds; `psrjax prepare` "
-            "of a recording does"
+            "of a recording stores it"
         )
     try:
         model = shaped(facts["body"]["girths"])
@@ -106,16 +108,16 @@ def stored_mesh(data: Source, clip: str) -> guidance.Mesh:
 def guide(
     data: Source, clip: str, view: str, camera: Camera, frames: Sequence[int] | None = None
 ) -> dict[str, np.ndarray]:
-    """What a stored view and the stored body tell about any camera's picture.
+    """Renders the inputs of a method for any camera from a stored view and the stored body.
 
-    The camera's picture is resized to the view's size if need be; frames default to the whole clip.
+    The camera's picture is resized to the view's size; frames default to the whole clip.
 
     Returns:
       The wire arrays (t, …) of `guidance.guide`.
 
     Raises:
-      UserError: if there is no such clip or view, its body or camera is not known, or the camera
-        never sees the person.
+      UserError: if there is no such clip or view, its body or camera is not stored, the camera's
+        picture has another aspect ratio, or the camera never sees the person.
     """
     real = stored_camera(data, clip, view)
     frames = range(data.clip(clip).views[view].frames) if frames is None else frames
@@ -124,7 +126,7 @@ def guide(
     if target.size != real.size:
         if target.size[0] * real.size[1] != target.size[1] * real.size[0]:
             raise UserError(
-                f"the camera's picture is {target.size[1]}x{target.size[0]}, the data set's "
+                f"the camera's picture is {target.size[1]}x{target.size[0]}, the dataset's "
                 f"{real.size[1]}x{real.size[0]}: another shape"
             )
         target = target.resized(*real.size)

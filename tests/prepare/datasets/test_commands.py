@@ -40,14 +40,14 @@ def test_a_folder_becomes_a_data_set_and_what_is_left_out_is_told(tmp_path):
     assert set(store.read_manifest(target)["splits"]) == {"train", "test"}
     refused = psrjax("prepare", "--dataset=iper", raw, "--to", tmp_path / "x", "--holdout=0.5")
     assert refused.returncode == 2
-    assert "--holdout is not a flag for a published data set" in refused.stderr
+    assert "--holdout is not a flag for a published dataset" in refused.stderr
 
 
 SHORT = ("--config.steps=4", "--config.checkpoint_steps=4", "--config.log_steps=2")
 
 
 def prepared(name, folder):
-    """The data set `s` of the folder's `raw`, at 64x64."""
+    """The dataset `s` of the folder's `raw`, at 64x64."""
     done = psrjax("prepare", f"--dataset={name}", folder / "raw", "--to", folder / "s", "--size=64")
     assert done.returncode == 0, done.stderr[-2000:]
 

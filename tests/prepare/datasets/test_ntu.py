@@ -48,10 +48,10 @@ def truth_of(folder, clip, what, view):
 
 
 def test_names_say_who_did_what_and_people_make_the_splits(folder):
-    sample = ntu_files.sample("S013C002P037R001A049_rgb.avi")
+    sample = ntu_files.parse_name("S013C002P037R001A049_rgb.avi")
     assert (sample.setup, sample.camera, sample.person, sample.action) == (13, 2, 37, 49)
     assert sample.clip == "S013P037R001A049" and sample.stem == "S013C002P037R001A049"
-    assert ntu_files.sample("IMG_001.avi") is None
+    assert ntu_files.parse_name("IMG_001.avi") is None
     found = ntu_rgbd.find(folder[0], OPTIONS)
     splits = {task.name: task.split for task in found.tasks}
     assert splits == {TRAIN_1: "train", TRAIN_2: "train", TEST_1: "test", TEST_2: "test"}

@@ -1,4 +1,4 @@
-"""Data sets of videos: read in their true layouts, split as they say, with what methods read."""
+"""Datasets of videos: read in their true layouts, split as they say, with what methods read."""
 
 import shutil
 from pathlib import Path
@@ -48,9 +48,7 @@ def fashion(tmp_path_factory):
 def test_fashion_in_all_its_forms_gives_what_internet_reads(fashion, tmp_path):
     summary = build_set("dance_fashion", fashion, tmp_path / "set", size=(32, 32))
     assert summary["clips"] == 7 and not summary["failed"]
-    assert (
-        "fashion256.csv: a list of pairs to animate, not part of the data set" in summary["notes"]
-    )
+    assert "fashion256.csv: a list of pairs to animate, not part of the dataset" in summary["notes"]
     train, test = (Source(tmp_path / "set", split) for split in ("train", "test"))
     assert {c.name for c in train.clips} == {"a", "b", "c", "id1#x#000#100", "e"}
     assert {c.name for c in test.clips} == {"d", "f"}

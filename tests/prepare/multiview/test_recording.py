@@ -1,4 +1,4 @@
-"""From a filmed recording to a data set, against a small one whose truth is known."""
+"""From a filmed recording to a dataset, against a small one whose truth is known."""
 
 import json
 import shutil
@@ -69,7 +69,7 @@ def _people(root, frames=recordings.FRAMES):
 
 
 def test_the_actor_is_followed_whatever_the_order_of_people(filmed):
-    actor = cross_view_tracking.follow(_people(filmed.root), filmed.cameras)
+    actor = cross_view_tracking.track(_people(filmed.root), filmed.cameras)
     assert not actor.notes
     for found, camera in zip(actor.joints, filmed.cameras.values()):
         truth = camera.project(filmed.joints)["pixels"]
