@@ -109,7 +109,7 @@ def _print_help(command: ModuleType) -> None:
 
 
 def _guarded(command: Callable[[list[str]], None]) -> Callable[[list[str]], None]:
-    """Wraps a command: sets up logging and other processes, reports mistakes in one line."""
+    """Wraps a command: sets up logging, other processes and the compilation cache before."""
 
     def guarded(argv: list[str]) -> None:
         from psrjax.runtime import jax_setup  # imports JAX: not before the flags are right
@@ -118,12 +118,9 @@ def _guarded(command: Callable[[list[str]], None]) -> Callable[[list[str]], None
         logging.set_verbosity(logging.INFO)
         logging.get_absl_handler().addFilter(_is_worth_reading)
         sys.unraisablehook = _report_unraisable
-        try:
-            jax_setup.start_distributed()
-            jax_setup.use_compilation_cache()
-            command(argv[1:])
-        except UserError as error:
-            _fail(str(error))
+        jax_setup.start_distributed()
+        jax_setup.use_compilation_cache()
+        command(argv[1:])
 
     return guarded
 

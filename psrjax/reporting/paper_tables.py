@@ -6,6 +6,7 @@ The numbers lie in `papers/*.toml`, a file for each method.
 import dataclasses
 import functools
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
@@ -20,12 +21,8 @@ MEASURED = (*registry.BASIC, *registry.FURTHER)  # by the evaluation of a run
 
 Scores = dict[str, float]
 
-_DISTINCTIVE = (
-    "stages",
-    "method",
-    "weights",
-    "overrides",
-)  # parts of a config that tell rows apart
+# The keys of a config that tell rows apart: stages, fields of the method, weights.
+_DISTINCTIVE = re.compile(r"(stages|method|weights)\b|overrides\..*\.weights\.").match
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,31 +167,14 @@ def matching_rows(table: Table, config: Mapping[str, Any]) -> dict[str, Row]:
     """
     if table.method != config["method"]["name"] or obstacle(table):
         return {}
-    own, plain = _fields(config), _fields(load(table, "", "paper"))
-    rows = {row.label: row for row in table.rows}
-    changes = {
-        row.label: _fields(load(table, row.variant, "paper")).items() - plain.items()
-        for row in table.rows
-        if row.variant is not None
-    }
-    fitting = {label: len(made) for label, made in changes.items() if made <= own.items()}
+    own = config_lib.from_json(json.dumps(config))
+    plain = load(table, "", "paper")
+    fitting: dict[str, int] = {}
+    for row in table.rows:
+        if row.variant is not None:
+            named = load(table, row.variant, "paper")
+            changed = set(filter(_DISTINCTIVE, config_lib.differences(plain, named)))
+            if not changed & set(config_lib.differences(own, named)):
+                fitting[row.label] = len(changed)
     most = max(fitting.values(), default=0)
-    return {label: rows[label] for label, count in fitting.items() if count == most}
-
-
-def _fields(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Flattens what tells runs apart: the stages, the method's fields, the weights."""
-    plain = json.loads(json.dumps({key: _plain(config[key]) for key in _DISTINCTIVE}))
-    flat = {}
-    todo = list(plain.items())
-    while todo:
-        key, value = todo.pop()
-        if isinstance(value, dict):
-            todo += [(f"{key}.{name}", inner) for name, inner in value.items()]
-        elif not key.startswith("overrides.") or ".weights." in key:
-            flat[key] = json.dumps(value)
-    return flat
-
-
-def _plain(value: Any) -> Any:
-    return value.to_dict() if hasattr(value, "to_dict") else value
+    return {row.label: row for row in table.rows if fitting.get(row.label) == most}

@@ -5,7 +5,7 @@ fast: fused optimizers, no gradients for nets of other updates, in-place activat
 formats.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -253,6 +253,26 @@ def _decode(array: torch.Tensor, name: str) -> torch.Tensor:
     if coding == spec.LABEL:
         return array.int()
     return array.float() if coding == spec.FLOAT else array
+
+
+class NormFirstResidual(nn.Module):
+    """Twice norm - ReLU - 3x3 convolution, added to the input."""
+
+    def __init__(self, norm: Callable[[int], nn.Module], width: int):
+        super().__init__()
+        self.norm1, self.norm2 = norm(width), norm(width)
+        self.conv1, self.conv2 = (nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Keeps the shape."""
+        y = self.conv1(F.relu_(self.norm1(x)))
+        return x + self.conv2(F.relu_(self.norm2(y)))
+
+
+def least_squares(real: list[torch.Tensor], fake: list[torch.Tensor]) -> torch.Tensor:
+    """Sums the least-squares losses of discriminators, from their logits."""
+    pairs = zip(real, fake, strict=True)
+    return sum(0.5 * ((r - 1).square().mean() + f.square().mean()) for r, f in pairs)
 
 
 def reflect_conv(inputs: int, outputs: int, kernel_size: int = 3) -> nn.Conv2d:

@@ -177,25 +177,21 @@ class TorchReference(common.TorchReference):
         """Eq. 5 to 8 without VGG-19's terms."""
         if update == "discriminator":
             real, fake = (
-                self.discriminator(torch.cat([shared["label"], shared[name]], 1))
+                self.discriminator.logits(torch.cat([shared["label"], shared[name]], 1))
                 for name in ("truth", "frame")
             )
-            terms = [
-                0.5 * ((r["logits"] - 1).square().mean() + f["logits"].square().mean())
-                for r, f in zip(real, fake, strict=True)
-            ]
-            return {"adversarial": sum(terms)}, {}
+            return {"adversarial": common.least_squares(real, fake)}, {}
         labels = self._labels(batch)
         last = PAIR + self.method.history - 1
         label = self._with_history(labels[:, -PAIR:], labels[:, -last:-PAIR])
         made = self._render(label)
         truth = self.pictures(batch["target"][:, -PAIR:])
-        judged = self.discriminator(torch.cat([label, made["frame"]], 1))
+        judged = self.discriminator.logits(torch.cat([label, made["frame"]], 1))
         terms = {
             **_uv_terms(made, batch["target_iuv"][:, -PAIR:].flatten(0, 1)),
             "regular": (made["raw"] - truth).square().mean(),
             "reconstruction": (made["frame"] - truth).square().mean(),
-            "adversarial": sum((x["logits"] - 1).square().mean() for x in judged),
+            "adversarial": sum((x - 1).square().mean() for x in judged),
             "temporal": _temporal(made["frame"], batch),
         }
         return terms, {"label": label, "frame": made["frame"], "truth": truth}

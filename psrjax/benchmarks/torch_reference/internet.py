@@ -151,12 +151,9 @@ class TorchReference(common.TorchReference):
         """Eq. 1, 7 and the equivariance of key points, and the discriminators' loss."""
         driving = batch["target"][:, -1]
         if update == "discriminator":
-            real, fake = self.discriminator(driving), self.discriminator(shared["picture"])
-            terms = [
-                (r["logits"] - 1).square().mean() + f["logits"].square().mean()
-                for r, f in zip(real, fake, strict=True)
-            ]
-            return {"adversarial": 0.5 * sum(terms)}, {}
+            real = self.discriminator.logits(driving)
+            fake = self.discriminator.logits(shared["picture"])
+            return {"adversarial": common.least_squares(real, fake)}, {}
         source = batch["source"][:, 0]
         points = self.keypoints(driving)
         moved = self.motion(source, self.keypoints(source), points)

@@ -34,20 +34,6 @@ class Unit(nn.Module):
         return F.avg_pool2d(x, 2) if self.resample == "down" else x
 
 
-class Residual(nn.Module):
-    """Twice norm - ReLU - convolution, added to the input."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.norm1, self.conv1 = nn.BatchNorm2d(width), _conv(width, width, 3)
-        self.norm2, self.conv2 = nn.BatchNorm2d(width), _conv(width, width, 3)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Keeps the shape."""
-        y = self.conv1(F.relu_(self.norm1(x)))
-        return x + self.conv2(F.relu_(self.norm2(y)))
-
-
 class Hourglass(nn.Module):
     """The U-Net of both motion networks: width + inputs channels out."""
 
@@ -205,9 +191,9 @@ class MotionGenerator(nn.Module):
             self.add_module(f"up{i}", Unit(wide, width, resample="up"))
             if self.every:
                 self.add_module(f"fuse{i}", Unit(2 * width, width))
-                self.add_module(f"refine{i}", Residual(width))
+                self.add_module(f"refine{i}", common.NormFirstResidual(nn.BatchNorm2d, width))
         for i in range(self.blocks):
-            self.add_module(f"block{i}", Residual(widths[-1]))
+            self.add_module(f"block{i}", common.NormFirstResidual(nn.BatchNorm2d, widths[-1]))
         self.final = _conv(widths[0], 3, 7)
 
     def encode(self, source: torch.Tensor) -> list[torch.Tensor]:
@@ -269,6 +255,10 @@ class MultiScaleDiscriminator(nn.Module):
         for i in range(scales):
             self.add_module(f"scale{i}", PatchDiscriminator(inputs, width, strided))
         self.scales = scales
+
+    def logits(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """Returns the logits of each discriminator."""
+        return [judged["logits"] for judged in self(x)]
 
     def forward(self, x: torch.Tensor) -> list[dict[str, Any]]:
         """Returns the output of each discriminator, the full size first."""

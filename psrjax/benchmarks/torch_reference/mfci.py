@@ -1,5 +1,6 @@
 """MFCI in PyTorch. Pictures are (n, c, h, w) in [-1, 1]; joints are the contract's."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -122,21 +123,6 @@ class PoseWarp(nn.Module):
         return features.unflatten(0, (b, t, k))
 
 
-class Residual(nn.Module):
-    """Twice instance norm - ReLU - convolution, added to the input."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        for i in (1, 2):
-            self.add_module(f"norm{i}", nn.InstanceNorm2d(width, affine=True))
-            self.add_module(f"conv{i}", nn.Conv2d(width, width, 3, padding=1))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Keeps the shape."""
-        y = self.conv1(F.relu_(self.norm1(x)))
-        return x + self.conv2(F.relu_(self.norm2(y)))
-
-
 class Fusion(nn.Module):
     """The fusion RB6, or RB6+SA2D."""
 
@@ -148,7 +134,8 @@ class Fusion(nn.Module):
         self.target_maps = nn.Conv2d(j, c, 3, padding=1)
         self.blocks = method.blocks
         for i in range(method.blocks):
-            self.add_module(f"block{i}", Residual(c))
+            norm = functools.partial(nn.InstanceNorm2d, affine=True)
+            self.add_module(f"block{i}", common.NormFirstResidual(norm, c))
         self.scores = nn.Conv2d(c, k, 3, padding=1)
         self.num_downsamples = method.attention_stride.bit_length() - 1
         self.attends = method.fusion == "rb6_sa2d"
@@ -270,11 +257,7 @@ class TorchReference(common.TorchReference):
         real = self._judge(self._frames(batch["target"]), batch)
         fake = self._judge(shared["video"], batch)
         terms = {
-            f"adversarial_{name}": sum(
-                0.5 * ((r - 1).square().mean() + f.square().mean())
-                for r, f in zip(real[name], fake[name], strict=True)
-            )
-            for name in real
+            f"adversarial_{name}": common.least_squares(real[name], fake[name]) for name in real
         }
         return terms, {}
 
