@@ -1,4 +1,4 @@
-"""Adversarial objectives for either side of the game, on unsquashed logits."""
+"""Adversarial losses of generators and discriminators, on logits."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,10 +13,10 @@ MODES = ("bce", "least_squares", "hinge")
 
 
 def generator_loss(logits: Float[Array, "*b"], *, mode: str = "bce") -> Float[Array, ""]:
-    """What the generator pays for logits of its fakes, averaged.
+    """Returns the mean loss of the generator for logits of its fakes.
 
     Args:
-      logits: the discriminator's answers.
+      logits: the discriminator's.
       mode: "bce" (non-saturating), "least_squares" or "hinge".
 
     Raises:
@@ -33,7 +33,7 @@ def generator_loss(logits: Float[Array, "*b"], *, mode: str = "bce") -> Float[Ar
 def discriminator_loss(
     real: Float[Array, "*b"], fake: Float[Array, "*b"], *, mode: str = "bce"
 ) -> Float[Array, ""]:
-    """What the discriminator pays: the mean of its losses on real and on fake samples.
+    """Returns the mean of the discriminator's losses on real and on fake samples.
 
     Args:
       real: logits of real samples.
@@ -52,25 +52,41 @@ def discriminator_loss(
 
 
 def generator_total(judged: Any, *, mode: str = "bce") -> Float[Array, ""]:
-    """`generator_loss` summed over discriminators of several sizes or time ranges (Cheng et al.,
-    Eq. 2).
+    """Sums `generator_loss` over discriminators of several sizes or time ranges.
+
+    Cheng et al., Eq. 2.
 
     Args:
       judged: any tree of logits, or of {"logits", …} as discriminators give them; each counts by
-        the mean of its answers.
+        the mean of its logits.
       mode: as in `generator_loss`.
     """
     return sum((generator_loss(logits, mode=mode) for logits in _logits(judged)), jnp.zeros(()))
 
 
 def discriminator_total(real: Any, fake: Any, *, mode: str = "bce") -> Float[Array, ""]:
-    """`discriminator_loss` summed likewise, over two trees of one shape."""
+    """Sums `discriminator_loss` likewise, over two trees of the same structure."""
     pairs = zip(_logits(real), _logits(fake), strict=True)
     return sum((discriminator_loss(r, f, mode=mode) for r, f in pairs), jnp.zeros(()))
 
 
+def feature_matching(real: Any, fake: Any) -> Float[Array, ""]:
+    """The mean absolute difference of features, summed over layers and discriminators.
+
+    Args:
+      real: the discriminators' {"logits", "features"} of real samples; constant.
+      fake: of fakes.
+    """
+    gaps = (
+        jnp.abs(ours - jax.lax.stop_gradient(theirs)).mean()
+        for r, f in zip(real, fake, strict=True)
+        for theirs, ours in zip(r["features"], f["features"], strict=True)
+    )
+    return sum(gaps, jnp.zeros(()))
+
+
 def mean_logit(judged: Any) -> Float[Array, ""]:
-    """The mean over discriminators of their mean logits, for the log."""
+    """Returns the mean over discriminators of their mean logits, for the log."""
     return jnp.stack([logits.mean() for logits in _logits(judged)]).mean()
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from psrjax.nn import hourglass
+from psrjax.nn import resampling
 from psrjax.ops import correlation
 
 # CoCosNet's layers and weights; relu3_2 is halved by means of 2x2 first.
@@ -29,7 +29,7 @@ def over_layers(
     for name, weight in LAYERS.items():
         pair = (ours[name], theirs[name])
         if name in HALVED and min(ours[name].shape[1:3]) > 1:
-            pair = tuple(hourglass.avg_pool(x) for x in pair)
+            pair = tuple(resampling.avg_pool(x) for x in pair)
         total += weight * contextual_loss(*pair, chunk=chunk)
     return total
 

@@ -1,4 +1,4 @@
-"""Losses between features of frozen networks, as functions of a dict of weights."""
+"""The perceptual loss of clips between features of a frozen I3D."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -11,9 +11,9 @@ def temporal_perceptual(
     prediction: Float[Array, "b t h w 3"],
     target: Float[Array, "b t h w 3"],
 ) -> Float[Array, ""]:
-    """Squared error between I3D features of whole clips: means over four layers, summed.
+    """Returns the mean squared error between I3D features of clips, summed over four layers.
 
     Lakhal et al. 2019 (View-LSTM), layers and weights as GTNet's. Videos are in [-1, 1].
     """
     ours, theirs = (i3d.features(weights, video) for video in (prediction, target))
-    return sum(jnp.square(ours[name] - theirs[name]).mean() for name in i3d.TAPS)
+    return sum(jnp.square(ours[name] - theirs[name]).mean() for name in i3d.LAYERS)

@@ -1,6 +1,4 @@
-"""Losses over time: a frame against the one before it through optical flow; key points that move
-with their picture.
-"""
+"""Losses over time: frames along the optical flow, and key points that move with their image."""
 
 from collections.abc import Mapping
 

@@ -9,11 +9,10 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from psrjax.errors import UserError
-from psrjax.nn import blocks, layers, spade
+from psrjax.nn import blocks, layers, resampling, spade
 from psrjax.ops import correlation
 
 WARPS = ("mean", "patch")
-_SLOPE = 0.2
 
 
 class Adaptor(nn.Module):
@@ -44,17 +43,11 @@ class Adaptor(nn.Module):
         """
         if self.num_downsamples not in (1, 2):
             raise UserError(f"config.method.num_downsamples={self.num_downsamples}: use 1 or 2")
-        if any(size % 2**self.num_downsamples for size in x.shape[1:3]):
-            raise UserError(
-                f"frames of {x.shape[1]}x{x.shape[2]} cannot be halved "
-                f"{self.num_downsamples} times: "
-                "change config.data.crop"
-            )
-        options = {"dtype": self.dtype}
+        resampling.check_downsamples(x, self.num_downsamples)
         condition = x
         strides = (1, 2, 1, self.num_downsamples, 1)
         for i, (factor, stride) in enumerate(zip((1, 2, 4, 8, 8), strides, strict=True)):
-            x = nn.leaky_relu(x, _SLOPE) if i else x
+            x = layers.leaky_relu(x) if i else x
             conv = layers.SpectralConv(
                 factor * self.width,
                 (3, 3),
@@ -62,14 +55,14 @@ class Adaptor(nn.Module):
                 padding=1,
                 use_bias=False,
                 init=layers.xavier_small,
+                dtype=self.dtype,
                 name=f"conv{i}",
-                **options,
             )
             norm = layers.make_norm("instance_fixed", dtype=self.dtype, name=f"norm{i}")
             x = norm(conv(x, train), train)
         block = blocks.maybe_remat(spade.SpadeResidual, self.remat)
         for i, factor in enumerate((8, 8, 4)):
-            make = block(factor * self.width, self.hidden, name=f"block{i}", **options)
+            make = block(factor * self.width, self.hidden, dtype=self.dtype, name=f"block{i}")
             x = make(x, train, condition)
         return correlation.unit_length(x.astype(jnp.float32))
 
@@ -91,12 +84,14 @@ class _Residual(nn.Module):
         conv = layers.Conv(
             x.shape[-1],
             (3, 3),
+            padding=1,
+            reflect=True,
             dtype=self.dtype,
             init=layers.xavier_small,
             name=f"conv{index}",
         )
         norm = layers.make_norm("instance_fixed", dtype=self.dtype, name=f"norm{index}")
-        return norm(conv(spade.reflect_pad(x, 1)), train)
+        return norm(conv(x), train)
 
 
 class Correspondence(nn.Module):
@@ -133,19 +128,12 @@ class Correspondence(nn.Module):
         """Names the layers after their places."""
         if self.warp not in WARPS:
             raise UserError(f"config.method.warp: no {self.warp!r}; there are {', '.join(WARPS)}")
-        options = {"dtype": self.dtype}
-        adaptor = {
-            "width": self.width,
-            "num_downsamples": self.num_downsamples,
-            "hidden": self.hidden,
-            "remat": self.remat,
-            **options,
-        }
-        self.pose_adaptor = Adaptor(**adaptor)
-        self.picture_adaptor = Adaptor(**adaptor)
+        adaptor = (self.width, self.num_downsamples, self.hidden, self.dtype, self.remat)
+        self.pose_adaptor = Adaptor(*adaptor)
+        self.picture_adaptor = Adaptor(*adaptor)
         shared = blocks.maybe_remat(_Residual, self.remat)
-        self.shared = [shared(**options) for _ in range(self.blocks)]
-        project = {"init": layers.xavier_small, **options}
+        self.shared = [shared(self.dtype) for _ in range(self.blocks)]
+        project = {"init": layers.xavier_small, "dtype": self.dtype}
         self.pose_projection = layers.Conv(4 * self.width, (1, 1), **project)
         self.picture_projection = layers.Conv(4 * self.width, (1, 1), **project)
 
@@ -185,7 +173,7 @@ class Correspondence(nn.Module):
         inner = side if self.warp == "patch" else 1
         cells = cells.reshape(-1, rows, columns, inner, inner, 3)
         picture = cells.transpose(0, 1, 3, 2, 4, 5).reshape(-1, rows * inner, columns * inner, 3)
-        return spade.nearest(picture, *size)
+        return resampling.resize_nearest(picture, *size)
 
     def __call__(
         self, label: Float[Array, "b h w c"], exemplar: Float[Array, "b h w 3"], train: bool

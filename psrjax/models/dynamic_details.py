@@ -1,4 +1,4 @@
-"""D2G-Net's learned pictures: hybrid texture, background, and the net of dynamic details."""
+"""D2G-Net's learned images: hybrid texture, background, and the net of dynamic details."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -15,8 +15,7 @@ from psrjax.ops import texture
 class HybridTexture(nn.Module):
     """An atlas of the body's parts: three channels of colour in [0, 1], and learned ones.
 
-    It begins gray, with 0 in the learned channels; the method fills in the colours
-    (`Method.warm_start`).
+    It begins gray, with 0 in the learned channels; `Method.warm_start` fills in the colours.
 
     Attributes:
       size: texels on a part's side.
@@ -34,7 +33,7 @@ class HybridTexture(nn.Module):
         *,
         colors_only: bool = False,
     ) -> Float[Array, "b h w c"]:
-        """Eq. 1: the sum over parts of probability times texture at the coordinates.
+        """Returns the sum over parts of probability times texture at the coordinates (Eq. 1).
 
         Args:
           coordinates: (u, v) in [-1, 1].
@@ -53,11 +52,11 @@ def _gray(key: Array, shape: tuple[int, ...]) -> Array:
 
 
 class Background(nn.Module):
-    """One picture that stands behind the person in every frame (D2G-Net, Sec. 3.3)."""
+    """The image behind the person in every frame (D2G-Net, Sec. 3.3)."""
 
     @nn.compact
     def __call__(self, height: int, width: int) -> Float[Array, "1 h w 3"]:
-        """The picture, [-1, 1] at first.
+        """Returns the image; before training it is 0, the gray of [-1, 1].
 
         Raises:
           UserError: if it was learned at another size.
@@ -73,20 +72,12 @@ class Background(nn.Module):
         return self.param("picture", nn.initializers.zeros, (1, height, width, 3))
 
 
-class _PoseEncoder(nn.Module):
-    """The pose label at the size at which it joins the texture: 7x7, then num_downsamples."""
-
-    width: int
-    num_downsamples: int
-    dtype: DTypeLike
+class _PoseEncoder(global_generator.GlobalGenerator):
+    """The generator's first half: the pose label at the size at which it joins the texture."""
 
     @nn.compact
     def __call__(self, label: Float[Array, "b h w c"], train: bool) -> Float[Array, "b y x d"]:
-        compute = {"dtype": self.dtype}
-        x = global_generator.entered(label, train, self.width, **compute)
-        for i in range(self.num_downsamples):
-            x = global_generator.halved(x, train, i, self.width * 2 ** (i + 1), **compute)
-        return x
+        return self._encode(label, train)
 
 
 class _Joining(nn.Module):
@@ -96,70 +87,56 @@ class _Joining(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, other: Array, train: bool) -> Array:
-        options = {"dtype": self.dtype, "init": layers.normal_small}
-        both = jnp.concatenate([x, other], -1)
-        y = layers.Conv(x.shape[-1], (3, 3), padding=1, name="conv", **options)(both)
+        options = {"padding": 1, "dtype": self.dtype, "init": layers.normal_small}
+        y = layers.Conv(x.shape[-1], (3, 3), name="conv", **options)(
+            jnp.concatenate([x, other], -1)
+        )
         return nn.relu(layers.make_norm("instance_fixed", dtype=self.dtype, name="norm")(y, train))
 
 
-class DynamicDetails(nn.Module):
-    """D2G (Eq. 2, Fig. 3): from the texture on the screen, under the pose, to the person's picture.
+class DynamicDetails(global_generator.GlobalGenerator):
+    """D2G (Eq. 2, Fig. 3): from the texture on the screen, under the pose, to the person's image.
 
-    pix2pixHD's generator. At which level the pose joins is not in the paper's text ("the
-    intermediate level"): here at 1/8 of the size.
+    The paper does not say at which level the pose joins ("the intermediate level"): here at 1/8 of
+    the size.
 
     Attributes:
-      width: channels of the first layer, upsample_nearest with each halving.
       max_channels: no layer has more channels.
-      num_downsamples: how often the size is halved.
-      blocks: residual blocks at the smallest size.
       pose_width: channels of the pose encoder's first layer.
       pose_level: by what the size is divided where the pose joins; 0: it does not.
-      zero_init_last: whether the last layer begins near 0, for a net whose result is a residual.
-      dtype: compute type; the result is float32.
-      remat: see `psrjax.nn.blocks.maybe_remat`.
+      (the others are those of `GlobalGenerator`)
     """
 
-    width: int = 64
-    max_channels: int = 1024
     num_downsamples: int = 4
     blocks: int = 9
+    max_channels: int = 1024
     pose_width: int = 32
     pose_level: int = 8
-    zero_init_last: bool = False
-    dtype: DTypeLike = jnp.float32
-    remat: str = "none"
 
     @nn.compact
     def __call__(
         self, mapped: Float[Array, "b h w c"], label: Float[Array, "b h w d"], train: bool
     ) -> Float[Array, "b h w 3"]:
-        """A picture in [-1, 1].
+        """Returns an image in [-1, 1].
 
         Raises:
           UserError: if the size cannot be halved so often, or no level has `pose_level`.
         """
-        global_generator.check_size(mapped.shape[1:3], self.num_downsamples)
         levels = [2**i for i in range(1, self.num_downsamples + 1)]
         if self.pose_level not in (0, *levels):
             raise UserError(
-                f"config.method.pose_level={self.pose_level}: with "
-                f"{self.num_downsamples} downsamples one of "
-                f"{', '.join(map(str, levels))}, or 0 for none"
+                f"config.method.pose_level={self.pose_level}: with {self.num_downsamples} "
+                f"downsamples one of {', '.join(map(str, levels))}, or 0 for none"
             )
-        compute = {"dtype": self.dtype}
-        widths = [
-            min(self.max_channels, self.width * 2**i) for i in range(self.num_downsamples + 1)
-        ]
+        x = self._first(mapped, train)
+        for i, level in enumerate(levels):
+            x = self._down(i, x, train)
+            if level == self.pose_level:
+                encoder = _PoseEncoder(self.pose_width, i + 1, dtype=self.dtype, name="pose")
+                x = _Joining(self.dtype, name="joining")(x, encoder(label, train), train)
+        return jnp.tanh(self._last(self._decode(x, train), 3))
 
-        def join(number: int, x: Array) -> Array:
-            if self.pose_level != 2 ** (number + 1):
-                return x
-            encoder = _PoseEncoder(self.pose_width, number + 1, name="pose", **compute)
-            return _Joining(name="joining", **compute)(x, encoder(label, train), train)
-
-        x = global_generator.passed(
-            mapped, train, widths, self.blocks, remat=self.remat, join=join, **compute
-        )
-        init = nn.initializers.normal(1e-3) if self.zero_init_last else layers.normal_small
-        return jnp.tanh(global_generator.left(x, 3, init=init, **compute))
+    @property
+    def widths(self) -> list[int]:
+        """The channels at each size, the full one first."""
+        return [min(self.max_channels, width) for width in super().widths]

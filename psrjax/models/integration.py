@@ -20,7 +20,6 @@ from psrjax.ops import geometry
 
 ANY_NUMBER = ("avg", "max")  # of source frames
 FUSIONS = ("avg", "max", "rb6", "sa3d_rb6", "rb6_sa2d")
-_SLOPE = 0.2
 
 
 class Fusion(nn.Module):
@@ -136,7 +135,7 @@ class Fusion(nn.Module):
             )
         x = x.reshape(-1, h, w, c)
         for i in range(self.attention_stride.bit_length() - 1):
-            x = nn.leaky_relu(self._conv(x, c, f"down{i}", stride=2), _SLOPE)
+            x = layers.leaky_relu(self._conv(x, c, f"down{i}", stride=2))
         small = x.reshape(*lead, *x.shape[1:])
         change = attention.SelfAttention(
             self.chunk, residual=False, dtype=self.dtype, name="attention"

@@ -1,6 +1,6 @@
-"""The picture from a source's features, warped by a motion field at one scale or at all of them.
+"""INTERnet's generator: the source's features, warped by a motion field at one scale or at all.
 
-Pictures are in [0, 1]; fields as in `psrjax.models.motion`.
+Images are in [0, 1]; fields as in `psrjax.models.motion`.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ class MotionGenerator(nn.Module):
 
     Attributes:
       generator_kind: "ms" or "ss4x".
-      width: channels of the finest scale, upsample_nearest with each halving.
+      width: channels of the finest scale; they double with each downsample.
       levels: how often the size is halved.
       max_channels: no layer has more channels.
       blocks: residual blocks at the smallest scale.
@@ -71,7 +71,7 @@ class MotionGenerator(nn.Module):
         return min(self.max_channels, self.width * 2**level)
 
     def encode(self, source: Float[Array, "b h w 3"], train: bool) -> tuple[Array, ...]:
-        """The source's features, finest first; "ss4x" keeps the smallest scale's only."""
+        """Encodes the source to features, finest first; "ss4x" keeps the smallest scale's only."""
         features = [self.first(source.astype(self.dtype), train)]
         for i in range(self.levels):
             features.append(getattr(self, f"down{i}")(features[-1], train))
@@ -112,8 +112,8 @@ class MotionGenerator(nn.Module):
             if self.generator_kind == "ms":
                 x = getattr(self, f"fuse{i}")(jnp.concatenate([x, warped[i + 1]], -1), train)
                 x = getattr(self, f"refine{i}")(x, train)
-        picture = jax.nn.sigmoid(self.final(x).astype(jnp.float32))
-        return picture.reshape(b, t, *picture.shape[1:])
+        image = jax.nn.sigmoid(self.final(x).astype(jnp.float32))
+        return image.reshape(b, t, *image.shape[1:])
 
     def __call__(
         self,
@@ -122,7 +122,7 @@ class MotionGenerator(nn.Module):
         confidence: Float[Array, "b t y x 1"],
         train: bool,
     ) -> Float[Array, "b t h w 3"]:
-        """`decode` of `encode`."""
+        """Decodes what `encode` gives."""
         return self.decode(self.encode(source, train), deformation, confidence, train)
 
 
@@ -134,8 +134,7 @@ def keep_source(
     *,
     levels: int,
 ) -> Float[Array, "b t h w 3"]:
-    """M S' + (1 - M) P: the warped source S' where the confidence M is high, else what is
-    generated.
+    """Returns M S' + (1 - M) P: the warped source S' where the confidence M is high.
 
     `Departs from:` Lu et al., Eq. 6, which gates features only: there a generator has to learn to
     copy before any motion can show its worth. Here an untrained one copies, and only what moves has
@@ -143,8 +142,8 @@ def keep_source(
 
     Args:
       generated: P.
-      source: the source picture.
-      deformation: where each pixel comes from, 2^levels times smaller than the picture.
+      source: the source image.
+      deformation: where each pixel comes from, 2^levels times smaller than the image.
       confidence: likewise.
       levels: see above.
     """

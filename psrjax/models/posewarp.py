@@ -5,19 +5,15 @@ layers of its official code, on which Cheng et al. (MFCI) build. Pictures are in
 depends on the source alone is computed apart from what depends on the target pose.
 """
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from psrjax.errors import UserError
-from psrjax.nn import layers
+from psrjax.nn import layers, resampling
 from psrjax.ops import limb
 
-_SLOPE = 0.2
 _GLOROT = nn.initializers.glorot_uniform()
 
 
@@ -86,12 +82,7 @@ class PoseUNet(nn.Module):
         Raises:
           UserError: if the size cannot be halved so often.
         """
-        if any(size % 2**self.num_downsamples for size in x.shape[1:3]):
-            raise UserError(
-                f"pictures of {x.shape[1]}x{x.shape[2]} cannot be halved "
-                f"{self.num_downsamples} times: "
-                "change config.data.crop, or config.method.num_downsamples"
-            )
+        resampling.check_downsamples(x, self.num_downsamples, "num_downsamples")
         wide = 2 * self.width
         x = self._layer(x, "encode0", self.width, kernel_size=7)
         skips = [x]
@@ -109,7 +100,7 @@ class PoseUNet(nn.Module):
 
     def _layer(self, x: Array, name: str, features: int, **window: int) -> Array:
         conv = _Conv(features, dtype=self.dtype, name=name, **window)
-        return nn.leaky_relu(conv(x), _SLOPE)
+        return layers.leaky_relu(conv(x))
 
 
 class PoseWarp(nn.Module):
@@ -127,16 +118,15 @@ class PoseWarp(nn.Module):
 
     def setup(self):
         """Builds the three U-Nets and their heads."""
-        common: dict[str, Any] = {"dtype": self.dtype}
         half = max(self.width // 2, 1)
         for name, features in (
             ("segmentation", half),
             ("background", self.width),
             ("foreground", self.width),
         ):
-            setattr(self, name, PoseUNet(self.width, features, self.num_downsamples, **common))
-        self.parts = _Conv(limb.PARTS, **common)
-        self.heads = Heads(**common)
+            setattr(self, name, PoseUNet(self.width, features, self.num_downsamples, self.dtype))
+        self.parts = _Conv(limb.PARTS, dtype=self.dtype)
+        self.heads = Heads(self.dtype)
 
     def encode(
         self, source: Float[Array, "b k h w 3"], joints: Float[Array, "b k 26 3"]
@@ -254,21 +244,19 @@ class PairDiscriminator(nn.Module):
         self, picture: Float[Array, "b h w 3"], maps: Float[Array, "b h2 w2 j"]
     ) -> Float[Array, "b 1"]:
         """Logits; `maps` are the joint maps of the source and of the target at half the size."""
-        x = _halved(self._layer(picture, "layer0", self.width, 5))
-        x = _halved(self._layer(jnp.concatenate([x, maps], -1), "layer1", 2 * self.width, 5))
+        x = resampling.max_pool(self._layer(picture, "layer0", self.width, 5))
+        x = resampling.max_pool(
+            self._layer(jnp.concatenate([x, maps], -1), "layer1", 2 * self.width, 5)
+        )
         for i in range(2, self.num_downsamples):
-            x = _halved(self._layer(x, f"layer{i}", 4 * self.width, 3))
+            x = resampling.max_pool(self._layer(x, f"layer{i}", 4 * self.width, 3))
         x = self._layer(x, "last", 4 * self.width, 3)
         x = x.reshape(len(x), -1)
         for i in range(2):
             dense = nn.Dense(4 * self.width, dtype=self.dtype, name=f"dense{i}")
-            x = nn.leaky_relu(dense(x), _SLOPE)
+            x = layers.leaky_relu(dense(x))
         return nn.Dense(1, dtype=self.dtype, name="logit")(x).astype(jnp.float32)
 
     def _layer(self, x: Array, name: str, features: int, kernel_size: int) -> Array:
         conv = _Conv(features, kernel_size, dtype=self.dtype, name=name)
-        return nn.leaky_relu(conv(x), _SLOPE)
-
-
-def _halved(x: Array) -> Array:
-    return nn.max_pool(x, (2, 2), (2, 2))
+        return layers.leaky_relu(conv(x))

@@ -1,29 +1,27 @@
-"""The coarse-to-fine generator: a picture grown from 8x8 under its condition at every size."""
+"""The coarse-to-fine generator: an image grown from 8x8 under its condition at every size."""
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from psrjax.errors import UserError
-from psrjax.nn import attention, blocks, layers, spade
+from psrjax.nn import attention, blocks, layers, resampling, spade
 
-_SLOPE = 0.2
 _MAX_CHANNELS = 4  # the width doubles with each halving of the size, so many times
 
 
 class SpadeGenerator(nn.Module):
-    """G of Wang et al., Eq. 7: the condition is the coarse picture beside the pose label.
+    """G of Wang et al., Eq. 7: the condition is the coarse image beside the pose label.
 
     `Departs from:` the text of Eq. 6, which conditions on the exemplar y_I itself: it is at another
     pose than the result, and in training often the result; CoCosNet conditions on the warp.
 
     Attributes:
       width: channels at full size.
-      levels: how often the size is upsample_nearest.
+      levels: how often the size is doubled.
       hidden: see `psrjax.nn.spade.Spade`.
       attend: whether there is self-attention at half the size.
-      dtype: compute type; the picture is float32.
+      dtype: compute type; the image is float32.
       remat: see `psrjax.nn.blocks.maybe_remat`.
     """
 
@@ -36,33 +34,28 @@ class SpadeGenerator(nn.Module):
 
     @nn.compact
     def __call__(self, condition: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h w 3"]:
-        """A picture in [-1, 1].
+        """Returns an image in [-1, 1].
 
         Raises:
           UserError: if the size cannot be halved `levels` times.
         """
+        resampling.check_downsamples(condition, self.levels, "levels")
         height, width = condition.shape[1:3]
-        if height % 2**self.levels or width % 2**self.levels:
-            raise UserError(
-                f"frames of {height}x{width} cannot be halved {self.levels} times: change "
-                "config.data.crop or config.method.levels"
-            )
-        options = {"dtype": self.dtype}
-        conv = {"padding": 1, "init": layers.xavier_small, **options}
+        conv = {"padding": 1, "init": layers.xavier_small, "dtype": self.dtype}
         block = blocks.maybe_remat(spade.SpadeResidual, self.remat)
         condition = condition.astype(self.dtype)
-        x = spade.nearest(condition, height >> self.levels, width >> self.levels)
+        x = resampling.resize_nearest(condition, height >> self.levels, width >> self.levels)
         x = layers.Conv(self._channels(0), (3, 3), name="seed", **conv)(x)
         for level in range(self.levels + 1):
             if level:
-                x = spade.upsample_nearest(x)
+                x = resampling.upsample_nearest(x)
             if self.attend and level == self.levels - 1:
-                x = attention.SelfAttention(name="attention", **options)(x, train)
+                x = attention.SelfAttention(dtype=self.dtype, name="attention")(x, train)
             for part in "ab" if level == 1 else "a":
                 name = f"block{level}{part}"
-                make = block(self._channels(level), self.hidden, name=name, **options)
+                make = block(self._channels(level), self.hidden, dtype=self.dtype, name=name)
                 x = make(x, train, condition)
-        x = layers.Conv(3, (3, 3), name="picture", **conv)(nn.leaky_relu(x, _SLOPE))
+        x = layers.Conv(3, (3, 3), name="picture", **conv)(layers.leaky_relu(x))
         return jnp.tanh(x.astype(jnp.float32))
 
     def _channels(self, level: int) -> int:

@@ -1,1 +1,1 @@
-"""Linen layers and blocks that two or more models use."""
+"""Layers and blocks that two or more models use."""

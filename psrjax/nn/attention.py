@@ -1,4 +1,4 @@
-"""Self-attention over the positions of a feature map, or of several (Zhang et al. 2019, SAGAN)."""
+"""Self-attention over the positions of one or several feature maps (Zhang et al. 2019, SAGAN)."""
 
 import flax.linen as nn
 import jax
@@ -7,19 +7,19 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from psrjax.nn import layers
+from psrjax.nn import layers, resampling
 from psrjax.ops import correlation
 
 
 class SelfAttention(nn.Module):
-    """x + gamma (attention over all positions); gamma is learnt and begins at 0.
+    """x + gamma (attention over all positions); gamma is learned and begins at 0.
 
-    Keys and values are the largest of each 2x2; scores are not divided by the root of their width;
-    1x1 convolutions without bias, under spectral norm. Of several maps (time, or source frames) the
-    positions of all are one set; pooling is within each.
+    Keys and values are max-pooled 2x2; scores are not divided by the root of their width; the 1x1
+    convolutions have spectral norm and no bias. The positions of several maps (time, or source
+    frames) form one set; pooling is within each.
 
     Attributes:
-      chunk: at most so many rows of the scores are there at a time, forward and backward; 0 is all.
+      chunk: rows of the scores that exist at a time, forward and backward; 0 is all.
       residual: whether x is added.
       dtype: compute type; the softmax is float32.
     """
@@ -30,12 +30,12 @@ class SelfAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b *size c"], train: bool) -> Float[Array, "b *size c"]:
-        """Same shape out as in: (b h w c) or (b k h w c)."""
+        """Attends over (b h w c) or (b k h w c); the shape stays."""
         h, w, c = x.shape[-3:]
         maps = x.reshape(-1, h, w, c)
         narrow = max(c // 8, 1)
         key, value = (
-            _pooled(self._project(maps, name, width, train)).reshape(len(x), -1, width)
+            resampling.max_pool(self._project(maps, name, width, train)).reshape(len(x), -1, width)
             for name, width in (("key", narrow), ("value", max(c // 2, 1)))
         )
         query = self._project(maps, "query", narrow, train).reshape(len(x), -1, narrow)
@@ -63,14 +63,14 @@ def attend(
     *,
     chunk: int = 0,
 ) -> Float[Array, "b n d"]:
-    """softmax(query keyᵀ) value, the softmax in float32.
+    """Returns softmax(query keyᵀ) value, the softmax in float32.
 
-    Memory: of the scores, b m chunk float32 exist at a time; the backward pass makes them again.
+    Memory: b m chunk float32 scores exist at a time; the backward pass computes them again.
 
     Args:
-      query: of the positions to fill.
-      key: of the positions to read.
-      value: what is read there.
+      query: of the output's positions.
+      key: of the positions attended to.
+      value: likewise.
       chunk: rows of the scores at a time; 0 is all of them, kept for the backward pass.
     """
 
@@ -84,10 +84,3 @@ def attend(
         return rows(query)
     parts = correlation.chunk_rows(query, chunk)
     return correlation.join_rows(lax.map(jax.checkpoint(rows), parts), n)
-
-
-def _pooled(x: Array) -> Array:
-    """The largest of each 2x2, positions in one row; a last odd row or column is left out."""
-    window = (1, 2, 2, 1)
-    x = lax.reduce_window(x, -jnp.inf, lax.max, window, window, "VALID")
-    return x.reshape(x.shape[0], -1, x.shape[-1])

@@ -1,4 +1,4 @@
-"""Blocks made of layers, and their recomputation in the backward pass."""
+"""The 3-D residual block, and recomputation of blocks in the backward pass."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -14,9 +14,9 @@ REMATS = ("none", "blocks")
 class Residual3D(nn.Module):
     """conv - norm - ReLU - conv - norm, added to the input; no activation after the sum.
 
-    Departs from: GTNet, where the last norm's scale begins at 1. At 0.1 a new stack of blocks
-    passes its input almost as it is, and short trainings get further (500 steps of the demo's
-    layer 1, begun at 0: +0.4 dB inside the person).
+    `Departs from:` GTNet, where the last norm's scale begins at 1. At 0.1 a new stack of blocks is
+    almost the identity, and short trainings get further (after 500 steps of the demo's layer 1:
+    +0.4 dB inside the person).
 
     Attributes:
       norm: see `psrjax.nn.layers.make_norm`.
@@ -28,7 +28,7 @@ class Residual3D(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t h w c"], train: bool) -> Float[Array, "b t h w c"]:
-        """Same shape out as in."""
+        """Applies the block; the shape stays."""
         y = nn.relu(self._conv_norm(x, train, 0, scale=1.0))
         return x + self._conv_norm(y, train, 1, scale=0.1)
 
@@ -47,7 +47,7 @@ class Residual3D(nn.Module):
 
 
 def maybe_remat(block: type[nn.Module], policy: str) -> type[nn.Module]:
-    """The block class, recomputed in the backward pass where `policy` is "blocks".
+    """Returns the block class, recomputed in the backward pass if `policy` is "blocks".
 
     The block is called as `block(x, train)`, `train` positional.
 

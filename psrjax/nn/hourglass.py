@@ -1,4 +1,4 @@
-"""2-D blocks of the first-order model and its kin: convolution units, residuals, the hourglass."""
+"""2-D blocks of the first-order model and its relatives: units, residuals, the hourglass."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -6,17 +6,17 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from psrjax.errors import UserError
-from psrjax.nn import blocks, layers
+from psrjax.nn import blocks, layers, resampling
 
 RESAMPLES = ("none", "down", "up")
 
 
 class Unit(nn.Module):
-    """Convolution, norm, ReLU; before it the size may be upsample_nearest, or behind it halved.
+    """Convolution, norm, ReLU; upsampled by 2 before, or average-pooled behind.
 
     Attributes:
       width: output channels.
-      kernel_size: of the square kernel; the padding keeps the size.
+      kernel_size: side of the kernel; the padding keeps the size.
       resample: "none", "down" (half the size) or "up" (twice the size).
       norm: see `psrjax.nn.layers.make_norm`.
       dtype: compute type.
@@ -30,35 +30,20 @@ class Unit(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h2 w2 d"]:
-        """(b h w c) to (b h w width), or half or twice as large.
+        """Applies the unit: (b h w c) to (b h w width), or half or twice as large.
 
         Raises:
           UserError: if an odd size is to be halved, or for an unknown `resample`.
         """
         if self.resample not in RESAMPLES:
             raise UserError(f"no resampling {self.resample!r}; there are {', '.join(RESAMPLES)}")
-        kernel_size, options = (
-            (self.kernel_size,) * 2,
-            {"dtype": self.dtype, "name": "conv"},
-        )
+        size, options = (self.kernel_size,) * 2, {"dtype": self.dtype, "name": "conv"}
         if self.resample == "up":
-            x = layers.EnlargedConv(self.width, kernel_size, **options)(x)
+            x = layers.UpsampledConv(self.width, size, **options)(x)
         else:
-            x = layers.Conv(self.width, kernel_size, padding=self.kernel_size // 2, **options)(x)
+            x = layers.Conv(self.width, size, padding=self.kernel_size // 2, **options)(x)
         x = nn.relu(layers.make_norm(self.norm, dtype=self.dtype, name="norm")(x, train))
-        return avg_pool(x) if self.resample == "down" else x
-
-
-def avg_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-    """The mean of each 2x2 pixels.
-
-    Raises:
-      UserError: for an odd size.
-    """
-    b, h, w, c = x.shape
-    if h % 2 or w % 2:
-        raise UserError(f"maps of {h}x{w} cannot be halved: change config.data.crop")
-    return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
+        return resampling.avg_pool(x) if self.resample == "down" else x
 
 
 class Residual(nn.Module):
@@ -74,26 +59,21 @@ class Residual(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h w c"]:
-        """Same shape out as in."""
+        """Applies the block; the shape stays."""
         y = x
         for i in (1, 2):
             y = nn.relu(layers.make_norm(self.norm, dtype=self.dtype, name=f"norm{i}")(y, train))
-            y = layers.Conv(
-                x.shape[-1],
-                (3, 3),
-                padding=1,
-                dtype=self.dtype,
-                name=f"conv{i}",
-            )(y)
+            conv = layers.Conv(x.shape[-1], (3, 3), padding=1, dtype=self.dtype, name=f"conv{i}")
+            y = conv(y)
         return x + y
 
 
 class Hourglass(nn.Module):
-    """A U-Net that halves the size `depth` times and concatenates every scale on the way back.
+    """A U-Net of `depth` downsamples that concatenates the features of every scale on the way back.
 
     Attributes:
       width: channels after the last block; those in between are width times powers of two.
-      depth: how often the size is halved.
+      depth: downsamples by 2.
       max_channels: no block has more channels.
       norm: see `psrjax.nn.layers.make_norm`.
       dtype: compute type.
@@ -109,16 +89,12 @@ class Hourglass(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h w d"]:
-        """(b h w c) to (b h w width + c).
+        """Applies the U-Net: (b h w c) to (b h w width + c).
 
         Raises:
           UserError: if the size cannot be halved so often.
         """
-        if any(size % 2**self.depth for size in x.shape[1:3]):
-            raise UserError(
-                f"maps of {x.shape[1]}x{x.shape[2]} cannot be halved {self.depth} times: change "
-                "config.data.crop, or config.method.depth"
-            )
+        resampling.check_downsamples(x, self.depth, "depth")
         unit = blocks.maybe_remat(Unit, self.remat)
         options = {"norm": self.norm, "dtype": self.dtype}
         scales = [x]

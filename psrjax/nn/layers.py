@@ -1,4 +1,4 @@
-"""Layers with PyTorch's semantics in channels-last: convolutions, norms, and their initializers.
+"""Layers with PyTorch's semantics in channels-last: convolutions, norms, initializers.
 
 Parameters are float32; `dtype` is the type of the products. Statistics are always float32.
 """
@@ -14,30 +14,37 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from psrjax.errors import UserError
+from psrjax.nn import resampling
 from psrjax.ops import conv as conv_ops
 
 NORMS = ("batch", "instance", "instance_fixed")
+LEAKY_SLOPE = 0.2
+
+
+def leaky_relu(x: Array) -> Array:
+    """Applies the leaky ReLU of slope 0.2 that all networks here share."""
+    return nn.leaky_relu(x, LEAKY_SLOPE)
 
 
 def uniform_fan_in(key: Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> Array:
-    """PyTorch's default for convolutions: uniform within 1 / sqrt(fan in)."""
+    """Draws uniformly within 1 / sqrt(fan in): PyTorch's default for convolutions."""
     bound = 1.0 / math.sqrt(math.prod(shape[:-1]))
     return bound * _flat(functools.partial(jax.random.uniform, minval=-1.0), key, shape, dtype)
 
 
 def kaiming_fan_out(key: Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> Array:
-    """Kaiming's normal, fan out: what the published 3-D ResNet uses for every convolution."""
+    """Draws Kaiming's normal by fan out, as the published 3-D ResNet for every convolution."""
     std = math.sqrt(2.0 / (math.prod(shape[:-2]) * shape[-1]))
     return std * _flat(jax.random.normal, key, shape, dtype)
 
 
 def normal_small(key: Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> Array:
-    """DCGAN's normal of std 0.02: what pix2pix and its descendants use for discriminators."""
+    """Draws a normal of std 0.02, as DCGAN, pix2pix and its descendants."""
     return 0.02 * _flat(jax.random.normal, key, shape, dtype)
 
 
 def xavier_small(key: Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> Array:
-    """Xavier's normal with gain 0.02: what SPADE and CoCosNet use for every convolution."""
+    """Draws Xavier's normal with gain 0.02, as SPADE and CoCosNet for every convolution."""
     fans = math.prod(shape[:-2]) * (shape[-2] + shape[-1])
     return 0.02 * math.sqrt(2.0 / fans) * _flat(jax.random.normal, key, shape, dtype)
 
@@ -48,17 +55,18 @@ def _flat(draw: Callable, key: Array, shape: Sequence[int], dtype: DTypeLike) ->
 
 
 class Conv(nn.Module):
-    """Convolution over two or three dimensions with explicit zero padding.
+    """Convolution over two or three dimensions with explicit padding.
 
     Attributes:
       features: output channels.
-      kernel_size: kernel size in each dimension; its length says how many dimensions there are.
+      kernel_size: one size for each dimension, of which there are two or three.
       stride: one, or one for each dimension.
       padding: on both sides, one, or one for each dimension (PyTorch's meaning, never "SAME").
       use_bias: whether to add a bias; not where a norm follows.
       dtype: compute type.
       init: initializer of the kernel.
       bias_init: initializer of the bias.
+      reflect: whether the padding of a 2-D convolution is by reflection; else it is zeros.
     """
 
     features: int
@@ -69,24 +77,20 @@ class Conv(nn.Module):
     dtype: DTypeLike = jnp.float32
     init: Callable = uniform_fan_in
     bias_init: Callable = nn.initializers.zeros
+    reflect: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "b *size i"]) -> Float[Array, "b *out o"]:
         """Applies the convolution; the shapes are `psrjax.ops.conv.conv`'s."""
         kernel = self.param("kernel", self.init, (*self.kernel_size, x.shape[-1], self.features))
-        y = conv_ops.conv(
-            x.astype(self.dtype),
-            kernel.astype(self.dtype),
-            stride=self.stride,
-            padding=self.padding,
-        )
-        return _with_bias(self, y)
+        return _convolve(self, x, kernel)
 
 
-class EnlargedConv(nn.Module):
-    """A 2-D convolution of maps enlarged twice by nearest neighbours; the padding keeps the size.
+class UpsampledConv(nn.Module):
+    """2-D convolution of maps upsampled by 2 with nearest neighbours; the padding keeps the size.
 
-    Attributes: as `Conv` has them.
+    Attributes:
+      (those of `Conv`)
     """
 
     features: int
@@ -98,15 +102,14 @@ class EnlargedConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
-        """Twice as high and wide."""
+        """Applies it; the result is twice as high and wide."""
         kernel = self.param("kernel", self.init, (*self.kernel_size, x.shape[-1], self.features))
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-        return _with_bias(self, conv_ops.conv_enlarged(x, kernel))
+        return _with_bias(self, conv_ops.conv_upsampled(x, kernel))
 
 
 class ConvTranspose(nn.Module):
-    """Transposed convolution with PyTorch's padding and output padding; kernel_size are not
-    flipped.
+    """Transposed convolution with PyTorch's padding and output padding; the kernel is not flipped.
 
     Attributes:
       output_padding: further rows at the high side.
@@ -155,10 +158,11 @@ class SpectralConv(nn.Module):
     dtype: DTypeLike = jnp.float32
     init: Callable = uniform_fan_in
     bias_init: Callable = nn.initializers.zeros
+    reflect: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "b *size i"], train: bool) -> Float[Array, "b *out o"]:
-        """Applies the convolution; `train` turns the vectors on."""
+        """Applies the convolution; with `train` the vectors take a power iteration."""
         kernel = self.param("kernel", self.init, (*self.kernel_size, x.shape[-1], self.features))
         matrix = kernel.reshape(-1, self.features).T
         rows, columns = matrix.shape
@@ -172,20 +176,21 @@ class SpectralConv(nn.Module):
             if not self.is_initializing():
                 left.value, right.value = u, v
         kernel = kernel / (u @ matrix @ v)
-        y = conv_ops.conv(
-            x.astype(self.dtype),
-            kernel.astype(self.dtype),
-            stride=self.stride,
-            padding=self.padding,
-        )
-        return _with_bias(self, y)
+        return _convolve(self, x, kernel)
 
 
 def _unit_vector(x: Array) -> Array:
     return x * jax.lax.rsqrt(jnp.square(x).sum() + 1e-12)
 
 
-def _with_bias(layer: Conv | EnlargedConv | ConvTranspose | SpectralConv, y: Array) -> Array:
+def _convolve(layer: "Conv | SpectralConv", x: Array, kernel: Array) -> Array:
+    x, kernel, padding = x.astype(layer.dtype), kernel.astype(layer.dtype), layer.padding
+    if layer.reflect:
+        x, padding = resampling.reflect_pad(x, padding), 0
+    return _with_bias(layer, conv_ops.conv(x, kernel, stride=layer.stride, padding=padding))
+
+
+def _with_bias(layer: Conv | UpsampledConv | ConvTranspose | SpectralConv, y: Array) -> Array:
     if not layer.use_bias:
         return y
     bias = layer.param("bias", layer.bias_init, (layer.features,))
@@ -265,9 +270,13 @@ def _normalize(x: Array, axes: tuple[int, ...], epsilon: float) -> tuple[Array, 
 
 
 def make_norm(kind: str, *, dtype: DTypeLike, name: str, scale: float = 1.0) -> nn.Module:
-    """The norm layer of this kind, called as `norm(x, train)`; its learned scale begins at `scale`.
+    """Makes the norm layer of this kind, to be called as `norm(x, train)`.
 
-    "instance_fixed" learns neither scale nor bias.
+    Args:
+      kind: "batch", "instance", or "instance_fixed", which learns neither scale nor bias.
+      dtype: type of the result.
+      name: of the layer.
+      scale: what the learned scale begins at.
 
     Raises:
       UserError: for an unknown kind.

@@ -10,34 +10,13 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from psrjax.nn import layers
-
-_SLOPE = 0.2
+from psrjax.nn import layers, resampling
 
 
 def positional_norm(x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
-    """Mean 0 and (unbiased) variance 1 over the channels of each position; float32."""
+    """Normalizes each position to mean 0 and (unbiased) variance 1 over channels; float32."""
     x = x.astype(jnp.float32)
     return (x - x.mean(-1, keepdims=True)) * lax.rsqrt(x.var(-1, keepdims=True, ddof=1) + 1e-5)
-
-
-def nearest(
-    x: Float[Array, "b h w c"], height: int, width: int
-) -> Float[Array, "b height width c"]:
-    """PyTorch's nearest resize: output i reads input floor(i size_in / size_out)."""
-    rows = jnp.arange(height) * x.shape[1] // height
-    columns = jnp.arange(width) * x.shape[2] // width
-    return x[:, rows][:, :, columns]
-
-
-def upsample_nearest(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-    """Each pixel as 2x2."""
-    return jnp.repeat(jnp.repeat(x, 2, 1), 2, 2)
-
-
-def reflect_pad(x: Float[Array, "b h w c"], edge: int) -> Float[Array, "b y x c"]:
-    """Reflection padding of `edge` pixels on all sides, the border pixel not repeated."""
-    return jnp.pad(x, ((0, 0), (edge, edge), (edge, edge), (0, 0)), mode="reflect")
 
 
 class Spade(nn.Module):
@@ -55,8 +34,8 @@ class Spade(nn.Module):
     def __call__(
         self, x: Float[Array, "b h w c"], condition: Float[Array, "b y x d"]
     ) -> Float[Array, "b h w c"]:
-        """`condition` may have any size; its nearest pixels are taken."""
-        condition = nearest(condition, *x.shape[1:3])
+        """Normalizes and modulates x; a condition of any size is resized to its nearest pixels."""
+        condition = resampling.resize_nearest(condition, *x.shape[1:3])
         shared = nn.relu(self._conv(condition, self.hidden, "shared"))
         # One product for both maps: half as many passes over the wide features.
         maps = self._conv(shared, 2 * x.shape[-1], "maps")
@@ -67,11 +46,13 @@ class Spade(nn.Module):
         conv = layers.Conv(
             width,
             (3, 3),
+            padding=1,
+            reflect=True,
             dtype=self.dtype,
             init=layers.xavier_small,
             name=name,
         )
-        return conv(reflect_pad(x, 1))
+        return conv(x)
 
 
 class SpadeResidual(nn.Module):
@@ -95,10 +76,10 @@ class SpadeResidual(nn.Module):
     ) -> Float[Array, "b h w e"]:
         """(b h w c) to (b h w width)."""
         middle = min(x.shape[-1], self.width)
-        y = nn.leaky_relu(self._spade("spade0")(x, condition), _SLOPE)
-        y = self._conv(middle, 3, "conv0")(reflect_pad(y, 1), train)
-        y = nn.leaky_relu(self._spade("spade1")(y, condition), _SLOPE)
-        y = self._conv(self.width, 3, "conv1")(reflect_pad(y, 1), train)
+        y = layers.leaky_relu(self._spade("spade0")(x, condition))
+        y = self._conv(middle, 3, "conv0")(y, train)
+        y = layers.leaky_relu(self._spade("spade1")(y, condition))
+        y = self._conv(self.width, 3, "conv1")(y, train)
         if x.shape[-1] != self.width:
             x = self._conv(self.width, 1, "skip")(self._spade("spade_skip")(x, condition), train)
         return x + y
@@ -110,6 +91,8 @@ class SpadeResidual(nn.Module):
         return layers.SpectralConv(
             width,
             (kernel_size, kernel_size),
+            padding=kernel_size // 2,
+            reflect=True,
             use_bias=kernel_size > 1,
             dtype=self.dtype,
             init=layers.xavier_small,

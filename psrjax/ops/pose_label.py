@@ -4,9 +4,10 @@ Joints are the contract's 26, x and y in [-1, 1], confidence 0 where missing; th
 COCO-18. Sizes in pixels are those of a picture 256 high, and grow with it.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from psrjax.errors import UserError
 from psrjax.ops import geometry, pose
@@ -139,6 +140,16 @@ def distance(
     count = both.sum(-1)
     mean = jnp.where(both, squares, 0.0).sum(-1) / jnp.maximum(count, 1)
     return jnp.where(count > 0, jnp.sqrt(mean), 2.0)
+
+
+def take_nearest(
+    values: Shaped[Array, "b k *n"],
+    joints: Float[Array, "b k 26 3"],
+    wanted: Float[Array, "b t 26 3"],
+) -> Shaped[Array, "b t *n"]:
+    """Takes, for each of the t poses, the value (a frame, say) of the nearest of the k poses."""
+    nearest = distance(joints[:, None], wanted[:, :, None]).argmin(-1)
+    return jax.vmap(lambda mine, places: mine[places])(values, nearest)
 
 
 def _points(joints: Array, height: int, width: int) -> tuple[Array, Array]:

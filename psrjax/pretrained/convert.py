@@ -1,4 +1,4 @@
-"""Published weights of frozen networks as `.npz`, without PyTorch: strict on names and shapes."""
+"""Converts published weights of frozen networks to `.npz`, strict on names and shapes."""
 
 import hashlib
 import os
@@ -61,7 +61,7 @@ def convert(kind: str, path: str | os.PathLike, to: str | os.PathLike = "") -> t
 def convert_arrays(
     kind: str, saved: Any, *, where: str
 ) -> tuple[str, dict[str, dict[str, np.ndarray]]]:
-    """The network's name and its weights, from the arrays of a published file.
+    """Returns a network's name and its weights, from the arrays of a published file.
 
     Args:
       kind: one of KINDS.
@@ -105,7 +105,7 @@ def convert_arrays(
 
 
 def published_name(network: str, unit: str, part: str) -> str:
-    """What the published file calls an array of a network of `psrjax.pretrained.registry`."""
+    """Returns the published file's name of an array of a network of the registry."""
     if network.startswith("lpips"):
         return f"{unit}.model.1.weight"
     if network in ("vgg19", "vgg16", "alexnet"):
@@ -123,7 +123,7 @@ def _plain(part: str) -> str:
 
 
 def _place(network: str, unit: str) -> int:
-    """The number of a convolution in torchvision's row of layers, ReLUs and pools between them."""
+    """Returns a convolution's number among torchvision's layers, which count ReLUs and pools."""
     if network == "alexnet":
         return dict(zip(alexnet.UNITS, (0, 3, 6, 8, 10), strict=True))[unit]
     units = list(vgg.UNITS if network == "vgg19" else vgg.UNITS16)
@@ -133,7 +133,7 @@ def _place(network: str, unit: str) -> int:
 
 
 def _network(kind: str, arrays: Mapping[str, np.ndarray], where: str) -> str:
-    """Which network a file holds."""
+    """Recognizes the network that a file holds."""
     if kind == "fid-inception":
         return "inception"
     if kind == "i3d":
@@ -157,13 +157,11 @@ def _network(kind: str, arrays: Mapping[str, np.ndarray], where: str) -> str:
 
 
 def _in_our_order(part: str, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Taps first, then inputs, then outputs; a 1x1 kernel may be a matrix here."""
+    """Moves a kernel's channels (o i *size) last (*size i o); one of size 1 may become a matrix."""
     if part == "weight":  # a head of LPIPS: (1 c 1 1)
         return value.reshape(value.shape[1:2]) if value.ndim == 4 else value
-    if part != "kernel":
-        return value
-    if value.ndim < 2:
+    if part != "kernel" or value.ndim < 2:
         return value
     moved = np.moveaxis(value, (0, 1), (-1, -2))
-    taps = moved.shape[:-2]
-    return moved.reshape(moved.shape[-2:]) if len(shape) == 2 and set(taps) <= {1} else moved
+    is_matrix = len(shape) == 2 and set(moved.shape[:-2]) <= {1}
+    return moved.reshape(moved.shape[-2:]) if is_matrix else moved

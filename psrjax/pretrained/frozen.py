@@ -1,5 +1,6 @@
-"""What frozen feature networks share: a unit of convolution, batch norm and ReLU, and untrained
-weights for tests. Weights are {unit: {"kernel", "scale", "bias", "mean", "var"}}.
+"""Units of convolution, batch norm and ReLU for frozen networks, and untrained weights for tests.
+
+Weights are {unit: {"kernel", "scale", "bias", "mean", "var"}}.
 """
 
 import zlib
@@ -16,19 +17,19 @@ Weights = Mapping[str, Mapping[str, Any]]  # {unit: {array: values}}
 EPSILON = 1e-3  # of the batch norms, as TensorFlow trained them
 
 
-def normalized(unit: Mapping[str, Any], y: Array) -> Array:
-    """ReLU of the batch norm with frozen statistics, of a unit's convolution."""
+def norm_relu(unit: Mapping[str, Any], y: Array) -> Array:
+    """Applies a unit's batch norm with frozen statistics, and a ReLU, to its convolution y."""
     factor = unit["scale"] * lax.rsqrt(jnp.asarray(unit["var"]) + EPSILON)
     return jax.nn.relu(y * factor + (unit["bias"] - unit["mean"] * factor))
 
 
 def unit_shapes(kernel: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-    """{array: shape} of one unit."""
+    """Returns {array: shape} of one unit."""
     return {"kernel": kernel, **dict.fromkeys(("scale", "bias", "mean", "var"), kernel[-1:])}
 
 
 def random_kernel(shape: tuple[int, ...], name: str, seed: int) -> np.ndarray:
-    """A kernel (taps… i o) of normal numbers, of He's deviation; each name has its own."""
+    """Draws a kernel (*size i o) from a normal of He's std; each name has its own."""
     rng = np.random.default_rng((seed, zlib.crc32(name.encode())))
     return rng.normal(0.0, np.sqrt(2.0 / np.prod(shape[:-1])), shape).astype(np.float32)
 
@@ -36,7 +37,7 @@ def random_kernel(shape: tuple[int, ...], name: str, seed: int) -> np.ndarray:
 def random_units(
     walk: Callable, convolve: Callable, kernels: Mapping[str, np.ndarray], noise: np.ndarray
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Weights whose statistics and scale give each unit's output unit deviation on `noise`.
+    """Makes weights whose statistics and scale give each unit's output a std of 1 on `noise`.
 
     Args:
       walk: runs the network on `noise` with `apply(unit, x)` for its units.
@@ -53,8 +54,8 @@ def random_units(
             ones = jnp.ones(y.shape[-1])  # one mean and variance for the layer: few positions
             unit = {"kernel": kernels[name], "scale": ones, "bias": 0.0 * ones}
             unit |= {"mean": y.mean() * ones, "var": y.var() * ones}
-            done[name] = {**unit, "scale": ones / normalized(unit, y).std()}
-            return normalized(done[name], y)
+            done[name] = {**unit, "scale": ones / norm_relu(unit, y).std()}
+            return norm_relu(done[name], y)
 
         walk(calibrate, noise)
         return done

@@ -9,6 +9,7 @@ import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
+import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -19,18 +20,18 @@ from psrjax.errors import UserError
 from psrjax.ops import conv as conv_ops
 from psrjax.pretrained import frozen
 
-TAPS = ("Conv3d_1a_7x7", "Conv3d_2b_1x1", "Mixed_3c", "Mixed_4b")
+LAYERS = ("Conv3d_1a_7x7", "Conv3d_2b_1x1", "Mixed_3c", "Mixed_4b")
 Weights = frozen.Weights
 FEATURES, CLASSES = 1024, 400
 SHORTEST, SMALLEST = 9, 193  # frames, and pixels a side, that fill the pooling window of 2x7x7
 
 
 class Unit(NamedTuple):
-    """Size of one unit: input and output channels, taps of its cubic kernel, stride."""
+    """Input and output channels, side of the cubic kernel, and stride of one unit."""
 
     inputs: int
     outputs: int
-    taps: int
+    kernel_size: int
     stride: int = 1
 
 
@@ -65,15 +66,16 @@ TOP_UNITS: dict[str, Unit] = {
 
 
 def features(weights: Weights, video: Float[Array, "b t h w 3"]) -> dict[str, Array]:
-    """The features at `TAPS` of a video in [-1, 1], in float32."""
+    """Returns the float32 features of `LAYERS` of a video in [-1, 1]."""
     return _walk(functools.partial(_unit, weights), video.astype(jnp.float32))
 
 
 def classify(weights: Weights, video: Float[Array, "b t h w 3"]) -> dict[str, Float[Array, "b _"]]:
-    """{"features": (b 1024) before the classifier, "logits": (b 400)} of a video in [-1, 1].
+    """Returns "features" (b 1024) before the classifier, and "logits" (b 400), of a video.
 
-    Both are means over time; the logits of Kinetics-400 are before the softmax. The whole network
-    is needed: weights of `shapes(whole=True)`. The reference sees 16 frames of 224x224.
+    The video is in [-1, 1]; the reference sees 16 frames of 224x224. Both results are means over
+    time; the logits of Kinetics-400 are before the softmax. The whole network is needed: weights of
+    `shapes(whole=True)`.
 
     Raises:
       UserError: for fewer than 9 frames, or a side of fewer than 193 pixels.
@@ -89,11 +91,9 @@ def classify(weights: Weights, video: Float[Array, "b t h w 3"]) -> dict[str, Fl
 def classify_features(
     weights: Weights, x: Float[Array, "b t y x 512"]
 ) -> dict[str, Float[Array, "b _"]]:
-    """What `classify` makes of the features at Mixed_4b."""
+    """Returns the same as `classify`, from the features of Mixed_4b."""
     x = _walk_top(functools.partial(_unit, weights), x)
-    window = (1, 2, 7, 7, 1)
-    x = lax.reduce_window(x, 0.0, lax.add, window, (1,) * 5, "VALID") / np.prod(window)
-    pooled = x.mean((1, 2, 3))
+    pooled = nn.avg_pool(x, (2, 7, 7)).mean((1, 2, 3))
     kernel = jnp.asarray(weights["logits"]["kernel"])
     logits = jnp.matmul(pooled, kernel, precision=lax.Precision.HIGHEST)
     return {"features": pooled, "logits": logits + weights["logits"]["bias"]}
@@ -101,15 +101,15 @@ def classify_features(
 
 def _walk(apply: Callable, video: Array) -> dict[str, Array]:
     """Runs the trunk with `apply(unit, x)` for its units."""
-    taps = {}
-    x = taps["Conv3d_1a_7x7"] = apply("Conv3d_1a_7x7", video)
+    found = {}
+    x = found["Conv3d_1a_7x7"] = apply("Conv3d_1a_7x7", video)
     x = _max_pool(x, (1, 3, 3), (1, 2, 2))
-    x = taps["Conv3d_2b_1x1"] = apply("Conv3d_2b_1x1", x)
+    x = found["Conv3d_2b_1x1"] = apply("Conv3d_2b_1x1", x)
     x = apply("Conv3d_2c_3x3", x)
     x = _max_pool(x, (1, 3, 3), (1, 2, 2))
-    x = taps["Mixed_3c"] = _mixed(apply, "Mixed_3c", _mixed(apply, "Mixed_3b", x))
-    taps["Mixed_4b"] = _mixed(apply, "Mixed_4b", _max_pool(x, (3, 3, 3), (2, 2, 2)))
-    return taps
+    x = found["Mixed_3c"] = _mixed(apply, "Mixed_3c", _mixed(apply, "Mixed_3b", x))
+    found["Mixed_4b"] = _mixed(apply, "Mixed_4b", _max_pool(x, (3, 3, 3), (2, 2, 2)))
+    return found
 
 
 def _walk_top(apply: Callable, x: Array) -> Array:
@@ -121,7 +121,7 @@ def _walk_top(apply: Callable, x: Array) -> Array:
 
 
 def random_weights(seed: int = 0, *, whole: bool = False) -> dict[str, dict[str, np.ndarray]]:
-    """Untrained weights for tests: each unit's outputs have unit deviation on a noise clip.
+    """Draws untrained weights for tests: each unit's outputs have a std of 1 on a noise clip.
 
     Features of these weights say little about appearance: no score with them compares with a paper.
     """
@@ -144,10 +144,10 @@ def random_weights(seed: int = 0, *, whole: bool = False) -> dict[str, dict[str,
 
 
 def shapes(*, whole: bool = False) -> dict[str, dict[str, tuple[int, ...]]]:
-    """{unit: {array: shape}} of the weights: up to Mixed_4b, or of the whole network."""
+    """Returns {unit: {array: shape}} of the weights: up to Mixed_4b, or of the whole network."""
     units = UNITS | TOP_UNITS if whole else UNITS
     found = {
-        name: frozen.unit_shapes((unit.taps, unit.taps, unit.taps, unit.inputs, unit.outputs))
+        name: frozen.unit_shapes((unit.kernel_size,) * 3 + (unit.inputs, unit.outputs))
         for name, unit in units.items()
     }
     if whole:
@@ -166,7 +166,7 @@ def _mixed(apply: Callable, name: str, x: Array) -> Array:
 
 
 def _unit(weights: Weights, name: str, x: Array) -> Array:
-    return frozen.normalized(weights[name], _convolve(name, weights[name]["kernel"], x))
+    return frozen.norm_relu(weights[name], _convolve(name, weights[name]["kernel"], x))
 
 
 def _convolve(name: str, kernel: ArrayLike, x: Array) -> Array:
@@ -176,9 +176,9 @@ def _convolve(name: str, kernel: ArrayLike, x: Array) -> Array:
 
 
 def _max_pool(x: Array, window: tuple[int, ...], stride: tuple[int, ...]) -> Array:
-    return lax.reduce_window(x, -jnp.inf, lax.max, (1, *window, 1), (1, *stride, 1), "SAME")
+    return nn.max_pool(x, window, stride, "SAME")
 
 
-def _same(size: int, taps: int, stride: int) -> tuple[int, int]:
-    total = max((-(-size // stride) - 1) * stride + taps - size, 0)
+def _same(size: int, kernel_size: int, stride: int) -> tuple[int, int]:
+    total = max((-(-size // stride) - 1) * stride + kernel_size - size, 0)
     return total // 2, total - total // 2

@@ -9,6 +9,7 @@ import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
+import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -22,23 +23,23 @@ FEATURES, CLASSES = 2048, 1008
 
 
 class Unit(NamedTuple):
-    """One unit: input and output channels, taps (height, width), stride, zeros on both sides."""
+    """Input and output channels, kernel size (height, width), and stride of one unit."""
 
     inputs: int
     outputs: int
-    taps: tuple[int, int] = (1, 1)
+    kernel_size: tuple[int, int] = (1, 1)
     stride: int = 1
 
     @property
     def padding(self) -> tuple[int, int]:
-        """ "SAME" with stride 1, none with stride 2."""
-        return (self.taps[0] // 2, self.taps[1] // 2) if self.stride == 1 else (0, 0)
+        """Zeros on both sides: as many as keep the size with stride 1, none with stride 2."""
+        return (self.kernel_size[0] // 2, self.kernel_size[1] // 2) if self.stride == 1 else (0, 0)
 
 
 def _chain(name: str, inputs: int, *parts: tuple[str, int, tuple[int, int]]) -> dict[str, Unit]:
     units = {}
-    for suffix, outputs, taps in parts:
-        units[f"{name}.{suffix}"] = Unit(inputs, outputs, taps)
+    for suffix, outputs, kernel_size in parts:
+        units[f"{name}.{suffix}"] = Unit(inputs, outputs, kernel_size)
         inputs = outputs
     return units
 
@@ -129,9 +130,10 @@ _UNPADDED = ("Conv2d_2a_3x3", "Conv2d_4a_3x3")  # 3x3 with stride 1 and yet with
 def features(
     weights: frozen.Weights, image: Float[Array, "b h w 3"]
 ) -> dict[str, Float[Array, "b _"]]:
-    """{"features": (b 2048) pool3, "logits": (b 1008)} of pictures in [-1, 1], 299x299 for FID.
+    """Returns "features" (b 2048), pool3, and "logits" (b 1008), of images in [-1, 1].
 
-    The logits are without the bias, as TensorFlow's graph gives them to the Inception score.
+    FID takes images of 299x299. The logits are without the bias, as TensorFlow's graph gives them
+    to the Inception score.
     """
     unit = functools.partial(_unit, weights)
     pooled = _walk(unit, image.astype(jnp.float32)).mean((1, 2))
@@ -141,13 +143,16 @@ def features(
 
 
 def shapes() -> dict[str, dict[str, tuple[int, ...]]]:
-    """{unit: {array: shape}} of the weights."""
-    units = {name: frozen.unit_shapes((*u.taps, u.inputs, u.outputs)) for name, u in UNITS.items()}
+    """Returns {unit: {array: shape}} of the weights."""
+    units = {
+        name: frozen.unit_shapes((*unit.kernel_size, unit.inputs, unit.outputs))
+        for name, unit in UNITS.items()
+    }
     return {**units, "fc": {"kernel": (FEATURES, CLASSES), "bias": (CLASSES,)}}
 
 
 def random_weights(seed: int = 0) -> dict[str, dict[str, np.ndarray]]:
-    """Untrained weights for tests: each unit's outputs have unit deviation on noise.
+    """Draws untrained weights for tests: each unit's outputs have a std of 1 on noise.
 
     Features of these weights say little about appearance: no score with them compares with a paper.
     """
@@ -159,7 +164,7 @@ def random_weights(seed: int = 0) -> dict[str, dict[str, np.ndarray]]:
 
 
 def _walk(apply: Callable, x: Array) -> Array:
-    """The last map before pooling, with `apply(unit, x)` for the units."""
+    """Returns the last map before pooling, with `apply(unit, x)` for the units."""
     for name in ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3"):
         x = apply(name, x)
     x = apply("Conv2d_4a_3x3", apply("Conv2d_3b_1x1", _max_pool(x)))
@@ -200,7 +205,7 @@ def _block_last(apply: Callable, name: str, x: Array, pool: Callable) -> Array:
 
 
 def _unit(weights: frozen.Weights, name: str, x: Array) -> Array:
-    return frozen.normalized(weights[name], _convolve(name, weights[name]["kernel"], x))
+    return frozen.norm_relu(weights[name], _convolve(name, weights[name]["kernel"], x))
 
 
 def _convolve(name: str, kernel: ArrayLike, x: Array) -> Array:
@@ -210,14 +215,8 @@ def _convolve(name: str, kernel: ArrayLike, x: Array) -> Array:
 
 
 def _max_pool(x: Array, *, stride: int = 2, padding: int = 0) -> Array:
-    margin = ((0, 0), (padding, padding), (padding, padding), (0, 0))
-    return lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, stride, stride, 1), margin)
+    return nn.max_pool(x, (3, 3), (stride, stride), ((padding, padding),) * 2)
 
 
 def _mean_pool(x: Array) -> Array:
-    """3x3 means with stride 1 of the pixels that exist."""
-
-    def total(y: Array) -> Array:
-        return lax.reduce_window(y, 0.0, lax.add, (1, 3, 3, 1), (1, 1, 1, 1), "SAME")
-
-    return total(x) / total(jnp.ones((1, *x.shape[1:3], 1)))
+    return nn.avg_pool(x, (3, 3), (1, 1), "SAME", count_include_pad=False)

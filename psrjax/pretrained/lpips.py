@@ -1,7 +1,7 @@
 """LPIPS: distances of frozen features, weighed by learned heads; nothing here is trained.
 
 Zhang et al. 2018, version 0.1 of the published heads. Heads are {"lin0": {"weight": (c,)}, …}, one
-for each tap.
+for each layer.
 """
 
 import jax.numpy as jnp
@@ -23,21 +23,21 @@ def distance(
     *,
     net: str = "alex",
 ) -> Float[Array, " b"]:
-    """LPIPS of pictures in [0, 1]; less is better. It depends on the resolution: none is changed.
+    """Returns LPIPS of images in [0, 1]; less is better. It depends on the resolution.
 
-    The features of each tap are divided by their length at each pixel (1e-10 is added to it, as
+    The features of each layer are divided by their length at each pixel (1e-10 is added to it, as
     the reference does), their squared differences weighed and added over channels, averaged over
-    pixels, and added over taps. The reference's scaling of [-1, 1] is ImageNet's of [0, 1].
+    pixels, and added over layers. The reference's scaling of [-1, 1] is ImageNet's of [0, 1].
 
     Args:
       backbone: weights of `psrjax.pretrained.alexnet`, or of VGG-16.
       heads: see the module.
-      video: made frames.
+      video: generated frames.
       truth: true frames.
       net: "alex" or "vgg".
     """
     total = 0.0
-    ours, theirs = (_taps(backbone, frames, net) for frames in (video, truth))
+    ours, theirs = (_features(backbone, frames, net) for frames in (video, truth))
     for index, (made, true) in enumerate(zip(ours, theirs, strict=True)):
         apart = jnp.square(_unit_length(made) - _unit_length(true))
         total = total + (apart * heads[f"lin{index}"]["weight"]).sum(-1).mean((1, 2))
@@ -45,12 +45,12 @@ def distance(
 
 
 def shapes(net: str = "alex") -> dict[str, dict[str, tuple[int, ...]]]:
-    """{unit: {array: shape}} of the heads."""
+    """Returns {unit: {array: shape}} of the heads."""
     return {f"lin{index}": {"weight": (width,)} for index, width in enumerate(WIDTHS[net])}
 
 
 def random_weights(seed: int = 0, net: str = "alex") -> dict[str, dict[str, np.ndarray]]:
-    """Non-negative heads for tests: no score with them compares with a paper."""
+    """Draws non-negative heads for tests: no score with them compares with a paper."""
     random = np.random.default_rng(seed)
     return {
         name: {"weight": np.abs(random.normal(size=parts["weight"])).astype(np.float32)}
@@ -58,12 +58,10 @@ def random_weights(seed: int = 0, net: str = "alex") -> dict[str, dict[str, np.n
     }
 
 
-def _taps(backbone: frozen.Weights, image: Array, net: str) -> list[Array]:
+def _features(backbone: frozen.Weights, image: Array, net: str) -> list[Array]:
     if net == "alex":
-        found = alexnet.features(backbone, image)
-        return [found[tap] for tap in alexnet.TAPS]
-    found = vgg.features(backbone, image, vgg.LPIPS_TAPS)
-    return [found[tap] for tap in vgg.LPIPS_TAPS]
+        return list(alexnet.features(backbone, image).values())
+    return list(vgg.features(backbone, image, vgg.LPIPS_LAYERS).values())
 
 
 def _unit_length(features: Array) -> Array:

@@ -42,7 +42,7 @@ class Network:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def shapes(self) -> dict[str, dict[str, tuple[int, ...]]]:
-        """{unit: {array: shape}}."""
+        """Returns {unit: {array: shape}} of its weights."""
         return importlib.import_module(self.module).shapes(**self.options)
 
 
@@ -72,7 +72,7 @@ NETWORKS = {
 
 
 def load(name: str) -> dict[str, dict[str, np.ndarray]]:
-    """{unit: {array: weights}} of "i3d", or untrained ones, from a fixed seed, of "i3d:random".
+    """Loads {unit: {array: weights}} of "i3d", or untrained ones, from a fixed seed, "i3d:random".
 
     Raises:
       UserError: for an unknown name, a missing file, or one that holds other weights.
@@ -86,7 +86,7 @@ def load(name: str) -> dict[str, dict[str, np.ndarray]]:
 
 
 def shapes(name: str) -> dict[str, dict[str, tuple[int, ...]]]:
-    """{unit: {array: shape}} of what `load` gives.
+    """Returns {unit: {array: shape}} of what `load` gives.
 
     Raises:
       UserError: for an unknown name.
@@ -99,7 +99,7 @@ def shapes(name: str) -> dict[str, dict[str, tuple[int, ...]]]:
 
 
 def search_path() -> tuple[Path, ...]:
-    """The folders that are searched, in order."""
+    """Lists the folders that are searched, in order."""
     given = os.environ.get("PSRJAX_WEIGHTS", "")
     cache = os.environ.get("PSRJAX_CACHE") or Path.home() / ".cache" / "psrjax"
     return (
@@ -109,7 +109,7 @@ def search_path() -> tuple[Path, ...]:
 
 
 def find(network: str) -> Path:
-    """The file that holds a network's weights.
+    """Finds the file that holds a network's weights.
 
     Raises:
       UserError: if no folder of the search path has it: which file it is, its hash, where it was
@@ -131,7 +131,7 @@ def find(network: str) -> Path:
 
 
 def published_hash(name: str) -> str:
-    """The first digits of a published file's SHA-256 that its name ends in, or ""."""
+    """Returns the first digits of a published file's SHA-256 that its name ends in, or ""."""
     digits = Path(name).stem.rpartition("-")[2].lower()
     return digits if len(digits) == 8 and set(digits) <= set("0123456789abcdef") else ""
 
@@ -157,7 +157,7 @@ def write(path: Path, weights: Mapping[str, Mapping[str, np.ndarray]], *, source
 
 
 def digest(weights: Mapping[str, Mapping[str, np.ndarray]]) -> str:
-    """The SHA-256 of weights, as `write` gives it."""
+    """Returns the SHA-256 of weights, as `write` does."""
     return _digest(_flat(weights))
 
 
@@ -170,7 +170,7 @@ def _flat(weights: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.ndarr
 
 
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 of arrays by name: of names, shapes and float32 values."""
+    """Hashes arrays by name: names, shapes and float32 values."""
     found = hashlib.sha256()
     for name in sorted(arrays):
         found.update(f"{name} {arrays[name].shape} ".encode())

@@ -1,4 +1,4 @@
-"""Reads what `torch.save` wrote, without PyTorch: nothing in the file is run.
+"""Reads files of `torch.save` without PyTorch, and runs nothing that is in them.
 
 Both formats are read: the zip archive of PyTorch 1.6 and later, and the row of pickles before it.
 Tensors become NumPy arrays; every class but those that a file of tensors needs is refused.
@@ -52,7 +52,7 @@ class _Tensor:
         self.storage, self.offset, self.size, self.stride = storage, offset, size, stride
 
     def array(self) -> np.ndarray:
-        """The tensor's numbers, in memory of their own."""
+        """Copies the tensor's numbers."""
         last = self.offset + sum(
             (n - 1) * step for n, step in zip(self.size, self.stride, strict=True)
         )
@@ -87,7 +87,7 @@ class _Reader(pickle.Unpickler):
 
 
 def load(path: str | os.PathLike) -> Any:
-    """The object in a PyTorch file, its tensors as NumPy arrays.
+    """Loads the object in a PyTorch file, its tensors as NumPy arrays.
 
     Raises:
       UserError: naming the file, if it is missing, damaged, or holds more than tensors in dicts,

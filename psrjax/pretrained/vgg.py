@@ -1,13 +1,14 @@
 """VGG-19's and VGG-16's convolutions as a pure function of a dict of weights; none is trained.
 
 Simonyan and Zisserman 2014, as torchvision has them. Weights are {"conv1_1": {"kernel": (3 3 i o),
-"bias": (o,)}, …}; a tap "relu1_1" is what follows "conv1_1".
+"bias": (o,)}, …}; the layer "relu1_1" follows "conv1_1".
 """
 
 import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,25 +29,25 @@ UNITS: dict[str, tuple[int, int]] = {
 }
 # VGG-16 has three layers where VGG-19 has four, of the same widths.
 UNITS16 = {name: sizes for name, sizes in UNITS.items() if not name.endswith("_4")}
-LPIPS_TAPS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")
+LPIPS_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")
 FIRSTS = tuple(f"relu{block}_1" for block in range(1, 6))
-_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, of [0, 1] RGB
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, of [0, 1] RGB
 
 
 def features(
     weights: frozen.Weights,
     image: Float[Array, "b h w 3"],
-    taps: Iterable[str] = FIRSTS,
+    layers: Iterable[str] = FIRSTS,
 ) -> dict[str, Array]:
-    """The features at `taps` of pictures in [0, 1], in float32.
+    """Returns the float32 features of `layers` of images in [0, 1], in the network's order.
 
     Args:
       weights: see the module; of VGG-16 or VGG-19.
       image: RGB.
-      taps: names such as "relu4_2"; layers behind the last are not computed.
+      layers: names such as "relu4_2"; those behind the last are not computed.
     """
-    wanted = {f"conv{tap.removeprefix('relu')}" for tap in taps}
-    x = normalized(image)
+    wanted = {f"conv{layer.removeprefix('relu')}" for layer in layers}
+    x = normalize_image(image)
     found = {}
     for name in (unit for unit in UNITS if unit in weights):
         x = _unit(weights[name], _pooled(name, x))
@@ -57,13 +58,13 @@ def features(
     return found
 
 
-def normalized(image: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
-    """Pictures in [0, 1], less ImageNet's mean, in its deviations: what torchvision's nets see."""
-    return (image.astype(jnp.float32) - np.float32(_MEAN)) / np.float32(_DEVIATION)
+def normalize_image(image: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
+    """Normalizes images in [0, 1] by ImageNet's mean and std, for torchvision's networks."""
+    return (image.astype(jnp.float32) - np.float32(_MEAN)) / np.float32(_STD)
 
 
 def shapes(depth: int = 19) -> dict[str, dict[str, tuple[int, ...]]]:
-    """{unit: {array: shape}} of the weights of VGG-19 or VGG-16."""
+    """Returns {unit: {array: shape}} of the weights of VGG-19 or VGG-16."""
     return {
         name: {"kernel": (3, 3, inputs, outputs), "bias": (outputs,)}
         for name, (inputs, outputs) in (UNITS if depth == 19 else UNITS16).items()
@@ -71,30 +72,29 @@ def shapes(depth: int = 19) -> dict[str, dict[str, tuple[int, ...]]]:
 
 
 def random_weights(seed: int = 0, depth: int = 19) -> dict[str, dict[str, np.ndarray]]:
-    """Untrained weights for tests: each layer's outputs have unit deviation on noise.
+    """Draws untrained weights for tests: each layer's outputs have a std of 1 on noise.
 
     Features of these weights say little about appearance: no score with them compares with a paper.
     """
     noise = np.random.default_rng(seed).uniform(0, 1, (1, 64, 64, 3)).astype(np.float32)
-    x = normalized(jnp.asarray(noise))
+    x = normalize_image(jnp.asarray(noise))
     weights = {}
     for name, (inputs, outputs) in (UNITS if depth == 19 else UNITS16).items():
         rng = np.random.default_rng((seed, zlib.crc32(name.encode())))
         kernel = rng.normal(0.0, np.sqrt(2.0 / (9 * inputs)), (3, 3, inputs, outputs))
         mine = {"kernel": kernel.astype(np.float32), "bias": np.zeros(outputs, np.float32)}
         pooled = _pooled(name, x)
-        deviation = float(np.asarray(_unit(mine, pooled)).std())
-        mine["kernel"] = mine["kernel"] / np.float32(max(deviation, 1e-6))
+        std = float(np.asarray(_unit(mine, pooled)).std())
+        mine["kernel"] = mine["kernel"] / np.float32(max(std, 1e-6))
         weights[name], x = mine, _unit(mine, pooled)
     return weights
 
 
 def _pooled(name: str, x: Array) -> Array:
-    """The input of a layer: behind the largest of each 2x2 where a new block begins."""
+    """Returns a layer's input: max-pooled 2x2 where a new block begins."""
     if not name.endswith("_1") or name == "conv1_1":
         return x
-    window = (1, 2, 2, 1)
-    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, window, "VALID")
+    return nn.max_pool(x, (2, 2), (2, 2))
 
 
 def _unit(mine: Mapping[str, Any], x: Array) -> Array:

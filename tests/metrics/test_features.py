@@ -38,9 +38,9 @@ def test_torchvisions_networks_equal_pytorch(name):
     if name == "alexnet":
         found = list(alexnet.features(weights(name), picture("frames")).values())
     else:
-        taps = vgg.LPIPS_TAPS if name == "vgg16" else vgg.FIRSTS
-        seen = vgg.features(weights(name), picture("frames"), taps)
-        found = [seen[tap] for tap in taps]
+        layers = vgg.LPIPS_LAYERS if name == "vgg16" else vgg.FIRSTS
+        seen = vgg.features(weights(name), picture("frames"), layers)
+        found = [seen[layer] for layer in layers]
     for index, tap in enumerate(found):
         expected = VALUES[f"{name}_{index + 1}"]
         np.testing.assert_allclose(tap[:1, ..., ::14], expected, rtol=1e-4, atol=1e-4)

@@ -20,13 +20,6 @@ def test_positional_norm_has_mean_0_and_unbiased_variance_1_at_each_pixel():
     np.testing.assert_allclose(found.var(-1, ddof=1), 1.0, atol=1e-4)
 
 
-def test_the_nearest_resize_picks_the_first_pixel_of_each_cell_and_repeats_upwards():
-    row = jnp.arange(16.0).reshape(1, 1, 16, 1)
-    np.testing.assert_array_equal(spade.nearest(row, 1, 4)[0, 0, :, 0], [0, 4, 8, 12])
-    np.testing.assert_array_equal(spade.nearest(row, 1, 6)[0, 0, :, 0], [0, 2, 5, 8, 10, 13])
-    np.testing.assert_array_equal(spade.nearest(row, 2, 32), spade.upsample_nearest(row))
-
-
 def convolved(x, conv):
     """3x3 with mirrored borders, tap by tap."""
     padded = np.pad(np.asarray(x), ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")

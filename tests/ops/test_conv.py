@@ -10,7 +10,7 @@ import pytest
 from scipy import signal
 
 from psrjax.errors import UserError
-from psrjax.ops.conv import conv, conv_enlarged, conv_transpose, cpu, use
+from psrjax.ops.conv import conv, conv_transpose, conv_upsampled, cpu, use
 
 # (frames, height, width), taps, channels in and out, stride, padding: as in PSR-Net's layers
 # (stem, downs, residual, head), its video discriminator, a pointwise layer, and odd ones.
@@ -140,16 +140,16 @@ def test_conv_transpose_equals_stamping(case, formulation):
 
 @pytest.mark.parametrize("formulation", ["native", "fold"], indirect=True)
 @pytest.mark.parametrize("taps", [(3, 3), (1, 5), (7, 3)])
-def test_conv_enlarged_equals_scipy_on_the_enlarged_picture(taps, formulation):
+def test_conv_upsampled_equals_scipy_on_the_enlarged_picture(taps, formulation):
     x, kernel = arrays((4, 3), taps, (3, 2))
     large = np.kron(np.asarray(x), np.ones((1, 2, 2, 1)))
-    y = conv_enlarged(x, kernel)
+    y = conv_upsampled(x, kernel)
     padding = tuple(side // 2 for side in taps)
     np.testing.assert_allclose(y, naive_conv(large, kernel, (1, 1), padding), atol=2e-5)
 
 
 @pytest.mark.parametrize("formulation", ["fold"], indirect=True)
-def test_gradients_of_conv_enlarged_equal_autodiff_in_double_precision(formulation):
+def test_gradients_of_conv_upsampled_equal_autodiff_in_double_precision(formulation):
     with jax.enable_x64(True):
         x, kernel = (jnp.asarray(a, jnp.float64) for a in arrays((4, 3), (3, 5), (3, 2)))
 
@@ -157,7 +157,7 @@ def test_gradients_of_conv_enlarged_equal_autodiff_in_double_precision(formulati
             large = jnp.repeat(jnp.repeat(x, 2, 1), 2, 2)
             return autodiff(large, kernel, (1, 1), (1, 2))
 
-        assert_same_gradients(conv_enlarged, truth, x, kernel)
+        assert_same_gradients(conv_upsampled, truth, x, kernel)
 
 
 def test_two_dimensions_equal_three_with_one_frame():

@@ -1,1 +1,1 @@
-"""Discriminators of images, patches and videos; all return logits and features."""
+"""Discriminators of images, of several frames in a row, and of clips."""

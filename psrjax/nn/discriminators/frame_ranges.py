@@ -12,11 +12,10 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from psrjax.errors import UserError
-from psrjax.nn import layers
+from psrjax.nn import layers, resampling
 from psrjax.nn.discriminators import multiscale
 
 KINDS = ("res6", "patch")
-_SLOPE = 0.2
 _FULL_FLOW = 20.0 / 256.0  # vid2vid divides pixels by 20; here of 256, whatever the size
 _WIDTHS = (1, 2, 4, 8, 8, 8)
 _POOLED = 4  # the first blocks halve the size
@@ -24,7 +23,9 @@ _POOLED = 4  # the first blocks halve the size
 # PyTorch's default, whose outputs are a third of it each time, the logits of a fresh discriminator
 # hardly depend on its input, and after 400 steps it still could not tell blurred frames from real
 # ones.
-_THROUGH_RELU = nn.initializers.variance_scaling(2 / (1 + _SLOPE**2), "fan_in", "normal")
+_THROUGH_RELU = nn.initializers.variance_scaling(
+    2 / (1 + layers.LEAKY_SLOPE**2), "fan_in", "normal"
+)
 _STRAIGHT = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 _BRANCH = nn.initializers.variance_scaling(0.2, "fan_in", "normal")  # little beside the skip
 
@@ -33,7 +34,7 @@ class ResidualDiscriminator(nn.Module):
     """A convolution, six residual blocks, and a map of logits: 16x16 for 256x256.
 
     Cheng et al. (section 4) give "six residual blocks" and nothing more; widths and pooling are
-    ours: blocks of LReLU - conv - LReLU - conv beside a 1x1, means of 2x2 after the first four.
+    ours: blocks of LReLU - conv - LReLU - conv beside a 1x1, average pools after the first four.
 
     Attributes:
       width: channels of the first layer and block; they grow to eight times as many.
@@ -45,27 +46,23 @@ class ResidualDiscriminator(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> tuple[dict, ...]:
-        """({"logits": (b h' w' 1) float32, "features": every block's output},).
+        """Returns one scale: "logits" (b h' w' 1) float32, and "features", every block's output.
 
         Raises:
           UserError: if the frames cannot be halved four times.
         """
         del train
-        if any(size % 2**_POOLED for size in x.shape[1:3]):
-            raise UserError(
-                f"discriminators of six blocks need frames whose sides {2**_POOLED} divides, not "
-                f"{x.shape[1]}x{x.shape[2]}: change config.data.crop"
-            )
+        resampling.check_downsamples(x, _POOLED)
         x = self._conv(x, self.width, 3, "stem", _STRAIGHT)
         features = []
         for i, times in enumerate(_WIDTHS):
             wide = times * self.width
-            y = self._conv(nn.leaky_relu(x, _SLOPE), wide, 3, f"block{i}_conv0", _THROUGH_RELU)
-            y = self._conv(nn.leaky_relu(y, _SLOPE), wide, 3, f"block{i}_conv1", _BRANCH)
+            y = self._conv(layers.leaky_relu(x), wide, 3, f"block{i}_conv0", _THROUGH_RELU)
+            y = self._conv(layers.leaky_relu(y), wide, 3, f"block{i}_conv1", _BRANCH)
             x = y + self._conv(x, wide, 1, f"block{i}_skip", _STRAIGHT)
-            x = nn.avg_pool(x, (2, 2), (2, 2)) if i < _POOLED else x
+            x = resampling.avg_pool(x) if i < _POOLED else x
             features.append(x)
-        logits = self._conv(nn.leaky_relu(x, _SLOPE), 1, 3, "logits", _THROUGH_RELU)
+        logits = self._conv(layers.leaky_relu(x), 1, 3, "logits", _THROUGH_RELU)
         return ({"logits": logits.astype(jnp.float32), "features": tuple(features)},)
 
     def _conv(self, x: Array, features: int, kernel_size: int, name: str, init: Callable) -> Array:
@@ -101,7 +98,7 @@ class FrameRangeDiscriminators(nn.Module):
     def __call__(
         self, video: Float[Array, "b t h w 3"], flow: Float[Array, "b t h w 2"], train: bool
     ) -> dict[str, tuple[dict, ...]]:
-        """{"range3": what the discriminator of 3 frames gives, in one batch of all windows, …}.
+        """Returns {"range3": what the discriminator of 3 frames gives for all windows, …}.
 
         Args:
           video: in [-1, 1].
@@ -123,7 +120,7 @@ class FrameRangeDiscriminators(nn.Module):
 def make_discriminator(
     kind: str, width: int, *, strided: int, dtype: DTypeLike, name: str
 ) -> ResidualDiscriminator | multiscale.MultiScaleDiscriminator:
-    """A discriminator of frames, or of frames side by side, called as `discriminator(x, train)`.
+    """Makes a discriminator of frames, or of frames side by side, called with (x, train).
 
     Raises:
       UserError: for an unknown kind.
@@ -140,7 +137,7 @@ def make_discriminator(
 def windows(
     video: Float[Array, "b t h w 3"], flow: Float[Array, "b t h w 2"], n: int
 ) -> Float[Array, "m h w c"]:
-    """All windows of n frames: their frames and the n - 1 flows between them on the channels.
+    """Returns all windows of n frames with the n - 1 flows between them, side by side as channels.
 
     m is b (t - n + 1), c is 3 n + 2 (n - 1). Flow is divided by 20 pixels of a width of 256.
 
@@ -150,9 +147,8 @@ def windows(
     t, width = video.shape[1], video.shape[3]
     if not 2 <= n <= t:
         raise UserError(
-            f"a discriminator of {n} frames and windows of {t} (config.data.sampling.t): "
-            "ranges are from "
-            "2 to the window's length"
+            f"a discriminator of {n} frames and windows of {t} (config.data.sampling.t): ranges "
+            "are from 2 to the window's length"
         )
     flow = (flow / (_FULL_FLOW * width)).astype(video.dtype)
     last = t - n + 1

@@ -1,22 +1,17 @@
-"""Discriminators of single pictures: at several sizes (pix2pixHD), and the first-order model's
-own."""
+"""Discriminators of single images: at several sizes (pix2pixHD), and the first-order model's."""
 
 import flax.linen as nn
 import jax.numpy as jnp
-import numpy as np
-from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from psrjax.errors import UserError
-from psrjax.nn import hourglass, layers
+from psrjax.nn import layers, resampling
 from psrjax.nn.discriminators import patch
-
-_SLOPE = 0.2
 
 
 class MultiScaleDiscriminator(nn.Module):
-    """Patch discriminators of the picture at several sizes, each half the one before (pix2pixHD).
+    """Patch discriminators of the image at several sizes, each half the one before (pix2pixHD).
 
     `Departs from:` pix2pixHD, whose convolutions before a norm have a bias, which the norm removes.
 
@@ -36,14 +31,14 @@ class MultiScaleDiscriminator(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> tuple[dict, ...]:
-        """For each scale what `PatchDiscriminator` gives, the full size first.
+        """Returns what `PatchDiscriminator` gives for each scale, the full size first.
 
         Raises:
-          UserError: if the smallest pictures are too small for the strides.
+          UserError: if the smallest images are too small for the strides.
         """
         judged = []
         for i in range(self.scales):
-            x = antialiased_downsample(x) if i else x
+            x = resampling.antialiased_downsample(x) if i else x
             discriminator = patch.PatchDiscriminator(
                 self.width,
                 self.norm,
@@ -56,23 +51,8 @@ class MultiScaleDiscriminator(nn.Module):
         return tuple(judged)
 
 
-def antialiased_downsample(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-    """Means of 3x3 pixels around every other one; what lies outside does not count."""
-    window, stride, pad = (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0))
-    total = lax.reduce_window(x.astype(jnp.float32), 0.0, lax.add, window, stride, pad)
-    rows, columns = map(_pixels_of_three, x.shape[1:3])
-    return total / (rows[:, None] * columns)[:, :, None]
-
-
-def _pixels_of_three(size: int) -> Float[np.ndarray, " n"]:
-    """How many of the three pixels around every other one lie inside; XLA would count for long."""
-    centres = np.arange(0, size, 2)
-    inside = np.minimum(centres + 1, size - 1) - np.maximum(centres - 1, 0) + 1
-    return inside.astype(np.float32)
-
-
 class ValidDiscriminator(nn.Module):
-    """The first-order model's discriminator: unpadded convolutions, means of 2x2 between them.
+    """The first-order model's discriminator: unpadded convolutions with average pools between.
 
     Attributes:
       width: half of the first layer's channels, as the official code counts.
@@ -90,17 +70,17 @@ class ValidDiscriminator(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> tuple[dict, ...]:
-        """One scale: "logits" (b h' w' 1) float32, "features" every layer's output but the last's.
+        """Returns of one scale "logits" (b h' w' 1) float32 and all other layers' "features".
 
         Raises:
-          UserError: if the picture is too small.
+          UserError: if the image is too small.
         """
         least = 4
         for _ in range(self.depth - 1):
             least = 2 * least + 3
         if min(x.shape[1:3]) < least:
             raise UserError(
-                f"the unpadded discriminator of depth {self.depth} needs pictures of at least "
+                f"the unpadded discriminator of depth {self.depth} needs images of at least "
                 f"{least}x{least}, not {x.shape[1]}x{x.shape[2]}: change config.data.crop or "
                 "config.method.discriminator_layers"
             )
@@ -110,10 +90,10 @@ class ValidDiscriminator(nn.Module):
             x = self._conv(x, train, f"conv{i}", width, 4)
             if i:
                 x = layers.make_norm("instance", dtype=self.dtype, name=f"norm{i}")(x, train)
-            x = nn.leaky_relu(x, _SLOPE)
+            x = layers.leaky_relu(x)
             if i < self.depth - 1:
                 x = x[:, : x.shape[1] // 2 * 2, : x.shape[2] // 2 * 2]
-                x = hourglass.avg_pool(x)
+                x = resampling.avg_pool(x)
             features.append(x)
         logits = self._conv(x, train, "logits", 1, 1)
         return ({"logits": logits.astype(jnp.float32), "features": tuple(features)},)

@@ -1,4 +1,4 @@
-"""Discriminators: patches of frames, and clips. All return their logits and their features."""
+"""Discriminators of patches of frames, and of clips: they return logits and features."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -11,12 +11,11 @@ from jaxtyping import Array, Float
 from psrjax.errors import UserError
 from psrjax.nn import layers
 
-_SLOPE = 0.2
 _MAX_CHANNELS = 8  # channels stop growing at this multiple of the first layer's
 
 
 class _Discriminator(nn.Module):
-    """What discriminators share: kernel_size of 4, norms on all but the ends, leaky ReLUs.
+    """Layers that the discriminators share: kernels of 4, norms on all but the ends, leaky ReLUs.
 
     Attributes:
       width: channels of the first layer.
@@ -32,11 +31,11 @@ class _Discriminator(nn.Module):
     _end_bias: ClassVar[bool] = True  # whether the layers without a norm have a bias
 
     def _layer(self, x: Array, train: bool, index: int, **window: Any) -> Array:
-        """conv - norm (not on the first) - leaky ReLU."""
+        """Conv - norm (not on the first) - leaky ReLU."""
         x = self._conv(x, index, self.width * min(2**index, _MAX_CHANNELS), index == 0, **window)
         if index:
             x = layers.make_norm(self.norm, dtype=self.dtype, name=f"norm{index}")(x, train)
-        return nn.leaky_relu(x, _SLOPE)
+        return layers.leaky_relu(x)
 
     def _logits(self, x: Array, index: int, **window: Any) -> Array:
         return self._conv(x, index, 1, True, **window).astype(jnp.float32)
@@ -68,7 +67,7 @@ class PatchDiscriminator(_Discriminator):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> dict[str, Any]:
-        """{"logits": (b h' w' 1) float32, "features": every layer's output but the last's}.
+        """Returns "logits" (b h' w' 1) float32, and "features", all other layers' outputs.
 
         Raises:
           UserError: if the frames are too small for the strides.
@@ -108,7 +107,7 @@ class VideoDiscriminator(_Discriminator):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t h w c"], train: bool) -> dict[str, Any]:
-        """{"logits": (b t' h' w' 1) float32, "features": every layer's output but the last's}.
+        """Returns "logits" (b t' h' w' 1) float32, and "features", all other layers' outputs.
 
         Raises:
           UserError: if the clip is too short or its frames are too small.
