@@ -15,20 +15,37 @@ from psrjax.vision.camera import Camera
 
 @runtime_checkable
 class Surface(Protocol):
-    """A body's mesh at rest with its parts: `body.BodyModel`, whose fields it names, or SMPL's."""
+    """A body mesh with its parts, such as `body.BodyModel`."""
 
     @property
-    def vertices(self) -> np.ndarray: ...
+    def vertices(self) -> np.ndarray:
+        """(v, 3) metres, at rest."""
+        ...
+
     @property
-    def faces(self) -> np.ndarray: ...
+    def faces(self) -> np.ndarray:
+        """(f, 3) int32."""
+        ...
+
     @property
-    def face_part(self) -> np.ndarray: ...
+    def face_part(self) -> np.ndarray:
+        """(f,) DensePose part 1..24."""
+        ...
+
     @property
-    def corner_uv(self) -> np.ndarray: ...
+    def corner_uv(self) -> np.ndarray:
+        """(f, 3, 2) DensePose u, v at each corner."""
+        ...
+
     @property
-    def face_group(self) -> np.ndarray: ...
+    def face_group(self) -> np.ndarray:
+        """(f,) part 1.. of each face, for texture transfer."""
+        ...
+
     @property
-    def mirror_groups(self) -> tuple[int, ...]: ...
+    def mirror_groups(self) -> tuple[int, ...]:
+        """The mirror part of part g at g - 1."""
+        ...
 
 
 @functools.lru_cache(maxsize=2)

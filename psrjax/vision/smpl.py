@@ -6,7 +6,7 @@ Loper et al., "SMPL: A Skinned Multi-Person Linear Model" (2015), eqs. 2-10. psr
 import os
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -228,12 +228,27 @@ def _shaped(model: SmplModel, betas: np.ndarray) -> np.ndarray:
 
 
 def _motion(model: SmplModel, pose: np.ndarray, shaped: np.ndarray) -> dict[str, np.ndarray]:
-    """Computes local and global rotations (t, b, 3, 3), joints at rest and posed (t, b, 3)."""
-    count = len(model.parents)
+    return forward_kinematics(pose, model.joint_regressor @ shaped, model.parents.tolist())
+
+
+def forward_kinematics(
+    pose: Float[np.ndarray, "t p"], rest: Float[np.ndarray, "#t b 3"], parents: Sequence[int]
+) -> dict[str, np.ndarray]:
+    """Poses a skeleton by axis-angle rotations.
+
+    Args:
+      pose: of the joints, radians; the first is the whole body's.
+      rest: joints at rest, fixed or per frame.
+      parents: of each joint, listed before it.
+
+    Returns:
+      Local `rotation` and `globals` (t, b, 3, 3); `rest` and posed `joints` (t, b, 3).
+    """
+    count = len(parents)
     rotation = Rotation.from_rotvec(pose.reshape(-1, 3)).as_matrix().reshape(-1, count, 3, 3)
-    rest = np.broadcast_to(model.joint_regressor @ shaped, (len(pose), count, 3))
+    rest = np.broadcast_to(rest, (len(pose), count, 3))
     whole, placed = rotation.copy(), rest.copy()
-    for joint, parent in enumerate(model.parents[1:], 1):
+    for joint, parent in enumerate(parents[1:], 1):
         bone = rest[:, joint] - rest[:, parent]
         placed[:, joint] = placed[:, parent] + np.einsum("tij,tj->ti", whole[:, parent], bone)
         whole[:, joint] = whole[:, parent] @ rotation[:, joint]

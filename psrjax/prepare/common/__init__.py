@@ -1,1 +1,1 @@
-"""Joint files, detection, lifting and masks, which all kinds of preparation share."""
+"""Steps that all kinds of preparation share: joint files, detection, lifting, masks."""

@@ -1,4 +1,4 @@
-"""Camera calibrations as OpenCV-style JSON and as Qualisys text."""
+"""Reads camera calibrations: OpenCV-style JSON and Qualisys text."""
 
 import json
 import re
@@ -6,13 +6,14 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from psrjax.errors import UserError
 from psrjax.vision.camera import Camera
 
 
 def calibration_files(folder: Path | str) -> list[Path]:
-    """The calibration files in `folder`, OpenCV-style JSON before Qualisys text."""
+    """Lists the calibration files in `folder`, OpenCV-style JSON before Qualisys text."""
     folder = Path(folder)
     return sorted(folder.glob("*.json")) + sorted(folder.glob("*.qca.txt"))
 
@@ -22,10 +23,10 @@ def read_calibration(path: Path | str) -> dict[str, Camera]:
 
     The JSON maps names to `K`, `R`, `t` (metres; world to camera, OpenCV axes), `dist` and an
     optional `image_size` [width, height] as OpenCV writes it, or `size` [height, width] as psrjax
-    does; common spellings are known. A camera without a size gets (0, 0): the caller replaces it.
+    does; common spellings are known. A camera without a size gets (0, 0).
 
     Raises:
-      UserError: not readable, or a camera's numbers are not a camera's.
+      UserError: if the file is not readable, or a camera's numbers are impossible.
     """
     path = Path(path)
     try:
@@ -40,7 +41,7 @@ def read_calibration(path: Path | str) -> dict[str, Camera]:
 
 
 def same_name(one: str, other: str) -> bool:
-    """Whether two camera names differ only in case and punctuation, as `cam_01` and `cam01` do."""
+    """Tells whether two camera names differ at most in case and punctuation (`cam_01`, `Cam01`)."""
     return _bare(one) == _bare(other)
 
 
@@ -87,12 +88,12 @@ def _opencv_camera(path: Path, name: str, entry: dict) -> Camera:
 
 
 def _qualisys(path: Path, text: str) -> dict[str, Camera]:
-    """Qualisys: lengths in millimetres, intrinsics in 64ths of a pixel, camera y and z reversed."""
+    """Reads Qualisys text: millimetres, 64ths of a pixel, camera y and z reversed."""
     try:
         root = ElementTree.fromstring(text)
     except ElementTree.ParseError as error:
         raise UserError(f"{path}: not a whole Qualisys calibration file ({error})") from error
-    cameras = {}
+    cameras: dict[str, Camera] = {}
     for node in root.iter("camera"):
         name = node.get("serial", f"camera {len(cameras)}")
         if int(node.get("viewrotation", "0")):
@@ -100,40 +101,43 @@ def _qualisys(path: Path, text: str) -> dict[str, Camera]:
                 f"{path}: camera {name!r} has viewrotation {node.get('viewrotation')}, which is "
                 "not supported: export the calibration and the video unrotated"
             )
-        try:
-            view = {k: float(v) for k, v in node.find("fov_video").attrib.items()}
-            lens = {k: float(v) for k, v in node.find("intrinsic").attrib.items()}
-            place = {k: float(v) for k, v in node.find("transform").attrib.items()}
-            matrix = np.asarray([
-                [lens["focalLengthU"] / 64, 0.0, lens["centerPointU"] / 64 - view["left"]],
-                [0.0, lens["focalLengthV"] / 64, lens["centerPointV"] / 64 - view["top"]],
-                [0.0, 0.0, 1.0],
-            ])  # fmt: skip
-            axes = [[place[f"r{i}{j}"] for j in (1, 2, 3)] for i in (1, 2, 3)]
-            rotation = np.diag([1.0, -1.0, -1.0]) @ np.asarray(axes)
-            centre = np.asarray([place["x"], place["y"], place["z"]]) / 1000.0
-            distortion = [
-                lens["radialDistortion1"], lens["radialDistortion2"],
-                lens["tangentalDistortion1"], lens["tangentalDistortion2"],
-                lens["radialDistortion3"],
-            ]  # fmt: skip
-        except (AttributeError, KeyError, ValueError) as error:
-            raise UserError(f"{path}: camera {name!r} is not whole ({error!r})") from error
-        height = int(view["bottom"] - view["top"]) + 1
-        width = int(view["right"] - view["left"]) + 1
-        cameras[name] = _camera(
-            path, name, matrix, rotation, -rotation @ centre, distortion, (height, width)
-        )
+        cameras[name] = _qualisys_camera(path, name, node)
     return cameras
 
 
+def _qualisys_camera(path: Path, name: str, node: ElementTree.Element) -> Camera:
+    try:
+        view, lens, place = (
+            {key: float(value) for key, value in child.attrib.items()}
+            for kind in ("fov_video", "intrinsic", "transform")
+            for child in node.findall(kind)[:1]
+        )
+        matrix = np.asarray([
+            [lens["focalLengthU"] / 64, 0.0, lens["centerPointU"] / 64 - view["left"]],
+            [0.0, lens["focalLengthV"] / 64, lens["centerPointV"] / 64 - view["top"]],
+            [0.0, 0.0, 1.0],
+        ])  # fmt: skip
+        axes = [[place[f"r{i}{j}"] for j in (1, 2, 3)] for i in (1, 2, 3)]
+        rotation = np.diag([1.0, -1.0, -1.0]) @ np.asarray(axes)
+        centre = np.asarray([place["x"], place["y"], place["z"]]) / 1000.0
+        distortion = [
+            lens["radialDistortion1"], lens["radialDistortion2"],
+            lens["tangentalDistortion1"], lens["tangentalDistortion2"],
+            lens["radialDistortion3"],
+        ]  # fmt: skip
+        size = int(view["bottom"] - view["top"]) + 1, int(view["right"] - view["left"]) + 1
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{path}: camera {name!r} is not whole ({error!r})") from error
+    return _camera(path, name, matrix, rotation, -rotation @ centre, distortion, size)
+
+
 def _camera(path, name, matrix, rotation, translation, distortion, size) -> Camera:
-    """A checked camera; a rotation of three numbers is a Rodrigues vector."""
+    """Checks and makes a camera; a rotation of three numbers is a Rodrigues vector."""
     try:
         matrix = np.asarray(matrix, np.float64).reshape(3, 3)
         rotation = np.asarray(rotation, np.float64)
         if rotation.size == 3:
-            rotation = _rodrigues(rotation.reshape(3))
+            rotation = Rotation.from_rotvec(rotation.ravel()).as_matrix()
         rotation = rotation.reshape(3, 3)
         translation = np.asarray(translation, np.float64).reshape(3)
         distortion = np.asarray(distortion, np.float64).reshape(-1)
@@ -150,12 +154,3 @@ def _camera(path, name, matrix, rotation, translation, distortion, size) -> Came
     if unit > 1e-3 or np.linalg.det(rotation) < 0:
         raise UserError(f"{path}: camera {name!r}: R is not a rotation (R Rᵀ is off by {unit:.3g})")
     return Camera(matrix, rotation, translation, distortion=distortion, size=(height, width))
-
-
-def _rodrigues(vector: np.ndarray) -> np.ndarray:
-    angle = np.linalg.norm(vector)
-    if angle < 1e-12:
-        return np.eye(3)
-    x, y, z = vector / angle
-    cross = np.asarray([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
-    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross

@@ -1,8 +1,8 @@
-"""MediaPipe's pose estimator in an environment of its own: made on first use, spoken to by pipe.
+"""Runs MediaPipe's pose detector in a virtual environment of its own, through a pipe.
 
 MediaPipe 0.10.21 is the last release whose wheel holds its pose model, so that it works without a
 network once installed; it needs numpy < 2 and Python up to 3.12, which psrjax cannot promise. So a
-virtual environment of its own stands in the cache folder, and `estimator_worker` runs there.
+virtual environment in the cache folder, made on first use, runs `detector_worker`.
 """
 
 import errno
@@ -27,17 +27,17 @@ from psrjax.ops import pose
 from psrjax.prepare.common import detector_worker as worker
 
 VERSION = "0.10.21"
-PYTHONS = ((3, 9), (3, 12))  # first and last for which there is a wheel
+PYTHONS = ((3, 9), (3, 12))  # first and last with a wheel
 PYTHON_VARIABLE = "PSRJAX_MEDIAPIPE_PYTHON"
 OTHERS = (
     "give joints from files instead: --joints PATH of OpenPose, COCO-17/MMPose/RTMPose or "
     "MediaPipe JSON, NTU .skeleton or .npz"
 )
-LEAST_VISIBLE = 0.1  # MediaPipe places every joint; one that it hardly believes in is missing
+LEAST_VISIBLE = 0.1  # MediaPipe places every joint; less visible ones count as missing
 
-# MediaPipe without what a pose needs nothing of (jax, sound), and an OpenCV that needs no display.
+# MediaPipe without dependencies that poses do not need (jax, sound), and a headless OpenCV.
 _MEDIAPIPE = ("--no-deps", f"mediapipe=={VERSION}")
-_NEEDED = (
+_DEPENDENCIES = (
     *("absl-py", "attrs>=19.1", "flatbuffers>=2", "matplotlib", "numpy<2"),
     *("opencv-contrib-python-headless<4.12", "protobuf>=4.25.3,<5"),
 )
@@ -46,9 +46,9 @@ _COMPLETE = "complete"  # a file in the environment's folder, written last
 
 @dataclass(frozen=True)
 class Detection:
-    """One frame's person: joints (26, 3) in pixels (missing: 0), and where he is.
+    """One frame's person: joints (26, 3) in pixels (missing: 0), and mask (h, w) uint8.
 
-    `mask` is (h, w) uint8. Both are zero where nobody was found.
+    Both are zero if nobody was found.
     """
 
     joints: Float[np.ndarray, "26 3"]
@@ -56,7 +56,7 @@ class Detection:
 
 
 class PoseDetector:
-    """A running MediaPipe. Frames of one clip go in by their order in time: it follows the person.
+    """A running MediaPipe process, which tracks one person through the frames of a clip.
 
     Use as a context manager; `close` ends the process.
 
@@ -79,6 +79,8 @@ class PoseDetector:
             )
         except OSError as error:
             raise UserError(f"{command[0]}: MediaPipe's Python does not start ({error})") from error
+        assert self._process.stdin and self._process.stdout
+        self._stdin, self._stdout = self._process.stdin, self._process.stdout
         if self._read(len(worker.READY)) != worker.READY:
             raise self._broken("is of another version of psrjax")
 
@@ -89,7 +91,7 @@ class PoseDetector:
         self.close()
 
     def detect(self, frames: Iterable[UInt8[np.ndarray, "h w 3"]]) -> Iterator[Detection]:
-        """The person of each frame of one clip."""
+        """Detects the person in each frame of one clip, in order of time."""
         self._write(worker.HEADER.pack(0, 0))
         for frame in frames:
             height, width = frame.shape[:2]
@@ -101,14 +103,14 @@ class PoseDetector:
                 continue
             landmarks = np.frombuffer(self._read(33 * 4 * 4), np.float32).reshape(33, 4)
             mask = np.frombuffer(self._read(height * width), np.uint8).reshape(height, width)
-            yield Detection(joints_of(landmarks), mask)
+            yield Detection(landmarks_to_joints(landmarks), mask)
 
     def close(self) -> None:
         """Ends the process."""
-        for pipe in (self._process.stdin, self._process.stdout):
+        for pipe in (self._stdin, self._stdout):
             try:
                 pipe.close()
-            except OSError:  # it had ended already
+            except OSError:  # already ended
                 continue
         try:
             self._process.wait(10)
@@ -119,19 +121,19 @@ class PoseDetector:
 
     def _write(self, data: bytes) -> None:
         try:
-            self._process.stdin.write(data)
-            self._process.stdin.flush()
+            self._stdin.write(data)
+            self._stdin.flush()
         except OSError as error:
             raise self._broken("broke off") from error
 
     def _read(self, count: int) -> bytes:
-        data = self._process.stdout.read(count)
+        data = self._stdout.read(count)
         if len(data) < count:
             raise self._broken("broke off")
         return data
 
     def _broken(self, what: str) -> UserError:
-        """What to raise when the worker ends: with the last line that it wrote."""
+        """Returns the error to raise when the worker ends, with the last line that it wrote."""
         self._process.kill()
         self._process.wait()
         self._errors.seek(0)
@@ -140,8 +142,8 @@ class PoseDetector:
         return UserError(f"MediaPipe {what} ({last}); {OTHERS}")
 
 
-def joints_of(landmarks: Float[np.ndarray, "33 4"]) -> Float[np.ndarray, "26 3"]:
-    """MediaPipe's 33 landmarks (x, y, visibility, presence) as the 26; hardly seen: missing."""
+def landmarks_to_joints(landmarks: Float[np.ndarray, "33 4"]) -> Float[np.ndarray, "26 3"]:
+    """Converts MediaPipe's 33 landmarks (x, y, visibility, presence) to the 26 joints."""
     seen = landmarks[:, 2] >= LEAST_VISIBLE
     return pose.convert(
         np.where(seen[:, None], landmarks[:, :3], 0.0).astype(np.float32), "mediapipe33", "body26"
@@ -149,13 +151,13 @@ def joints_of(landmarks: Float[np.ndarray, "33 4"]) -> Float[np.ndarray, "26 3"]
 
 
 def environment(*, install: Callable[[Path, Path], None] | None = None) -> Path:
-    """The Python of MediaPipe's environment in the cache folder; made on first use (1 minute).
+    """Returns the Python of MediaPipe's environment, made in the cache folder on first use.
 
-    `$PSRJAX_MEDIAPIPE_PYTHON` names one that the user made. Several processes may ask at once: one
-    makes it, the others wait. A making that was interrupted is begun again.
+    `$PSRJAX_MEDIAPIPE_PYTHON` names one that the user made. Of several processes that ask at once,
+    one makes it and the others wait. An interrupted installation starts again.
 
     Args:
-      install: for tests: fills (folder, python) instead of pip.
+      install: replaces pip in tests: fills (folder, python).
 
     Raises:
       UserError: if it cannot be made; the message names the other sources of joints.
@@ -169,7 +171,7 @@ def environment(*, install: Callable[[Path, Path], None] | None = None) -> Path:
     ready = folder / "bin" / "python"
     if (folder / _COMPLETE).is_file():
         return ready
-    with _alone(folder):
+    with _locked(folder):
         if not (folder / _COMPLETE).is_file():
             shutil.rmtree(folder, ignore_errors=True)
             (install or _install)(folder, ready)
@@ -178,14 +180,14 @@ def environment(*, install: Callable[[Path, Path], None] | None = None) -> Path:
 
 
 def installed() -> bool:
-    """Whether there is an environment already, so that asking for it costs nothing."""
+    """Tells whether the environment exists already."""
     made = io.cache_folder() / f"mediapipe-{VERSION}" / _COMPLETE
     return bool(os.environ.get(PYTHON_VARIABLE)) or made.is_file()
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Holds the lock beside a folder; it is released when the process ends, however that is."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Holds a lock beside a folder; the system releases it when the process ends."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock = open(folder.with_name(folder.name + ".lock"), "w")
@@ -200,15 +202,15 @@ def _alone(folder: Path) -> Iterator[None]:
 
 def _install(folder: Path, ready: Path) -> None:
     base = _base_python()
-    logging.info("making MediaPipe's environment in %s (once, about 430 MB)", folder)
+    logging.info("installing MediaPipe in %s (once, about 430 MB)", folder)
     _run([base, "-m", "venv", os.fspath(folder)], "the virtual environment cannot be made")
     pip = [os.fspath(ready), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     _run([*pip, *_MEDIAPIPE], f"mediapipe {VERSION} cannot be installed")
-    _run([*pip, *_NEEDED], f"what mediapipe {VERSION} needs cannot be installed")
+    _run([*pip, *_DEPENDENCIES], f"the dependencies of mediapipe {VERSION} cannot be installed")
 
 
 def _base_python() -> str:
-    """A Python for which there is a wheel: this one, or one on the path."""
+    """Finds a Python for which there is a wheel: this one, or one on the path."""
     first, last = PYTHONS
     if first <= sys.version_info[:2] <= last:
         return sys.executable
@@ -226,6 +228,6 @@ def _base_python() -> str:
 def _run(command: list[str], what: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip() or "no reason given").splitlines()
-        reason = next((line for line in said if "ERROR" in line), said[-1])
+        output = (done.stderr.strip() or done.stdout.strip() or "no reason given").splitlines()
+        reason = next((line for line in output if "ERROR" in line), output[-1])
         raise UserError(f"MediaPipe's environment: {what} ({reason.strip()}); {OTHERS}")

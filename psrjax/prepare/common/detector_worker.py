@@ -1,7 +1,7 @@
-"""The far end of the pipe to MediaPipe: frames in, landmarks and a person's mask out.
+"""The worker process of `prepare.common.detector`: frames in, landmarks and a mask out.
 
-Run as a script by the Python of MediaPipe's own environment (`prepare.common.detector` makes it
-and says what goes over the pipe), so nothing here may import psrjax or anything that is not there.
+Runs as a script in MediaPipe's own environment, so it must import neither psrjax nor anything else
+that is not installed there.
 """
 
 import os
@@ -10,9 +10,9 @@ import sys
 
 import numpy as np
 
-HEADER = struct.Struct("<II")  # height and width of a frame; 0, 0 begins another clip
+HEADER = struct.Struct("<II")  # height and width of a frame; 0, 0 starts another clip
 FOUND = struct.Struct("<B")  # 1: 33 landmarks and a mask follow; 0: nobody
-READY = b"psrjax-pose-1"  # the first thing that the worker says
+READY = b"psrjax-pose-1"  # the worker's first message
 
 
 def serve(incoming, outgoing) -> None:
@@ -39,9 +39,9 @@ def serve(incoming, outgoing) -> None:
 
 
 def _pose():
-    """The tracker with the `full` model, the only one in the wheel.
+    """Creates the tracker with the `full` model, the only one in the wheel.
 
-    Its own smoothing is off: it looks back only, and so drags joints behind fast limbs.
+    Its smoothing is off: it is causal, so that joints lag behind fast limbs.
     """
     import mediapipe
 
@@ -71,7 +71,7 @@ def _answer(pose, image: np.ndarray) -> bytes:
 
 
 def main() -> None:
-    """Serves standard input and output; what libraries print goes to standard error."""
+    """Serves standard input and output; output of libraries goes to standard error."""
     outgoing = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     serve(sys.stdin.buffer, outgoing)

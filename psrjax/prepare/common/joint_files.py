@@ -1,7 +1,7 @@
-"""Joints of a clip out of files: OpenPose, COCO-17, MMPose, AlphaPose, MediaPipe, NTU, .npz.
+"""Reads a clip's joints from files: OpenPose, COCO-17, MMPose, AlphaPose, MediaPipe, NTU, .npz.
 
-Whatever the file, the result is `openpose.People`: per frame the people in it, as the 26 joints
-in pixels of the video.
+The result is always `openpose.People`: the people of each frame as the 26 joints in pixels of the
+video.
 """
 
 import json
@@ -10,30 +10,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from psrjax.errors import UserError
-from psrjax.ops import pose
 from psrjax.prepare.common import kinect_skeleton, letterbox, openpose
 from psrjax.prepare.common.openpose import People
 
-LAYOUTS = {  # what a number of joints means, the likelier first
+LAYOUTS = {  # by number of joints, the likelier first
     14: ("mpii14",), 17: ("coco17",), 18: ("coco18",), 23: ("coco23",),
     25: ("body25", "body25b"), 26: ("halpe26", "body26"), 33: ("mediapipe33",), 133: ("coco23",),
 }  # fmt: skip
 ORDERS = tuple(dict.fromkeys(name for names in LAYOUTS.values() for name in names))
-MAX_LOST = 0.2  # the fraction of frames that may lack joints' files
+MAX_LOST = 0.2  # fraction of frames that may lack joints
 _INFERRED = 0.3  # confidence of an NTU joint that the Kinect inferred
-_KINECT_COLOUR = (1080, 1920)  # height and width that a .skeleton's colour coordinates are of
+_KINECT_COLOUR = (1080, 1920)  # height and width of a .skeleton's colour picture
 
-# What readers of files that are cut off, or of something else, raise.
-_NOT_WHOLE = (*(OSError, EOFError, ValueError, KeyError, TypeError, IndexError, AttributeError),)
+# Errors of readers for files that are truncated or of another kind.
+_NOT_WHOLE = (OSError, EOFError, ValueError, KeyError, TypeError, IndexError, AttributeError)
 
-Raw = dict[int, list[np.ndarray]]  # {frame: people (k, 3)}
+PeopleByFrame = dict[int, list[np.ndarray]]  # {frame: people (k, 3)}
 
 
 def find(source: str | Path, video: str | Path) -> Path:
-    """The file or folder of one video's joints: `source`, or what in it bears the video's name.
+    """Finds the file or folder of one video's joints: `source`, or one in it of the video's name.
 
     Raises:
       UserError: if there is none.
@@ -67,11 +65,11 @@ def read(
       source: a folder of OpenPose JSON, one file a frame; a `.json` of MMPose (demo or inferencer),
         AlphaPose or MediaPipe; an NTU `.skeleton`; a `.npz` or `.npy` of (t, k, 3) or (t, n, k, 3),
         or with "keypoints" (…, k, 2) and "scores" (…, k) as rtmlib gives them.
-      frames: how many frames the video has.
+      frames: the number of frames of the video.
       size: height and width of the video.
       order: the layout of the joints, one of `ORDERS`; "auto" goes by their number, and between
         BODY_25 and BODY_25B by the lengths of bones.
-      of: height and width of the picture that the joints were found in, where it is not the video.
+      of: height and width of the picture that the joints refer to, if it is not the video.
 
     Raises:
       UserError: naming the file, if it cannot be read, or lacks more than `MAX_LOST` of the frames.
@@ -86,15 +84,9 @@ def read(
     else:
         people = _file(source, frames, size if of is None else of, order)
     if of is not None and of != size:
-        people.frames = [_moved(here, of, size) for here in people.frames]
+        placement = letterbox.fit(of, size)
+        people.frames = [placement.joints(here) for here in people.frames]
     return people
-
-
-def _moved(
-    people: Float[np.ndarray, "n 26 3"], of: tuple[int, int], size: tuple[int, int]
-) -> Float[np.ndarray, "n 26 3"]:
-    """Joints of a picture of another size that lies scaled and centred in the video."""
-    return letterbox.fit(of, size).joints(people)
 
 
 def _file(path: Path, frames: int, size: tuple[int, int], order: str) -> People:
@@ -104,39 +96,36 @@ def _file(path: Path, frames: int, size: tuple[int, int], order: str) -> People:
             f"{path}: joints are read from a folder of OpenPose JSON or from {', '.join(_READERS)}"
         )
     try:
-        raw = reader(path)
+        people = reader(path)
     except _NOT_WHOLE as error:
         raise UserError(
             f"{path}: not whole, or not joints as psrjax knows them "
             f"({type(error).__name__}: {error})"
         ) from error
-    if raw and 0 not in raw and max(raw) == frames:
-        raw = {number - 1: people for number, people in raw.items()}  # counted from one
-    problems, lost = _mismatch(path, raw, frames)
-    listed = [raw.get(number, []) for number in range(frames)]
+    if people and 0 not in people and max(people) == frames:
+        people = {number - 1: here for number, here in people.items()}  # counted from one
+    problems, lost = _mismatch(path, people, frames)
+    listed = [people.get(number, []) for number in range(frames)]
     kind = _kind(path, listed, order)
     if path.suffix.lower() == ".skeleton":
         scale = np.asarray([size[1] / _KINECT_COLOUR[1], size[0] / _KINECT_COLOUR[0], 1.0])
         listed = [[(person * scale).astype(np.float32) for person in here] for here in listed]
     else:
-        listed = openpose.in_pixels(path, _fractions(listed, kind, size), size)
-    converted = [
-        np.stack([openpose.checked(_convert(person, kind)) for person in here])
-        if here
-        else np.zeros((0, 26, 3), np.float32)
-        for here in listed
-    ]
+        if kind == "mediapipe33":
+            listed = _mediapipe_in_pixels(listed, size)
+        listed = openpose.in_pixels(path, listed, size)
+    converted = openpose.convert_people(listed, kind)
     return People(converted, kind, dict.fromkeys(range(frames), path), problems, lost)
 
 
-def _mismatch(path: Path, raw: Raw, frames: int) -> tuple[list[str], list[int]]:
-    """Frames that a file has too many or too few of: problems in words, and those that it lacks."""
-    lost = [number for number in range(frames) if number not in raw]
-    extra = [number for number in raw if number >= frames]
+def _mismatch(path: Path, people: PeopleByFrame, frames: int) -> tuple[list[str], list[int]]:
+    """Describes a file's surplus and missing frames, and lists the missing ones."""
+    lost = [number for number in range(frames) if number not in people]
+    extra = [number for number in people if number >= frames]
     problems = []
     if extra:
         problems.append(
-            f"{path}: joints of {len(raw)} frames, the video ends at frame {frames - 1}; those "
+            f"{path}: joints of {len(people)} frames, the video ends at frame {frames - 1}; those "
             "after it are left out"
         )
     if lost:
@@ -152,7 +141,7 @@ def _kind(path: Path, listed: Sequence[Sequence[np.ndarray]], order: str) -> str
     people = [person for here in listed for person in here]
     counts = sorted({len(person) for person in people})
     if not counts:
-        raise UserError(f"{path}: nobody in any frame; run the pose estimator again")
+        raise UserError(f"{path}: nobody in any frame; run the pose detector again")
     if len(counts) > 1 or counts[0] not in LAYOUTS:
         raise UserError(
             f"{path}: people of {counts} joints; known are {', '.join(map(str, LAYOUTS))}, the "
@@ -174,61 +163,51 @@ def _kind(path: Path, listed: Sequence[Sequence[np.ndarray]], order: str) -> str
     return min(candidates, key=lambda kind: openpose.implausibility(cut, kind))
 
 
-def _convert(person: np.ndarray, kind: str) -> np.ndarray:
-    """One person as the 26; of whole bodies the face and the fingers are left out."""
-    return pose.convert(np.asarray(person[: pose.layout(kind).count], np.float32), kind, "body26")
-
-
-def _fractions(
-    listed: Sequence[Sequence[np.ndarray]], kind: str, size: tuple[int, int]
+def _mediapipe_in_pixels(
+    listed: list[list[np.ndarray]], size: tuple[int, int]
 ) -> list[list[np.ndarray]]:
-    """MediaPipe's landmarks are always fractions, and may lie outside the picture."""
-    if kind != "mediapipe33":
-        return [list(here) for here in listed]
+    """Scales MediaPipe's landmarks, which are fractions though some lie outside [0, 1]."""
     people = [person for here in listed for person in here]
-    if np.nanmedian(np.abs([person[:, :2] for person in people])) > 2.0:
-        return [list(here) for here in listed]  # someone made pixels of them
-    scale = np.asarray([size[1], size[0], 1.0], np.float32)
-    shift = np.asarray([0.5, 0.5, 0.0], np.float32)
-    return [[person * scale - shift for person in here] for here in listed]
+    already_pixels = np.nanmedian(np.abs([person[:, :2] for person in people])) > 2.0
+    return listed if already_pixels else openpose.scaled(listed, size)
 
 
-def _json(path: Path) -> Raw:
-    """MMPose, AlphaPose or MediaPipe, told apart by their keys."""
+def _json(path: Path) -> PeopleByFrame:
+    """Reads MMPose, AlphaPose or MediaPipe, told apart by their keys."""
     value = json.loads(path.read_text(encoding="utf-8-sig"))
     if isinstance(value, Mapping):
         for key in ("instance_info", "predictions", "frames", "landmarks", "poses"):
             if key in value:
                 value = value[key]
                 break
-    if isinstance(value, Mapping):  # {frame: what is in it}, the names being numbers
-        value = [value[key] for key in sorted(value, key=lambda name: int("".join(_digits(name))))]
+    if isinstance(value, Mapping):  # by frame number
+        value = [value[key] for key in sorted(value, key=_number)]
     if not isinstance(value, list):
         raise ValueError("expected a list of frames")
     if value and isinstance(value[0], Mapping) and "image_id" in value[0]:
         return _alphapose(value)
-    raw: Raw = {}
+    people: PeopleByFrame = {}
     for index, frame in enumerate(value):
         numbered = isinstance(frame, Mapping) and "frame_id" in frame
-        raw[int(frame["frame_id"]) if numbered else index] = _in_frame(frame)
-    return raw
+        people[int(frame["frame_id"]) if numbered else index] = _in_frame(frame)
+    return people
 
 
-def _digits(name: Any) -> list[str]:
-    return [letter for letter in str(name) if letter.isdigit()] or ["0"]
+def _number(name: Any) -> int:
+    return int("".join(filter(str.isdigit, str(name))) or "0")
 
 
-def _alphapose(rows: Sequence[Mapping[str, Any]]) -> Raw:
-    """One row a person; frames in which nobody was found have no row."""
-    names = sorted({str(row["image_id"]) for row in rows}, key=lambda n: int("".join(_digits(n))))
-    raw: Raw = {number: [] for number in range(int("".join(_digits(names[-1]))) + 1)}
+def _alphapose(rows: Sequence[Mapping[str, Any]]) -> PeopleByFrame:
+    """Reads one row a person; frames in which nobody was found have no row."""
+    last = max(_number(row["image_id"]) for row in rows)
+    people: PeopleByFrame = {number: [] for number in range(last + 1)}
     for row in rows:
-        raw[int("".join(_digits(row["image_id"])))].append(_flat(row["keypoints"]))
-    return raw
+        people[_number(row["image_id"])].append(_flat(row["keypoints"]))
+    return people
 
 
 def _in_frame(frame: Any) -> list[np.ndarray]:
-    """The people of one frame, however it is written."""
+    """Reads the people of one frame in any of the known forms."""
     if frame is None or (isinstance(frame, Mapping) and not frame) or frame == []:
         return []
     if isinstance(frame, Mapping):
@@ -265,15 +244,15 @@ def _flat(values: Any) -> np.ndarray:
     return np.asarray(values, np.float32).reshape(-1, 3)
 
 
-def _skeleton(path: Path) -> Raw:
-    """The person of an NTU file in the colour picture, by how the Kinect tracked each joint."""
+def _skeleton(path: Path) -> PeopleByFrame:
+    """Reads an NTU file: the person in the colour picture, with confidences by tracking state."""
     one = kinect_skeleton.read_skeleton(path)
     sure = np.asarray((0.0, _INFERRED, 1.0), np.float32)[one.state]
     rows = np.concatenate([one.colour, sure[..., None]], -1).astype(np.float32)
     return {t: [person] if person[:, 2].any() else [] for t, person in enumerate(rows)}
 
 
-def _arrays(path: Path) -> Raw:
+def _arrays(path: Path) -> PeopleByFrame:
     loaded = np.load(path, allow_pickle=False)
     if isinstance(loaded, np.ndarray):
         joints = loaded
@@ -294,7 +273,7 @@ def _arrays(path: Path) -> Raw:
     return {t: [one for one in here if (one[:, 2] > 0).any()] for t, here in enumerate(people)}
 
 
-_READERS: Mapping[str, Callable[[Path], Raw]] = {
+_READERS: Mapping[str, Callable[[Path], PeopleByFrame]] = {
     ".json": _json,
     ".skeleton": _skeleton,
     ".npz": _arrays,

@@ -1,4 +1,4 @@
-"""The skeleton text of the Kinect v2, as NTU RGB+D stores it (Shahroudy et al., CVPR 2016)."""
+"""Reads the Kinect v2's skeleton text, as in NTU RGB+D (Shahroudy et al., CVPR 2016)."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -11,21 +11,21 @@ from jaxtyping import Float, Int
 from psrjax.errors import UserError
 
 JOINTS = 25
-_BODY_WORDS = 10  # of a body before its number of joints
-_JOINT_WORDS = 12
-_SAME = 0.8  # metres that a tracked body may be from where it was lost
+_BODY_FIELDS = 10  # before a body's number of joints
+_JOINT_FIELDS = 12
+_SAME = 0.8  # metres within which a lost body may reappear as another
 _NOT_WHOLE = (OSError, UnicodeDecodeError, StopIteration, RuntimeError, ValueError)
 
 
 @dataclass(frozen=True)
-class Skeleton:
-    """One person as the Kinect saw him.
+class KinectSkeleton:
+    """One person as tracked by the Kinect.
 
     Attributes:
       points: (t, 25, 3) metres: x as in the pictures' columns, y up, z away from the camera.
-      colour: (t, 25, 2) x, y in the 1920 x 1080 picture; NaN where it says none.
+      colour: (t, 25, 2) x, y in the 1920 x 1080 picture; NaN where unknown.
       depth: (t, 25, 2) x, y in the 512 x 424 depth picture.
-      state: (t, 25) 0 not tracked, 1 inferred, 2 tracked; 0 in frames without him.
+      state: (t, 25) 0 not tracked, 1 inferred, 2 tracked; 0 in frames without the person.
     """
 
     points: Float[np.ndarray, "t 25 3"]
@@ -33,22 +33,21 @@ class Skeleton:
     depth: Float[np.ndarray, "t 25 2"]
     state: Int[np.ndarray, "t 25"]
 
-    def cut(self, frames: int) -> "Skeleton":
-        """The first frames."""
-        return Skeleton(
+    def cut(self, frames: int) -> "KinectSkeleton":
+        """Returns the first `frames` frames."""
+        return KinectSkeleton(
             self.points[:frames], self.colour[:frames], self.depth[:frames], self.state[:frames]
         )
 
 
-def read_skeleton(path: Path) -> Skeleton:
-    """The person of a `.skeleton` file.
+def read_skeleton(path: Path) -> KinectSkeleton:
+    """Reads the person of a `.skeleton` file.
 
-    Of several bodies the one counts that is seen longest and stands tallest; others, which the
-    Kinect sees in furniture, do not. When it is lost and found again under another number, close
-    to where it was, it is the same.
+    Of several bodies the longest visible and tallest is taken; the Kinect sees others in furniture.
+    A body that reappears under another number close to where it was lost is the same.
 
     Raises:
-      UserError: if the file is cut off, no such text, or holds nobody.
+      UserError: if the file is truncated, of another kind, or holds nobody.
     """
     try:
         words = iter(path.read_text().split())
@@ -64,21 +63,21 @@ def read_skeleton(path: Path) -> Skeleton:
     if not bodies:
         raise UserError(f"{path}: nobody in any frame; add it to the list of missing skeletons")
     person = _person(list(bodies.values()))
-    values = np.full((frames, JOINTS, _JOINT_WORDS), np.nan)
+    values = np.full((frames, JOINTS, _JOINT_FIELDS), np.nan)
     for frame, joints in person.items():
         values[frame] = joints
     state = np.nan_to_num(values[..., 11]).astype(np.int64)
     state[~np.isfinite(values[..., :3]).all(-1) | (values[..., 2] <= 0)] = 0
-    return Skeleton(values[..., :3], values[..., 5:7], values[..., 3:5], state)
+    return KinectSkeleton(values[..., :3], values[..., 5:7], values[..., 3:5], state)
 
 
 def _bodies(words: Iterator[str]) -> Iterator[tuple[int, np.ndarray]]:
     for _ in range(int(next(words))):
-        head = [next(words) for _ in range(_BODY_WORDS)]
+        head = [next(words) for _ in range(_BODY_FIELDS)]
         count = int(next(words))
         if count != JOINTS:
             raise ValueError(f"{count} joints")
-        rows = [[float(next(words)) for _ in range(_JOINT_WORDS)] for _ in range(count)]
+        rows = [[float(next(words)) for _ in range(_JOINT_FIELDS)] for _ in range(count)]
         yield int(head[0]), np.asarray(rows)
 
 
@@ -93,7 +92,7 @@ def _person(tracks: list[dict[int, np.ndarray]]) -> dict[int, np.ndarray]:
 
 
 def _weight(track: dict[int, np.ndarray]) -> float:
-    """Seconds times metres that somebody is tall; what is wider than tall is nobody."""
+    """Sums a body's height over its frames; frames in which it is wide, not tall, do not count."""
     total = 0.0
     for joints in track.values():
         extent = np.ptp(joints[:, :2], axis=0)
@@ -102,7 +101,7 @@ def _weight(track: dict[int, np.ndarray]) -> float:
 
 
 def _apart(one: dict[int, np.ndarray], other: dict[int, np.ndarray]) -> float:
-    """How far the base of the spine is between the nearest frames of two tracks."""
+    """Measures the distance of the spine's base between the nearest frames of two tracks."""
     mine, theirs = min(
         ((a, b) for a in one for b in (min(other), max(other))), key=lambda ab: abs(ab[0] - ab[1])
     )

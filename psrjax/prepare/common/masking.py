@@ -1,4 +1,4 @@
-"""Where a person is, by joints and frames alone: for joints that come without a mask."""
+"""Masks a person by joints and frames, for joints that come without a mask."""
 
 import cv2
 import numpy as np
@@ -6,11 +6,11 @@ from jaxtyping import Bool, Float, UInt8
 
 from psrjax.vision import backgrounds
 
-SAMPLED = 96  # frames by which a room is known
-REACH = 0.05  # of a person's height: how far beyond the drawn body he may be
-RUN = 64  # frames that are worked on at once
+SAMPLED = 96  # frames that the background is computed from
+REACH = 0.05  # of a person's height: margin around the drawn body
+RUN = 64  # frames processed at once
 
-# Half widths of an adult's limbs, and lengths that tell his height, as fractions of the height.
+# Half widths and lengths of an adult's limbs, as fractions of the height.
 _WIDTHS = {
     (2, 3): 0.034, (3, 4): 0.028, (5, 6): 0.034, (6, 7): 0.028, (9, 10): 0.054, (10, 11): 0.036,
     (12, 13): 0.054, (13, 14): 0.036, (1, 0): 0.040, (11, 22): 0.025, (14, 19): 0.025,
@@ -23,10 +23,10 @@ _HEAD_RADIUS, _HAND, _TORSO_RIM = 0.065, 0.09, 0.03
 
 
 def stature(joints: Float[np.ndarray, "t 26 3"]) -> float:
-    """How tall the person would stand, in pixels, by the limbs that are seen at their longest.
+    """Returns a person's standing height in pixels by the limbs' largest visible lengths.
 
-    Limbs look shorter than they are when they point at the camera; so of each the 90th percentile
-    over the clip is taken, and of all limbs the median. 0 where no limb is seen.
+    Limbs look shorter when they point at the camera, so that of each the 90th percentile over the
+    clip is taken, and of all limbs the median. 0 if no limb is visible.
     """
     found = []
     for (one, other), fraction in _LENGTHS.items():
@@ -40,7 +40,7 @@ def stature(joints: Float[np.ndarray, "t 26 3"]) -> float:
 def draw_silhouettes(
     joints: Float[np.ndarray, "t 26 3"], size: tuple[int, int]
 ) -> Bool[np.ndarray, "t h w"]:
-    """A body of usual girths drawn on the joints, which are in pixels of pictures of `size`."""
+    """Draws a body of average girths on joints in pixels of pictures of `size`."""
     tall = stature(joints)
     return np.stack([_silhouette(person, size, tall) for person in joints])
 
@@ -76,7 +76,7 @@ def _pixels(length: float) -> int:
 def masks_by_background(
     frames: UInt8[np.ndarray, "t h w 3"], joints: Float[np.ndarray, "t 26 3"]
 ) -> UInt8[np.ndarray, "t h w"]:
-    """Masks of a person before a camera that stands still: what differs from the empty room.
+    """Masks a person in front of a static camera by background subtraction.
 
     Args:
       frames: the clip.
@@ -86,18 +86,18 @@ def masks_by_background(
     drawn = draw_silhouettes(joints, size)
     reach = max(2.0, REACH * stature(joints))
     chosen = sampled(len(frames))
-    scene = backgrounds.BackgroundModel.fit(np.asarray(frames[chosen]), drawn[chosen], reach=reach)
+    model = backgrounds.BackgroundModel.fit(np.asarray(frames[chosen]), drawn[chosen], reach=reach)
     masks = np.zeros(frames.shape[:3], np.uint8)
     for start in range(0, len(frames), RUN):
         run = slice(start, start + RUN)
-        masks[run] = 255 * scene.masks(np.asarray(frames[run]), drawn[run])
+        masks[run] = 255 * model.masks(np.asarray(frames[run]), drawn[run])
     return masks
 
 
 def masks_by_colour(
     frames: UInt8[np.ndarray, "t h w 3"], joints: Float[np.ndarray, "t 26 3"]
 ) -> UInt8[np.ndarray, "t h w"]:
-    """Masks where the camera moves: a drawn body that grows and shrinks to the colours (GrabCut).
+    """Masks a person in front of a moving camera by GrabCut from a drawn body.
 
     Rother, Kolmogorov, Blake, "GrabCut", SIGGRAPH 2004, by OpenCV.
     """
@@ -113,53 +113,60 @@ def masks_by_colour(
         trimap[backgrounds.grow(body, -max(1.0, 0.02 * tall))] = cv2.GC_FGD
         found = trimap.copy()
         if (trimap == cv2.GC_FGD).any() and (trimap == cv2.GC_BGD).any():
-            memory = np.zeros((2, 1, 65))
             image = np.ascontiguousarray(frames[index][..., ::-1])
-            cv2.grabCut(image, found, None, *memory, 2, cv2.GC_INIT_WITH_MASK)
+            models = np.zeros((1, 65)), np.zeros((1, 65))
+            cv2.grabCut(image, found, (0, 0, 0, 0), *models, 2, cv2.GC_INIT_WITH_MASK)
         masks[index] = 255 * np.isin(found, (cv2.GC_FGD, cv2.GC_PR_FGD))
     return masks
 
 
 def sampled(count: int) -> np.ndarray:
-    """At most `SAMPLED` frame numbers, spread evenly over a clip."""
+    """Returns at most `SAMPLED` frame numbers, evenly spaced over a clip."""
     return np.unique(np.linspace(0, count - 1, min(count, SAMPLED)).round().astype(int))
 
 
 def camera_motion(frames: UInt8[np.ndarray, "t h w 3"], masks: UInt8[np.ndarray, "t h w"]) -> float:
-    """How far the room moves in the picture: the largest median way of its corners, as a fraction
-    of the picture's width; 0 where the room shows nothing to follow.
+    """Measures the largest motion of the background, as a fraction of the picture's width.
 
-    Corners off the person (Shi-Tomasi) are followed from the middle frame to eight others by
-    pyramidal Lucas-Kanade, there and back; those that the person covers in either frame, with what
-    Lucas-Kanade's window sees beyond, do not count, since his outline would carry them along.
+    Corners off the person (Shi-Tomasi) are tracked from the middle frame to eight others and back
+    by pyramidal Lucas-Kanade. Corners near the person in either frame do not count, since the
+    outline would carry them along. The motion is the largest of the frames' medians; 0 if the
+    background has no corners.
     """
     middle = len(frames) // 2
     chosen = np.unique(np.linspace(0, len(frames) - 1, 9).round().astype(int))
     reach = max(3, frames.shape[2] // 24)
     covered = {i: backgrounds.grow(masks[i] > 32, reach) for i in {middle, *chosen.tolist()}}
     first = cv2.cvtColor(frames[middle], cv2.COLOR_RGB2GRAY)
-    room = (~covered[middle]).astype(np.uint8)
-    corners = cv2.goodFeaturesToTrack(first, 200, 0.01, 4, mask=room)
+    background = (~covered[middle]).astype(np.uint8)
+    corners = cv2.goodFeaturesToTrack(first, 200, 0.01, 4, mask=background)
     if corners is None or len(corners) < 8:
         return 0.0
     moved = []
     for index in chosen.tolist():
         other = cv2.cvtColor(frames[index], cv2.COLOR_RGB2GRAY)
-        there, found, _ = cv2.calcOpticalFlowPyrLK(first, other, corners, None)
-        back, again, _ = cv2.calcOpticalFlowPyrLK(other, first, there, None)
+        there, found, _ = _track(first, other, corners)
+        back, again, _ = _track(other, first, there)
         ok = (found & again)[:, 0] > 0
         ok &= np.linalg.norm((back - corners)[:, 0], axis=-1) < 1.0
         free = _free(corners, covered[index])
         ok &= free & _free(there, covered[index])
         if ok.sum() >= 8:
             moved.append(np.median(np.linalg.norm((there - corners)[ok, 0], axis=-1)))
-        elif free.sum() >= 20 and not ok.any():  # nothing of the room is left: it was panned off
+        elif free.sum() >= 20 and not ok.any():  # no background is left: the camera has panned away
             moved.append(frames.shape[2])
     return float(max(moved, default=0.0) / frames.shape[2])
 
 
+def _track(
+    before: np.ndarray, after: np.ndarray, points: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    flow = cv2.calcOpticalFlowPyrLK
+    return flow(before, after, points, None)  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
 def _free(points: Float[np.ndarray, "n 1 2"], covered: Bool[np.ndarray, "h w"]) -> np.ndarray:
-    """Which points (x, y) lie off what is covered; outside the picture counts as free."""
+    """Tells which points (x, y) lie off the covered area, or outside the picture."""
     columns, rows = np.round(points[:, 0]).astype(int).T
     height, width = covered.shape
     return ~covered[np.clip(rows, 0, height - 1), np.clip(columns, 0, width - 1)]

@@ -1,4 +1,4 @@
-"""OpenPose JSON: the people of a clip, in three joint orders."""
+"""Reads OpenPose JSON: the people of a clip, in three joint orders."""
 
 import json
 import re
@@ -11,11 +11,11 @@ from jaxtyping import Float
 from psrjax.errors import UserError
 from psrjax.ops import pose
 
-SEEN = 0.1  # confidence from which a joint counts as seen
+SEEN = 0.1  # confidence above which a joint counts as seen
 JOINT_KINDS = {"body25": 25, "body25b": 25, "coco18": 18}
 
-# Lengths of a standing adult's bones, as fractions of the height (rounded from anthropometry);
-# used only to tell joint orders apart, where a wrong order is wrong by factors.
+# Lengths of an adult's bones as fractions of the height (rounded from anthropometry); used only to
+# tell joint orders apart, where a wrong order is wrong by factors.
 _BONES = {
     (2, 3): 0.17, (3, 4): 0.15, (5, 6): 0.17, (6, 7): 0.15, (2, 5): 0.22, (9, 12): 0.13,
     (9, 10): 0.24, (10, 11): 0.24, (12, 13): 0.24, (13, 14): 0.24, (2, 9): 0.29, (5, 12): 0.29,
@@ -27,8 +27,8 @@ _BONES = {
 class People:
     """The people of one camera's clip: per frame an array (n, 26, 3) of x, y, confidence in pixels.
 
-    `kind` is the joint order of the files (a key of `JOINT_KINDS`); `problems` names each file that
-    was missing or could not be read, one line each, and `lost` holds the numbers of those frames.
+    `kind` is the joint order of the files; `problems` names each missing or unreadable file, one
+    line each, and `lost` holds the numbers of those frames.
     """
 
     frames: list[np.ndarray]
@@ -38,12 +38,12 @@ class People:
     lost: list[int] = field(default_factory=list)
 
     def file(self, frame: int) -> str:
-        """The name of the file that holds `frame`."""
+        """Returns the name of the file that holds `frame`."""
         return self.files[frame].name if frame in self.files else "no file"
 
 
 def height(person: Float[np.ndarray, "26 3"]) -> float:
-    """The extent of a person's seen joints in pixels: the diagonal of their box."""
+    """Measures the extent of a person's seen joints: the diagonal of their box in pixels."""
     seen = person[person[:, 2] > SEEN, :2]
     return float(np.hypot(*np.ptp(seen, axis=0))) if len(seen) > 1 else 0.0
 
@@ -56,19 +56,19 @@ def read_openpose(
     size: tuple[int, int] | None = None,
     max_lost: float = 0.2,
 ) -> People:
-    """Reads a folder of OpenPose JSON, one file a frame, the last number of a name being its frame.
+    """Reads a folder of OpenPose JSON, one file a frame, numbered by the last number of its name.
 
     Numbers may start at 0 or at 1. A frame whose file is missing or broken holds nobody and is
-    named in `problems`; the caller fills it in. Coordinates that all lie in [0, 1] are taken as
-    fractions of the image (`--keypoint_scale 3`) and need `size`.
+    named in `problems`. Coordinates that all lie in [0, 1] are taken as fractions of the image
+    (`--keypoint_scale 3`) and need `size`.
 
     Args:
-      folder: where the `.json` files lie.
-      frames: how many frames the video has.
-      joints: "auto" tells BODY_25 from BODY_25B by which gives plausible bone lengths over the
-        clip; or a key of `JOINT_KINDS`.
+      folder: of the `.json` files.
+      frames: the number of frames of the video.
+      joints: a key of `JOINT_KINDS`, or "auto", which tells BODY_25 from BODY_25B by the
+        plausibility of bone lengths over the clip.
       size: height and width of the image, for fractional coordinates.
-      max_lost: the fraction of frames without a readable file above which reading is refused.
+      max_lost: the largest fraction of frames that may lack a readable file.
 
     Raises:
       UserError: no files, too many missing or broken, mixed or unknown numbers of joints.
@@ -101,13 +101,7 @@ def read_openpose(
             f" at most {max_lost:.0%} may be missing"
         )
     kind = _kind(folder, raw, joints)
-    scaled = in_pixels(folder, raw, size)
-    converted = [
-        np.stack([checked(pose.convert(p, kind, "body26")) for p in people])
-        if people
-        else np.zeros((0, 26, 3), np.float32)
-        for people in scaled
-    ]
+    converted = convert_people(in_pixels(folder, raw, size), kind)
     return People(converted, kind, files, problems, lost)
 
 
@@ -142,8 +136,21 @@ def _people(path: Path) -> list[np.ndarray]:
     return arrays
 
 
-def checked(person: np.ndarray) -> np.ndarray:
-    """Missing joints all zero, confidences in [0, 1]; a joint that is not finite is missing."""
+def convert_people(frames: list[list[np.ndarray]], kind: str) -> list[np.ndarray]:
+    """Converts the people of each frame to (n, 26, 3); joints of face and fingers are dropped."""
+    count = pose.layout(kind).count
+    converted = (
+        [pose.convert(np.asarray(person[:count], np.float32), kind, "body26") for person in people]
+        for people in frames
+    )
+    empty = np.zeros((0, 26, 3), np.float32)
+    return [
+        np.stack([_checked(one) for one in people]) if people else empty for people in converted
+    ]
+
+
+def _checked(person: np.ndarray) -> np.ndarray:
+    """Sets missing and non-finite joints to zero and clips confidences to [0, 1]."""
     good = np.isfinite(person).all(-1) & (np.nan_to_num(person[:, 2]) > 0)
     person = np.where(good[:, None], person, 0.0)
     person[:, 2] = np.clip(person[:, 2], 0.0, 1.0)
@@ -153,7 +160,7 @@ def checked(person: np.ndarray) -> np.ndarray:
 def _kind(folder: Path, raw: list[list[np.ndarray]], joints: str) -> str:
     counts = {len(person) for people in raw for person in people}
     if not counts:
-        raise UserError(f"{folder}: nobody in any frame; run the pose estimator again, or leave "
+        raise UserError(f"{folder}: nobody in any frame; run the pose detector again, or leave "
                         "this camera out (--cameras)")  # fmt: skip
     if len(counts) > 1 or not counts & set(JOINT_KINDS.values()):
         raise UserError(
@@ -173,10 +180,10 @@ def _kind(folder: Path, raw: list[list[np.ndarray]], joints: str) -> str:
 
 
 def implausibility(people: list[np.ndarray], kind: str) -> float:
-    """How far bones, read in the joint order `kind`, are from an adult's: median |log ratio|.
+    """Measures how far bones in the joint order `kind` are from an adult's: median |log ratio|.
 
-    Each person's scale is free: lengths are compared with the person's own mean bone. People are
-    arrays (joints, 3) in that order; people with fewer than four bones seen do not count.
+    Lengths are relative to the person's mean bone. People are arrays (joints, 3) in that order;
+    people with fewer than four visible bones do not count.
     """
     scores = []
     ends = np.asarray(list(_BONES))
@@ -195,13 +202,21 @@ def implausibility(people: list[np.ndarray], kind: str) -> float:
 def in_pixels(
     folder: Path, raw: list[list[np.ndarray]], size: tuple[int, int] | None
 ) -> list[list[np.ndarray]]:
-    """People of all frames in pixels: where all coordinates lie in [0, 1], they are fractions of a
-    picture of `size` (height, width). Raises UserError if that is not known."""
+    """Scales people of all frames to pixels if all their coordinates lie in [0, 1].
+
+    Raises:
+      UserError: if `size` (height, width) is needed and not known.
+    """
     people = [person for frame in raw for person in frame if len(person)]
     if max((np.abs(np.nan_to_num(p[:, :2])).max() for p in people), default=2.0) > 1.0:
         return raw
     if size is None:
         raise UserError(f"{folder}: joints are fractions of the image, whose size is not known")
+    return scaled(raw, size)
+
+
+def scaled(people: list[list[np.ndarray]], size: tuple[int, int]) -> list[list[np.ndarray]]:
+    """Scales people of all frames from fractions of a picture of `size` to pixels."""
     scale = np.asarray([size[1], size[0], 1.0], np.float32)
     shift = np.asarray([0.5, 0.5, 0.0], np.float32)
-    return [[person * scale - shift * (person[:, 2:] > 0) for person in frame] for frame in raw]
+    return [[person * scale - shift * (person[:, 2:] > 0) for person in here] for here in people]
