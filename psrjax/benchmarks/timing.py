@@ -52,7 +52,7 @@ class Pairs:
 
     @property
     def ratios(self) -> Timing:
-        """First / second of each pair; a `Timing` only for its median and spread."""
+        """The ratio of each pair, first / second, as a `Timing` for its median and spread."""
         pairs = zip(self.first.seconds, self.second.seconds, strict=True)
         return Timing(tuple(a / b for a, b in pairs))
 

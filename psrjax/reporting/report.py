@@ -10,7 +10,7 @@ from etils import epath
 from psrjax import io
 from psrjax.evaluation import score_statistics, score_table
 from psrjax.reporting import figures, filled_table, paper_tables, run_summary
-from psrjax.reporting.run_summary import Run
+from psrjax.reporting.run_summary import RunFolder
 
 HEADLINE = ("ssim", "psnr", "m_ssim_in", "m_psnr_in")  # shown as bars
 
@@ -53,7 +53,7 @@ def write(
     return path
 
 
-def _matched(runs: Sequence[Run], known: set[str]) -> list[dict[str, Any]]:
+def _matched(runs: Sequence[RunFolder], known: set[str]) -> list[dict[str, Any]]:
     """Fills the papers' tables, less the known ones, in which a run is a row."""
     found = []
     for table in paper_tables.tables().values():
@@ -90,7 +90,7 @@ def _shown(table: Mapping[str, Any]) -> dict[str, Any]:
     return {**table, "rows": rows, "about": about, "sentences": filled_table.sentences(table)}
 
 
-def _side_by_side(runs: Sequence[Run]) -> dict[str, Any]:
+def _side_by_side(runs: Sequence[RunFolder]) -> dict[str, Any]:
     """Joins every run's scores, the best marked: {"metrics", "groups": [{"title", "rows"}]}."""
     together = [
         {**row, "name": f"{number}/{row['name']}"}
@@ -106,7 +106,7 @@ def _side_by_side(runs: Sequence[Run]) -> dict[str, Any]:
     return {"metrics": metrics, "groups": [group for group in groups if group["rows"]]}
 
 
-def _bars(runs: Sequence[Run]) -> list[dict[str, str]]:
+def _bars(runs: Sequence[RunFolder]) -> list[dict[str, str]]:
     """Draws bars by pair of views: the last steps of all runs, then each run's own steps."""
     found = []
     last = {run.title: steps[-1]["name"] for run in runs if (steps := _steps(run))}
@@ -125,12 +125,12 @@ def _bars(runs: Sequence[Run]) -> list[dict[str, str]]:
     return found
 
 
-def _steps(run: Run) -> list[Mapping[str, Any]]:
+def _steps(run: RunFolder) -> list[Mapping[str, Any]]:
     return score_table.overall(run.rows, score_table.STEP)
 
 
 def _drawn(
-    runs: Sequence[Run],
+    runs: Sequence[RunFolder],
     chosen: Mapping[str, Mapping[str, str]],
     palette: Mapping[str, str],
     metrics: Sequence[str] = HEADLINE[:2],

@@ -24,7 +24,7 @@ RECORD = "reproduce.json"  # in the directory of a run: its rows, and how it was
 
 
 @dataclass(frozen=True)
-class Run:
+class PlannedRun:
     """A run to train: its config, its directory, and the rows that it stands for.
 
     `after` is the run whose last stage it starts from, or None.
@@ -33,10 +33,12 @@ class Run:
     folder: epath.Path
     config: Any
     labels: tuple[str, ...]
-    after: "Run | None"
+    after: "PlannedRun | None"
 
 
-def plan(table: Table, scale: str, folder: str | os.PathLike, *, data: str = "") -> list[Run]:
+def plan(
+    table: Table, scale: str, folder: str | os.PathLike, *, data: str = ""
+) -> list[PlannedRun]:
     """Plans the runs of a table, in the order of their rows; rows of one config share a run.
 
     Args:
@@ -52,7 +54,7 @@ def plan(table: Table, scale: str, folder: str | os.PathLike, *, data: str = "")
     if reason:
         raise UserError(f"{table.name}: {reason}")
     root = checkpoint.absolute(folder)
-    found: dict[str, Run] = {}
+    found: dict[str, PlannedRun] = {}
     for row in table.rows:
         if row.variant is None:
             continue
@@ -61,7 +63,7 @@ def plan(table: Table, scale: str, folder: str | os.PathLike, *, data: str = "")
         key = config_lib.to_json(run.config)
         if key in found:
             known = found[key]
-            run = Run(known.folder, known.config, (*known.labels, row.label), known.after)
+            run = PlannedRun(known.folder, known.config, (*known.labels, row.label), known.after)
         found[key] = run
     return list(found.values())
 
@@ -72,9 +74,9 @@ def _run(
     scale: str,
     root: epath.Path,
     data: str,
-    after: Run | None,
+    after: PlannedRun | None,
     labels: tuple[str, ...],
-) -> Run:
+) -> PlannedRun:
     config = paper_tables.load(table, variant, scale)
     changes = {"data.path": data} if data else {}
     if after:
@@ -82,7 +84,7 @@ def _run(
         changes |= {"init.path": os.fspath(after.folder), "init.stage": stage}
     config_lib.update(config, changes)
     name = re.sub(r"[^a-z0-9.=+-]+", "_", variant.lower()).strip("_") or table.method
-    return Run(root / name, config, labels, after)
+    return PlannedRun(root / name, config, labels, after)
 
 
 def fill(
@@ -125,7 +127,7 @@ def fill(
     return filled
 
 
-def _scores(table: Table, scale: str, run: Run) -> tuple[list[dict], list[dict]]:
+def _scores(table: Table, scale: str, run: PlannedRun) -> tuple[list[dict], list[dict]]:
     """Returns (rows, rows by clip) of a run, scored now unless they are there."""
     record = {
         "table": table.name,
@@ -160,7 +162,7 @@ def _further(table: Table) -> list[str]:
     return [m for m in table.columns.values() if m and m not in registry.BASIC]
 
 
-def _obstacles(table: Table, run: Run) -> Iterator[tuple[str, str]]:
+def _obstacles(table: Table, run: PlannedRun) -> Iterator[tuple[str, str]]:
     """Yields (metric, reason) for the table's metrics that the run's clips cannot have."""
     data = run.config.data
     frames = 0 if table.windows == method_evaluation.IN_A_ROW else data.sampling.t

@@ -21,7 +21,7 @@ _NOT_LOSSES = ("grad_norm", "finite", "learning_rate")
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class RunFolder:
     """A directory of a run, or of an evaluation of videos.
 
     Attributes:
@@ -47,7 +47,7 @@ class Run:
         return read_optional(self.folder / score_export.CLIPS, [])
 
 
-def open_runs(folders: Sequence[Any]) -> list[Run]:
+def open_runs(folders: Sequence[Any]) -> list[RunFolder]:
     """Opens the runs of some directories, with titles that tell them apart.
 
     Raises:
@@ -61,14 +61,14 @@ def open_runs(folders: Sequence[Any]) -> list[Run]:
     return [_open(root, "/".join(path.parts[-depth:])) for root, path in zip(roots, paths)]
 
 
-def _open(root: epath.Path, title: str) -> Run:
+def _open(root: epath.Path, title: str) -> RunFolder:
     config, results = root / "config.json", root / score_export.RESULTS
     if not config.exists() and not results.exists():
         raise UserError(f"{root}: not the directory of a run (it has no config.json)")
-    return Run(root, title, read_optional(config, {}), read_optional(results, []))
+    return RunFolder(root, title, read_optional(config, {}), read_optional(results, []))
 
 
-def content(run: Run) -> dict[str, Any]:
+def content(run: RunFolder) -> dict[str, Any]:
     """Collects what the template needs to show a run."""
     return {
         "title": run.title,
@@ -84,7 +84,7 @@ def content(run: Run) -> dict[str, Any]:
     }
 
 
-def _curves(run: Run) -> list[dict[str, str]]:
+def _curves(run: RunFolder) -> list[dict[str, str]]:
     """Draws the curves of every stage, [{"title", "svg"}]: losses, norms, rates, scores."""
     found = []
     for stage in run.config.get("stages", ()):
