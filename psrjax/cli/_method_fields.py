@@ -66,11 +66,9 @@ def _documented(kind: type) -> dict[str, str]:
 
 def _value(fields: dict[str, Any], name: str, text: str | None) -> Any:
     if name not in fields:
-        near = difflib.get_close_matches(name, list(fields), n=1, cutoff=0.0)[0]
-        raise UserError(
-            f"--method.{name}: no such field; did you mean --method.{near}? "
-            f"--method.{_HELP} lists them all"
-        )
+        near = difflib.get_close_matches(name, list(fields), n=1)
+        hint = f"did you mean --method.{near[0]}? " if near else ""
+        raise UserError(f"--method.{name}: no such field; {hint}--method.{_HELP} lists them")
     before = fields[name]
     if text is None and not isinstance(before, bool):
         raise UserError(f"--method.{name}: give a value, as in --method.{name}={before}")
