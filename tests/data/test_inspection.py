@@ -1,4 +1,4 @@
-"""What `psrjax data` and `psrjax prepare` tell of a dataset, as functions and as commands."""
+"""Inspection of datasets, as functions and by `psrjax data` and `psrjax prepare`."""
 
 import dataclasses
 import json
@@ -8,9 +8,9 @@ import subprocess
 import sys
 
 import cv2
-import filmed
 import numpy as np
 import pytest
+import stick_person
 
 from psrjax.data import inspection, store, video
 from psrjax.errors import UserError
@@ -20,7 +20,7 @@ FLOWS = ("flow", "flow_forward", "mesh_flow", "flow_confidence")
 
 
 def still_at_first(view):
-    """The view with flow that is zero at its first frame, as the contract wants."""
+    """The view with flow that is zero at its first frame, as in the contract."""
     streams = dict(view.streams)
     for name in FLOWS:
         streams[name] = np.concatenate([0 * streams[name][:1], streams[name][1:]])
@@ -155,11 +155,11 @@ def psrjax(*arguments, **options):
 
 def test_videos_become_a_data_set_and_the_bad_one_is_named(tmp_path):
     for name, walk in (("one", 1.0), ("zwei ü", 2.0)):
-        film = filmed.film(10, walk=walk)
-        filmed.write_video(tmp_path / f"{name}.mkv", film)
-        filmed.write_openpose(tmp_path / f"{name}_json", [[one] for one in film.joints])
+        scene = stick_person.make_scene(10, walk=walk)
+        stick_person.write_video(tmp_path / f"{name}.mkv", scene)
+        stick_person.write_openpose(tmp_path / f"{name}_json", [[one] for one in scene.joints])
     (tmp_path / "bad.mp4").write_bytes(b"")
-    filmed.write_openpose(tmp_path / "bad", [[one] for one in film.joints])
+    stick_person.write_openpose(tmp_path / "bad", [[one] for one in scene.joints])
     names = ["one.mkv", "zwei ü.mkv", "bad.mp4"]
     options = ("--joints=.", "--to=new set", "--size=32", "--holdout=0.5", "--processes=1")
     done = psrjax("prepare", *names, *options, cwd=tmp_path)

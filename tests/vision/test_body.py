@@ -144,7 +144,7 @@ def test_posing_commutes_with_rigid_motions_of_the_world(model):
 
 
 @pytest.mark.parametrize("stretch", [1.0, 1.15])
-def test_every_bone_carries_its_joints_exactly_to_where_they_are_asked(model, stretch):
+def test_every_bone_carries_its_joints_exactly_to_their_targets(model, stretch):
     joints = bent(model, seed=3) * stretch
     carried = {
         "left_shoulder": (5, 6), "left_upper_arm": (5, 6), "left_forearm": (6, 7),
@@ -200,7 +200,7 @@ def test_joints_of_head_and_feet_may_be_missing(model):
     assert np.linalg.norm(top - joints[1] - (model.joints[25] - model.joints[1])) < 0.12
 
 
-def test_shape_changes_what_it_is_told_to_and_stays_symmetric(model):
+def test_shape_changes_the_given_proportions_and_stays_symmetric(model):
     tall = body.shape(model, lengths={"thigh": 1.1, "shin": 1.1}, girths={"torso": 1.2})
     thigh = np.linalg.norm(tall.joints[13] - tall.joints[12])
     assert thigh == pytest.approx(1.1 * np.linalg.norm(model.joints[13] - model.joints[12]))
@@ -212,7 +212,7 @@ def test_shape_changes_what_it_is_told_to_and_stays_symmetric(model):
     np.testing.assert_allclose(mirrored, tall.vertices, atol=1e-6)
 
 
-def test_shape_refuses_names_that_are_none(model):
+def test_shape_refuses_unknown_names(model):
     with pytest.raises(KeyError, match="nose"):
         body.shape(model, lengths={"nose": 2.0})
     with pytest.raises(KeyError, match="tail"):

@@ -84,7 +84,7 @@ def test_no_code_of_a_pickle_runs(tmp_path, monkeypatch):
     assert not (tmp_path / "evil-was-run").exists()
 
 
-def test_what_is_no_iuv_is_refused_by_name(tmp_path):
+def test_a_file_without_iuv_is_refused_by_name(tmp_path):
     photo = np.random.default_rng(0).integers(0, 255, (8, 8, 3), np.uint8)
     cv2.imwrite(str(tmp_path / "photo.png"), photo)
     with pytest.raises(UserError, match="photo.png: in neither order"):
@@ -98,7 +98,7 @@ def test_what_is_no_iuv_is_refused_by_name(tmp_path):
             densepose.read(tmp_path / name)
 
 
-def test_a_cut_takes_nearest_pixels_and_nothing_from_beyond():
+def test_a_crop_takes_nearest_pixels_and_is_zero_beyond_the_edges():
     whole = densepose.crop(iuv(), (0, 0, 64, 64), (64, 64), (64, 64))
     np.testing.assert_array_equal(whole, iuv())
     half = densepose.crop(iuv(), (0, 0, 128, 128), (128, 128), (32, 32))  # IUV at half its video

@@ -44,7 +44,7 @@ def guide(write_mesh, target=None, step=0.0):
     return guidance.guide(random_frames(), mesh, camera(), target or camera(), near=2.0, far=6.0)
 
 
-def test_the_arrays_are_those_of_the_contract(write_mesh):
+def test_the_arrays_have_the_batch_s_types_and_shapes(write_mesh):
     keys = guide(write_mesh)
     batch = {key: value[None] for key, value in keys.items()}
     sizes = spec.check(batch, ("target_prior", "target_visibility", "target_depth"))
@@ -99,7 +99,7 @@ def test_frames_and_camera_are_fitted_alike():
         (dict(face_group=np.ones(3, int)), "give each face a part"),
     ],
 )
-def test_a_mesh_that_is_none_is_refused(write_mesh, change, message):
+def test_an_invalid_mesh_is_refused(write_mesh, change, message):
     vertices, faces = box()
     with pytest.raises(UserError, match=f"mesh.npz: .*{message}"):
         guidance.read_mesh(write_mesh(**{"verts": vertices, "faces": faces, **change}))

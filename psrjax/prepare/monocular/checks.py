@@ -75,7 +75,7 @@ def report(facts: ClipFacts) -> dict[str, Any]:
         },
         "joints_outside": facts.outside,
         "joints_filled": int(facts.filled.sum()),
-        "filled": runs(facts.filled),
+        "filled": pose.flagged_runs(facts.filled),
         "frames_with_others": facts.others,
         "camera_motion": round(facts.camera_motion, 4),
         "background_guessed": None if facts.hole is None else round(facts.hole, 4),
@@ -187,13 +187,3 @@ def _extents(joints: np.ndarray, person: np.ndarray) -> float:
     """Returns the median height of the box of the person's joints, pixels of the video."""
     heights = [np.ptp(one[pose.present(one), 1]) for one in joints[person]]
     return float(np.median(heights)) if heights else 0.0
-
-
-def runs(filled: Bool[np.ndarray, "t 26"]) -> dict[str, list[list[int]]]:
-    """Lists the runs of frames in which joints were interpolated: {joint: [[first, last], …]}."""
-    result = {}
-    for joint in np.flatnonzero(filled.any(0)):
-        edges = np.diff(np.concatenate([[0], filled[:, joint].astype(int), [0]]))
-        starts, ends = np.flatnonzero(edges > 0), np.flatnonzero(edges < 0) - 1
-        result[pose.NAMES[joint]] = np.stack([starts, ends], -1).tolist()
-    return result

@@ -1,4 +1,4 @@
-"""MediaPipe's environment and the pipe to it; the model itself is played by a few lines."""
+"""MediaPipe's environment and the pipe to it; a few lines stand in for the model."""
 
 import os
 import stat
@@ -91,13 +91,13 @@ def test_every_clip_begins_anew(python):
     assert first[0].joints[0, 2] != first[1].joints[0, 2]  # within one it goes on
 
 
-def test_a_model_that_breaks_is_told_with_its_last_words_and_the_other_sources(python):
+def test_a_failing_model_is_reported_with_its_error_and_the_other_sources(python):
     with detector.PoseDetector(python) as running:
         with pytest.raises(UserError, match="the model broke.*OpenPose"):
             list(running.detect([picture(4, 5), picture(4, 5, 77)]))
 
 
-def test_a_python_without_mediapipe_is_told():
+def test_a_python_without_mediapipe_is_reported():
     with pytest.raises(UserError, match="No module named 'mediapipe'"):
         detector.PoseDetector(Path(sys.executable))
 

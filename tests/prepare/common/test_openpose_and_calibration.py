@@ -31,7 +31,7 @@ def _person(kind, turn=0.4, confidence=0.8):
 
 @pytest.mark.parametrize("kind", ["body25", "body25b", "coco18"])
 @pytest.mark.parametrize("turn", [0.0, 0.7, 1.4, 3.0])
-def test_the_joint_order_is_told_by_plausible_bones(tmp_path, kind, turn):
+def test_the_joint_order_is_recognised_by_plausible_bones(tmp_path, kind, turn):
     _write(tmp_path, [[_person(kind, turn)]] * 3)
     people = openpose.read_openpose(tmp_path, frames=3)
     assert people.kind == kind
@@ -166,7 +166,7 @@ def _entry(**changes):
         ("text", "expected an object of cameras"),
     ],
 )
-def test_a_camera_that_is_none_is_named(tmp_path, entry, message):
+def test_an_impossible_camera_is_named(tmp_path, entry, message):
     (tmp_path / "bad.json").write_text(json.dumps({"one": entry}))
     with pytest.raises(UserError, match=message) as caught:
         calibration.read_calibration(tmp_path / "bad.json")

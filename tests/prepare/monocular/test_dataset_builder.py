@@ -1,4 +1,4 @@
-"""Many clips become one data set: again and again, cut off, with files of every kind of badness."""
+"""Building datasets of many clips: repeated, interrupted, and with defective files."""
 
 import dataclasses
 import errno
@@ -10,9 +10,9 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import av
-import filmed
 import numpy as np
 import pytest
+import stick_person
 
 from psrjax import io
 from psrjax.data import codec, inspection, sampling, store, video
@@ -25,13 +25,13 @@ FRAMES = 10
 
 
 @pytest.fixture(scope="module")
-def films(tmp_path_factory):
+def videos(tmp_path_factory):
     """Three videos with their joints: one.mkv, two.mkv, three.mkv and a folder for each's JSON."""
-    folder = tmp_path_factory.mktemp("films")
+    folder = tmp_path_factory.mktemp("videos")
     for number, name in enumerate(("one", "two", "three")):
-        film = filmed.film(FRAMES, walk=1.0 + number)
-        filmed.write_video(folder / f"{name}.mkv", film)
-        filmed.write_openpose(folder / name, [[one] for one in film.joints])
+        scene = stick_person.make_scene(FRAMES, walk=1.0 + number)
+        stick_person.write_video(folder / f"{name}.mkv", scene)
+        stick_person.write_openpose(folder / name, [[one] for one in scene.joints])
     return folder
 
 
@@ -46,7 +46,7 @@ prepare = functools.partial(dataset_builder.prepare, options=SMALL, processes=1)
 
 
 def fingerprint(directory):
-    """Every file of a data set, but for what a page or a log would change."""
+    """Modification times and sizes of a dataset's files, except its report."""
     return {
         path.relative_to(directory): (path.stat().st_mtime_ns, path.stat().st_size)
         for path in directory.rglob("*")
@@ -55,18 +55,18 @@ def fingerprint(directory):
 
 
 @pytest.fixture(scope="module")
-def made(films, tmp_path_factory):
-    """A data set of two clips, and the summary of its making."""
+def made(videos, tmp_path_factory):
+    """A dataset of two clips, and the summary of its making."""
     directory = tmp_path_factory.mktemp("made") / "set"
-    return directory, prepare(clips_of(films, "one", "two"), directory)
+    return directory, prepare(clips_of(videos, "one", "two"), directory)
 
 
-def test_a_data_set_holds_what_was_prepared_clip_by_clip(made, films):
+def test_a_dataset_holds_what_was_prepared_clip_by_clip(made, videos):
     directory, summary = made
     assert summary["new"] == 2 and not summary["failed"]
     assert inspection.check(directory) == []
     source = Source(directory, "train")
-    for clip in clips_of(films, "one", "two"):
+    for clip in clips_of(videos, "one", "two"):
         alone = pipeline.prepare_clip(clip, SMALL)
         (view,) = alone.views(alone.pieces[0])
         for stream, values in view.streams.items():
@@ -75,10 +75,10 @@ def test_a_data_set_holds_what_was_prepared_clip_by_clip(made, films):
     np.testing.assert_array_equal(source.means["cam1"], np.round(total / (2 * FRAMES)))
 
 
-def test_the_body_on_the_joints_gives_parts_and_a_mesh_label(films, tmp_path):
+def test_the_body_on_the_joints_gives_parts_and_a_mesh_label(videos, tmp_path):
     directory = tmp_path / "set"
     options = dataclasses.replace(SMALL, body=True, holdout=0.2)
-    dataset_builder.prepare(clips_of(films, "one"), directory, options, processes=1)
+    dataset_builder.prepare(clips_of(videos, "one"), directory, options, processes=1)
     for split, frames in (("train", 8), ("test", 2)):
         source = Source(directory, split)
         sampling.require(source, ("target_iuv", "target_mesh_label", "background"))
@@ -91,7 +91,7 @@ def test_the_body_on_the_joints_gives_parts_and_a_mesh_label(films, tmp_path):
         assert (on & mask).sum() / (on | mask).sum() > 0.5
 
 
-def test_a_data_set_without_body_parts_names_both_ways_to_them(made):
+def test_a_dataset_without_body_parts_names_both_ways_to_them(made):
     source = Source(made[0], "train")
     with pytest.raises(UserError, match="DensePose's files.*single_person.*prepare --body"):
         sampling.require(source, ("target_iuv",))
@@ -110,28 +110,28 @@ def test_previews_and_the_page_stand_beside_it(made):
     assert "too short" in page and 'src="previews/one.mp4"' in page and "Left out" not in page
 
 
-def test_a_second_run_does_nothing(made, films, monkeypatch):
+def test_a_second_run_does_nothing(made, videos, monkeypatch):
     directory, _ = made
     before = fingerprint(directory)
     monkeypatch.setattr(dataset_builder, "prepare_one", None)
-    again = prepare(clips_of(films, "two", "one"), directory)
+    again = prepare(clips_of(videos, "two", "one"), directory)
     assert again["new"] == 0 and set(again["clips"]) == {"one", "two"}
     assert fingerprint(directory) == before
     assert not directory.with_name("set.work").exists()
 
 
 def telling(called, real):
-    """`real`, which also says of which clip it was called."""
+    """`real`, which also records its clips."""
     return lambda clip, *rest: (called.append(clip.name), real(clip, *rest))
 
 
-def test_a_new_video_is_added_and_the_others_are_copied(made, films, tmp_path, monkeypatch):
+def test_a_new_video_is_added_and_the_others_are_copied(made, videos, tmp_path, monkeypatch):
     directory = shutil.copytree(made[0], tmp_path / "set")
     old = Source(directory, "train").read("one", "cam1", "frames")
     called = []
     real = dataset_builder.prepare_one
     monkeypatch.setattr(dataset_builder, "prepare_one", telling(called, real))
-    summary = prepare(clips_of(films, "three"), directory)
+    summary = prepare(clips_of(videos, "three"), directory)
     assert called == ["three"] and summary["new"] == 1
     source = Source(directory, "train")
     assert {clip.name for clip in source.clips} == {"one", "two", "three"}
@@ -140,22 +140,22 @@ def test_a_new_video_is_added_and_the_others_are_copied(made, films, tmp_path, m
     assert sorted(path.name for path in tmp_path.iterdir()) == ["set"]
 
 
-def test_a_video_that_changed_is_prepared_anew(films, tmp_path):
+def test_a_video_that_changed_is_prepared_anew(videos, tmp_path):
     for suffix in (".mkv", ""):
-        source = films / f"one{suffix}"
+        source = videos / f"one{suffix}"
         (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / f"one{suffix}")
     prepare(clips_of(tmp_path, "one"), tmp_path / "set")
-    film = filmed.film(FRAMES, walk=0.0)
-    filmed.write_video(tmp_path / "one.mkv", film)
-    filmed.write_openpose(tmp_path / "one", [[one] for one in film.joints])
+    scene = stick_person.make_scene(FRAMES, walk=0.0)
+    stick_person.write_video(tmp_path / "one.mkv", scene)
+    stick_person.write_openpose(tmp_path / "one", [[one] for one in scene.joints])
     summary = prepare(clips_of(tmp_path, "one"), tmp_path / "set")
     assert summary["new"] == 1
     shown = Source(tmp_path / "set", "train").read("one", "cam1", "mask")
     assert np.abs(shown[0].astype(int) - shown[-1]).mean() < 40
 
 
-def test_an_interrupted_run_leaves_no_data_set_and_goes_on_where_it_was(
-    films, tmp_path, monkeypatch
+def test_an_interrupted_run_leaves_no_dataset_and_goes_on_where_it_was(
+    videos, tmp_path, monkeypatch
 ):
     real = dataset_builder.prepare_one
     called = []
@@ -169,26 +169,26 @@ def test_an_interrupted_run_leaves_no_data_set_and_goes_on_where_it_was(
 
     monkeypatch.setattr(dataset_builder, "prepare_one", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        prepare(clips_of(films, "one", "two"), tmp_path / "set")
+        prepare(clips_of(videos, "one", "two"), tmp_path / "set")
     assert not (tmp_path / "set").exists()
     called.clear()
     monkeypatch.setattr(dataset_builder, "prepare_one", telling(called, real))
-    summary = prepare(clips_of(films, "one", "two"), tmp_path / "set")
+    summary = prepare(clips_of(videos, "one", "two"), tmp_path / "set")
     assert called == ["two"] and summary["new"] == 1 and len(summary["clips"]) == 2
     assert inspection.check(tmp_path / "set") == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["set"]
 
 
-def test_an_exchange_that_was_cut_off_loses_nothing(made, films, tmp_path):
+def test_an_exchange_that_was_cut_off_loses_nothing(made, videos, tmp_path):
     shutil.copytree(made[0], tmp_path / "set.old")
     (tmp_path / "set.next").mkdir()
     (tmp_path / "set.next" / "half").write_text("")
-    summary = prepare(clips_of(films, "one", "two"), tmp_path / "set")
+    summary = prepare(clips_of(videos, "one", "two"), tmp_path / "set")
     assert summary["new"] == 0 and (tmp_path / "set" / store.MANIFEST).is_file()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["set"]
 
 
-def test_a_full_disk_keeps_what_is_done_and_says_how_to_go_on(films, tmp_path, monkeypatch):
+def test_a_full_disk_keeps_what_is_done_and_says_how_to_go_on(videos, tmp_path, monkeypatch):
     real = dataset_builder._write_one
 
     def full(prepared, lifted, folder):
@@ -198,14 +198,14 @@ def test_a_full_disk_keeps_what_is_done_and_says_how_to_go_on(films, tmp_path, m
 
     monkeypatch.setattr(dataset_builder, "_write_one", full)
     with pytest.raises(UserError, match="disk is full.*then run the same again: 1 clips are kept"):
-        prepare(clips_of(films, "one", "two"), tmp_path / "set")
+        prepare(clips_of(videos, "one", "two"), tmp_path / "set")
     assert not (tmp_path / "set").exists()
     monkeypatch.undo()
-    assert prepare(clips_of(films, "one", "two"), tmp_path / "set")["new"] == 1
+    assert prepare(clips_of(videos, "one", "two"), tmp_path / "set")["new"] == 1
 
 
-def test_a_disk_that_fills_up_at_the_end_leaves_the_old_data_set(
-    made, films, tmp_path, monkeypatch
+def test_a_disk_that_fills_up_at_the_end_leaves_the_old_dataset(
+    made, videos, tmp_path, monkeypatch
 ):
     directory = shutil.copytree(made[0], tmp_path / "set")
     before = fingerprint(directory)
@@ -218,11 +218,11 @@ def test_a_disk_that_fills_up_at_the_end_leaves_the_old_data_set(
 
     monkeypatch.setattr(store, "write", full)
     with pytest.raises(UserError, match="disk is full"):
-        prepare(clips_of(films, "three"), directory)
+        prepare(clips_of(videos, "three"), directory)
     assert fingerprint(directory) == before
     monkeypatch.undo()
     monkeypatch.setattr(dataset_builder, "prepare_one", None)  # it is done already
-    assert len(prepare(clips_of(films, "three"), directory)["clips"]) == 3
+    assert len(prepare(clips_of(videos, "three"), directory)["clips"]) == 3
 
 
 @pytest.mark.parametrize(
@@ -233,12 +233,12 @@ def test_a_disk_that_fills_up_at_the_end_leaves_the_old_data_set(
         (lambda d: edit(d, meta={"kind": "recording"}), "another kind"),
     ],
 )
-def test_a_folder_of_something_else_is_left_alone(made, films, tmp_path, spoil, message):
+def test_a_folder_of_something_else_is_left_alone(made, videos, tmp_path, spoil, message):
     directory = shutil.copytree(made[0], tmp_path / "set")
     spoil(directory)
     before = fingerprint(directory)
     with pytest.raises(UserError, match=message):
-        prepare(clips_of(films, "one"), directory)
+        prepare(clips_of(videos, "one"), directory)
     assert fingerprint(directory) == before
 
 
@@ -247,17 +247,20 @@ def edit(directory, **changes):
     (directory / "manifest.json").write_text(json.dumps(manifest | changes))
 
 
-def test_other_options_are_not_mixed_in(made, films):
+def test_other_options_are_not_mixed_in(made, videos):
     with pytest.raises(UserError, match=r"prepared with size=\[32, 32\], now \[48, 48\]"):
         dataset_builder.prepare(
-            clips_of(films, "one"), made[0], pipeline.PreparationOptions(size=(48, 48)), processes=1
+            clips_of(videos, "one"),
+            made[0],
+            pipeline.PreparationOptions(size=(48, 48)),
+            processes=1,
         )
 
 
-def test_two_runs_do_not_write_the_same_data_set(films, tmp_path):
+def test_two_runs_do_not_write_the_same_dataset(videos, tmp_path):
     with io.locked(tmp_path / "set.work"):
         with pytest.raises(UserError, match="another `psrjax prepare` is at work"):
-            prepare(clips_of(films, "one"), tmp_path / "set")
+            prepare(clips_of(videos, "one"), tmp_path / "set")
 
 
 def test_a_set_that_is_cut_off_or_damaged_is_never_read_as_whole(made, tmp_path):
@@ -268,12 +271,12 @@ def test_a_set_that_is_cut_off_or_damaged_is_never_read_as_whole(made, tmp_path)
     assert "cut off or was changed" in problem and records.name in problem
 
 
-# Bad videos and bad joints: each is told by name, and the others are prepared.
+# Bad videos and bad joints: each is reported by name, and the others are prepared.
 
 
 def truncated(path):
-    film = filmed.film(40)
-    video.write(path.with_suffix(".mp4"), film.frames)
+    scene = stick_person.make_scene(40)
+    video.write(path.with_suffix(".mp4"), scene.frames)
     data = path.with_suffix(".mp4").read_bytes()
     path.with_suffix(".mp4").write_bytes(data[: len(data) * 2 // 3])
     return path.with_suffix(".mp4")
@@ -310,9 +313,9 @@ def folder_of_nothing(path):
 def changing(path):
     folder = path.with_suffix("")
     folder.mkdir()
-    film = filmed.film(2)
+    scene = stick_person.make_scene(2)
     for number, size in ((0, 96), (1, 64)):
-        (folder / f"{number}.png").write_bytes(codec.encode_png(film.frames[number][:size]))
+        (folder / f"{number}.png").write_bytes(codec.encode_png(scene.frames[number][:size]))
     return folder
 
 
@@ -327,10 +330,10 @@ BAD_VIDEOS = {
 
 
 @pytest.mark.parametrize("kind", BAD_VIDEOS)
-def test_a_bad_video_is_named_and_the_rest_is_prepared(kind, films, tmp_path):
+def test_a_bad_video_is_named_and_the_rest_is_prepared(kind, videos, tmp_path):
     make, message = BAD_VIDEOS[kind]
     bad = make(tmp_path / "bad.mkv")
-    clips = [pipeline.VideoClip(str(bad), "bad", str(films / "one")), *clips_of(films, "one")]
+    clips = [pipeline.VideoClip(str(bad), "bad", str(videos / "one")), *clips_of(videos, "one")]
     summary = prepare(clips, tmp_path / "set")
     assert re.search(message, summary["failed"]["bad"]) and str(bad) in summary["failed"]["bad"]
     assert set(summary["clips"]) == {"one"} and inspection.check(tmp_path / "set") == []
@@ -338,17 +341,17 @@ def test_a_bad_video_is_named_and_the_rest_is_prepared(kind, films, tmp_path):
     assert "Left out" in page and bad.name in page
 
 
-def test_nothing_but_bad_videos_is_an_error_and_no_data_set(films, tmp_path):
+def test_nothing_but_bad_videos_is_an_error_and_no_dataset(videos, tmp_path):
     bad = empty(tmp_path / "bad.mp4")
     with pytest.raises(UserError, match="no clip could be prepared.*bad.mp4.*empty"):
-        prepare([pipeline.VideoClip(str(bad), "bad", str(films / "one"))], tmp_path / "set")
+        prepare([pipeline.VideoClip(str(bad), "bad", str(videos / "one"))], tmp_path / "set")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.mp4"]
 
 
 def joints_of(folder, change):
-    film = filmed.film(FRAMES)
-    people = [[one.copy()] for one in film.joints]
-    return filmed.write_video(folder / "a.mkv", film), filmed.write_openpose(
+    scene = stick_person.make_scene(FRAMES)
+    people = [[one.copy()] for one in scene.joints]
+    return stick_person.write_video(folder / "a.mkv", scene), stick_person.write_openpose(
         folder / "a", change(people)
     )
 
@@ -366,7 +369,7 @@ def far_away(people):
 
 
 @pytest.mark.parametrize("change", [nan, far_away])
-def test_joints_that_are_no_numbers_or_outside_are_missing_and_told(change, tmp_path):
+def test_joints_that_are_no_numbers_or_outside_are_missing_and_reported(change, tmp_path):
     path, joints = joints_of(tmp_path, change)
     text = "\n".join(child.read_text() for child in joints.iterdir())
     assert ("NaN" in text) == (change is nan)
@@ -386,7 +389,7 @@ def test_joints_that_are_no_numbers_or_outside_are_missing_and_told(change, tmp_
         (lambda people: [[] for _ in people], "nobody in any frame"),
     ],
 )
-def test_joints_of_too_few_frames_or_of_nobody_are_told(change, message, tmp_path):
+def test_joints_of_too_few_frames_or_of_nobody_are_reported(change, message, tmp_path):
     path, joints = joints_of(tmp_path, change)
     with pytest.raises(UserError, match=message):
         prepare([pipeline.VideoClip(str(path), "a", str(joints))], tmp_path / "set")
@@ -398,7 +401,7 @@ def test_joints_of_more_frames_than_the_video_has_are_noted(tmp_path):
     assert any("video ends at frame 9" in note for note in summary["clips"]["a"]["notes"])
 
 
-def test_nobody_found_by_the_estimator_is_told(films, tmp_path, monkeypatch):
+def test_nobody_found_by_the_detector_is_reported(videos, tmp_path, monkeypatch):
     from psrjax.prepare.common import detector
 
     class Blind:
@@ -408,17 +411,19 @@ def test_nobody_found_by_the_estimator_is_told(films, tmp_path, monkeypatch):
 
     monkeypatch.setattr(pipeline, "shared_detector", Blind)
     with pytest.raises(UserError, match="one.mkv: no person found in any frame.*--joints"):
-        prepare([pipeline.VideoClip(str(films / "one.mkv"), "one")], tmp_path / "set")
+        prepare([pipeline.VideoClip(str(videos / "one.mkv"), "one")], tmp_path / "set")
 
 
 @pytest.mark.parametrize("size", [(97, 131), (96, 131)])
 def test_odd_sizes_and_names_of_all_alphabets_work(size, tmp_path):
-    film = filmed.film(FRAMES, size=size)
-    film = filmed.Filmed(film.frames[:, : size[0], : size[1]], film.joints, film.masks, film.wall)
+    scene = stick_person.make_scene(FRAMES, size=size)
+    scene = stick_person.StickScene(
+        scene.frames[:, : size[0], : size[1]], scene.joints, scene.masks, scene.wall
+    )
     folder = tmp_path / "Übung 1 – танец"
     folder.mkdir()
-    path = filmed.write_video(folder / "mein Täñz 舞.mkv", film)
-    filmed.write_openpose(folder / path.stem, [[one] for one in film.joints])
+    path = stick_person.write_video(folder / "mein Täñz 舞.mkv", scene)
+    stick_person.write_openpose(folder / path.stem, [[one] for one in scene.joints])
     plan = planning.plan(
         [path], folder / "daten satz", joints=str(folder), holdout=0.0
     )  # fmt: skip
@@ -433,9 +438,9 @@ def test_odd_sizes_and_names_of_all_alphabets_work(size, tmp_path):
 # Several processes.
 
 
-def test_several_processes_give_what_one_gives(made, films, tmp_path):
+def test_several_processes_give_what_one_gives(made, videos, tmp_path):
     summary = dataset_builder.prepare(
-        clips_of(films, "one", "two"), tmp_path / "set", SMALL, processes=2
+        clips_of(videos, "one", "two"), tmp_path / "set", SMALL, processes=2
     )
     assert summary["new"] == 2
     for name in ("one", "two"):
@@ -468,12 +473,12 @@ class KillingPool:
         pass
 
 
-def test_a_clip_whose_process_is_killed_is_told_and_the_others_are_done(
-    films, tmp_path, monkeypatch
+def test_a_clip_whose_process_is_killed_is_reported_and_the_others_are_done(
+    videos, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(dataset_builder, "ProcessPoolExecutor", KillingPool)
     summary = dataset_builder.prepare(
-        clips_of(films, "one", "two", "three"), tmp_path / "set", SMALL, processes=2
+        clips_of(videos, "one", "two", "three"), tmp_path / "set", SMALL, processes=2
     )
     assert set(summary["clips"]) == {"one", "three"}
     assert "two.mkv: the process that prepared it was killed" in summary["failed"]["two"]

@@ -1,4 +1,4 @@
-"""A preparation that is ended from outside leaves no process behind, and goes on where it was."""
+"""A terminated run leaves no process behind, and resumes."""
 
 import re
 import signal
@@ -6,8 +6,8 @@ import subprocess
 import sys
 import time
 
-import filmed
 import pytest
+import stick_person
 
 from psrjax.data import inspection
 
@@ -15,10 +15,10 @@ from psrjax.data import inspection
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_a_run_that_is_ended_leaves_no_process_and_goes_on(how, tmp_path):
-    long = filmed.film(60, walk=0.5)
+    long = stick_person.make_scene(60, walk=0.5)
     for number in range(4):
-        filmed.write_video(tmp_path / f"v{number}.mkv", long)
-        filmed.write_openpose(tmp_path / f"v{number}", [[one] for one in long.joints])
+        stick_person.write_video(tmp_path / f"v{number}.mkv", long)
+        stick_person.write_openpose(tmp_path / f"v{number}", [[one] for one in long.joints])
     command = [sys.executable, "-c", "from psrjax.cli.main import main; main()", "prepare"]
     command += [str(tmp_path / f"v{n}.mkv") for n in range(4)]
     command += ["--joints", str(tmp_path), "--to", str(tmp_path / "set"), "--size=32"]

@@ -1,21 +1,23 @@
-"""Who the person is, where gaps are closed, and joints out of every kind of file."""
+"""Tracking of the main person, interpolation of gaps, and joint files of every kind."""
 
 import json
 
-import filmed
 import numpy as np
 import pytest
+import stick_person
 
 from psrjax.errors import UserError
 from psrjax.ops import pose
 from psrjax.prepare.common import joint_files
 from psrjax.prepare.monocular import person_tracking
 
-SIZE = filmed.SIZE
+SIZE = stick_person.SIZE
 
 
-def frames(count=8, x=40.0, tall=filmed.TALL):
-    return [filmed.person(x + 2 * time, 90, 0.1, tall).astype(np.float32) for time in range(count)]
+def frames(count=8, x=40.0, tall=stick_person.TALL):
+    return [
+        stick_person.person(x + 2 * time, 90, 0.1, tall).astype(np.float32) for time in range(count)
+    ]
 
 
 def test_the_tallest_is_followed_whatever_the_order_in_the_files():
@@ -41,13 +43,13 @@ def test_who_leaves_and_comes_back_elsewhere_is_the_same():
 
 
 def test_two_who_cross_keep_their_names():
-    left = [filmed.person(20 + 5 * t, 90, 0.1).astype(np.float32) for t in range(16)]
-    right = [filmed.person(95 - 5 * t, 90, 0.1, 50).astype(np.float32) for t in range(16)]
+    left = [stick_person.person(20 + 5 * t, 90, 0.1).astype(np.float32) for t in range(16)]
+    right = [stick_person.person(95 - 5 * t, 90, 0.1, 50).astype(np.float32) for t in range(16)]
     people = [np.stack([b, a]) for a, b in zip(left, right)]
     np.testing.assert_array_equal(person_tracking.follow(people).joints, np.stack(left))
 
 
-def test_short_gaps_lie_on_the_straight_way_and_are_marked():
+def test_short_gaps_are_interpolated_linearly_and_marked():
     joints = np.stack(frames(12))
     times = np.arange(12) / 25.0
     holed = joints.copy()
@@ -58,7 +60,7 @@ def test_short_gaps_lie_on_the_straight_way_and_are_marked():
     np.testing.assert_allclose(filled.joints[4:6, 7, 2], 0.9 * person_tracking.FILLED)
 
 
-def test_the_way_through_a_gap_goes_by_time_not_by_number():
+def test_gaps_are_interpolated_by_time_not_by_number():
     joints = np.stack(frames(3))
     joints[:, 0, 0] = 0.0, 0.0, 10.0
     joints[1, 0] = 0.0
@@ -75,7 +77,7 @@ def test_long_gaps_and_open_ends_stay_missing():
 
 
 @pytest.mark.parametrize("unseen", [(), (17,), (15, 17), (0, 15, 16, 17)])
-def test_the_top_of_the_head_is_guessed_by_what_is_seen_of_it(unseen):
+def test_the_top_of_the_head_is_extrapolated_from_its_visible_parts(unseen):
     joints = np.stack(frames(4, x=60.0))
     truth = joints[:, 25, :2].copy()
     joints[:, [25, *unseen]] = 0.0
@@ -85,7 +87,7 @@ def test_the_top_of_the_head_is_guessed_by_what_is_seen_of_it(unseen):
     if len(unseen) == 4:
         assert not guessed.joints[:, 25].any() and not guessed.filled.any()
         return
-    assert np.abs(guessed.joints[:, 25, :2] - truth).max() < 0.06 * filmed.TALL
+    assert np.abs(guessed.joints[:, 25, :2] - truth).max() < 0.06 * stick_person.TALL
     assert guessed.filled[:, 25].all() and (guessed.joints[:, 25, 2] <= 0.3).all()
     np.testing.assert_array_equal(guessed.joints[:, :25], joints[:, :25])
 
@@ -97,7 +99,7 @@ def test_a_seen_top_of_the_head_stays():
 
 
 def test_joints_outside_the_picture_or_not_numbers_are_missing():
-    joints = filmed.person(40, 90, 0.1).astype(np.float32)[None]
+    joints = stick_person.person(40, 90, 0.1).astype(np.float32)[None]
     joints[0, 4, 0] = -3.0
     joints[0, 7, 1] = SIZE[0] + 20
     joints[0, 3, 0] = np.nan
@@ -129,7 +131,7 @@ FEET = {  # left big toe, left small toe, left heel, right big toe, right heel
 
 @pytest.mark.parametrize("kind", NAMED)
 def test_the_table_puts_named_joints_where_each_format_has_them_and_back(kind):
-    ours = filmed.person(40, 90, 0.4).astype(np.float32)
+    ours = stick_person.person(40, 90, 0.4).astype(np.float32)
     count, places = NAMED[kind]
     theirs = pose.convert(ours, "body26", kind)
     assert theirs.shape == (count, 3)
@@ -244,18 +246,18 @@ def test_every_kind_of_file_gives_the_same_person(name, tmp_path):
 
 
 def test_joints_of_a_video_are_found_by_its_name(tmp_path):
-    filmed.write_openpose(tmp_path / "one", [[one] for one in frames(3)])
+    stick_person.write_openpose(tmp_path / "one", [[one] for one in frames(3)])
     (tmp_path / "two_json").mkdir()
     (tmp_path / "three.json").write_text("[]")
     for video, found in (("one", "one"), ("two", "two_json"), ("three", "three.json")):
-        assert joint_files.find(tmp_path, f"films/{video}.mp4") == tmp_path / found
-    assert joint_files.find(tmp_path / "one", "films/else.mp4") == tmp_path / "one"
+        assert joint_files.find(tmp_path, f"videos/{video}.mp4") == tmp_path / found
+    assert joint_files.find(tmp_path / "one", "videos/else.mp4") == tmp_path / "one"
 
 
-def test_joints_of_a_larger_picture_are_brought_to_the_video(tmp_path):
+def test_joints_of_a_larger_picture_are_scaled_to_the_video(tmp_path):
     people = frames(4)
     double = [one * [2, 2, 1] + [0.5, 0.5, 0] for one in people]
-    filmed.write_openpose(tmp_path, [[one] for one in double])
+    stick_person.write_openpose(tmp_path, [[one] for one in double])
     read = joint_files.read(
         tmp_path, frames=4, size=SIZE, of=(SIZE[0] * 2, SIZE[1] * 2)
     )  # fmt: skip
@@ -276,13 +278,13 @@ def test_joints_of_a_larger_picture_are_brought_to_the_video(tmp_path):
         ("a.txt", "", "joints are read from"),
     ],
 )
-def test_files_that_are_no_joints_are_named(name, text, message, tmp_path):
+def test_files_without_joints_are_named(name, text, message, tmp_path):
     (tmp_path / name).write_text(text)
     with pytest.raises(UserError, match=message):
         joint_files.read(tmp_path / name, frames=1, size=SIZE)
 
 
-def test_a_file_of_another_video_is_refused_and_a_little_more_or_less_is_told(tmp_path):
+def test_a_file_of_another_video_is_refused_and_a_little_more_or_less_is_reported(tmp_path):
     path = tmp_path / "a.npz"
     np.savez(path, rows(frames(12))[:, :, :25])
     with pytest.raises(UserError, match="no joints of 28 of 40 frames"):

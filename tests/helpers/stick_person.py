@@ -1,4 +1,4 @@
-"""Small films of known truth: a stick person before a patterned wall, as videos and joints."""
+"""Small clips of known truth: a stick person in front of a patterned wall."""
 
 import json
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ TALL = 66.0
 
 
 @dataclass(frozen=True)
-class Filmed:
-    """What was filmed, and the truth: joints (t, 26, 3) in pixels, masks (t, h, w) bool."""
+class StickScene:
+    """Frames and their truth: joints (t, 26, 3) in pixels, masks (t, h, w) bool, the wall."""
 
     frames: np.ndarray
     joints: np.ndarray
@@ -24,13 +24,13 @@ class Filmed:
 
 
 def wall(size=SIZE, seed=0):
-    """A wall with corners to follow and no two places alike."""
+    """Draws a wall with many distinct corners."""
     small = np.random.default_rng(seed).integers(40, 140, (size[0] // 8, size[1] // 8, 3))
     return cv2.resize(small.astype(np.uint8), size[::-1], interpolation=cv2.INTER_CUBIC)
 
 
 def person(x, y, swing, tall=TALL):
-    """The 26 joints of somebody who stands at x with the soles at y; arms swing by radians."""
+    """Returns the 26 joints of somebody standing at (x, y); arms swing by radians."""
     joints = np.zeros((26, 3))
 
     def put(index, dx, up):
@@ -52,7 +52,7 @@ def person(x, y, swing, tall=TALL):
 
 
 def draw(frame, joints, tall=TALL, shade=255):
-    """Generates a person into a frame; returns where."""
+    """Draws a person into a frame and returns the mask."""
     mask = np.zeros(frame.shape[:2], np.uint8)
     at = np.round(joints[:, :2]).astype(int)
     thick = {"limb": max(1, round(0.07 * tall)), "torso": max(1, round(0.1 * tall))}
@@ -67,30 +67,30 @@ def draw(frame, joints, tall=TALL, shade=255):
     return mask > 0
 
 
-def film(frames=16, *, size=SIZE, walk=2.0, others=(), tall=TALL):
-    """Somebody walks across and swings the arms; `others` stand at (x, height in pixels)."""
-    room = wall(size)
+def make_scene(frames=16, *, size=SIZE, walk=2.0, others=(), tall=TALL):
+    """Draws somebody walking and swinging the arms; `others` stand at (x, height in pixels)."""
+    background = wall(size)
     pictures, joints, masks = [], [], []
     for time in range(frames):
-        picture = room.copy()
+        picture = background.copy()
         for x, other_tall in others:
             draw(picture, person(x, size[0] - 8, 0.1, other_tall), other_tall, shade=120)
         here = person(size[1] * 0.35 + walk * time, size[0] - 6, 0.3 + 0.05 * time, tall)
         masks.append(draw(picture, here, tall))
         pictures.append(picture)
         joints.append(here)
-    return Filmed(np.stack(pictures), np.stack(joints), np.stack(masks), room)
+    return StickScene(np.stack(pictures), np.stack(joints), np.stack(masks), background)
 
 
-def write_video(path, filmed, **options):
-    """The clip as a file, without loss (a `.mkv`) or as H.264."""
+def write_video(path, scene, **options):
+    """Writes the scene without loss (a `.mkv`) or as H.264."""
     lossless = Path(path).suffix == ".mkv"
-    video.write(path, filmed.frames, lossless=lossless, **{"fps": 10.0, **options})
+    video.write(path, scene.frames, lossless=lossless, **{"fps": 10.0, **options})
     return Path(path)
 
 
 def write_openpose(folder, people):
-    """One BODY_25 file a frame; `people` is a list of frames of lists of (26, 3)."""
+    """Writes one BODY_25 file a frame; `people` is a list of frames of lists of (26, 3)."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for number, here in enumerate(people):
