@@ -175,11 +175,11 @@ def convert_variables(
 def _check_blur(arrays: dict[str, Any], factor: int, where: str) -> None:
     if factor == 1:
         return
-    taps = local_affine.gaussian_taps(factor)
+    kernel = local_affine.gaussian_kernel(factor)
     for key in ("kp_detector.down.weight", "generator.dense_motion_network.down.weight"):
         if key not in arrays:
             raise UserError(f"{where}: {key!r} is missing")
-        found, wanted = np.asarray(arrays.pop(key)), np.outer(taps, taps)
+        found, wanted = np.asarray(arrays.pop(key)), np.outer(kernel, kernel)
         if found.shape != (3, 1, *wanted.shape) or np.abs(found - wanted).max() > 1e-5:
             raise UserError(f"{where}: {key!r} is not the Gaussian of scale_factor 1/{factor}")
 

@@ -1,4 +1,4 @@
-"""The contextual loss: how well each feature finds one of its own kind in another picture."""
+"""The contextual loss: the similarity of each feature to its best match in another image."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from psrjax.nn import resampling
 from psrjax.ops import correlation
 
-# CoCosNet's layers and weights; relu3_2 is halved by means of 2x2 first.
+# CoCosNet's layers and weights; relu3_2 is average-pooled first.
 LAYERS = {"relu3_2": 2.0, "relu4_2": 4.0, "relu5_2": 8.0}
 HALVED = ("relu3_2",)
 
@@ -18,7 +18,7 @@ HALVED = ("relu3_2",)
 def over_layers(
     ours: Mapping[str, Array], theirs: Mapping[str, Array], *, chunk: int = 512
 ) -> Float[Array, ""]:
-    """The weighted sum of `contextual_loss` over `LAYERS`, as CoCosNet takes it.
+    """Sums `contextual_loss` over `LAYERS` with their weights, as CoCosNet does.
 
     Args:
       ours: {layer: (b h w c)} features of VGG-19.
@@ -41,7 +41,7 @@ def contextual_loss(
     bandwidth: float = 0.1,
     chunk: int = 512,
 ) -> Float[Array, ""]:
-    """-log CX (Wang et al., Eq. 13), CX the mean over our features of their best similarity.
+    """Returns -log CX (Wang et al., Eq. 13), CX the mean best similarity of our features.
 
     Mechrez et al. 2018, as CoCosNet computes it: d_ij = 1 - cosine of features centred by the mean
     of `theirs` over positions; A_ij = softmax_j(-d_ij / ((min_k d_ik + 1e-3) bandwidth)); CX = mean
@@ -51,7 +51,7 @@ def contextual_loss(
     `Departs from:` CoCosNet's switch PONO, which centres by the mean over channels at each place.
 
     Args:
-      ours: features of the generated picture, from one layer.
+      ours: features of the generated image, from one layer.
       theirs: of the true one.
       bandwidth: h.
       chunk: at most so many rows of the matrix are there at a time.

@@ -5,7 +5,7 @@ from jaxtyping import Array, Bool, Float
 
 
 def huber(prediction: Float[Array, "*b c"], target: Float[Array, "*b c"]) -> Float[Array, "*b"]:
-    """Huber's function with its corner at 1 (PyTorch's SmoothL1), summed over channels."""
+    """Returns Huber's function with its corner at 1 (PyTorch's SmoothL1), summed over channels."""
     error = jnp.abs(prediction - target)
     return jnp.where(error < 1.0, 0.5 * jnp.square(error), error - 0.5).sum(-1)
 
@@ -13,7 +13,7 @@ def huber(prediction: Float[Array, "*b c"], target: Float[Array, "*b c"]) -> Flo
 def region_mean(
     values: Float[Array, "*b"], regions: Bool[Array, "*b r"], *, floor: float = 0.01
 ) -> Float[Array, ""]:
-    """The sum over regions of the mean value inside each.
+    """Sums the mean values inside each region.
 
     Args:
       values: one value for each pixel.

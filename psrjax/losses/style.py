@@ -16,7 +16,7 @@ def feature_distance(
     theirs: Mapping[str, Array],
     weights: Mapping[str, float] | None = None,
 ) -> Float[Array, ""]:
-    """The sum over layers of the mean absolute difference; `theirs` is constant.
+    """Sums mean absolute differences over layers; `theirs` is constant.
 
     Lu et al., Eq. 9, whose norm is not named; the mean is the first-order model's. Wang et al.,
     Eq. 12, sums weighted layers.
@@ -34,7 +34,7 @@ def feature_distance(
 
 
 def gram(features: Float[Array, "b h w c"]) -> Float[Array, "b c c"]:
-    """Inner products of channels over positions, divided by C H W (Lu et al., Eq. 11)."""
+    """Returns inner products of channels over positions, divided by C H W (Lu et al., Eq. 11)."""
     b, h, w, c = features.shape
     flat = features.reshape(b, h * w, c)
     products = jnp.einsum("bni,bnj->bij", flat, flat, precision=jax.lax.Precision.HIGHEST)
@@ -44,7 +44,7 @@ def gram(features: Float[Array, "b h w c"]) -> Float[Array, "b c c"]:
 def style_distance(
     ours: Mapping[str, Array], theirs: Mapping[str, Array], *, kind: str = "l1gram"
 ) -> Float[Array, ""]:
-    """The sum over layers of a distance between Gram matrices; `theirs` is constant.
+    """Sums distances between Gram matrices over layers; `theirs` is constant.
 
     Args:
       ours: {layer: (b h w c)}.

@@ -17,7 +17,7 @@ def flow_warp(
     *,
     confidence_moves: bool = False,
 ) -> Float[Array, ""]:
-    """The generated frame, brought back onto the true frame before it (Lu et al., Eq. 2 to 4).
+    """Compares a generated frame, warped back, with the true one before it (Lu et al., Eq. 2 to 4).
 
     mean |M (f(O_t) - I_{t-1})|, f(O_t)(p) = O_t(p + F(p)); beyond the border its nearest pixel. The
     paper does not name the norm: L1, averaged over pixels and channels.
@@ -52,13 +52,13 @@ def extrinsic_confidence(
 def equivariance(
     points: Mapping[str, Array], moved: Mapping[str, Array], transform: thin_plate.ThinPlate
 ) -> dict[str, Array]:
-    """Key points of a deformed picture, deformed back, are those of the picture.
+    """Compares key points of a deformed image, deformed back, with those of the image.
 
     Siarohin et al. 2019, Eq. 11 and 12: mean |k - T(k')| and mean |1 - J⁻¹ T'(k') J'|.
 
     Args:
-      points: k "value" (b j 2) and J "jacobian" (b j 2 2) of the picture.
-      moved: k' and J' of `thin_plate.warp(transform, picture)`.
+      points: k "value" (b j 2) and J "jacobian" (b j 2 2) of the image.
+      moved: k' and J' of `thin_plate.warp(transform, image)`.
       transform: T.
 
     Returns:

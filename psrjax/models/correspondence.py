@@ -1,4 +1,4 @@
-"""Cross-domain correspondence: a pose and a picture in one space, matched, and the picture warped.
+"""Cross-domain correspondence: a pose and an image matched in one space, and the image warped.
 
 Wang et al., III.C.1, whose base is CoCosNet (Zhang et al. 2020).
 """
@@ -16,13 +16,13 @@ WARPS = ("mean", "patch")
 
 
 class Adaptor(nn.Module):
-    """From one domain to the shared space: five convolutions, three SPADE blocks.
+    """The encoder of one domain to the shared space: five convolutions, three SPADE blocks.
 
     The condition of the blocks is the adaptor's own input.
 
     Attributes:
       width: channels of the first layer; the result has four times as many.
-      num_downsamples: 1 or 2: how often the size is halved.
+      num_downsamples: 1 or 2.
       hidden: see `psrjax.nn.spade.Spade`.
       dtype: compute type.
       remat: see `psrjax.nn.blocks.maybe_remat`.
@@ -36,7 +36,7 @@ class Adaptor(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b y x d"]:
-        """Features of length 1 at each position, float32.
+        """Returns features of length 1 at each position, float32.
 
         Raises:
           UserError: if the size cannot be halved so often.
@@ -68,7 +68,7 @@ class Adaptor(nn.Module):
 
 
 class _Residual(nn.Module):
-    """Twice mirrored padding - convolution - instance norm; one slope for both PReLUs."""
+    """Twice reflection-padded convolution - instance norm; one slope for both PReLUs."""
 
     dtype: DTypeLike
 
@@ -138,19 +138,19 @@ class Correspondence(nn.Module):
         self.picture_projection = layers.Conv(4 * self.width, (1, 1), **project)
 
     def pose_features(self, label: Float[Array, "b h w c"], train: bool) -> Array:
-        """x_S of Eq. 2, at each position of length 1: (b y x d)."""
+        """Returns x_S of Eq. 2, of length 1 at each position: (b y x d)."""
         return self.pose_adaptor(label, train)
 
     def picture_features(self, picture: Float[Array, "b h w 3"], train: bool) -> Array:
-        """y_S of Eq. 3, at each position of length 1: (b y x d)."""
+        """Returns y_S of Eq. 3, of length 1 at each position: (b y x d)."""
         return self.picture_adaptor(picture, train)
 
     def encode_pose(self, features: Float[Array, "b y x d"], train: bool) -> Array:
-        """Descriptors (b n e) of a pose, to be matched."""
+        """Encodes a pose to descriptors (b n e), to be matched."""
         return self._descriptors(features, train, self.pose_projection)
 
     def encode_exemplar(self, picture: Float[Array, "b h w 3"], train: bool) -> dict[str, Array]:
-        """What an exemplar gives to be warped: "keys" (b n e) and "values" (b n v)."""
+        """Encodes an exemplar to be warped: "keys" (b n e) and "values" (b n v)."""
         features = self.picture_features(picture, train)
         return {
             "keys": self._descriptors(features, train, self.picture_projection),
@@ -160,7 +160,7 @@ class Correspondence(nn.Module):
     def warp_exemplar(
         self, queries: Float[Array, "b n e"], exemplar: dict[str, Array], size: tuple[int, int]
     ) -> Float[Array, "b h w 3"]:
-        """Eq. 5: the coarse picture, of the full size (height, width)."""
+        """Warps an exemplar by Eq. 5 to the coarse image of the full size (height, width)."""
         cells = correlation.softmax_warp(
             queries,
             exemplar["keys"],
@@ -178,7 +178,7 @@ class Correspondence(nn.Module):
     def __call__(
         self, label: Float[Array, "b h w c"], exemplar: Float[Array, "b h w 3"], train: bool
     ) -> dict[str, Array]:
-        """{"features": x_S (b y x d), "coarse": the warped exemplar (b h w 3)}."""
+        """Returns "features", x_S (b y x d), and "coarse", the warped exemplar (b h w 3)."""
         features = self.pose_features(label, train)
         queries = self.encode_pose(features, train)
         coarse = self.warp_exemplar(
@@ -193,7 +193,7 @@ class Correspondence(nn.Module):
         return correlation.descriptors(projection(x), kernel_size=self.kernel_size)
 
     def _cells(self, picture: Array) -> Array:
-        """The picture's cells of 2**num_downsamples pixels: mean colours, or all pixels."""
+        """Returns the image's cells of 2**num_downsamples pixels: mean colours, or all pixels."""
         b, h, w, _ = picture.shape
         side = 2**self.num_downsamples
         cells = picture.reshape(b, h // side, side, w // side, side, 3)

@@ -138,5 +138,5 @@ class DynamicDetails(global_generator.GlobalGenerator):
 
     @property
     def widths(self) -> list[int]:
-        """The channels at each size, the full one first."""
+        """Returns the channels at each size, the full one first."""
         return [min(self.max_channels, width) for width in super().widths]

@@ -67,7 +67,7 @@ class GlobalGenerator(nn.Module):
 
     @property
     def widths(self) -> list[int]:
-        """The channels at each size, the full one first."""
+        """Returns the channels at each size, the full one first."""
         return [self.width * 2**i for i in range(self.num_downsamples + 1)]
 
     def _encode(self, x: Array, train: bool) -> Array:

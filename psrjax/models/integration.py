@@ -23,14 +23,14 @@ FUSIONS = ("avg", "max", "rb6", "sa3d_rb6", "rb6_sa2d")
 
 
 class Fusion(nn.Module):
-    """K feature maps as one.
+    """Fuses K feature maps to one.
 
     "avg" and "max" over the source frames; "rb6": residual blocks give a map of weights for each
     source frame, a softmax over these; "sa3d_rb6": first each map takes from all positions of all;
     "rb6_sa2d": the result takes from all positions of itself.
 
     Attention over positions is on maps `attention_stride` times smaller, and what it adds is
-    enlarged: for 256x256 and stride 8 the scores of K frames are (1024 K) x (256 K), of which
+    resized: for 256x256 and stride 8 the scores of K frames are (1024 K) x (256 K), of which
     `chunk` rows exist at a time. Peak memory of a sample for K = 4, forward and backward, by XLA's
     count: 6.8 MiB with 512 rows, 48.5 MiB with all; the full size's dense square has 256 GiB.
 
@@ -58,14 +58,14 @@ class Fusion(nn.Module):
         target_maps: Float[Array, "b t h w j"],
         train: bool,
     ) -> dict[str, Array]:
-        """{"features" (b t h w c), "weights" (b t k h w) float32, what each source frame gives}.
+        """Returns "features" (b t h w c), and "weights" (b t k h w) of the source frames, float32.
 
         Args:
           features: of each source frame; s is t, or 1 for features that do not depend on the target
             (the background's).
           source_maps: the joints of the source frames.
           target_maps: the joints of the target frames.
-          train: whether the vectors of spectral norms turn.
+          train: whether spectral norms take a power iteration.
 
         Raises:
           UserError: for an unknown kind, or maps that the strides do not divide.
@@ -93,7 +93,7 @@ class Fusion(nn.Module):
         return {"features": fused, "weights": weights}
 
     def _scores(self, features: Array, source_maps: Array, target_maps: Array, train: bool):
-        """(b t k h w): "rb6" on all features and joints side by side.
+        """Scores source frames, (b t k h w), by "rb6" on all features and joints side by side.
 
         A convolution of concatenated maps is the sum of convolutions of the maps, so what does not
         depend on the target is convolved once for all targets: the same function, less work.
@@ -115,7 +115,7 @@ class Fusion(nn.Module):
         return jnp.moveaxis(scores.reshape(b, t, h, w, k), -1, 2)
 
     def _exchange(self, features: Array, source_maps: Array, target_maps: Array, train: bool):
-        """(b t k h w c): to each map what attention over all of them finds ("SA3D")."""
+        """Adds to each map (b t k h w c) what attention over all of them finds ("SA3D")."""
         b, s, k, h, w, c = features.shape
         t = target_maps.shape[1]
         parts = (features, source_maps[:, None], target_maps[:, :, None])
@@ -126,7 +126,7 @@ class Fusion(nn.Module):
         return wide[0] + change.reshape(b, t, k, h, w, c).astype(features.dtype)
 
     def _attend(self, x: Float[Array, "b *k h w c"], train: bool) -> Array:
-        """What self-attention on smaller maps would add, enlarged to the full size."""
+        """Returns what self-attention on smaller maps adds, resized to the full size."""
         *lead, h, w, c = x.shape
         if any(size % (2 * self.attention_stride) for size in (h, w)):
             raise UserError(
@@ -179,7 +179,7 @@ class Integration(nn.Module):
         target_maps: Float[Array, "b t h w j"],
         train: bool,
     ) -> dict[str, Array]:
-        """What `posewarp.Heads` gives, "foreground_weights" and "background_weights" (b t k h w).
+        """Returns the result of `posewarp.Heads`, and weights (b t k h w) of the source frames.
 
         Args:
           ahead: foreground features of every target pose from every source frame.

@@ -1,4 +1,4 @@
-"""Motion of a person from two pictures: key points with Jacobians, and the dense field they make.
+"""Motion of a person between two images: key points with Jacobians, and their dense field.
 
 Siarohin, Lathuilière, Tulyakov, Ricci, Sebe: "First Order Motion Model for Image Animation", whose
 official layers these are. Pictures are in [0, 1]. Coordinates are those of
@@ -16,19 +16,19 @@ from jaxtyping import Array, Float
 from psrjax.nn import hourglass, layers
 from psrjax.ops import geometry, local_affine
 
-NEAR = 0.02  # variance of what a key point moves at first: a std of a 14th of the picture
+NEAR = 0.02  # variance of what a key point moves at first: a std of a 14th of the image
 FAR = 0.01  # its weight elsewhere, beside the background's 1
 
 
 class KeypointDetector(nn.Module):
-    """Where the picture's parts are, and how each is turned and stretched; learnt without labels.
+    """Key points of an image, with the local affine map at each; learned without labels.
 
     Attributes:
       points: how many key points.
       width: see `psrjax.nn.hourglass.Hourglass`.
       depth: likewise.
       max_channels: likewise.
-      factor: the picture is first made so many times smaller.
+      factor: the image is first made so many times smaller.
       temperature: of the softmax over positions.
       jacobians: "each" key point has a map of its Jacobian, all share "one", or "none": identity.
       padding: of the heads' 7x7 convolutions.
@@ -51,12 +51,12 @@ class KeypointDetector(nn.Module):
 
     @nn.compact
     def __call__(self, image: Float[Array, "b h w 3"], train: bool) -> dict[str, Array]:
-        """{"value": (b j 2) positions, "jacobian": (b j 2 2), "heat" (b y x j)}, float32.
+        """Returns "value" (b j 2), the positions, "jacobian" (b j 2 2), "heat" (b y x j), float32.
 
         "heat" is the share of each position in a key point; it sums to 1.
 
         Raises:
-          UserError: if the picture's size does not fit the hourglass.
+          UserError: if the image's size does not fit the hourglass.
         """
         x = local_affine.downsample(image, self.factor)
         x = hourglass.Hourglass(
@@ -98,18 +98,18 @@ def _identity_bias(key: Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.fl
 
 
 class DenseMotion(nn.Module):
-    """Where every pixel of a driving frame comes from in the source, and how far to trust it.
+    """The source position of every pixel of a driving frame, and its confidence.
 
     F = sum_i w_i T_i (Lu et al., Eq. 5): the local maps of the key points, and the background's
-    identity, composed by weights that are a softmax, all at a fraction of the picture's size.
+    identity, composed by weights that are a softmax, all at a fraction of the image's size.
 
     Attributes:
       variance: of the Gaussians that show the key points to the network.
-      locality: before anything is learnt, a key point's local map weighs up to so many times as
+      locality: before anything is learned, a key point's local map weighs up to so many times as
         much as the background at its place in the driving frame, and next to nothing far from it;
         0 is the official network, where nothing says that a point moves what is near it.
         `Departs from:` the papers. There all weights begin equal, points that follow nobody yet
-        tear the room, and the quickest way out is to give the background all weight for good.
+        tear the background, and the quickest way out is to give the background all weight for good.
       (the others are those of `KeypointDetector`)
     """
 
@@ -131,16 +131,16 @@ class DenseMotion(nn.Module):
         driving_points: Mapping[str, Array],
         train: bool,
     ) -> dict[str, Array]:
-        """The motion of t driving frames.
+        """Returns the motion of t driving frames.
 
         Args:
-          source: the source picture, full size.
+          source: the source image, full size.
           source_points: as `KeypointDetector` gives them.
           driving_points: of t frames: (b t j 2) and (b t j 2 2).
           train: whether batch statistics are taken and kept.
 
         Returns:
-          float32, all 1/factor of the picture's size: "deformation" (b t h w 2) where each pixel
+          float32, all 1/factor of the image's size: "deformation" (b t h w 2) where each pixel
           comes from, "confidence" (b t h w 1) in (0, 1), "weights" (b t h w p), the background's
           first.
         """
@@ -181,14 +181,14 @@ class DenseMotion(nn.Module):
 def _nearness(
     points: Float[Array, "b t j 2"], locality: float, height: int, width: int
 ) -> Float[Array, "b t h w p"]:
-    """Logits of the background, 0, and of every key point, whose maps fall off with distance."""
+    """Returns logits: 0 for the background, maps that fall off with distance for key points."""
     size = {"height": height, "width": width, "variance": NEAR}
     near = jnp.log(locality * local_affine.gaussians(points, **size) + FAR)
     return jnp.pad(near, ((0, 0),) * 4 + ((1, 0),))
 
 
 def pyramid(base: Float[Array, "b t h w c"], *, levels: int) -> tuple[Array, ...]:
-    """The base field and `levels` more, each twice the size of the one before (§3.3 of the paper).
+    """Resizes the base field to `levels` more, each twice as large (§3.3 of the paper).
 
     Corner pixels stay on corner pixels, so an identity grid is one at every scale.
 

@@ -28,7 +28,7 @@ class MotionGenerator(nn.Module):
     Attributes:
       generator_kind: "ms" or "ss4x".
       width: channels of the finest scale; they double with each downsample.
-      levels: how often the size is halved.
+      levels: downsamples by 2.
       max_channels: no layer has more channels.
       blocks: residual blocks at the smallest scale.
       norm: see `psrjax.nn.layers.make_norm`.
@@ -138,7 +138,7 @@ def keep_source(
 
     `Departs from:` Lu et al., Eq. 6, which gates features only: there a generator has to learn to
     copy before any motion can show its worth. Here an untrained one copies, and only what moves has
-    to be learnt.
+    to be learned.
 
     Args:
       generated: P.

@@ -1,4 +1,4 @@
-"""The single-frame model: a person in a new pose, from one picture, limb by limb.
+"""The single-frame model: a person in a new pose from one image, limb by limb.
 
 Balakrishnan, Zhao, Dalca, Durand, Guttag: "Synthesizing Images of Humans in Unseen Poses", with the
 layers of its official code, on which Cheng et al. (MFCI) build. Pictures are in [-1, 1]. What
@@ -43,7 +43,7 @@ class _Conv(nn.Module):
 
 
 def double_size(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-    """Twice the size: out[2i] = in[i], out[2i+1] the mean of its neighbours, mirrored at the end.
+    """Doubles the size: out[2i] = in[i], out[2i+1] the mean of its neighbours, reflected at ends.
 
     The official code's upsampling, which is not the usual one between pixel edges.
     """
@@ -77,7 +77,7 @@ class PoseUNet(nn.Module):
     def __call__(
         self, x: Float[Array, "b h w c"], maps: Float[Array, "b h2 w2 j"]
     ) -> Float[Array, "b h w f"]:
-        """The features of the last layer, behind its leaky ReLU.
+        """Returns the features of the last layer, behind its leaky ReLU.
 
         Raises:
           UserError: if the size cannot be halved so often.
@@ -104,12 +104,12 @@ class PoseUNet(nn.Module):
 
 
 class PoseWarp(nn.Module):
-    """Segmentation, background and foreground branches, and what puts them together.
+    """Segmentation, background and foreground branches, and the heads that compose them.
 
     Attributes:
       width: channels of the branches' features, C of Cheng et al.
       num_downsamples: of every U-Net.
-      dtype: compute type; pictures and masks are float32.
+      dtype: compute type; images and masks are float32.
     """
 
     width: int = 64
@@ -131,7 +131,7 @@ class PoseWarp(nn.Module):
     def encode(
         self, source: Float[Array, "b k h w 3"], joints: Float[Array, "b k 26 3"]
     ) -> dict[str, Array]:
-        """What depends on the source frames alone.
+        """Computes what depends on the source frames alone.
 
         Returns:
           "parts" (b k h w 11), the soft segmentation; "limbs" (b k 10 h w 3), the limbs cut out;
@@ -154,7 +154,7 @@ class PoseWarp(nn.Module):
         joints: Float[Array, "b k 26 3"],
         target_joints: Float[Array, "b t 26 3"],
     ) -> Float[Array, "b t k h w c"]:
-        """F_fg of every target pose from every source frame.
+        """Returns F_fg of every target pose from every source frame.
 
         Args:
           encoded: what `encode` gave.
@@ -182,7 +182,7 @@ class PoseWarp(nn.Module):
         joints: Float[Array, "b 26 3"],
         target_joints: Float[Array, "b t 26 3"],
     ) -> dict[str, Array]:
-        """The pictures of t poses from one source frame: see `Heads`, and "parts" (b h w 11)."""
+        """Returns images of t poses from one source frame, see `Heads`, and "parts" (b h w 11)."""
         encoded = self.encode(source[:, None], joints[:, None])
         ahead = self.foreground_features(encoded, joints[:, None], target_joints)[:, :, 0]
         behind = jnp.broadcast_to(encoded["features"], ahead.shape)
@@ -205,7 +205,7 @@ class Heads(nn.Module):
     def __call__(
         self, ahead: Float[Array, "b t h w c"], behind: Float[Array, "b t h w c"]
     ) -> dict[str, Array]:
-        """{"video" (b t h w 3), "mask" (b t h w 1), "foreground", "background"}.
+        """Returns "video" (b t h w 3), "mask" (b t h w 1), "foreground" and "background".
 
         O = O_fg M + O_bg (1 - M) (Cheng et al., 3.4).
         """
@@ -227,7 +227,7 @@ class Heads(nn.Module):
 
 
 class PairDiscriminator(nn.Module):
-    """The official discriminator of one picture with its two poses: a single logit.
+    """The official discriminator of one image with its two poses: a single logit.
 
     Attributes:
       width: channels of its first layer.
@@ -241,10 +241,10 @@ class PairDiscriminator(nn.Module):
 
     @nn.compact
     def __call__(
-        self, picture: Float[Array, "b h w 3"], maps: Float[Array, "b h2 w2 j"]
+        self, image: Float[Array, "b h w 3"], maps: Float[Array, "b h2 w2 j"]
     ) -> Float[Array, "b 1"]:
-        """Logits; `maps` are the joint maps of the source and of the target at half the size."""
-        x = resampling.max_pool(self._layer(picture, "layer0", self.width, 5))
+        """Returns logits; `maps` are the joint maps of source and target at half the size."""
+        x = resampling.max_pool(self._layer(image, "layer0", self.width, 5))
         x = resampling.max_pool(
             self._layer(jnp.concatenate([x, maps], -1), "layer1", 2 * self.width, 5)
         )

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from psrjax.nn import attention, blocks, layers, resampling, spade
 
-_MAX_CHANNELS = 4  # the width doubles with each halving of the size, so many times
+_MAX_CHANNELS = 4  # the width doubles with each downsample, so many times
 
 
 class SpadeGenerator(nn.Module):

@@ -1,7 +1,7 @@
 """3-D residual networks over clips: reconstruction by regions, and refinement of an estimate.
 
 The base is the 6-block ResNet of image translation with every convolution in three dimensions:
-time is halved twice on the way in and upsample_nearest twice on the way out, like height and width.
+time is halved twice on the way in and doubled twice on the way out, like height and width.
 """
 
 from collections.abc import Mapping
@@ -42,7 +42,7 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t h w c"], train: bool) -> Float[Array, "b t4 h4 w4 d"]:
-        """(b t h w c) to (b t/4 h/4 w/4 4*width)."""
+        """Encodes (b t h w c) to (b t/4 h/4 w/4 4*width)."""
         x = self._layer(x, train, "stem", self.width, kernel_size=7, stride=1)
         x = self._layer(x, train, "down0", 2 * self.width, kernel_size=3, stride=2)
         x = self._layer(x, train, "down1", 4 * self.width, kernel_size=3, stride=2)
@@ -84,7 +84,7 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t4 h4 w4 d"], train: bool) -> dict[str, Array]:
-        """{head: (b t h w 3) float32 in [-1, 1]}, four times larger in each dimension."""
+        """Returns {head: (b t h w 3) float32 in [-1, 1]}, four times larger in each dimension."""
         for i, width in enumerate((2 * self.width, self.width)):
             x = layers.ConvTranspose(
                 width,
@@ -99,7 +99,7 @@ class Decoder(nn.Module):
             norm = layers.make_norm(self.norm, dtype=self.dtype, name=f"up{i}_norm")
             x = nn.relu(norm(x, train))
         # Departs from: GTNet's Kaiming fan-out, which starts a 3-channel head deep in the tanh's
-        # flat ends (inputs of standard std 4.6).
+        # flat ends (inputs of std 4.6).
         return {
             name: jnp.tanh(
                 layers.Conv(3, (7, 7, 7), padding=3, dtype=self.dtype, name=name)(x).astype(
@@ -135,7 +135,7 @@ class Reconstruction(nn.Module):
         depth: Float[Array, "b t h w d"],
         train: bool,
     ) -> dict[str, Array]:
-        """{"background", "visible", "occluded"}: videos (b t h w 3) in [-1, 1], unmasked.
+        """Returns "background", "visible" and "occluded": videos (b t h w 3) in [-1, 1], unmasked.
 
         Raises:
           UserError: for an unknown decoder, or sizes that are not multiples of 4.
@@ -188,7 +188,7 @@ class Refinement(nn.Module):
         depth: Float[Array, "b t h w d"],
         train: bool,
     ) -> Float[Array, "b t h w 3"]:
-        """The refined video in [-1, 1], before Eq. 1 mixes it with the estimate.
+        """Returns the refined video in [-1, 1], before Eq. 1 mixes it with the estimate.
 
         Raises:
           UserError: for an unknown encoder, or sizes that are not multiples of 4.
@@ -207,7 +207,7 @@ class Refinement(nn.Module):
 def begin_refinement(
     reconstruction: Mapping[str, Any], *, encoder: str = "concat_videos"
 ) -> dict[str, Any]:
-    """A tree of `Refinement` made of `Reconstruction`'s: the second layer begins as the first.
+    """Makes a tree of `Refinement` from `Reconstruction`'s: the second layer begins as the first.
 
     The estimate takes the place of the prior, the background's decoder makes the whole frame. With
     `encoder="separate"` the net then computes what the first layer's background does; encoders
@@ -241,7 +241,7 @@ def begin_refinement(
 
 
 def _encode(net: Reconstruction | Refinement, inputs: dict[str, Array], train: bool) -> Array:
-    """Each input by its own encoder; several are fused by one 3x3x3 convolution."""
+    """Encodes each input by its own encoder; several are fused by one 3x3x3 convolution."""
     latents = [
         Encoder(
             net.width,
@@ -297,7 +297,7 @@ def check_choice(field: str, value: object, choices: tuple) -> None:
 def compose(
     parts: dict[str, Array], visibility: Int[Array, "b t h w 1"]
 ) -> Float[Array, "b t h w 3"]:
-    """Eq. 2: each pixel from the decoder of its region.
+    """Takes each pixel from the decoder of its region (Eq. 2).
 
     Args:
       parts: "background", "visible" and "occluded" videos (b t h w 3).
@@ -315,7 +315,7 @@ def add_previous(
     zeta: float = 0.1,
     scope: str = "mesh",
 ) -> Float[Array, "b t h w 3"]:
-    """Eq. 3: adds zeta times the frame before, brought onto this one by the mesh's flow.
+    """Adds zeta times the frame before, warped onto this one by the mesh's flow (Eq. 3).
 
     The frame before is the raw one (no recurrence) and constant for the gradient, as in GTNet. The
     sum is not renormalized and may leave [-1, 1] by zeta.

@@ -74,7 +74,7 @@ class SpadeResidual(nn.Module):
     def __call__(
         self, x: Float[Array, "b h w c"], train: bool, condition: Float[Array, "b y x d"]
     ) -> Float[Array, "b h w e"]:
-        """(b h w c) to (b h w width)."""
+        """Applies the block: (b h w c) to (b h w width)."""
         middle = min(x.shape[-1], self.width)
         y = layers.leaky_relu(self._spade("spade0")(x, condition))
         y = self._conv(middle, 3, "conv0")(y, train)

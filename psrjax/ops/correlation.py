@@ -18,7 +18,7 @@ _EXACT = lax.Precision.HIGHEST  # the softmax is sharp: rounding of 1e-3 moves i
 def descriptors(
     features: Float[Array, "b h w c"], *, kernel_size: int = 3
 ) -> Float[Array, "b n d"]:
-    """What is compared at each position: its neighbourhood, centred over channels, of length 1.
+    """Describes each position by its neighbourhood, centred over channels, of length 1.
 
     Wang et al., the factors of Eq. 4; the neighbourhood is CoCosNet's `match_kernel`. float32.
 
@@ -38,7 +38,7 @@ def descriptors(
 
 
 def unit_length(x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
-    """Vectors of length 1 over the last axis, with a finite gradient at 0."""
+    """Scales vectors over the last axis to length 1, with a finite gradient at 0."""
     return x * lax.rsqrt(jnp.square(x).sum(-1, keepdims=True) + 1e-12)
 
 
@@ -50,7 +50,7 @@ def softmax_warp(
     sharpness: float = 100.0,
     chunk: int = 512,
 ) -> Float[Array, "b n d"]:
-    """Each query's mean of all values, weighted by a softmax over its correlation with their keys.
+    """Averages all values for each query by a softmax over its correlation with their keys.
 
     Wang et al., Eq. 4 and 5: out(u) = sum_v softmax_v(sigma M(u, v)) y(v), M the inner products of
     `descriptors`. float32. Reverse mode only; the backward pass computes the rows of M once more.
@@ -67,7 +67,7 @@ def softmax_warp(
 
 
 def chunk_rows(x: Float[Array, "b n c"], chunk: int) -> Float[Array, "s b r c"]:
-    """The n rows in s chunks of equal size r <= chunk; zeros fill the last one up."""
+    """Splits n rows into s chunks of equal size r <= chunk; zeros fill the last one up."""
     b, n, c = x.shape
     count = math.ceil(n / chunk)
     rows = math.ceil(n / count)
@@ -76,7 +76,7 @@ def chunk_rows(x: Float[Array, "b n c"], chunk: int) -> Float[Array, "s b r c"]:
 
 
 def join_rows(x: Float[Array, "s b r c"], n: int) -> Float[Array, "b n c"]:
-    """The inverse of `chunk_rows`."""
+    """Inverts `chunk_rows`."""
     s, b, r, c = x.shape
     return x.swapaxes(0, 1).reshape(b, s * r, c)[:, :n]
 

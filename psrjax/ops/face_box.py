@@ -13,7 +13,7 @@ _NOSE, _RIGHT_EAR, _LEFT_EAR = (pose.NAMES.index(n) for n in ("nose", "right ear
 def locate(
     joints: Float[Array, "b 26 3"], *, height: int, width: int, size: int
 ) -> tuple[Int[Array, "b 2"], Bool[Array, " b"]]:
-    """(top and left of a square of `size` pixels around the head, whether there is a head).
+    """Returns top and left of a square of `size` pixels around the head, and whether there is one.
 
     Its centre is the nose, else the middle of both ears, else the ear that is seen (Chan et al.'s
     rule, which Wang et al. build on); the square is moved to lie inside the frame. Without any of
@@ -55,7 +55,7 @@ def paste(
 
 
 def fading(size: int, *, rim: float = 0.25) -> Float[np.ndarray, "size size 1"]:
-    """1 inside, falling smoothly to 0 at the square's edge: what is multiplied by it has no seam.
+    """Returns weights of 1 inside, falling smoothly to 0 at the square's edge.
 
     Args:
       size: side of the square, pixels.

@@ -1,4 +1,4 @@
-"""Where optical flow can be trusted: occlusions and motion boundaries."""
+"""The confidence of optical flow: occlusions and motion boundaries."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -12,7 +12,7 @@ def confidence(
     *,
     one_sided: bool = False,
 ) -> Float[Array, "b h w 1"]:
-    """1 where the flow can be trusted, on its own grid, else 0.
+    """Returns 1 where the flow can be trusted, on its own grid, else 0.
 
     Sundaram, Brox, Keutzer 2010: a pixel is occluded where the way there and back does not end
     where it began, |F + F'|² > 0.01 (|F|² + |F'|²) + 0.5, and lies on a motion boundary where
@@ -43,7 +43,7 @@ def _slope(flow: Array, axis: int, one_sided: bool) -> Array:
 def agreement(
     flow: Float[Array, "b h w 2"], opposite: Float[Array, "b h w 2"]
 ) -> Float[Array, "b h w 1"]:
-    """1 where the way there and back ends within a pixel of where it began, else 0.
+    """Returns 1 where the way there and back ends within a pixel of its start, else 0.
 
     Args:
       flow: from one frame to another on the first's grid, pixels.

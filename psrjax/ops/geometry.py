@@ -19,12 +19,12 @@ PADDINGS = ("zeros", "border", "reflection")
 
 
 def pixels_to_unit(points: Any, *, height: int, width: int) -> Any:
-    """(... 2) pixel coordinates to unit coordinates; NumPy in, NumPy out, JAX in, JAX out."""
+    """Converts pixel coordinates (... 2) to unit coordinates; NumPy or JAX, as given."""
     return (2.0 * points + 1.0) / np.asarray((width, height), np.float32) - 1.0
 
 
 def unit_to_pixels(points: Any, *, height: int, width: int) -> Any:
-    """(... 2) unit coordinates to pixel coordinates: the inverse of `pixels_to_unit`."""
+    """Converts unit coordinates (... 2) to pixel coordinates: the inverse of `pixels_to_unit`."""
     return ((points + 1.0) * np.asarray((width, height), np.float32) - 1.0) / 2.0
 
 
@@ -35,12 +35,12 @@ def grid_sample(
     padding: str = "zeros",
     align_corners: bool = False,
 ) -> Float[Array, "b *out c"]:
-    """Bilinear samples of an image at unit coordinates, as PyTorch's `grid_sample`.
+    """Samples an image bilinearly at unit coordinates, as PyTorch's `grid_sample`.
 
     Args:
       image: the frames to read.
       grid: where to read, (x, y).
-      padding: what lies outside: "zeros", "border" (the nearest pixel) or "reflection".
+      padding: the values outside: "zeros", "border" (the nearest pixel) or "reflection".
       align_corners: whether -1 and 1 are the centres of the corner pixels (the geometry of
         published networks that use it) instead of the image's outer edges.
 
@@ -60,7 +60,7 @@ def grid_sample(
 def warp(
     image: Float[Array, "b h w c"], flow: Float[Array, "b h w 2"], *, padding: str = "zeros"
 ) -> Float[Array, "b h w c"]:
-    """Backward warp: out(p) = image(p + flow(p)), flow in pixels, (x, y).
+    """Warps backward: out(p) = image(p + flow(p)), flow in pixels, (x, y).
 
     To bring frame t-1 onto frame t, give the flow from t to t-1 on t's grid.
 
@@ -75,7 +75,7 @@ def warp(
 def sample_parts(
     images: Float[Array, "b p h w c"], points: Float[Array, "b *out p 2"], *, padding: str = "zeros"
 ) -> Float[Array, "b *out p c"]:
-    """Bilinear samples of p images, of each at points of its own, which are in pixels, (x, y).
+    """Samples p images bilinearly, each at pixel coordinates (x, y) of its own.
 
     The images' samples lie side by side: at once in the order of channels, which is twice as fast
     on CPUs as sampling picture by picture and moving the axis.
@@ -89,14 +89,14 @@ def sample_parts(
 def resize(
     image: Float[Array, "b h w c"], *, height: int, width: int, antialias: bool = True
 ) -> Float[Array, "b height width c"]:
-    """Bilinear resize between outer edges (half-pixel centres); by default free of aliasing."""
+    """Resizes bilinearly between outer edges (half-pixel centres), by default without aliasing."""
     shape = (image.shape[0], height, width, image.shape[3])
     return jax.image.resize(image, shape, "linear", antialias=antialias)
 
 
 @functools.partial(jax.jit, static_argnames=("padding", "edge"), inline=True)
 def _sample(image: Array, points: Array, padding: str, edge: float) -> Array:
-    """Bilinear samples at pixel coordinates; `edge` is the half-pixel where reflection folds.
+    """Samples bilinearly at pixel coordinates; `edge` is the half-pixel where reflection folds.
 
     (b h w c) and (b *out 2), or (b p h w c) and (b *out p 2): each of the p at its own points.
     One program, so that a call outside of any is not compiled operation by operation.
@@ -131,7 +131,7 @@ def _sample(image: Array, points: Array, padding: str, edge: float) -> Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _blend(count: int, rows: Array, weights: Array, indices: Array) -> Array:
-    """sum_k weights[k] rows[indices[k]]: (count c), (k *n), (k *n) -> (*n c)."""
+    """Returns sum_k weights[k] rows[indices[k]]: (count c), (k *n), (k *n) -> (*n c)."""
     del count
     taken = (rows.at[index].get(mode="promise_in_bounds") for index in indices)
     return sum(weight[..., None] * values for weight, values in zip(weights, taken, strict=True))
@@ -139,7 +139,7 @@ def _blend(count: int, rows: Array, weights: Array, indices: Array) -> Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _scatter(count: int, values: Array, weights: Array, indices: Array) -> Array:
-    """The adjoint of `_blend` in the rows: (*n c), (k *n), (k *n) -> (count c).
+    """Applies the adjoint of `_blend` in the rows: (*n c), (k *n), (k *n) -> (count c).
 
     XLA's scatter on CPUs, which is what autodiff makes of a gather, takes a microsecond per row; a
     plain loop over the rows takes a tenth of it. Devices cannot share a loop, so one only.
@@ -161,9 +161,9 @@ def _scatter(count: int, values: Array, weights: Array, indices: Array) -> Array
 
 
 def _weight_gradient(rows: Array, values: Array, indices: Array) -> Array:
-    """For each weight, the product of its row with its value: (count c), (*n c), (k *n) -> (k *n).
+    """Multiplies each weight's row and value: (count c), (*n c), (k *n) -> (k *n).
 
-    The sum over channels is a matrix product, because XLA's own on CPUs adds one by one.
+    The sum over channels is a matrix product: on CPUs XLA's sum takes five times as long at 64.
     """
     ones = jnp.ones((rows.shape[-1],), rows.dtype)
     products = (values * rows.at[index].get(mode="promise_in_bounds") for index in indices)

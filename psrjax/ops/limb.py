@@ -1,8 +1,8 @@
-"""A body as ten limbs and what is behind it: joint maps, limb masks, and how each limb moves.
+"""A body as ten limbs before a background: joint maps, limb masks, transforms of limbs.
 
 Balakrishnan, Zhao, Dalca, Durand, Guttag: "Synthesizing Images of Humans in Unseen Poses" and its
 official code. Joints are the contract's 26, x and y in [-1, 1], confidence 0 where missing, of
-which these 14 are used. Sizes in pixels are those of a picture 256 high, and grow with it.
+which these 14 are used. Sizes in pixels are those of a frame 256 high, and grow with it.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ PARTS = len(LIMBS) + 1  # the first is the background
 _VIEW = np.asarray(pose.layout("mpii14").view)
 _TORSO = len(LIMBS) - 1
 _JOINT_STD = 3.5  # 7/4 pixels of maps half as large
-_LEAST_DEVIATION = 0.7  # pixels of the map itself: a narrower Gaussian falls between its pixels
+_LEAST_STD = 0.7  # pixels of the map itself: a narrower Gaussian falls between its pixels
 _LIMB_VARIANCE, _TORSO_VARIANCE = 11.0**2, 13.0**2  # across
 _LENGTH_SHARE, _LEAST_VARIANCE = 1.5, 5.0  # along: the squared length divided by this
 _LEAST_TORSO = 1e-3
@@ -33,7 +33,7 @@ for _limb, _joints in enumerate(LIMBS):
 def joint_maps(
     joints: Float[Array, "*b 26 3"], *, height: int, width: int
 ) -> Float[Array, "*b h w 14"]:
-    """A Gaussian of height 1 around each joint; 0 everywhere for one that is missing or outside.
+    """Draws a Gaussian of height 1 around each joint; 0 everywhere for one missing or outside.
 
     `Departs from:` the official code where maps are so small that its Gaussian (3.5 pixels of 256)
     would fall between the pixels: it is never narrower than 0.7 pixels of the map.
@@ -41,10 +41,10 @@ def joint_maps(
     points, present = _points(joints, height, width)
     inside = (points > 0.0) & (points < np.asarray((width - 1, height - 1), np.float32))
     present = present & inside.all(-1)
-    deviation = max(_JOINT_STD * height / 256.0, _LEAST_DEVIATION)
+    std = max(_JOINT_STD * height / 256.0, _LEAST_STD)
     # A Gaussian is the product of two: far fewer exponentials.
     across, down = (
-        jnp.exp(-0.5 * jnp.square((np.arange(size) - points[..., axis, None]) / deviation))
+        jnp.exp(-0.5 * jnp.square((np.arange(size) - points[..., axis, None]) / std))
         for axis, size in ((0, width), (1, height))
     )
     across = jnp.moveaxis(across * present[..., None], -1, -2)
@@ -54,7 +54,7 @@ def joint_maps(
 def limb_prior(
     joints: Float[Array, "*b 26 3"], *, height: int, width: int
 ) -> Float[Array, "*b h w 11"]:
-    """The logarithm of where each part is expected: what is left of the limbs' masks, and these.
+    """Returns the logarithm of masks of the background and of each limb.
 
     A limb's mask is a Gaussian with its longer axis along the limb, 1 at its middle; a limb with a
     missing joint has none. The segmentation's logits are added to this.
@@ -83,7 +83,7 @@ def limb_prior(
 def limb_transforms(
     source: Float[Array, "*b 26 3"], target: Float[Array, "*b 26 3"], *, height: int, width: int
 ) -> dict[str, Array]:
-    """For each limb the similarity that brings its target joints onto its source joints.
+    """Fits for each limb the similarity that brings its target joints onto its source joints.
 
     Least squares over the joints that both poses have, in pixels; with one joint only the limb is
     moved without turning. `Departs from:` the official code, which knows no missing joints.
@@ -116,7 +116,7 @@ def limb_transforms(
 def warp_limbs(
     limbs: Float[Array, "b p h w c"], matrix: Float[Array, "b t p 2 3"]
 ) -> Float[Array, "b t h w d"]:
-    """Each limb's picture moved by its own transforms: out(z) = limb(M z); d = p times c.
+    """Moves each limb's image by its own transforms: out(z) = limb(M z); d = p times c.
 
     Beyond the border is its nearest pixel.
 
@@ -134,7 +134,7 @@ def warp_limbs(
 
 @dataclass(frozen=True)
 class Stance:
-    """How large a person is in a clip, and where: the torso's mean length, the hips' mean place.
+    """Size and place of a person in a clip: the torso's mean length, the hips' mean place.
 
     The torso runs from the middle of the shoulders to the middle of the hips, in units of [-1, 1].
     """
@@ -144,7 +144,7 @@ class Stance:
 
 
 def stance(joints: Float[np.ndarray, "t 26 3"]) -> Stance | None:
-    """The stance of a clip; None if no frame shows a whole torso."""
+    """Measures the stance of a clip; None if no frame shows a whole torso."""
     torso = joints[:, _VIEW[np.asarray(LIMBS[_TORSO])]]
     torso = torso[(torso[..., 2] > 0).all(-1), :, :2]
     if not len(torso):
@@ -156,7 +156,7 @@ def stance(joints: Float[np.ndarray, "t 26 3"]) -> Stance | None:
 def aligned(
     driving: Float[np.ndarray, "t 26 3"], own: Float[np.ndarray, "s 26 3"]
 ) -> Float[np.ndarray, "t 26 3"]:
-    """Driving poses as large as another person, and standing where that one stands.
+    """Scales and moves driving poses to the size and the place of another person.
 
     One scale and one shift for the whole clip: what Cheng et al. leave open, by the single-frame
     model's own centring. Host side. Where a clip never shows a torso nothing changes.
@@ -171,7 +171,7 @@ def aligned(
 
 
 def _end(points: Array, limb: tuple[int, ...], side: int) -> Array:
-    """One end of a limb; the torso runs from between the shoulders to between the hips."""
+    """Returns one end of a limb; the torso runs from between the shoulders to between the hips."""
     half = len(limb) // 2
     chosen = limb[side * half : (side + 1) * half]
     return points[..., list(chosen), :].mean(-2)
@@ -183,13 +183,13 @@ def _mean(weights: Array, points: Array, count: Array) -> Array:
 
 
 def _points(joints: Array, height: int, width: int) -> tuple[Array, Array]:
-    """(*b 14 2) pixel coordinates, and (*b 14) whether each joint is there."""
+    """Returns pixel coordinates (*b 14 2), and whether each joint is there (*b 14)."""
     joints = joints[..., _VIEW, :]
     points = geometry.unit_to_pixels(joints[..., :2], height=height, width=width)
     return points, joints[..., 2] > 0
 
 
 def _pixels(height: int, width: int) -> np.ndarray:
-    """(h w 2) pixel coordinates."""
+    """Returns pixel coordinates (h w 2)."""
     grid = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     return np.stack(grid, -1)

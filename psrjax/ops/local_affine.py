@@ -15,7 +15,7 @@ _LEAST_DETERMINANT = 1e-4  # a singular Jacobian would poison a whole run with i
 
 
 def corner_grid(height: int, width: int) -> Float[np.ndarray, "h w 2"]:
-    """The coordinates of every pixel."""
+    """Returns the coordinates of every pixel."""
     x, y = (np.linspace(-1.0, 1.0, size, dtype=np.float32) for size in (width, height))
     return np.stack(np.meshgrid(x, y), -1)
 
@@ -23,13 +23,13 @@ def corner_grid(height: int, width: int) -> Float[np.ndarray, "h w 2"]:
 def corners_to_unit(
     points: Float[Array, "*n 2"], *, height: int, width: int
 ) -> Float[Array, "*n 2"]:
-    """From corner coordinates of an image to the unit coordinates of `psrjax.ops.geometry`."""
+    """Converts corner coordinates of an image to the unit coordinates of `psrjax.ops.geometry`."""
     size = np.asarray((width, height), np.float32)
     return points * (size - 1.0) / size
 
 
 def inverse(matrix: Float[Array, "*n 2 2"]) -> Float[Array, "*n 2 2"]:
-    """Inverses in closed form; a determinant nearer to 0 than 1e-4 counts as 1e-4, its sign kept.
+    """Inverts in closed form; a determinant nearer to 0 than 1e-4 counts as 1e-4, its sign kept.
 
     `Departs from:` the official code, which inverts as it stands and fails where it is singular.
     """
@@ -47,7 +47,7 @@ def determinant(matrix: Float[Array, "*n 2 2"]) -> Float[Array, "*n"]:
 
 
 def soft_argmax(weights: Float[Array, "b h w j"]) -> Float[Array, "b j 2"]:
-    """The mean position of each map, whose weights sum to 1."""
+    """Returns the mean position of each map, whose weights sum to 1."""
     return jnp.einsum(
         "bhwj,hwc->bjc",
         weights,
@@ -59,7 +59,7 @@ def soft_argmax(weights: Float[Array, "b h w j"]) -> Float[Array, "b j 2"]:
 def gaussians(
     points: Float[Array, "*b j 2"], *, height: int, width: int, variance: float = 0.01
 ) -> Float[Array, "*b h w j"]:
-    """Maps exp(-|z - point|² / (2 variance)) around every point."""
+    """Draws exp(-|z - point|² / (2 variance)) around every point."""
     x, y = (np.linspace(-1.0, 1.0, size, dtype=np.float32) for size in (width, height))
     # A Gaussian is the product of two: far fewer exponentials.
     across = jnp.exp(-((x[:, None] - points[..., None, :, 0]) ** 2) / (2.0 * variance))
@@ -70,7 +70,7 @@ def gaussians(
 def local_motions(
     source: Mapping[str, Array], driving: Mapping[str, Array], *, height: int, width: int
 ) -> Float[Array, "b t p h w 2"]:
-    """Where each pixel of a driving frame comes from in the source, by each local map.
+    """Returns the source position of each pixel of a driving frame by each local map.
 
     T_0(z) = z is the background's; T_k(z) = k_S + J_S J_D⁻¹ (z - k_D) for the k-th key point
     (Siarohin et al. 2019, Eq. 4).
@@ -106,7 +106,7 @@ def relative(
     *,
     scale: float | Array = 1.0,
 ) -> dict[str, Array]:
-    """The source's key points, moved as the driving ones have moved since their first frame.
+    """Moves the source's key points as the driving ones have moved since their first frame.
 
     k = k_S + scale (k_D - k_D0) and J = J_D J_D0⁻¹ J_S, as in the official animation.
 
@@ -128,9 +128,9 @@ def relative(
 
 
 def downsample(image: Float[Array, "b h w c"], factor: int) -> Float[Array, "b h2 w2 c"]:
-    """Every factor-th pixel of the image behind a Gaussian, zeros outside (official code).
+    """Takes every factor-th pixel behind a Gaussian, zeros outside (official code).
 
-    The Gaussian's deviation is (factor - 1) / 2, its taps 2 round(4 deviation) + 1.
+    The Gaussian's std is (factor - 1) / 2, its size 2 round(4 std) + 1.
     """
     if factor == 1:
         return image
@@ -139,24 +139,24 @@ def downsample(image: Float[Array, "b h w c"], factor: int) -> Float[Array, "b h
 
 
 def upsample(image: Float[Array, "b h w c"], factor: int) -> Float[Array, "b h2 w2 c"]:
-    """Bilinear, corner pixels on corner pixels: an identity grid stays the identity."""
+    """Resizes bilinearly, corner pixels on corner pixels: an identity grid stays the identity."""
     sizes = image.shape[1:3]
     return _by_rows(image, *(_corner_rows(size, size * factor) for size in sizes))
 
 
-def gaussian_taps(factor: int) -> Float[np.ndarray, " n"]:
-    """The weights of `downsample`'s Gaussian along one axis; they sum to 1."""
-    deviation = (factor - 1) / 2
-    reach = round(4 * deviation)
-    weights = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * deviation**2))
+def gaussian_kernel(factor: int) -> Float[np.ndarray, " n"]:
+    """Returns `downsample`'s Gaussian along one axis; its weights sum to 1."""
+    std = (factor - 1) / 2
+    reach = round(4 * std)
+    weights = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * std**2))
     return (weights / weights.sum()).astype(np.float32)
 
 
 def _gaussian_rows(size: int, factor: int) -> np.ndarray:
-    taps = gaussian_taps(factor)
+    kernel = gaussian_kernel(factor)
     rows = np.zeros((-(-size // factor), size), np.float32)
     for row, values in enumerate(rows):
-        for tap, weight in enumerate(taps, row * factor - len(taps) // 2):
+        for tap, weight in enumerate(kernel, row * factor - len(kernel) // 2):
             if 0 <= tap < size:
                 values[tap] = weight
     return rows
@@ -172,7 +172,7 @@ def _corner_rows(size: int, target: int) -> np.ndarray:
 
 
 def _by_rows(image: Array, rows: np.ndarray, columns: np.ndarray) -> Array:
-    """Separable resampling: each output row and column is a weighted sum of the image's."""
+    """Resamples separably: each output row and column is a weighted sum of the image's."""
     highest = jax.lax.Precision.HIGHEST  # these are coordinates: TF32 would misplace pixels
     image = jnp.einsum("oh,bhwc->bowc", rows, image.astype(jnp.float32), precision=highest)
     return jnp.einsum("ow,bhwc->bhoc", columns, image, precision=highest)

@@ -73,12 +73,12 @@ class Layout:
 
     @property
     def count(self) -> int:
-        """How many joints the layout has."""
+        """Returns the number of joints."""
         return len(self.view)
 
     @property
     def mirror(self) -> tuple[int, ...]:
-        """The joint that each joint of the layout becomes in a mirror."""
+        """Returns the joint that each joint of the layout becomes in a mirror."""
         places = {_key(row): index for index, row in enumerate(self.view)}
         return tuple(places[_key(_mirrored(row))] for row in self.view)
 
@@ -95,7 +95,7 @@ def _mirrored(row: _Row) -> _Row:
 
 
 def _plain(view: Sequence[int], limbs: tuple) -> Layout:
-    """A layout whose joints are a choice of the 26."""
+    """Makes a layout whose joints are some of the 26."""
     return Layout(tuple(view), {joint: index for index, joint in enumerate(view)}, limbs)
 
 
@@ -112,7 +112,7 @@ _COCO_18 = (*range(8), *range(9, 15), 15, 16, 17, 18)
 
 
 def _beyond(wrist: int, elbow: int, ratio: float) -> Mapping[int, float]:
-    """A point of the hand: the forearm continued by `ratio` of its length."""
+    """Returns a point of the hand: the forearm continued by `ratio` of its length."""
     return {wrist: 1.0 + ratio, elbow: -ratio}
 
 
@@ -198,7 +198,7 @@ _DOUBTFUL = {"ntu25": {0: 0.5}}  # joints of the 26 that a layout gives only rou
 
 
 def layout(name: str) -> Layout:
-    """The layout of that name.
+    """Returns the layout of that name.
 
     Raises:
       UserError: if there is none.
@@ -211,7 +211,7 @@ def layout(name: str) -> Layout:
 def convert(
     joints: Float[np.ndarray, "*n j 3"], source: str, target: str
 ) -> Float[np.ndarray, "*n k 3"]:
-    """Joints of layout `source` as those of layout `target`, by way of the 26.
+    """Converts joints of layout `source` to those of layout `target`, by way of the 26.
 
     A mean of several joints has the lowest of their confidences and is missing if one of them is;
     joints that the source does not know are missing.
@@ -232,7 +232,7 @@ def convert(
 
 
 def convert_points(points: Float[np.ndarray, "*n 26 c"], name: str) -> Float[np.ndarray, "*n j c"]:
-    """The 26 as bare coordinates (such as 3-D joints) in layout `name`; NaN stays NaN."""
+    """Converts bare coordinates of the 26 (such as 3-D joints) to layout `name`; NaN stays NaN."""
     weights = [{row: 1.0} if isinstance(row, int) else row for row in layout(name).view]
     return np.stack(
         [sum(w * points[..., index, :] for index, w in row.items()) for row in weights], -2
@@ -253,11 +253,21 @@ def _mix(joints: np.ndarray, rows: Sequence[_Row]) -> np.ndarray:
 
 
 def present(joints: Float[np.ndarray, "*n j 3"]) -> Bool[np.ndarray, "*n j"]:
-    """Which joints are there at all."""
+    """Returns whether each joint is there."""
     return joints[..., 2] > 0
 
 
+def flagged_runs(flags: Bool[np.ndarray, "t 26"]) -> dict[str, list[list[int]]]:
+    """Returns {joint: [[first, last] frame of each run]} of joints with a flag in some frame."""
+    result = {}
+    for joint in np.flatnonzero(flags.any(0)):
+        edges = np.diff(np.concatenate([[0], flags[:, joint].astype(int), [0]]))
+        starts, ends = np.flatnonzero(edges > 0), np.flatnonzero(edges < 0) - 1
+        result[NAMES[joint]] = np.stack([starts, ends], -1).tolist()
+    return result
+
+
 def flip(joints: Float[np.ndarray, "*n j 3"], name: str = "body26"):
-    """The joints of the mirrored image: x in [-1, 1] changes sign, left and right change places."""
+    """Mirrors joints: x in [-1, 1] changes sign, left and right change places."""
     swapped = joints[..., list(layout(name).mirror), :]
     return swapped * np.array([-1.0, 1.0, 1.0], np.float32)

@@ -1,7 +1,7 @@
-"""Joints drawn as the pictures that a pose-conditioned network reads; on the device, in any size.
+"""Pose labels: joints drawn as the images that a pose-conditioned network reads.
 
 Joints are the contract's 26, x and y in [-1, 1], confidence 0 where missing; the labels show their
-COCO-18. Sizes in pixels are those of a picture 256 high, and grow with it.
+COCO-18. Sizes in pixels are those of a image 256 high, and grow with it.
 """
 
 import jax
@@ -27,7 +27,7 @@ COLORS = (  # OpenPose's, by joint; a limb has the colour of its number
 def draw(
     joints: Float[Array, "b 26 3"], *, height: int, width: int, kind: str = "hpt21"
 ) -> Float[Array, "b h w c"]:
-    """The label of each pose.
+    """Draws the label of each pose.
 
     "hpt21": a binary disc for each of 18 joints and the stick figure in colour (Wang et al., III.A,
     which names both). "ccn20": the stick figure and a distance map for each of 17 limbs, as
@@ -54,7 +54,7 @@ def draw(
 
 
 def places(height: int, width: int, *, octaves: int) -> Float[np.ndarray, "h w c"]:
-    """Where each pixel is: sines and cosines over both axes, 4 `octaves` channels in [-1, 1].
+    """Encodes each pixel's position: sines and cosines, 4 `octaves` channels in [-1, 1].
 
     The longest have a period of twice the frame, each next one half of that (Mildenhall et al.
     2020, 5.1).
@@ -70,7 +70,7 @@ def places(height: int, width: int, *, octaves: int) -> Float[np.ndarray, "h w c
 
 
 def discs(joints: Float[Array, "b 26 3"], *, height: int, width: int) -> Float[Array, "b h w 18"]:
-    """1 within `RADIUS` of each joint, else 0; nothing for a missing joint."""
+    """Draws 1 within `RADIUS` of each joint, else 0; nothing for a missing joint."""
     points, present = _points(joints, height, width)
     away = jnp.square(_pixels(height, width) - points[:, None, None]).sum(-1)
     inside = away <= _radius(height) ** 2
@@ -80,16 +80,16 @@ def discs(joints: Float[Array, "b 26 3"], *, height: int, width: int) -> Float[A
 def stick_figure(
     joints: Float[Array, "b 26 3"], *, height: int, width: int
 ) -> Float[Array, "b h w 3"]:
-    """Coloured discs, and over them each limb as an ellipse that lets 0.4 of the picture through.
+    """Draws coloured discs, and over them each limb as an ellipse of opacity 0.6.
 
     OpenPose's colours and order; a limb is drawn where both of its ends are there.
     """
     points, present = _points(joints, height, width)
     colors = jnp.asarray(COLORS, jnp.float32) / 255.0
-    picture = jnp.zeros((len(joints), height, width, 3))
+    image = jnp.zeros((len(joints), height, width, 3))
     covered = discs(joints, height=height, width=width)
     for joint in range(len(COLORS)):
-        picture = jnp.where(covered[..., joint : joint + 1] > 0, colors[joint], picture)
+        image = jnp.where(covered[..., joint : joint + 1] > 0, colors[joint], image)
     pixels = _pixels(height, width)[:, :, 0]
     for number, (start, end) in enumerate(_LIMBS):
         middle = (points[:, start] + points[:, end])[:, None, None] / 2.0
@@ -101,14 +101,14 @@ def stick_figure(
         aside = (offset[..., 0] * along[..., 1] - offset[..., 1] * along[..., 0]) / _radius(height)
         inside = jnp.square(forward) + jnp.square(aside) <= 1.0
         inside &= (present[:, start] & present[:, end])[:, None, None]
-        picture = jnp.where(inside[..., None], 0.4 * picture + 0.6 * colors[number], picture)
-    return picture
+        image = jnp.where(inside[..., None], 0.4 * image + 0.6 * colors[number], image)
+    return image
 
 
 def limb_distances(
     joints: Float[Array, "b 26 3"], *, height: int, width: int
 ) -> Float[Array, "b h w 17"]:
-    """The L1 distance to each limb in pixels, divided by 3, at most 255, as a fraction of 255.
+    """Returns the L1 distance to each limb: pixels / 3, at most 255, as a fraction of 255.
 
     1 everywhere for a limb that is not there.
     """
@@ -130,7 +130,7 @@ def limb_distances(
 def distance(
     joints: Float[Array, "*m 26 3"], others: Float[Array, "*n 26 3"]
 ) -> Float[Array, "..."]:
-    """The root mean squared distance of the COCO-18 that both have; 2, the width, for none.
+    """Returns the root mean squared distance of the COCO-18 that both have; 2, the width, for none.
 
     Broadcasts over the leading axes.
     """
@@ -153,14 +153,14 @@ def take_nearest(
 
 
 def _points(joints: Array, height: int, width: int) -> tuple[Array, Array]:
-    """(b 18 2) pixel coordinates, and (b 18) whether each joint is there."""
+    """Returns pixel coordinates (b 18 2), and whether each joint is there (b 18)."""
     joints = joints[:, _VIEW]
     points = geometry.unit_to_pixels(joints[..., :2], height=height, width=width)
     return points, joints[..., 2] > 0
 
 
 def _pixels(height: int, width: int) -> np.ndarray:
-    """(h w 1 2) pixel coordinates."""
+    """Returns pixel coordinates (h w 1 2)."""
     grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1)
     return grid.astype(np.float32)[:, :, None]
 

@@ -36,7 +36,7 @@ def normalize(
     rule: str = "head",
     position: str = "smoothed",
 ) -> Float[np.ndarray, "t 26 3"]:
-    """The driving skeletons, moved up or down by Eq. 1 (Wang et al.); nothing is scaled.
+    """Moves the driving skeletons up or down by Eq. 1 (Wang et al.); nothing is scaled.
 
     With the y of the head (or, for comparison, of the ankles: Chan et al.'s rule) in the driving
     clip from s_min to s_max, in the target's from t_min to t_max, and L that of a frame:
@@ -51,11 +51,13 @@ def normalize(
         "constant": the clip's mean, one shift for all frames.
 
     Raises:
-      UserError: if the part is never seen in one of the clips, or for an unknown word.
+      UserError: if the part is never seen in one of the clips, or for an unknown rule or position.
     """
-    for name, word, words in (("rule", rule, RULES), ("position", position, POSITIONS)):
-        if word not in words:
-            raise UserError(f"pose normalization: no {name} {word!r}; there are {', '.join(words)}")
+    for name, value, known in (("rule", rule, RULES), ("position", position, POSITIONS)):
+        if value not in known:
+            raise UserError(
+                f"pose normalization: no {name} {value!r}; there are {', '.join(known)}"
+            )
     if rule == "none":
         return driving
     heights = track(driving, rule, "driving clip")
@@ -72,7 +74,7 @@ def normalize(
 
 
 def track(joints: Float[np.ndarray, "t 26 3"], rule: str, what: str) -> Float[np.ndarray, " t"]:
-    """The y of the head or of the ankles in each frame; linear in between where it is not seen.
+    """Returns the y of the head or of the ankles in each frame, interpolated where it is not seen.
 
     Raises:
       UserError: if it is never seen; `what` names the clip.
@@ -95,7 +97,7 @@ def track(joints: Float[np.ndarray, "t 26 3"], rule: str, what: str) -> Float[np
 
 
 def span(heights: Float[np.ndarray, " t"]) -> Span:
-    """The range of a track."""
+    """Returns the range of a track."""
     return Span(float(heights.min()), float(heights.max()), float(heights.mean()))
 
 
@@ -125,7 +127,7 @@ def check_same_joints(
 
 
 def _smoothed(heights: Float[np.ndarray, " t"]) -> Float[np.ndarray, " t"]:
-    """Means over the frames around each; the first and the last frame stand for those outside."""
+    """Averages over the frames around each; the first and last frame stand for those outside."""
     padded = np.pad(heights, _SMOOTH, mode="edge")
     window = np.ones(2 * _SMOOTH + 1) / (2 * _SMOOTH + 1)
     return np.convolve(padded, window, mode="valid")

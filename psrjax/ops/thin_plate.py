@@ -34,13 +34,13 @@ def sample(
     sigma_spline: float = 0.005,
     side: int = 5,
 ) -> ThinPlate:
-    """Random deformations near the identity (Siarohin et al. 2019, §3.3).
+    """Draws random deformations near the identity (Siarohin et al. 2019, §3.3).
 
     Args:
       key: a typed random key.
       batch: how many.
-      sigma_affine: deviation of each entry of the affine map from the identity's.
-      sigma_spline: deviation of the coefficients.
+      sigma_affine: std of each entry of the affine map from the identity's.
+      sigma_spline: std of the coefficients.
       side: control points along one side.
     """
     affine_key, spline_key = jax.random.split(key)
@@ -49,19 +49,19 @@ def sample(
 
 
 def apply(transform: ThinPlate, points: Float[Array, "b *n 2"]) -> Float[Array, "b *n 2"]:
-    """T of every point, each row of the batch by its own T."""
+    """Applies T to every point, each row of the batch by its own T."""
     each = _over_points(_one_point, points.ndim - 2)
     return jax.vmap(each)(transform, points)
 
 
 def jacobian(transform: ThinPlate, points: Float[Array, "b *n 2"]) -> Float[Array, "b *n 2 2"]:
-    """dT/dz at every point: [..., i, j] is the derivative of T's i-th coordinate by the j-th."""
+    """Returns dT/dz at every point; [..., i, j] is T's i-th coordinate's derivative by the j-th."""
     each = _over_points(jax.jacfwd(_one_point, argnums=1), points.ndim - 2)
     return jax.vmap(each)(transform, points)
 
 
 def warp(transform: ThinPlate, image: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-    """The image sampled at T of each of its pixels, mirrored beyond its borders."""
+    """Samples the image at T of each of its pixels, reflected beyond its borders."""
     height, width = image.shape[1:3]
     pixels = local_affine.corner_grid(height, width)
     grid = apply(transform, jnp.broadcast_to(pixels, (image.shape[0], *pixels.shape)))

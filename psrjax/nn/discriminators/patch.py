@@ -31,7 +31,7 @@ class _Discriminator(nn.Module):
     _end_bias: ClassVar[bool] = True  # whether the layers without a norm have a bias
 
     def _layer(self, x: Array, train: bool, index: int, **window: Any) -> Array:
-        """Conv - norm (not on the first) - leaky ReLU."""
+        """Applies a convolution, a norm (not on the first) and a leaky ReLU."""
         x = self._conv(x, index, self.width * min(2**index, _MAX_CHANNELS), index == 0, **window)
         if index:
             x = layers.make_norm(self.norm, dtype=self.dtype, name=f"norm{index}")(x, train)
