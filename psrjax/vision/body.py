@@ -20,33 +20,41 @@ LENGTHS = (
 )
 
 
-@dataclass(frozen=True, eq=False)
-class BodyModel:
-    """A body in its rest pose.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class BodySurface:
+    """A body's mesh in its rest pose, with its parts.
 
     Attributes:
-      vertices: (v, 3) metres; soles on z = 0.
-      faces: (f, 3) int32, one closed surface, counter-clockwise seen from outside; face i + f/2 is
-        the mirror image of face i.
-      weights: (v, b) skinning weights over `body_parts.BONES`, rows sum to one.
-      joints: (26, 3) rest joints, metres, in the order of `psrjax.ops.pose`.
+      vertices: (v, 3) metres.
+      faces: (f, 3) int32, counter-clockwise seen from outside.
       face_part: (f,) int32 DensePose part 1..24.
       corner_uv: (f, 3, 2) float32 in [0, 1], DensePose u, v at each corner.
       face_group: (f,) int32 GTNet part 1..10; `mirror_groups[g - 1]` is the mirror part of g.
-      mirror: (v,) int32, each vertex's mirror image.
-      canonical: (v, 3) the unshaped template's vertices: coordinates for textures.
     """
 
     vertices: np.ndarray
     faces: np.ndarray
-    weights: np.ndarray
-    joints: np.ndarray
     face_part: np.ndarray
     corner_uv: np.ndarray
     face_group: np.ndarray
+    mirror_groups: tuple[int, ...] = body_parts.MIRROR_GROUPS
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class BodyModel(BodySurface):
+    """The built-in body: one closed surface, soles on z = 0, face i + f/2 mirroring face i.
+
+    Attributes:
+      weights: (v, b) skinning weights over `body_parts.BONES`, rows sum to one.
+      joints: (26, 3) rest joints, metres, in the order of `psrjax.ops.pose`.
+      mirror: (v,) int32, each vertex's mirror image.
+      canonical: (v, 3) the unshaped template's vertices: coordinates for textures.
+    """
+
+    weights: np.ndarray
+    joints: np.ndarray
     mirror: np.ndarray
     canonical: np.ndarray
-    mirror_groups: tuple[int, ...] = body_parts.MIRROR_GROUPS
 
 
 @functools.lru_cache(maxsize=1)
@@ -68,8 +76,9 @@ def template() -> BodyModel:
         mirror=mirror,
         canonical=vertices,
     )
-    for array in dataclasses.astuple(model)[:-1]:
-        array.flags.writeable = False  # the cached model is shared
+    for value in vars(model).values():
+        if isinstance(value, np.ndarray):
+            value.flags.writeable = False  # the cached model is shared
     return model
 
 
@@ -165,13 +174,14 @@ def _girths_by_bone(girths: Mapping[str, float]) -> dict[str, float]:
     by_bone: dict[str, float] = {}
     for name, factor in girths.items():
         endings = _GIRTH_SETS.get(name, (name,))
-        bones = [bone for bone in body_parts.BONES if bone.removeprefix("left_") in endings]
-        bones += [bone for bone in body_parts.BONES if bone.removeprefix("right_") in endings]
-        if name in body_parts.BONES:
-            bones = [name]
+        bones = [
+            bone
+            for bone in body_parts.BONES
+            if bone == name or bone.removeprefix("left_").removeprefix("right_") in endings
+        ]
         if not bones:
             raise KeyError(f"unknown girth {name!r}: torso, arm, leg or a bone")
-        for bone in set(bones):
+        for bone in bones:
             by_bone[bone] = by_bone.get(bone, 1.0) * factor
     return by_bone
 

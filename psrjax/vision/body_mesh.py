@@ -132,12 +132,7 @@ def _torso() -> list[Capsule | Ellipsoid]:
     rows = tuple(((z - low) / (high - low), w, ahead, back) for z, w, ahead, back in heights)
     return [
         Capsule(
-            "torso",
-            np.array([0.0, 0.0, low]),
-            np.array([-0.012, 0.0, high]),
-            _LEFT,
-            _FORWARD,
-            rows,
+            "torso", np.array([0.0, 0.0, low]), np.array([-0.012, 0.0, high]), _LEFT, _FORWARD, rows
         ),
         Ellipsoid("pelvis", (-0.062, 0.074, 0.890), (0.062, 0.070, 0.080)),
         Ellipsoid("chest", (0.072, 0.074, 1.325), (0.034, 0.066, 0.056)),

@@ -106,9 +106,7 @@ def _head_and_neck(joints: np.ndarray, rest: np.ndarray, chest: np.ndarray) -> d
     weights = weights / weights.sum(1, keepdims=True)
     centre, model_centre = (weights * points).sum(1), (weights * model).sum(1)
     across = np.einsum(
-        "tni,tnj->tij",
-        weights * (points - centre[:, None]),
-        model - model_centre[:, None],
+        "tni,tnj->tij", weights * (points - centre[:, None]), model - model_centre[:, None]
     )
     across += 1e-6 * chest  # decides what the joints leave open
     left, _, right = np.linalg.svd(across)

@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -10,53 +9,19 @@ from jaxtyping import Float, Int, UInt8
 from psrjax.ops import geometry
 from psrjax.vision import raster, visibility
 from psrjax.vision.backgrounds import grow
+from psrjax.vision.body import BodySurface
 from psrjax.vision.camera import Camera
 
 
-@runtime_checkable
-class Surface(Protocol):
-    """A body mesh with its parts, such as `body.BodyModel`."""
-
-    @property
-    def vertices(self) -> np.ndarray:
-        """(v, 3) metres, at rest."""
-        ...
-
-    @property
-    def faces(self) -> np.ndarray:
-        """(f, 3) int32."""
-        ...
-
-    @property
-    def face_part(self) -> np.ndarray:
-        """(f,) DensePose part 1..24."""
-        ...
-
-    @property
-    def corner_uv(self) -> np.ndarray:
-        """(f, 3, 2) DensePose u, v at each corner."""
-        ...
-
-    @property
-    def face_group(self) -> np.ndarray:
-        """(f,) part 1.. of each face, for texture transfer."""
-        ...
-
-    @property
-    def mirror_groups(self) -> tuple[int, ...]:
-        """The mirror part of part g at g - 1."""
-        ...
-
-
 @functools.lru_cache(maxsize=2)
-def neighbours(model: Surface) -> Int[np.ndarray, "f k"]:
+def neighbours(model: BodySurface) -> Int[np.ndarray, "f k"]:
     """Computes `visibility.face_neighbours` of the body at rest; cached, since it takes seconds."""
     count = visibility.neighbour_count(len(model.faces))
     return visibility.face_neighbours(model.vertices, model.faces, count)
 
 
 def render_view(
-    model: Surface, vertices: Float[np.ndarray, "t v 3"], camera: Camera
+    model: BodySurface, vertices: Float[np.ndarray, "t v 3"], camera: Camera
 ) -> dict[str, np.ndarray]:
     """Renders a posed body in one camera.
 
@@ -74,7 +39,7 @@ def render_view(
     }
 
 
-def iuv(model: Surface, picture: raster.Raster) -> UInt8[np.ndarray, "h w 3"]:
+def iuv(model: BodySurface, picture: raster.Raster) -> UInt8[np.ndarray, "h w 3"]:
     """Renders DensePose part 0..24, and u and v times 255, of a rasterised body."""
     off = picture.face < 0
     part = np.where(off, 0, model.face_part[picture.face])
@@ -159,7 +124,7 @@ def _inside(
 def all_pairs(
     frames: Mapping[str, np.ndarray],
     faces: Mapping[str, np.ndarray],
-    model: Surface,
+    model: BodySurface,
     near: Int[np.ndarray, "f k"],
     *,
     masks: Mapping[str, np.ndarray] | None = None,

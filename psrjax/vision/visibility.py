@@ -167,5 +167,5 @@ def _fill_from_nearest(
         if not len(donors):
             image[place] = NO_COLOUR
             continue
-        _, nearest = KDTree(donors).query(np.argwhere(place))
+        _, nearest = KDTree(donors, leafsize=16).query(np.argwhere(place))  # ties go by it
         image[place] = image[tuple(donors[nearest].T)]

@@ -1,5 +1,6 @@
 """Measures a prepared clip and reports its problems, with advice."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,14 +82,18 @@ def report(facts: ClipFacts) -> dict[str, Any]:
         "background_guessed": None if facts.hole is None else round(facts.hole, 4),
         "notes": facts.notes,
     }
-    return numbers | {"problems": [*_problems(facts, numbers, missing)]}
+    keys = ("what", "detail", "advice")
+    problems = [dict(zip(keys, problem)) for problem in _problems(facts, numbers, missing)]
+    return numbers | {"problems": problems}
 
 
-def _problems(facts: ClipFacts, numbers: dict[str, Any], missing: np.ndarray):
+def _problems(
+    facts: ClipFacts, numbers: dict[str, Any], missing: np.ndarray
+) -> Iterator[tuple[str, str, str]]:
     count, scale = numbers["frames"], numbers["scale"]
     absent = count - numbers["frames_with_person"]
     if absent > ABSENT * count:
-        yield _problem(
+        yield (
             "person missing",
             f"nobody is found in {absent} of {count} frames",
             "cut the video to where the person is visible",
@@ -97,19 +102,19 @@ def _problems(facts: ClipFacts, numbers: dict[str, Any], missing: np.ndarray):
     if lacking:
         worst = sorted(lacking, key=lambda joint: -missing[joint])[:4]
         named = ", ".join(f"{pose.NAMES[joint]} {missing[joint]:.0%}" for joint in worst)
-        yield _problem(
+        yield (
             "missing joints",
             f"in the frames that show the person: {named}",
             "is the whole body in the picture? another source of joints may see them (--joints)",
         )
     if facts.others > OTHERS * count:
-        yield _problem(
+        yield (
             "several people",
             f"somebody else is visible in {facts.others} of {count} frames",
             "crop or cut them away; they stay in the frames and in the background",
         )
     if facts.camera_motion >= MOVING:
-        yield _problem(
+        yield (
             "moving camera",
             f"the background moves by {facts.camera_motion:.1%} of the picture's width",
             "use a tripod; the clean background is blurred, and so are videos of methods that "
@@ -117,54 +122,50 @@ def _problems(facts: ClipFacts, numbers: dict[str, Any], missing: np.ndarray):
         )
     small = numbers["person_height_px"] * scale < SMALL * facts.stored[0]
     if scale > ENLARGED or small:
-        yield _problem(
+        yield (
             "too small",
             f"the person is {numbers['person_height_px']:.0f} pixels tall in the video and "
             f"{numbers['person_height_px'] * scale:.0f} of {facts.stored[0]} in the stored frames",
             "record from closer, choose a smaller --size" + (", or --crop follow" if small else ""),
         )
     if count < SHORT_FRAMES or numbers["seconds"] < SHORT_SECONDS:
-        yield _problem(
+        yield (
             "too short",
             f"{count} frames, {numbers['seconds']:.1f} s",
             f"most methods need {SHORT_SECONDS:.0f} s or more for sources and targets",
         )
     if facts.hole is not None and facts.hole > HOLE:
-        yield _problem(
+        yield (
             "background guessed",
             f"{facts.hole:.1%} of the background is always behind the person",
             "let the person step aside for a moment of the video",
         )
     if facts.outside > MISSING * count:
-        yield _problem(
+        yield (
             "joints outside the picture",
             f"{facts.outside} joints lie outside and count as missing",
             "are the joints of this video, and of its size? (--joints_size)",
         )
     turned = _turned(facts.joints)
     if turned > TURNED:
-        yield _problem(
+        yield (
             "person not upright",
             f"the person is not upright in {turned:.0%} of the frames",
             "is the video rotated? store its rotation in it "
             "(ffmpeg -display_rotation 90 -i IN -c copy OUT)",
         )
     if facts.pieces > 1:
-        yield _problem(
+        yield (
             "person lost",
             f"the person was lost and found again {facts.pieces - 1} times",
             "check in the preview that it is the same person all the time",
         )
     if _beyond(facts):
-        yield _problem(
+        yield (
             "window beyond the picture",
             "the person moves farther than a window of the stored shape can follow; bars are black",
             "choose --crop follow, or a --size of the picture's shape",
         )
-
-
-def _problem(what: str, detail: str, advice: str) -> dict[str, str]:
-    return {"what": what, "detail": detail, "advice": advice}
 
 
 def _turned(joints: np.ndarray) -> float:

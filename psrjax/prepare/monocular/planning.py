@@ -55,24 +55,23 @@ def plan(
     if by == "auto":
         everything = set(names) | set(before.splits)
         by = before.by or ("time" if len(everything) == 1 else "video")
-    if by == "time":
-        clips = (VideoClip(str(video), name, joints) for video, name in zip(videos, names))
-        return ClipPlan(tuple(clips), holdout)
-    splits = dict(before.splits)
-    wanted = round(holdout * len(set(names) | set(splits)))
-    wanted = max(1, wanted) if holdout and len(set(names) | set(splits)) > 1 else wanted
-    fresh = sorted((name for name in names if name not in splits), key=_rank)
-    lacking = wanted - sum(split == "test" for split in splits.values())
-    splits |= {name: "test" if i < lacking else "train" for i, name in enumerate(fresh)}
+    splits = dict.fromkeys(names, "train") if by == "time" else _splits(names, before, holdout)
     clips = (
         VideoClip(str(video), name, joints, split=splits[name])
         for video, name in zip(videos, names)
     )
-    return ClipPlan(tuple(clips), 0.0)
+    return ClipPlan(tuple(clips), holdout if by == "time" else 0.0)
 
 
-def _rank(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()
+def _splits(names: Sequence[str], before: "_HeldOut", holdout: float) -> dict[str, str]:
+    count = len(set(names) | set(before.splits))
+    wanted = round(holdout * count)
+    wanted = max(1, wanted) if holdout and count > 1 else wanted
+    fresh = [name for name in names if name not in before.splits]
+    fresh.sort(key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+    lacking = wanted - sum(split == "test" for split in before.splits.values())
+    new = {name: "test" if i < lacking else "train" for i, name in enumerate(fresh)}
+    return before.splits | new
 
 
 def _videos(given: Path) -> list[Path]:
@@ -110,9 +109,8 @@ class _HeldOut:
 
 
 def _held_out(directory: Path) -> _HeldOut:
-    if not (directory / store.MANIFEST).is_file():
-        return _HeldOut("", {})
-    meta = store.read_manifest(directory)["meta"]
+    exists = (directory / store.MANIFEST).is_file()
+    meta = store.read_manifest(directory)["meta"] if exists else {}
     if meta.get("kind") != dataset_builder.KIND:
         return _HeldOut("", {})
     splits = {name: one["pieces"][0][0] for name, one in meta["prepared"].items()}
