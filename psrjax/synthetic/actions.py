@@ -26,6 +26,7 @@ CHANNELS = (
     *(f"left_{name}" for name in _ARM),
     *(f"right_{name}" for name in _ARM),
 )
+_X, _Y, _Z = range(3)
 _STANCE = 0.60  # of a stride, a foot bears weight
 _FOOT_PITCH = PchipInterpolator(  # over a stride: lands on the heel, rolls, leaves from the toes
     [-0.15, 0.0, 0.10, 0.36, 0.60, 0.74, 0.90, 1.0, 1.1],
@@ -289,14 +290,14 @@ def joints(model: BodyModel, motion: Motion, fps: float) -> Float[np.ndarray, "t
     """Returns the 26 joints of a body in motion, world metres (z up, the floor at 0)."""
     rest, channel = model.joints, motion.channels
     feet = {side: _foot(rest, motion, side) for side in ("left", "right")}
-    facing = _about_z(motion.yaw)
+    facing = _about(_Z, motion.yaw)
     shift = np.stack([channel["forward"], channel["sideways"], 0 * motion.yaw], -1)
     hips = np.concatenate([motion.place, 0 * motion.yaw[:, None]], -1)
     hips = hips + np.einsum("tij,tj->ti", facing, shift)
-    pelvis = facing @ _about_z(channel["hip_turn"]) @ _about_x(0.4 * channel["roll"])
+    pelvis = facing @ _about(_Z, channel["hip_turn"]) @ _about(_X, 0.4 * channel["roll"])
     hips[:, 2] = _hip_height(rest, hips, pelvis, feet, fps) - channel["drop"]
-    trunk = facing @ _about_y(channel["pitch"]) @ _about_x(channel["roll"])
-    chest = trunk @ _about_z(channel["chest_turn"])
+    trunk = facing @ _about(_Y, channel["pitch"]) @ _about(_X, channel["roll"])
+    chest = trunk @ _about(_Z, channel["chest_turn"])
     found = np.zeros((len(motion.yaw), 26, 3))
     found[:, 8] = hips
     found[:, 1] = hips + np.linalg.norm(rest[1] - rest[8]) * trunk[:, :, 2]
@@ -311,20 +312,9 @@ def joints(model: BodyModel, motion: Motion, fps: float) -> Float[np.ndarray, "t
     return found
 
 
-def _about_x(angle: np.ndarray) -> np.ndarray:
-    return _rotation(angle, 1, 2)
-
-
-def _about_y(angle: np.ndarray) -> np.ndarray:
-    return _rotation(angle, 2, 0)
-
-
-def _about_z(angle: np.ndarray) -> np.ndarray:
-    return _rotation(angle, 0, 1)
-
-
-def _rotation(angle: np.ndarray, first: int, second: int) -> np.ndarray:
-    """Returns (t, 3, 3) rotations that take axis `first` towards axis `second`."""
+def _about(axis: int, angle: np.ndarray) -> np.ndarray:
+    """Returns (t, 3, 3) rotations about an axis."""
+    first, second = (axis + 1) % 3, (axis + 2) % 3
     matrix = np.broadcast_to(np.eye(3), (len(angle), 3, 3)).copy()
     matrix[:, first, first] = matrix[:, second, second] = np.cos(angle)
     matrix[:, second, first] = np.sin(angle)
@@ -337,7 +327,9 @@ def _put_head(found: np.ndarray, rest: np.ndarray, chest: np.ndarray, channel: d
     pitch = pitch - 0.7 * channel["pitch"]  # people look ahead, not where their chest points
 
     def turned(share: float) -> np.ndarray:
-        return chest @ _about_z(share * turn) @ _about_y(share * pitch) @ _about_x(share * roll)
+        return (
+            chest @ _about(_Z, share * turn) @ _about(_Y, share * pitch) @ _about(_X, share * roll)
+        )
 
     base = rest[[17, 18]].mean(0)
     base = base + 0.35 * (rest[1] - base)
@@ -393,10 +385,10 @@ def _foot(rest: np.ndarray, motion: Motion, side: str) -> dict[str, np.ndarray]:
     toe, back = toe * (1, 0, 1), back * (1, 0, 1)
     toe[2] = back[2] = -rest[ankle, 2]
     toe[0] *= 0.75  # the ball of the foot
-    turn = _about_z(yaw) @ _about_y(pitch)
-    flat = np.concatenate([spot, 0 * yaw[:, None]], -1) - _about_z(yaw) @ [0, 0, toe[2]]
+    turn = _about(_Z, yaw) @ _about(_Y, pitch)
+    flat = np.concatenate([spot, 0 * yaw[:, None]], -1) - _about(_Z, yaw) @ [0, 0, toe[2]]
     pivot = np.where(pitch[:, None] > 0, toe, back)
-    ankle_at = flat + np.einsum("tij,tj->ti", _about_z(yaw) - turn, pivot)
+    ankle_at = flat + np.einsum("tij,tj->ti", _about(_Z, yaw) - turn, pivot)
     ankle_at[:, 2] += motion.lift * 0.065 * np.sin(np.pi * going) ** 2
     return {"ankle": ankle_at, "rotation": turn}
 

@@ -50,18 +50,12 @@ def rig(number: int, seed: int, cameras: int, size: tuple[int, int]) -> dict[str
     distance = generator.uniform(3.9, 4.1)
     angles = np.radians(np.linspace(-45, 45, cameras) if cameras > 1 else np.zeros(1))
     target = np.array([0.0, 0.0, generator.uniform(0.92, 0.98)])
-    return {
-        f"cam{index}": _camera(angle + turn, distance, height, target, size)
-        for index, angle in enumerate(angles, start=1)
-    }
-
-
-def _camera(
-    angle: float, distance: float, height: float, target: np.ndarray, size: tuple[int, int]
-) -> Camera:
-    centre = np.array([distance * np.cos(angle), distance * np.sin(angle), height])
     focal = 0.66 * size[0] * distance / 1.75
-    return _looking(centre, target, focal, size)
+    found = {}
+    for index, angle in enumerate(angles + turn, start=1):
+        centre = np.array([distance * np.cos(angle), distance * np.sin(angle), height])
+        found[f"cam{index}"] = _looking(centre, target, focal, size)
+    return found
 
 
 def _looking(centre: np.ndarray, target: np.ndarray, focal: float, size: tuple[int, int]) -> Camera:

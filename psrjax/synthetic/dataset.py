@@ -9,6 +9,7 @@ import dataclasses
 import fcntl
 import functools
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -202,11 +203,8 @@ def _runs(config: SyntheticConfig, spec: ClipSpec) -> list[ClipSpec]:
     """Cuts a clip into runs of frames, unless streams of its views depend on one another."""
     if config.cameras > 1:
         return [spec]
-    starts = range(0, config.frames, _RUN)
-    return [
-        dataclasses.replace(spec, start=start, stop=min(start + _RUN, config.frames))
-        for start in starts
-    ]
+    ends = [*range(0, config.frames, _RUN), config.frames]
+    return [dataclasses.replace(spec, start=a, stop=b) for a, b in itertools.pairwise(ends)]
 
 
 @functools.lru_cache(maxsize=4)
@@ -219,12 +217,11 @@ def make_person(seed: int, number: int) -> characters.Character:
 def joints_of(config: SyntheticConfig, spec: ClipSpec) -> np.ndarray:
     """Returns the joints (frames, 26, 3), in metres, of the whole clip of `spec`."""
     generator = np.random.default_rng((config.seed, 7005, spec.seed))
+    clip = (config.frames, config.fps, spec.facing, generator)
     if spec.action in actions.ACTIONS:
-        motion = actions.single_action(
-            spec.action, config.frames, config.fps, spec.facing, generator
-        )
+        motion = actions.single_action(spec.action, *clip)
     else:
-        motion = actions.action_sequence(config.frames, config.fps, spec.facing, generator)
+        motion = actions.action_sequence(*clip)
     return actions.joints(make_person(config.seed, spec.person).model, motion, config.fps)
 
 
@@ -311,9 +308,8 @@ def _view_streams(
         streams["mesh_label"] = np.stack(labels)
     if "joints" in wanted:
         projected = camera.project(joints)
-        confidence = clip_rendering.joint_confidence(
-            metres, projected["pixels"], projected["depth"]
-        )
+        places = projected["pixels"], projected["depth"]
+        confidence = clip_rendering.joint_confidence(metres, *places)
         streams["joints"] = rendering.stored_joints(joints, confidence, camera)
     if wanted & {"flow", "flow_forward", "flow_confidence", "mesh_flow"}:
         streams |= _flows(view, vertices, model.faces, camera)
@@ -371,9 +367,8 @@ def ensure_rendered(settings: Mapping[str, Any] | SyntheticConfig, *, processes:
       UserError: as `make_config`, and when the cache cannot be written.
     """
     config = settings if isinstance(settings, SyntheticConfig) else make_config(settings)
-    versions = {"version": VERSION, "format": store.FORMAT}
-    described = json.dumps({**versions, **dataclasses.asdict(config)}, sort_keys=True)
-    key = hashlib.sha256(described.encode()).hexdigest()[:16]
+    contents = {"version": VERSION, "format": store.FORMAT, **dataclasses.asdict(config)}
+    key = hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()[:16]
     directory = io.cache_folder() / f"synthetic-{config.kind}-{key}"
     if (directory / store.MANIFEST).is_file():
         return directory
@@ -381,9 +376,8 @@ def ensure_rendered(settings: Mapping[str, Any] | SyntheticConfig, *, processes:
         directory.parent.mkdir(parents=True, exist_ok=True)
         lock = open(directory.with_suffix(".lock"), "w")  # noqa: SIM115
     except OSError as error:
-        raise UserError(f"{directory.parent}: cannot be written ({error}); set PSRJAX_CACHE") from (
-            error
-        )
+        text = f"{directory.parent}: cannot be written ({error}); set PSRJAX_CACHE"
+        raise UserError(text) from error
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file closes, even after a kill
         if not (directory / store.MANIFEST).is_file():
@@ -395,7 +389,6 @@ def ensure_rendered(settings: Mapping[str, Any] | SyntheticConfig, *, processes:
 def write(config: SyntheticConfig, directory: str | os.PathLike, *, processes: int = 0) -> None:
     """Renders a whole dataset into a new folder, in the format of `psrjax.data.store`."""
     specs = clip_specs(config)
-    total = sum(len(tasks) for tasks in specs.values())
     logging.info("rendering the synthetic dataset (%s) into %s", config.kind, directory)
     meta = {
         "near": clip_rendering.NEAR,
@@ -405,7 +398,7 @@ def write(config: SyntheticConfig, directory: str | os.PathLike, *, processes: i
     }
     encode = functools.partial(_encoded_clip, config)
     with (
-        tqdm(total=total, desc="rendering the synthetic dataset", unit="clip") as bar,
+        tqdm(total=sum(map(len, specs.values())), desc="rendering", unit="clip") as bar,
         workers.mapping(encode, processes or min(os.cpu_count() or 1, 4)) as encode_all,
     ):
         splits = {split: _advancing(encode_all(tasks), bar) for split, tasks in specs.items()}

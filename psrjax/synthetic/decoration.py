@@ -161,23 +161,22 @@ def _furnish(number: int, back: float, side: float, generator: np.random.Generat
 
 def _patch(kind: str, wall: str, place: float, width: float, pick, generator) -> Patch:
     first, second, third = pick(_ACCENTS), pick(_ACCENTS), pick(_ACCENTS)
-    wood = pick(_WOODS)
+    wood, glow = pick(_WOODS), 0.0
     if kind == "door":
-        return Patch(wall, place, place + width, 0.0, 2.05, _door(width, wood))
-    if kind == "window":
-        sky = np.array([0.72, 0.84, 0.95])
-        texture = _window(width, 1.2, sky, pick(((0.40, 0.52, 0.32), (0.55, 0.55, 0.50))))
-        return Patch(wall, place, place + width, 0.95, 2.15, texture, glow=0.45)
-    if kind == "shelf":
-        low = generator.uniform(1.0, 1.3)
-        texture = _books(width, 0.9, wood, generator.uniform(0, 9))
-        return Patch(wall, place, place + width, low, low + 0.9, texture)
-    if kind == "clock":
-        texture = _disc(width, first)
-        return Patch(wall, place, place + width, 1.75, 1.75 + width, texture)
-    low = generator.uniform(1.05, 1.4)
-    texture = _poster(width, 0.85, first, second, third, int(generator.integers(4)))
-    return Patch(wall, place, place + width, low, low + 0.85, texture)
+        low, height, texture = 0.0, 2.05, _door(width, wood)
+    elif kind == "window":
+        land = pick(((0.40, 0.52, 0.32), (0.55, 0.55, 0.50)))
+        low, height, glow = 0.95, 1.2, 0.45
+        texture = _window(width, height, np.array([0.72, 0.84, 0.95]), land)
+    elif kind == "shelf":
+        low, height = generator.uniform(1.0, 1.3), 0.9
+        texture = _books(width, height, wood, generator.uniform(0, 9))
+    elif kind == "clock":
+        low, height, texture = 1.75, width, _disc(width, first)
+    else:
+        low, height = generator.uniform(1.05, 1.4), 0.85
+        texture = _poster(width, height, first, second, third, int(generator.integers(4)))
+    return Patch(wall, place, place + width, low, low + height, texture, glow)
 
 
 def _framed(color, x, y, width, height, frame, border=0.05):

@@ -88,19 +88,11 @@ def render_background(scene: Scene, camera: Camera, samples: int) -> dict[str, n
     """
     fine = camera.resized(samples * camera.size[0], samples * camera.size[1])
     rows = max(1, _BLOCK // (samples * fine.size[1]))  # of pixels at a time: what a cache holds
-    strips = [
-        _strip(
-            scene,
-            fine.cropped(
-                samples * top,
-                0,
-                height=samples * min(rows, camera.size[0] - top),
-                width=fine.size[1],
-            ),
-            samples,
-        )
-        for top in range(0, camera.size[0], rows)
-    ]
+    strips = []
+    for top in range(0, camera.size[0], rows):
+        height = samples * min(rows, camera.size[0] - top)
+        part = fine.cropped(samples * top, 0, height=height, width=fine.size[1])
+        strips.append(_strip(scene, part, samples))
     return {name: np.concatenate([strip[name] for strip in strips]) for name in strips[0]}
 
 
@@ -153,9 +145,8 @@ def _cast(scene: Scene, camera: Camera) -> dict[str, np.ndarray]:
             best[nearer], surface[nearer] = reach[nearer], number
             normals[nearer] = sign * np.eye(3)[axis]
         for number, box in enumerate(scene.boxes, start=5):
-            slab = _slab(box, np.broadcast_to(start, rays.shape), rays)
-            reach = slab["enter"]
-            nearer = (reach > 0) & (reach < slab["leave"]) & (reach < best)
+            reach, leave = _slab(box, np.broadcast_to(start, rays.shape), rays)
+            nearer = (reach > 0) & (reach < leave) & (reach < best)
             best[nearer], surface[nearer] = reach[nearer], number
             hit = rays[nearer]
             near = np.where(hit > 0, box.low, box.high)
@@ -165,7 +156,7 @@ def _cast(scene: Scene, camera: Camera) -> dict[str, np.ndarray]:
     return {"points": start + best[:, None] * rays, "normals": normals, "surface": surface}
 
 
-def _slab(box: Box, start: np.ndarray, rays: np.ndarray) -> dict[str, np.ndarray]:
+def _slab(box: Box, start: np.ndarray, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Finds where rays (n, 3) enter and leave a box, in ray lengths; enter >= leave is a miss."""
     enter, leave = np.full(len(rays), -np.inf), np.full(len(rays), np.inf)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -175,7 +166,7 @@ def _slab(box: Box, start: np.ndarray, rays: np.ndarray) -> dict[str, np.ndarray
             other = (box.high[axis] - start[:, axis]) * pace
             enter = np.fmax(enter, np.fmin(one, other))
             leave = np.fmin(leave, np.fmax(one, other))
-    return {"enter": enter, "leave": leave}
+    return enter, leave
 
 
 def _colors(scene: Scene, hits: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -219,8 +210,8 @@ def _clear(scene: Scene, hits: dict[str, np.ndarray]) -> np.ndarray:
         towards = scene.light + offset - start
         blocked = np.zeros(len(start), bool)
         for box in scene.boxes:
-            slab = _slab(box, start, towards)
-            blocked |= (slab["enter"] < np.minimum(slab["leave"], 1)) & (slab["leave"] > 0)
+            enter, leave = _slab(box, start, towards)
+            blocked |= (enter < np.minimum(leave, 1)) & (leave > 0)
         clear += ~blocked / len(jitter)
     return clear
 

@@ -167,5 +167,5 @@ def _fill_from_nearest(
         if not len(donors):
             image[place] = NO_COLOUR
             continue
-        _, nearest = KDTree(donors, leafsize=16).query(np.argwhere(place))  # ties go by it
+        _, nearest = KDTree(donors, leafsize=16).query(np.argwhere(place))  # it decides ties
         image[place] = image[tuple(donors[nearest].T)]
