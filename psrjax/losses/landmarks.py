@@ -31,7 +31,7 @@ def moving(heat: Float[Array, "b y x j"], flow: Float[Array, "b h w 2"]) -> Floa
     b, h, w, _ = heat.shape
     if flow.shape[1] % h or flow.shape[2] % w:
         raise UserError(
-            f"heat maps of {h}x{w} do not cover a image of {flow.shape[1]}x{flow.shape[2]}: set "
+            f"heat maps of {h}x{w} do not cover an image of {flow.shape[1]}x{flow.shape[2]}: set "
             "config.method.points_padding to 3"
         )
     moves = (jnp.square(flow).sum(-1) > _MOVES**2).astype(jnp.float32)

@@ -181,9 +181,8 @@ class Correspondence(nn.Module):
         """Returns "features", x_S (b y x d), and "coarse", the warped exemplar (b h w 3)."""
         features = self.pose_features(label, train)
         queries = self.encode_pose(features, train)
-        coarse = self.warp_exemplar(
-            queries, self.encode_exemplar(exemplar, train), label.shape[1:3]
-        )
+        _, height, width, _ = label.shape
+        coarse = self.warp_exemplar(queries, self.encode_exemplar(exemplar, train), (height, width))
         return {"features": features, "coarse": coarse}
 
     def _descriptors(self, features: Array, train: bool, projection: nn.Module) -> Array:

@@ -5,6 +5,8 @@ layers of its official code, on which Cheng et al. (MFCI) build. Pictures are in
 depends on the source alone is computed apart from what depends on the target pose.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -98,7 +100,7 @@ class PoseUNet(nn.Module):
             x = self._layer(x, f"decode{i}", wide if i else self.features)
         return x
 
-    def _layer(self, x: Array, name: str, features: int, **window: int) -> Array:
+    def _layer(self, x: Array, name: str, features: int, **window: Any) -> Array:
         conv = _Conv(features, dtype=self.dtype, name=name, **window)
         return layers.leaky_relu(conv(x))
 

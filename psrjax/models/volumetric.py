@@ -304,7 +304,8 @@ def compose(
       visibility: 0 background, 1 visible, 2 occluded.
     """
     labels = {"background": BACKGROUND, "visible": VISIBLE, "occluded": OCCLUDED}
-    return sum(jnp.where(visibility == label, parts[name], 0.0) for name, label in labels.items())
+    shares = [jnp.where(visibility == label, parts[name], 0.0) for name, label in labels.items()]
+    return sum(shares[1:], shares[0])
 
 
 def add_previous(

@@ -37,7 +37,7 @@ class Unit(nn.Module):
         """
         if self.resample not in RESAMPLES:
             raise UserError(f"no resampling {self.resample!r}; there are {', '.join(RESAMPLES)}")
-        size, options = (self.kernel_size,) * 2, {"dtype": self.dtype, "name": "conv"}
+        size, options = (self.kernel_size, self.kernel_size), {"dtype": self.dtype, "name": "conv"}
         if self.resample == "up":
             x = layers.UpsampledConv(self.width, size, **options)(x)
         else:

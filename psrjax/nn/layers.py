@@ -66,7 +66,7 @@ class Conv(nn.Module):
       dtype: compute type.
       init: initializer of the kernel.
       bias_init: initializer of the bias.
-      reflect: whether the padding of a 2-D convolution is by reflection; else it is zeros.
+      reflect: whether a 2-D convolution's padding, one number, is by reflection; else it is zeros.
     """
 
     features: int
@@ -186,6 +186,7 @@ def _unit_vector(x: Array) -> Array:
 def _convolve(layer: "Conv | SpectralConv", x: Array, kernel: Array) -> Array:
     x, kernel, padding = x.astype(layer.dtype), kernel.astype(layer.dtype), layer.padding
     if layer.reflect:
+        assert isinstance(padding, int)
         x, padding = resampling.reflect_pad(x, padding), 0
     return _with_bias(layer, conv_ops.conv(x, kernel, stride=layer.stride, padding=padding))
 

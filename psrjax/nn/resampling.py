@@ -1,5 +1,7 @@
 """Feature maps made smaller, larger, or padded by reflection."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -24,9 +26,8 @@ def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
 
 def antialiased_downsample(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
     """Returns float32 means of 3x3 pixels around every other one; pixels outside do not count."""
-    around = ((1, 1), (1, 1))
-    x = x.astype(jnp.float32)
-    return nn.avg_pool(x, (3, 3), (2, 2), around, count_include_pad=False)
+    around: Any = ((1, 1), (1, 1))  # flax says "str", and takes pairs
+    return nn.avg_pool(x.astype(jnp.float32), (3, 3), (2, 2), around, count_include_pad=False)
 
 
 def upsample_nearest(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:

@@ -35,7 +35,7 @@ def confidence(
 
 def _slope(flow: Array, axis: int, one_sided: bool) -> Array:
     if not one_sided:
-        return jnp.gradient(flow, axis=axis)
+        return jnp.asarray(jnp.gradient(flow, axis=axis))
     margin = [(0, int(axis == place)) for place in range(flow.ndim)]
     return jnp.pad(jnp.diff(flow, axis=axis), margin)
 

@@ -133,8 +133,9 @@ def _sample(image: Array, points: Array, padding: str, edge: float) -> Array:
 def _blend(count: int, rows: Array, weights: Array, indices: Array) -> Array:
     """Returns sum_k weights[k] rows[indices[k]]: (count c), (k *n), (k *n) -> (*n c)."""
     del count
-    taken = (rows.at[index].get(mode="promise_in_bounds") for index in indices)
-    return sum(weight[..., None] * values for weight, values in zip(weights, taken, strict=True))
+    pairs = zip(weights, indices, strict=True)
+    taken = [w[..., None] * rows.at[index].get(mode="promise_in_bounds") for w, index in pairs]
+    return jnp.asarray(sum(taken))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from psrjax.ops import geometry, pose
@@ -177,7 +178,7 @@ def _end(points: Array, limb: tuple[int, ...], side: int) -> Array:
     return points[..., list(chosen), :].mean(-2)
 
 
-def _mean(weights: Array, points: Array, count: Array) -> Array:
+def _mean(weights: ArrayLike, points: Array, count: ArrayLike) -> Array:
     total = jnp.einsum("...pj,...jc->...pc", weights, points, precision=jax.lax.Precision.HIGHEST)
     return total / jnp.maximum(count, 1.0)
 

@@ -108,7 +108,7 @@ _COCO_17_LIMBS = (
 _BODY_25B_FEET = ((15, 19), (19, 20), (15, 21), (16, 22), (22, 23), (16, 24))
 _UPPER_NECK = {1: 0.5, 17: 0.25, 18: 0.25}
 _HEAD_MIDDLE = {17: 0.25, 18: 0.25, 25: 0.5}
-_COCO_18 = (*range(8), *range(9, 15), 15, 16, 17, 18)
+COCO_18 = (*range(8), *range(9, 15), 15, 16, 17, 18)
 
 
 def _beyond(wrist: int, elbow: int, ratio: float) -> Mapping[int, float]:
@@ -133,8 +133,8 @@ LAYOUTS: dict[str, Layout] = {
         _COCO_17_LIMBS,
     ),
     "coco18": Layout(
-        _COCO_18,
-        {joint: index for index, joint in enumerate(_COCO_18)} | {8: {8: 0.5, 11: 0.5}},
+        COCO_18,
+        {joint: index for index, joint in enumerate(COCO_18)} | {8: {8: 0.5, 11: 0.5}},
         (
             *((1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11)),
             *((11, 12), (12, 13), (1, 0), (0, 14), (14, 16), (0, 15), (15, 17)),

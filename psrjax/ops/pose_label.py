@@ -1,7 +1,7 @@
 """Pose labels: joints drawn as the images that a pose-conditioned network reads.
 
 Joints are the contract's 26, x and y in [-1, 1], confidence 0 where missing; the labels show their
-COCO-18. Sizes in pixels are those of a image 256 high, and grow with it.
+COCO-18. Sizes in pixels are those of an image 256 high, and grow with it.
 """
 
 import jax

@@ -115,9 +115,9 @@ def check_same_joints(
             f"the driving clip has {driving.shape[-2]} joints, the training clip {pose.COUNT}: "
             "read it through `psrjax prepare`, which turns every joint layout into these"
         )
-    usual = (target[..., 2] > 0).mean(0) > 0.5
-    never = ~(driving[..., 2] > 0).any(0)
-    lacking = [pose.NAMES[i] for i in pose.layout("coco18").view if usual[i] and never[i]]
+    usual = np.mean(target[..., 2] > 0, axis=0) > 0.5
+    never = np.all(driving[..., 2] <= 0, axis=0)
+    lacking = [pose.NAMES[i] for i in pose.COCO_18 if usual[i] and never[i]]
     if lacking:
         raise UserError(
             f"the driving clip never shows {', '.join(lacking)}, which the training clip does: it "

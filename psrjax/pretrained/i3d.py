@@ -130,7 +130,6 @@ def random_weights(seed: int = 0, *, whole: bool = False) -> dict[str, dict[str,
         name: frozen.random_kernel(parts["kernel"], name, seed)
         for name, parts in shapes(whole=whole).items()
     }
-    logits = kernels.pop("logits", None)
 
     def walk(apply: Callable, video: Array) -> None:
         found = _walk(apply, video)["Mixed_4b"]
@@ -139,7 +138,7 @@ def random_weights(seed: int = 0, *, whole: bool = False) -> dict[str, dict[str,
 
     weights = frozen.random_units(walk, _convolve, kernels, noise)
     if whole:
-        weights["logits"] = {"kernel": logits, "bias": np.zeros(CLASSES, np.float32)}
+        weights["logits"] = {"kernel": kernels["logits"], "bias": np.zeros(CLASSES, np.float32)}
     return weights
 
 

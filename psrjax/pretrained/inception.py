@@ -7,7 +7,7 @@ classes. Units are named as in torchvision ("Mixed_5b.branch1x1"), see `psrjax.p
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -215,7 +215,8 @@ def _convolve(name: str, kernel: ArrayLike, x: Array) -> Array:
 
 
 def _max_pool(x: Array, *, stride: int = 2, padding: int = 0) -> Array:
-    return nn.max_pool(x, (3, 3), (stride, stride), ((padding, padding),) * 2)
+    around: Any = ((padding, padding),) * 2  # flax says "str", and takes pairs
+    return nn.max_pool(x, (3, 3), (stride, stride), around)
 
 
 def _mean_pool(x: Array) -> Array:

@@ -36,7 +36,7 @@ def distance(
       truth: true frames.
       net: "alex" or "vgg".
     """
-    total = 0.0
+    total = jnp.zeros(len(video))
     ours, theirs = (_features(backbone, frames, net) for frames in (video, truth))
     for index, (made, true) in enumerate(zip(ours, theirs, strict=True)):
         apart = jnp.square(_unit_length(made) - _unit_length(true))

@@ -152,7 +152,8 @@ def write(path: Path, weights: Mapping[str, Mapping[str, np.ndarray]], *, source
     path.parent.mkdir(parents=True, exist_ok=True)
     with io.replacing(path) as temporary:
         with open(temporary, "wb") as file:
-            np.savez(file, **arrays, **{CONTENT: np.array(digest), SOURCE: np.array(source)})
+            about = {CONTENT: np.array(digest), SOURCE: np.array(source)}
+            np.savez(file, allow_pickle=False, **arrays, **about)
     return digest
 
 

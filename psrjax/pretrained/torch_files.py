@@ -42,7 +42,7 @@ class _Storage:
 
     def __init__(self, kind: type, count: int):
         self.kind, self.count = np.dtype(kind), count
-        self.data: np.ndarray | None = None
+        self.data = np.empty(0, self.kind)
 
 
 class _Tensor:

@@ -31,7 +31,8 @@ UNITS: dict[str, tuple[int, int]] = {
 UNITS16 = {name: sizes for name, sizes in UNITS.items() if not name.endswith("_4")}
 LPIPS_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")
 FIRSTS = tuple(f"relu{block}_1" for block in range(1, 6))
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, of [0, 1] RGB
+_MEAN = np.array((0.485, 0.456, 0.406), np.float32)  # ImageNet's, of [0, 1] RGB
+_STD = np.array((0.229, 0.224, 0.225), np.float32)
 
 
 def features(
@@ -60,7 +61,7 @@ def features(
 
 def normalize_image(image: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
     """Normalizes images in [0, 1] by ImageNet's mean and std, for torchvision's networks."""
-    return (image.astype(jnp.float32) - np.float32(_MEAN)) / np.float32(_STD)
+    return (image.astype(jnp.float32) - _MEAN) / _STD
 
 
 def shapes(depth: int = 19) -> dict[str, dict[str, tuple[int, ...]]]:

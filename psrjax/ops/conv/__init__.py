@@ -113,7 +113,8 @@ def conv_upsampled(
         return cpu.correlate_upsampled(x, kernel)
     x = jnp.repeat(jnp.repeat(x, 2, 1), 2, 2)
     size = kernel.shape[:2]
-    window = Window(size, (1, 1), tuple((side // 2,) * 2 for side in size), x.shape[1:-1])
+    pads = tuple((side // 2, side // 2) for side in size)
+    window = Window(size, (1, 1), pads, x.shape[1:-1])
     return convolve(window, x, kernel)
 
 

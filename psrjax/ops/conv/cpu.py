@@ -263,7 +263,7 @@ def _flat_spread(window: Window, y: Array, kernel: Array) -> Array:
 def _shift_and_add(window: Window, y: Array, kernel: Array) -> Array:
     """Spreads as one product, then a sum over taps."""
     products = jnp.einsum("...o,tio->...ti", y, kernel.reshape(-1, *kernel.shape[-2:]))
-    x = 0.0
+    x = jnp.zeros((), y.dtype)
     for index, tap in enumerate(np.ndindex(window.kernel_size)):
         config = [(0, 0, 0)]
         sides = zip(tap, window.padding, window.inputs, window.outputs, window.stride, strict=True)
@@ -423,7 +423,7 @@ def _folded(window: Window, x: Array, kernel: Array, size: int) -> Array:
     on channels, to its frames, stacked on channels: its kernel is the block's Toeplitz matrix over
     time. Blocks that read alike go through together, as one batch.
     """
-    flat = Window(*(side[1:] for side in window))
+    flat = Window(window.kernel_size[1:], window.stride[1:], window.padding[1:], window.inputs[1:])
     if window.kernel_size[0] == 1 and window.padding[0] == (0, 0):
         x = x[:, :: window.stride[0]]
         y = _flat(flat, x.reshape(-1, *x.shape[2:]), kernel[0])
