@@ -1,16 +1,17 @@
 """D2G-Net: a person from one short video, by a learned texture and a net of dynamic details.
 
-    psrjax train --config=configs/d2gnet.py:WORDS --workdir=DIR --config.data.path=PREPARED
+    psrjax train --config=configs/d2gnet.py:VARIANT --workdir=DIR --config.data.path=PREPARED
 
 One model belongs to one person's clip, filmed by a camera that stands still. Three stages, trained
 in order: uv (the UV generator, on many people: give theirs as
 --config.overrides.uv.data.path=OTHERS, else the person's own clip serves), warmup (UV generator,
-texture and background, without dynamic details), joint (all nets). What it reads of a video comes
-from `psrjax prepare --body`. A run that has learned uv serves others: "w/o uv" with
---config.init.path=RUN --config.init.stage=uv. Words, comma-separated:
+texture and background, without dynamic details), joint (all nets). Its inputs come from
+`psrjax prepare --body`. A run that has learned uv can start others: "w/o uv" with
+--config.init.path=RUN --config.init.stage=uv. VARIANT is a comma-separated list of presets, stages
+and ablations, applied in order. Presets:
 
-  (none)      the published numbers at 512x512, and ours where there are none: of the loss weights
-              and rates the paper's supplement is not available. Needs VGG-19's weights and a
+  (none)      the published numbers at 512x512, and ours where there are none: the supplement, with
+              loss weights and rates, is not available. Needs VGG-19's weights and a
               prepared clip with joints, body parts (iuv), flow and mesh labels. Cost: 60 000 steps
               of 4 frames at 512x512, not run. The paper's Table 1: SSIM .933, PSNR 37.44, R-SSIM
               .930, R-PSNR 36.99, temporal .41, FID 53.49, on data of its own.
@@ -25,12 +26,12 @@ from `psrjax prepare --body`. A run that has learned uv serves others: "w/o uv" 
   bf16        bfloat16 products.
   uv …        only these stages.
 
-Rows of the paper's Table 2 (SSIM / PSNR), by their labels:
+Ablations, by their labels in the paper's Table 2 (SSIM / PSNR):
 
   w/o D2G (.913 / 36.35), w/o HybridTex (.921 / 36.87), w/o Pose cond (.918 / 36.62), MaskTex (a
   figure only; at synthesis, on the full model's run)
 
-of the supplement: w/o regular, w/o temporal, w/o history; and further choices:
+of the supplement: w/o regular, w/o temporal, w/o history; and further ones:
 
   w/o label3d (no mesh features), w/o uv (no pre-training), w/o warmup, paper_strict (Eq. 6 alone:
   no UV terms in the later stages), residual (D2G adds to the texture's colours), random_perceptual,

@@ -1,9 +1,10 @@
 """HPT: single-person pose transfer by cross-domain correspondence.
 
-    psrjax train --config=configs/hpt.py:WORDS --workdir=DIR --config.data.path=PREPARED
+    psrjax train --config=configs/hpt.py:VARIANT --workdir=DIR --config.data.path=PREPARED
 
 One model belongs to one person's clip. Three stages, trained in order: transfer, temporal, face
-(Algorithm 1). Words, comma-separated, in their order:
+(Algorithm 1). VARIANT is a comma-separated list of presets, stages and ablations, applied in order.
+Presets:
 
   (none)      the paper's losses at 256x256: Eq. 15's weights are ours, the paper gives none (nor
               optimizers, batch or steps: CoCosNet's and "Everybody Dance Now"'s). Needs VGG-19's
@@ -15,13 +16,13 @@ One model belongs to one person's clip. Three stages, trained in order: transfer
   bf16        bfloat16 products.
   transfer …  only these stages.
 
-Rows of the paper's Table 1 (SSIM / IS / FID / LPIPS), by their labels:
+Ablations, by their labels in the paper's Table 1 (SSIM / IS / FID / LPIPS):
 
   w/o L_ts (.827 / 3.326 / 30.914 / .038), w/o L_face (.814 / 3.371 / 32.257 / .042),
   w/o L_D (.796 / 3.143 / 34.104 / .053), w/o L_rec (.810 / 3.407 / 29.836 / .044),
   w/o L_per (.803 / 3.125 / 33.471 / .051), w/o L_context (.787 / 3.168 / 31.535 / .047)
 
-and further choices:
+and further ones:
 
   octaves (the pose label also says where a pixel is), ccn20 (CoCosNet's pose label), warp_patch,
   align_real, random_perceptual, w/o perceptual

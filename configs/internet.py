@@ -1,8 +1,8 @@
 """INTERnet: first-order motion with intrinsic temporal regularization.
 
-    psrjax train --config=configs/internet.py:WORDS --workdir=DIR
+    psrjax train --config=configs/internet.py:VARIANT --workdir=DIR
 
-Words, comma-separated, in their order:
+VARIANT is a comma-separated list of presets and ablations, applied in order. Presets:
 
   (none)      the paper's numbers: 512x512, motion at 128x128, 10 key points, batch 16, RAdam 2e-4
               with drops after epochs 60 and 90 of 100. Needs VGG-19's weights and a stored set of
@@ -18,13 +18,13 @@ Words, comma-separated, in their order:
               1.8 pixels off (the copied source: 21.35, 0.741, 1.65, 3.2).
   bf16        bfloat16 products.
 
-Rows of Table 2, by their labels (generator, and scheme a, b or c of the temporal loss):
+Ablations of Table 2, by their labels (generator, and scheme a, b or c of the temporal loss):
 
   SS4x-a, SS4x-b, SS4x-c, MS-a, MS-b, MS-c (default), FoM (the first-order model's own training)
 
 Temporal error of tiny's new people, 900 steps from nothing, mean (and range) of three seeds: MS-c
 1.02 (.96 to 1.09), MS-b 1.16 (1.15 to 1.17), SS4x-a 1.31 (1.12 to 1.57); with each seed MS-c's is
-the least, and its PSNR too (24.8 against 25.6). Further choices:
+the least, and its PSNR too (24.8 against 25.6). Further ablations:
 
   w/o L_reg, mask_grid=warped, random_perceptual, w/o perceptual, instance_norm,
   quick (demo's and tiny's departures, without which a thousand steps teach no motion: points drawn
@@ -42,7 +42,7 @@ _EPOCH = 500 * 50 // 16  # steps: 500 videos, each 50 times, as the first-order 
 
 # Upright pictures, as people are: a quarter of the room less.
 _SYNTHETIC = {"kind": "many", "size": (64, 48), "people_train": 16, "people_test": 4, "frames": 100}
-# Departs from: source = first frame, driving frame at least 2 s away. The world's clips are short:
+# Departs from: source = first frame, driving frame at least 2 s away. Synthetic clips are short:
 # that would leave a few driving frames of each. Any two frames of a clip make many more pairs.
 _ANY_TWO = {"data.sampling.source": "disjoint", "data.sampling.gap_seconds": 0.4}
 

@@ -1,10 +1,11 @@
 """MFCI: person video motion transfer by integration of several source frames.
 
-    psrjax train --config=configs/mfci.py:WORDS --workdir=DIR --config.data.path=PREPARED
+    psrjax train --config=configs/mfci.py:VARIANT --workdir=DIR --config.data.path=PREPARED
 
 One model for any pair of people. Three stages, trained in order: single (the single-frame model, by
 content losses), single_gan (and a discriminator of frames), joint (the integration of K frames, the
-single model frozen). Words, comma-separated, in their order:
+single model frozen). VARIANT is a comma-separated list of presets, stages and ablations, applied in
+order. Presets:
 
   (none)      the paper's numbers at 256x256: the final model RB6+SA2D, K = 4 source frames, L = 8
               targets, batch 2. Needs VGG-19's weights and prepared clips with joints and flow.
@@ -15,18 +16,18 @@ single model frozen). Words, comma-separated, in their order:
   bf16        bfloat16 products.
   single …    only these stages.
 
-Rows of the paper's Table 1 by their labels (VFID / PSNR):
+Ablations, by their labels in the paper's Table 1 (VFID / PSNR):
 
   MSE (10.25 / 22.10), MSE+VGG (9.50 / 22.83): the single-frame model, no fusion;
   MSE+VGG+RB6 (7.99 / 22.79): no temporal discriminators; MSE+VGG+RB6+D_V^3 (8.09 / 23.07);
   MSE+VGG+RB6+D_V (7.93 / 22.96), MSE+VGG+Avg+D_V (8.06 / 22.83), MSE+VGG+Max+D_V (7.47 / 21.37),
   MSE+VGG+SA3D+RB6+D_V (7.74 / 23.25), MSE+VGG+RB6+SA2D+D_V (7.57 / 23.20)
 
-and further choices:
+and further ones:
 
   avg, max, rb6, sa3d_rb6, rb6_sa2d (the fusion alone), w/o D_V, D_V^3, w/o D_I,
   patch_discriminators, init_single (last layers begin as the single model's), random_perceptual,
-  w/o perceptual, matte (the data set's outlines and clean plates teach mask and background: against
+  w/o perceptual, matte (the dataset's masks and backgrounds teach those of the model: against
   ghosts)
 """
 

@@ -1,8 +1,8 @@
 """PSR-Net: multi-view video synthesis through progressive synthesis and refinement.
 
-    psrjax train --config=configs/psrnet.py:WORDS --workdir=DIR
+    psrjax train --config=configs/psrnet.py:VARIANT --workdir=DIR
 
-Words, comma-separated, in their order:
+VARIANT is a comma-separated list of presets, stages and ablations, applied in order. Presets:
 
   (none)      the paper's numbers: width 64, 112x112, 8 frames, 3 pairs a step, 50 epochs of NTU
               RGB+D in each stage. Needs I3D's weights and a stored NTU set (config.data.path).
@@ -20,12 +20,12 @@ Words, comma-separated, in their order:
   bf16        bfloat16 products.
   layer1 …    only these stages.
 
-Rows of the paper's tables, by their labels, and of the further choices of the method:
+Ablations, by their labels in the paper's tables:
 
   Table 1     context, common_head, separate_heads (default)
   Table 2     separate, concat_all, concat_videos (default); with alpha=1 as the table has them
   Figure 7    alpha=.1, alpha=.3, alpha=.5 (default), alpha=.7, alpha=.9, alpha=1 (no mixing)
-  Table 3     K=1, K=2, K=3 (default): how many layers
+  Table 3     K=1, K=2, K=3 (default): the number of layers
   further     zeta=0, warp_all, regions=none, regions=fgbg, w/o D_t, w/o L_p, random_perceptual,
               D_V (discriminators of 3, 5 and 7 frames, MFCI's), D_V^3, w/o x0, texture_on_mean,
               instance_norm, init_before
@@ -60,8 +60,8 @@ _DEMO = {
     # minutes are enough: without it layer 1 needs three times the steps to beat every baseline.
     "method.prior": "texture_on_mean",
     "optimizer.generator.learning_rate": 1e-3,
-    "optimizer.discriminator.learning_rate": 2e-5,  # faster discriminators teach texture, not rooms
-    # Windows of 4 frames: twice as many rooms a second as windows of 8.
+    "optimizer.discriminator.learning_rate": 2e-5,  # faster ones teach texture, not scenes
+    # Windows of 4 frames: twice as many scenes a second as windows of 8.
     "data.sampling.k": 4,
     "data.sampling.t": 4,
     "data.crop": (48, 48),

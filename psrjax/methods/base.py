@@ -8,17 +8,19 @@ from typing import Any
 
 import flax.linen as nn
 from jax.typing import DTypeLike
+from jaxtyping import Array
 
 from psrjax.errors import UserError
 
 Batch = Mapping[str, Any]
 Variables = Mapping[str, Any]  # nested
+VGG19 = ("vgg19", "random", "off")  # choices of `perceptual`: its weights, random ones, no term
 
 
 class Method(nn.Module):
     """One published system: its nets are the children, their names the top-level parameter keys.
 
-    The defaults of its fields are those of `config.method`: they stand nowhere else.
+    The defaults of the fields are those of `config.method`; they stand nowhere else.
 
     Attributes:
       stage: which stage of the paper's training this is; one of the names in `config.stages`.
@@ -72,11 +74,11 @@ class Method(nn.Module):
         return ()
 
     def __call__(self, batch: Batch) -> None:
-        """Touches every net of this stage once; used for initialisation only."""
+        """Runs every net of this stage once; used for initialisation only."""
         raise NotImplementedError
 
     def loss(self, update: str, batch: Batch, shared: Batch, pretrained: Batch) -> dict[str, Any]:
-        """One update's loss.
+        """Computes one update's loss.
 
         Returns:
           "terms": {name: scalar}, raw; the step multiplies them by `config.weights[update][name]`;
@@ -86,7 +88,7 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def start(self, batch: Batch) -> Any:
-        """What synthesis computes once for each source and driving pair: a pytree, the carry."""
+        """Computes the carry, a pytree: what synthesis needs once for each pair of clips."""
         raise NotImplementedError
 
     def synthesize(
@@ -97,20 +99,21 @@ class Method(nn.Module):
         Returns:
           ({"video": (b t h w 3) in [-1, 1], "mask": (b t h w 1) in [0, 1] where the system makes
           one, "foreground": (b t h w 3), the person alone where it is made apart, "steps": {label:
-          video}, "intermediates": {name: array}}, carry). What "intermediates" holds is drawn by its shape: see
-          `psrjax.inference.intermediate_results`.
+          video}, "intermediates": {name: array}}, carry). Intermediates are drawn by their shapes:
+          see `psrjax.inference.intermediate_results`.
         """
         raise NotImplementedError
 
     def poses(self, batch: Batch) -> Any:
-        """(b t j 2), the pose of each target frame as points, for those who choose frames by pose.
+        """Returns (b t j 2), the pose of each target frame as points, to choose frames by.
 
-        By default nobody may: a method without such points raises `UserError`.
+        Raises:
+          UserError: by default, for a method without such points.
         """
         raise UserError(f"{type(self).__module__.split('.')[-1]}: this method compares no poses")
 
     def fit_joints(self, driving: Any, own: Any) -> Any:
-        """Host side: a driving clip's joints, fitted to the person's; by default as they are.
+        """Fits a driving clip's joints to the person's, on the host; by default they stay.
 
         Args:
           driving: (t 26 3) of the whole driving clip.
@@ -120,11 +123,11 @@ class Method(nn.Module):
         return driving
 
     def baselines(self, batch: Batch) -> dict[str, Any]:
-        """{label: (b t h w 3) video}: the honest trivial answers that this method must beat."""
+        """Returns {label: (b t h w 3) video}: trivial answers that this method must beat."""
         raise NotImplementedError
 
     def warm_start(self, params: Variables, clips: Any) -> Variables:
-        """Host-side change of fresh parameters from the training clips; by default none.
+        """Changes fresh parameters by the training clips, on the host; by default they stay.
 
         Args:
           params: {net: parameters} on the host.
@@ -134,23 +137,23 @@ class Method(nn.Module):
         return params
 
     def init_from_previous(self, variables: Variables) -> Variables:
-        """Change of a stage's fresh variables, once the nets of the run it starts from are in.
+        """Changes a stage's fresh variables, once the nets of the run it starts from are in.
 
-        Here a net that is new in this stage may begin as one that an earlier stage has trained; by
+        A net that is new in this stage may begin here as one that an earlier stage has trained; by
         default it begins fresh. Collections and shapes stay as they are.
         """
         return variables
 
 
 def available() -> tuple[str, ...]:
-    """The names of the methods: the modules beside this one."""
+    """Lists the names of the methods: the modules beside this one."""
     package = importlib.import_module("psrjax.methods")
     names = (module.name for module in pkgutil.iter_modules(package.__path__))
     return tuple(sorted(name for name in names if name != "base"))
 
 
 def find(name: str) -> type[Method]:
-    """The class `psrjax.methods.<name>.Method`; "" is the base class.
+    """Returns the class `psrjax.methods.<name>.Method`; "" is the base class.
 
     Raises:
       UserError: if there is no such file.
@@ -165,7 +168,7 @@ def find(name: str) -> type[Method]:
 
 
 def defaults(name: str) -> dict[str, Any]:
-    """{field: default} of a method, the fields of the base class first."""
+    """Returns {field: default} of a method, the fields of the base class first."""
     fields = dataclasses.fields(find(name))
     return {each.name: each.default for each in fields if each.name not in ("parent", "name")}
 
@@ -190,3 +193,18 @@ def build(name: str, **fields: Any) -> Method:
                 f"{', '.join(map(str, choices))}"
             )
     return built
+
+
+def frozen_weights(network: str, choice: str) -> tuple[str, ...]:
+    """The names in `pretrained.registry` for a choice: the network, "random" weights, or "off"."""
+    return {network: (network,), "random": (f"{network}:random",), "off": ()}[choice]
+
+
+def flatten_time(video: Array) -> Array:
+    """(b t …) to (b*t …)."""
+    return video.reshape(-1, *video.shape[2:])
+
+
+def split_time(frames: Array, batch: int) -> Array:
+    """(b*t …) to (b t …)."""
+    return frames.reshape(batch, -1, *frames.shape[1:])

@@ -6,7 +6,7 @@ numbers are the paper's. One model belongs to one person, before a camera that s
 background on the person's clip, without dynamic details; `joint` trains all nets (Eq. 6).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -18,8 +18,8 @@ from scipy import ndimage
 
 from psrjax.errors import UserError
 from psrjax.losses import adversarial, style, temporal
-from psrjax.methods.base import Batch
-from psrjax.methods.base import Method as Base
+from psrjax.methods import base
+from psrjax.methods.base import Batch, flatten_time, split_time
 from psrjax.models import dynamic_details, uv_generator
 from psrjax.nn.discriminators import multiscale
 from psrjax.ops import flow, limb, pose_label, pose_normalization, texture
@@ -27,19 +27,14 @@ from psrjax.pretrained import vgg
 from psrjax.vision import backgrounds
 
 STAGES = ("uv", "warmup", "joint")
-PERCEPTUALS = ("vgg19", "random", "off")
-DETAILS = ("picture", "residual", "off")
-POSE_CONDITIONS = ("mid", "none")
-RETARGETINGS = ("head", "limbs", "none")
-HISTORIES = (1, 3)
-TAPS = {f"relu{block}_1": 2.0 ** (block - 6 + (block == 5)) for block in range(1, 6)}
+VGG_LAYERS = {f"relu{block}_1": 2.0 ** (block - 6 + (block == 5)) for block in range(1, 6)}
 _PAIR = 2  # frames t - 1 and t are trained together
 _LOOKED_AT = 96  # frames that the background begins from
 _RIM = 0.02  # of the height, by which the person is widened where the background is wanted
 _MOVING = 8.0  # of 255: mean change of the background by which a camera counts as moving
 
 
-class Method(Base):
+class Method(base.Method):
     """D2G-Net as a method: `uv`, `texture`, `background` and `details`, against `discriminator`.
 
     Attributes:
@@ -94,21 +89,20 @@ class Method(Base):
     perceptual: str = "vgg19"
     retarget: str = "head"
 
+    @property
+    def choices(self) -> dict[str, Collection[Any]]:
+        """See the attributes."""
+        return {
+            "stage": STAGES,
+            "history": (1, 3),
+            "d2g": ("picture", "residual", "off"),
+            "pose_cond": ("mid", "none"),
+            "perceptual": base.VGG19,
+            "retarget": ("head", "limbs", "none"),
+        }
+
     def setup(self):
         """Builds the nets of this stage."""
-        for field, choices in (
-            ("stage", STAGES),
-            ("d2g", DETAILS),
-            ("pose_cond", POSE_CONDITIONS),
-            ("perceptual", PERCEPTUALS),
-            ("retarget", RETARGETINGS),
-            ("history", HISTORIES),
-        ):
-            if getattr(self, field) not in choices:
-                raise UserError(
-                    f"config.method.{field}: no {getattr(self, field)!r}; there are "
-                    f"{', '.join(map(str, choices))}"
-                )
         if self.tex_channels < 3:
             raise UserError(f"config.method.tex_channels={self.tex_channels}: three are colours")
         compute = {"dtype": self.dtype}
@@ -173,7 +167,7 @@ class Method(Base):
         """VGG-19's weights, for the perceptual terms."""
         if self.stage == "uv":
             return ()
-        return {"vgg19": ("vgg19",), "random": ("vgg19:random",)}.get(self.perceptual, ())
+        return base.frozen_weights("vgg19", self.perceptual)
 
     def __call__(self, batch: Batch) -> None:
         """Runs every net once, for initialisation."""
@@ -181,15 +175,17 @@ class Method(Base):
         if self.stage == "uv":
             self.uv(labels[:, -1], True)
             return
-        label = _flat(labels)
+        label = flatten_time(labels)
         made = self._render(label, True)
         if self.stage == "joint":
             self._judge(label, made["frame"])
 
-    # ------------------------------------------------------------------------------- beginning
+    # -------------------------------------------------------------------------- initialisation
 
     def warm_start(self, params: Mapping, clips: Any) -> Mapping:
-        """The texture of unwrapped frames and the background behind the person (Sec. 3.2, 3.3).
+        """Takes the texture from unwrapped frames, and the background behind the person.
+
+        Sec. 3.2 and 3.3.
 
         `Departs from:` the paper, which inpaints the background of each frame and takes the mean:
         here the median over the frames in which a pixel is not the person's, as `prepare` does it.
@@ -221,15 +217,15 @@ class Method(Base):
     # -------------------------------------------------------------------------------- training
 
     def loss(self, update: str, batch: Batch, shared: Batch, pretrained: Batch) -> dict[str, Any]:
-        """This stage's share of Eq. 5 and 6, and the discriminator's side of Eq. 7."""
+        """Computes this stage's share of Eq. 5 and 6, or the discriminator's side of Eq. 7."""
         if update == "discriminator":
             return self._discriminator_loss(shared)
         labels, iuv = self._window_labels(batch), batch["target_iuv"][:, -_PAIR:]
         if self.stage == "uv":
             terms = uv_terms(self.uv(labels[:, -1], True), iuv[:, -1])
             return {"terms": terms, "shared": {}, "log": {}}
-        label, iuv = _flat(labels), _flat(iuv)
-        made, truth = self._render(label, True), _flat(batch["target"][:, -_PAIR:])
+        label, iuv = flatten_time(labels), flatten_time(iuv)
+        made, truth = self._render(label, True), flatten_time(batch["target"][:, -_PAIR:])
         terms = {**uv_terms(made["uv"], iuv), "regular": jnp.square(made["raw"] - truth).mean()}
         for name in self.pretrained:
             terms["perceptual_regular"] = _perceptual(pretrained[name], made["raw"], truth)
@@ -260,7 +256,7 @@ class Method(Base):
         return self.discriminator(jnp.concatenate([label, frame], -1), True)
 
     def _window_labels(self, batch: Batch) -> Float[Array, "b 2 h w c"]:
-        """The labels of a training window's last two frames, history included.
+        """Draws the labels of a training window's last two frames, history included.
 
         Raises:
           UserError: if the window is too short.
@@ -276,20 +272,20 @@ class Method(Base):
         return _with_history(labels[:, -_PAIR:], before)
 
     def _labels(self, batch: Batch) -> Float[Array, "b t h w c"]:
-        """Each frame's own pose: the stick figure, and the mesh's features; in [-1, 1]."""
+        """Draws each frame's own pose: stick figure and features of the mesh, in [-1, 1]."""
         joints = batch["target_joints"]
         height, width = batch["source"].shape[2:4]
-        sticks = pose_label.stick_figure(_flat(joints), height=height, width=width)
+        sticks = pose_label.stick_figure(flatten_time(joints), height=height, width=width)
         sticks = sticks.reshape(*joints.shape[:2], height, width, 3) * 2.0 - 1.0
         if not self.label3d:
             return sticks
         return jnp.concatenate([sticks, batch["target_mesh_label"]], -1)
 
     def _render(self, label: Float[Array, "n h w c"], train: bool) -> dict[str, Any]:
-        """Eq. 1 to 4.
+        """Renders frames by Eq. 1 to 4.
 
         Returns:
-          "uv": what the UV generator says; "raw": the frame of colours alone; "matte": 1 - P_0;
+          "uv": the UV generator's output; "raw": the frame of colours alone; "matte": 1 - P_0;
           "background"; and, from `joint` on, "person" and "frame". All (n h w …).
         """
         uv = self.uv(label, train)
@@ -312,20 +308,20 @@ class Method(Base):
     # ------------------------------------------------------------------------------- synthesis
 
     def start(self, batch: Batch) -> dict[str, Array]:
-        """The poses before the first frame: that of the first frame."""
+        """Takes the first frame's pose for those before it."""
         labels = self._labels(batch)
         return {"labels": jnp.repeat(labels[:, :1], self.history - 1, 1)}
 
     def synthesize(self, batch: Batch, carry: Any, intermediates: bool = False) -> tuple[dict, Any]:
-        """Frame by frame; only poses are passed on. See the base class.
+        """Generates frame by frame, passing only poses on; see the base class.
 
         Before `joint` the video is the raw branch's, and in `uv` a picture of parts and
-        coordinates. "intermediates" holds "pose", "part map" and "uv map", from `warmup` on also "raw",
+        coordinates. Intermediates are "pose", "part map" and "uv map", from `warmup` on also "raw",
         the frame without details, the "background", and the texture's colours as an "atlas".
         """
         labels = self._labels(batch)
         b, t = labels.shape[:2]
-        label = _flat(_with_history(labels, carry["labels"]))
+        label = flatten_time(_with_history(labels, carry["labels"]))
         seen = jnp.concatenate([carry["labels"], labels], 1)
         carry = {"labels": seen[:, seen.shape[1] - (self.history - 1) :]}
         if self.stage == "uv":
@@ -346,13 +342,14 @@ class Method(Base):
             }
             if self.stage != "uv":
                 shown["intermediates"]["raw"] = jnp.clip(made["raw"], -1.0, 1.0)
-        shown = jax.tree.map(lambda x: x.reshape(b, t, *x.shape[1:]), shown)
+        shown = jax.tree.map(lambda x: split_time(x, b), shown)
         if intermediates and self.stage != "uv":
-            shown["intermediates"] |= {"atlas": self._atlas(b), "background": made["background"][::t]}
+            background = made["background"][::t]
+            shown["intermediates"] |= {"atlas": self._atlas(b), "background": background}
         return shown, carry
 
     def _atlas(self, count: int) -> Float[Array, "b h w 3"]:
-        """The texture's colours, 4 rows of 6 parts."""
+        """Lays out the texture's colours, 4 rows of 6 parts."""
         colors = self.variables["params"]["texture"]["atlas"][..., :3]
         size = colors.shape[1]
         rows = colors.reshape(4, 6, size, size, 3).swapaxes(1, 2)
@@ -362,7 +359,7 @@ class Method(Base):
     def fit_joints(
         self, driving: Float[np.ndarray, "t 26 3"], own: Float[np.ndarray, "s 26 3"]
     ) -> Float[np.ndarray, "t 26 3"]:
-        """See `retarget`.
+        """Fits driving joints as `retarget` says.
 
         Raises:
           UserError: if the two clips show different joints, or the driving one never shows a head.
@@ -373,17 +370,15 @@ class Method(Base):
         return pose_normalization.normalize(driving, own, rule=self.retarget)
 
     def baselines(self, batch: Batch) -> dict[str, Array]:
-        """The source frame whose pose is nearest, for each frame."""
-        source, target = batch["source_joints"], batch["target_joints"]
-        chosen = pose_label.distance(source[:, None], target[:, :, None]).argmin(-1)
-        nearest = jax.vmap(lambda frames, places: frames[places])(batch["source"], chosen)
-        return {"nearest_pose": nearest}
+        """Returns the source frame whose pose is nearest, for each frame."""
+        poses = (batch["source_joints"], batch["target_joints"])
+        return {"nearest_pose": pose_label.take_nearest(batch["source"], *poses)}
 
 
 def uv_terms(
     found: Mapping[str, Array], iuv: Float[Array, "n h w 3"]
 ) -> dict[str, Float[Array, ""]]:
-    """Eq. 5: cross entropy of the parts, and the coordinates' absolute error on the true part.
+    """Computes Eq. 5: cross entropy of the parts, and the true part's coordinates' absolute error.
 
     The error is divided by all pixels and all parts' coordinates: the divisor is not stated, and
     this one keeps the published weight of 1000 from drowning the other terms.
@@ -401,7 +396,7 @@ def uv_terms(
 
 
 def uv_picture(found: Mapping[str, Array]) -> Float[Array, "n h w 3"]:
-    """I, U, V of the most likely part of each pixel as red, green and blue in [-1, 1]."""
+    """Draws I, U, V of each pixel's most likely part as red, green and blue in [-1, 1]."""
     part = found["logits"].argmax(-1)
     place = jnp.maximum(part - 1, 0)[..., None, None]
     mine = jnp.take_along_axis(found["coordinates"], place, -2)[..., 0, :]
@@ -414,12 +409,12 @@ def _perceptual(weights: Mapping, picture: Array, truth: Array) -> Float[Array, 
 
     `Departs from:` pix2pixHD, which gives VGG-19 pictures in [-1, 1], for which it was not made.
     """
-    ours, theirs = (vgg.features(weights, (x + 1.0) / 2.0, TAPS) for x in (picture, truth))
-    return style.feature_distance(ours, theirs, TAPS)
+    ours, theirs = (vgg.features(weights, (x + 1.0) / 2.0, VGG_LAYERS) for x in (picture, truth))
+    return style.feature_distance(ours, theirs, VGG_LAYERS)
 
 
 def _temporal(frames: Float[Array, "n h w 3"], batch: Batch) -> Float[Array, ""]:
-    """Frame t - 1, brought onto frame t, is frame t, where the optical flow can be trusted."""
+    """Compares frame t - 1, warped onto frame t, with frame t where the flow can be trusted."""
     pairs = frames.reshape(-1, _PAIR, *frames.shape[1:])
     backward, forward = (batch[key][:, -1] for key in ("target_flow", "target_flow_forward"))
     trusted = flow.agreement(backward, forward)
@@ -427,7 +422,7 @@ def _temporal(frames: Float[Array, "n h w 3"], batch: Batch) -> Float[Array, ""]
 
 
 def _filled(atlas: Float[np.ndarray, "p s s 3"]) -> Float[np.ndarray, "p s s 3"]:
-    """Each texel that no frame has shown, as the nearest one of its part that a frame has.
+    """Fills each texel that no frame has shown with its part's nearest one that a frame has.
 
     Black ones would shine through between their neighbours.
     """
@@ -440,7 +435,7 @@ def _filled(atlas: Float[np.ndarray, "p s s 3"]) -> Float[np.ndarray, "p s s 3"]
 
 
 def _plate(samples: Iterable[Mapping[str, np.ndarray]]) -> UInt8[np.ndarray, "h w 3"]:
-    """What stands behind the person; says so where it does not stand still."""
+    """Finds the background behind the person; warns where it does not stand still."""
     found = list(samples)
     frames, iuv, mask = (
         np.concatenate([sample[key] for sample in found])
@@ -463,12 +458,7 @@ def _plate(samples: Iterable[Mapping[str, np.ndarray]]) -> UInt8[np.ndarray, "h 
 def _with_history(
     labels: Float[Array, "b t h w c"], before: Float[Array, "b n h w c"]
 ) -> Float[Array, "b t h w d"]:
-    """Each frame's label beside those of the n frames before it, the nearest first."""
+    """Lays the labels of the n frames before each frame beside its own, the nearest first."""
     n, t = before.shape[1], labels.shape[1]
     whole = jnp.concatenate([before, labels], 1)
     return jnp.concatenate([whole[:, n - back : n - back + t] for back in range(n + 1)], -1)
-
-
-def _flat(video: Array) -> Array:
-    """(b t …) to (b*t …)."""
-    return video.reshape(-1, *video.shape[2:])

@@ -7,9 +7,10 @@ video. Its stages (Algorithm 1) train three pairs of nets, one after the other: 
 single frames from an exemplar, `temporal` smooths their sequence, `face` refines the head.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,32 +18,29 @@ from jaxtyping import Array, Float
 
 from psrjax.errors import UserError
 from psrjax.losses import adversarial, contextual, style
-from psrjax.methods.base import Batch
-from psrjax.methods.base import Method as Base
+from psrjax.methods import base
+from psrjax.methods.base import Batch, flatten_time, split_time
 from psrjax.models import correspondence, global_generator, spade_generator
 from psrjax.nn.discriminators import multiscale, patch, spectral
 from psrjax.ops import face_box, pose_label, pose_normalization
 from psrjax.pretrained import vgg
 
 STAGES = ("transfer", "temporal", "face")
-PERCEPTUALS = ("vgg19", "random", "off")
-ALIGNMENTS = ("refined", "real")
-SMOOTHINGS = ("frame", "residual")
 # CoCosNet's layers of L_per, and pix2pixHD's, which the later stages take; the weights are equal.
 SECONDS = {f"relu{block}_2": 2.0 ** (block - 6 + (block == 5)) for block in range(1, 6)}
 FIRSTS = {tap.replace("_2", "_1"): weight for tap, weight in SECONDS.items()}
 _UNROLLED = 8  # windows up to this length are smoothed without a loop, which is faster on CPUs
 
 
-class Method(Base):
+class Method(base.Method):
     """HPT as a method: `align` and `generator` against `discriminator`, then `smooth`, then `face`.
 
     Attributes:
       chain: the stages that this run has, in order; "w/o L_ts" and "w/o L_face" leave one out.
       pose_label: see `psrjax.ops.pose_label.draw`.
-      octaves: how many sines and cosines of each axis say, beside the label, where in the frame a
-        pixel is. `Departs from:` the paper, which has none (0): a fixed camera's room is a function
-        of the place, and small nets do not find the place by themselves.
+      octaves: the number of sines and cosines of each axis that say, beside the label, where in the
+        frame a pixel is. `Departs from:` the paper, which has none (0): before a fixed camera the
+        background depends on the place, which small nets do not find by themselves.
       width: channels of the domain adaptors' first layers.
       num_downsamples: how often they halve the size: the shared space is 64x64 for 256x256 at 2.
       match_blocks: residual blocks behind them.
@@ -107,22 +105,23 @@ class Method(Base):
     normalize: str = "head"
     normalize_position: str = "smoothed"
 
+    @property
+    def choices(self) -> dict[str, Collection[Any]]:
+        """See the attributes."""
+        return {
+            "stage": self.chain,
+            "pose_label": pose_label.KINDS,
+            "warp": correspondence.WARPS,
+            "align_to": ("refined", "real"),
+            "smoothing": ("frame", "residual"),
+            "perceptual": base.VGG19,
+            "gan": adversarial.MODES,
+            "normalize": pose_normalization.RULES,
+            "normalize_position": pose_normalization.POSITIONS,
+        }
+
     def setup(self):
         """Builds the nets of this stage and of those before it."""
-        for field, choices in (
-            ("stage", self.chain),
-            ("pose_label", tuple(pose_label.KINDS)),
-            ("warp", correspondence.WARPS),
-            ("align_to", ALIGNMENTS),
-            ("smoothing", SMOOTHINGS),
-            ("perceptual", PERCEPTUALS),
-            ("gan", adversarial.MODES),
-        ):
-            if getattr(self, field) not in choices:
-                raise UserError(
-                    f"config.method.{field}: no {getattr(self, field)!r}; there are "
-                    f"{', '.join(choices)}"
-                )
         compute = {"dtype": self.dtype}
         common = {**compute, "remat": self.remat}
         self.align = correspondence.Correspondence(
@@ -206,7 +205,7 @@ class Method(Base):
     @property
     def pretrained(self) -> tuple[str, ...]:
         """VGG-19's weights, for the perceptual and the contextual term."""
-        return {"vgg19": ("vgg19",), "random": ("vgg19:random",)}.get(self.perceptual, ())
+        return base.frozen_weights("vgg19", self.perceptual)
 
     def __call__(self, batch: Batch) -> None:
         """Runs every net once, for initialisation."""
@@ -214,31 +213,21 @@ class Method(Base):
         self._judge(made["label"], made["picture"])
 
     def loss(self, update: str, batch: Batch, shared: Batch, pretrained: Batch) -> dict[str, Any]:
-        """This stage's share of Eq. 15: Eq. 10 to 14, Eq. 8, or Eq. 9; and the discriminators'
-        side.
+        """Computes this stage's share of Eq. 15 (Eq. 10 to 14, 8, or 9), or the discriminators'.
 
         Beside the paper's there are "warp", the error of the warped exemplar (CoCosNet has it for
         pairs of a frame with itself, "warp_self"), "reconstruction" and "feature_matching" in all
         stages (pix2pixHD's), and in `temporal` "change", the error of each frame's difference from
-        the one before: what the weights of the config leave at 0 has no part.
+        the one before. Terms with weight 0 in the config are left out.
         """
         if update == "discriminator":
             return self._discriminator_loss(shared)
         made = self._generate(batch)
         label, picture, truth = made["label"], made["picture"], made["truth"]
         fake, real = self._judge(label, picture), self._judge(label, truth)
-        scales = len(fake)
         terms = {
-            "adversarial": sum(
-                adversarial.generator_loss(judged["logits"], mode=self.gan) for judged in fake
-            )
-            / scales,
-            "feature_matching": sum(
-                jnp.abs(ours - jax.lax.stop_gradient(theirs)).mean()
-                for f, r in zip(fake, real, strict=True)
-                for ours, theirs in zip(f["features"], r["features"], strict=True)
-            )
-            / scales,
+            "adversarial": adversarial.generator_total(fake, mode=self.gan) / len(fake),
+            "feature_matching": adversarial.feature_matching(real, fake) / len(fake),
             "reconstruction": jnp.abs(picture - truth).mean(),
             **made["terms"],
         }
@@ -250,15 +239,12 @@ class Method(Base):
     def _discriminator_loss(self, shared: Batch) -> dict[str, Any]:
         real = self._judge(shared["label"], shared["truth"])
         fake = self._judge(shared["label"], shared["picture"])
-        total = sum(
-            adversarial.discriminator_loss(r["logits"], f["logits"], mode=self.gan)
-            for r, f in zip(real, fake, strict=True)
-        )
+        total = adversarial.discriminator_total(real, fake, mode=self.gan) / len(real)
         log = {"real": real[0]["logits"].mean(), "fake": fake[0]["logits"].mean()}
-        return {"terms": {"adversarial": total / len(real)}, "shared": {}, "log": log}
+        return {"terms": {"adversarial": total}, "shared": {}, "log": log}
 
     def _feature_terms(self, weights: Mapping, picture: Array, truth: Array) -> dict[str, Array]:
-        """Eq. 12 and 13; the later stages have pix2pixHD's perceptual term alone."""
+        """Computes Eq. 12 and 13; the later stages have pix2pixHD's perceptual term alone."""
         layers = SECONDS if self.stage == "transfer" else FIRSTS
         pictures = ((_frames_on_channels(x) + 1.0) / 2.0 for x in (picture, truth))
         ours, theirs = (vgg.features(weights, x, layers) for x in pictures)
@@ -270,7 +256,7 @@ class Method(Base):
         return terms
 
     def _judge(self, label: Float[Array, "b h w c"], picture: Float[Array, "b h w d"]) -> tuple:
-        """What this stage's discriminator says, scale by scale, of pictures under their labels."""
+        """Returns the answers of this stage's discriminator to labelled pictures, by scale."""
         both = jnp.concatenate([label, picture], -1)
         if self.stage == "transfer":
             return self.discriminator(both, True)
@@ -279,9 +265,9 @@ class Method(Base):
         return (self.face_discriminator(both, True),)
 
     def _generate(self, batch: Batch) -> dict[str, Any]:
-        """What this stage makes of a training batch, and the truth: "label", "picture", "truth".
+        """Returns this stage's "label", "picture" and "truth" of a training batch, and its "terms".
 
-        Sequences of the stage `temporal` lie on the channels. "terms" are the stage's own.
+        Sequences of the stage `temporal` lie on the channels.
         """
         if self.stage == "transfer":
             return self._generate_frames(batch)
@@ -296,7 +282,10 @@ class Method(Base):
         return self._generate_faces(batch)
 
     def _generate_frames(self, batch: Batch) -> dict[str, Any]:
-        label, truth = _flat(self._labels(batch["target_joints"], batch)), _flat(batch["target"])
+        label, truth = (
+            flatten_time(self._labels(batch["target_joints"], batch)),
+            flatten_time(batch["target"]),
+        )
         exemplar = jnp.repeat(batch["source"][:, 0], batch["target"].shape[1], 0)
         matched = self.align(label, exemplar, True)
         coarse = matched["coarse"]
@@ -340,47 +329,50 @@ class Method(Base):
         picture = face + self._face_residual(label, face, True)
         return {"label": label, "picture": picture, "truth": truth, "terms": {}}
 
-    # ------------------------------------------------------------------------- what frames are
+    # ----------------------------------------------------------------------- the parts of frames
 
     def _labels(self, joints: Float[Array, "b t 26 3"], batch: Batch) -> Array:
-        """(b t h w c)."""
+        """Draws the pose labels, (b t h w c)."""
         height, width = batch["source"].shape[2:4]
-        label = pose_label.draw(_flat(joints), height=height, width=width, kind=self.pose_label)
+        label = pose_label.draw(
+            flatten_time(joints), height=height, width=width, kind=self.pose_label
+        )
         where = pose_label.places(height, width, octaves=self.octaves)
         where = jnp.broadcast_to(where, (*label.shape[:-1], where.shape[-1]))
         label = jnp.concatenate([label, where], -1)
-        return label.reshape(*joints.shape[:2], *label.shape[1:])
+        return split_time(label, len(joints))
 
     def _frozen_frames(self, labels: Array, carry: Mapping) -> tuple[Array, Array]:
-        """G's frames and the coarse ones, (b t h w 3) each, of the carry's exemplar; frozen."""
+        """Returns frozen G's frames and the coarse ones, (b t h w 3), of the carry's exemplar."""
         b, t, height, width, _ = labels.shape
-        flat = _flat(labels)
+        flat = flatten_time(labels)
         exemplar = jax.tree.map(lambda x: jnp.repeat(x, t, 0), carry["encoded"])
         queries = self.align.encode_pose(self.align.pose_features(flat, False), False)
         coarse = self.align.warp_exemplar(queries, exemplar, (height, width))
         frames = self.generator(jnp.concatenate([coarse, flat], -1), False)
-        return tuple(x.reshape(b, t, height, width, 3) for x in (frames, coarse))
+        return split_time(frames, b), split_time(coarse, b)
 
     def _smooth_frames(
         self, labels: Array, frames: Array, previous: Array, train: bool
     ) -> tuple[Array, Array]:
-        """G1 over time, and its last l - 1 frames (b l-1 h w 3), which the next window needs."""
-        if self.is_initializing():  # parameters cannot be made inside the loop
-            first = [labels[:, 0], frames[:, 0], _on_channels(previous)]
-            self.smooth(jnp.concatenate(first, -1), train)
-        net, variables = self.smooth.unbind()
+        """Runs G1 over time; also returns its last l - 1 frames, which the next window needs."""
 
-        def one(previous: Array, each: tuple[Array, Array]) -> tuple[Array, Array]:
-            label, frame = each
-            seen = jnp.concatenate([label, frame, _on_channels(previous)], -1)
-            made = net.apply(variables, seen, train)
+        def step(smooth: nn.Module, previous: Array, label: Array, frame: Array) -> tuple:
+            made = smooth(jnp.concatenate([label, frame, _on_channels(previous)], -1), train)
             made = frame + made if self.smoothing == "residual" else made
             return jnp.concatenate([previous, made[:, None]], 1)[:, 1:], made
 
-        over_time = tuple(x.swapaxes(0, 1) for x in (labels, frames))
-        unroll = len(over_time[0]) if len(over_time[0]) <= _UNROLLED else 1
-        previous, made = jax.lax.scan(one, previous, over_time, unroll=unroll)
-        return made.swapaxes(0, 1), previous
+        count = labels.shape[1]
+        scan = nn.scan(
+            step,
+            variable_broadcast="params",
+            split_rngs={"params": False},
+            in_axes=1,
+            out_axes=1,
+            unroll=count if count <= _UNROLLED else 1,
+        )
+        previous, made = scan(self.smooth, previous, labels, frames)
+        return made, previous
 
     def _boxes(self, batch: Batch) -> tuple[Array, Array]:
         height, width = batch["source"].shape[2:4]
@@ -388,14 +380,14 @@ class Method(Base):
             raise UserError(
                 f"config.method.face_size={self.face_size} is more than frames of {height}x{width}"
             )
-        joints = _flat(batch["target_joints"])
+        joints = flatten_time(batch["target_joints"])
         return face_box.locate(joints, height=height, width=width, size=self.face_size)
 
     def _crop(self, video: Array, corner: Array) -> Array:
-        return face_box.crop(_flat(video), corner, size=self.face_size)
+        return face_box.crop(flatten_time(video), corner, size=self.face_size)
 
     def _face_residual(self, label: Array, face: Array, train: bool) -> Array:
-        """psi_r of Eq. 9.
+        """Computes psi_r of Eq. 9.
 
         `Departs from:` the paper, which pastes the square as it is: psi_r falls to 0 at its edge,
         so that no seam is left.
@@ -404,7 +396,7 @@ class Method(Base):
         return residual * face_box.fading(self.face_size)
 
     def _frozen_steps(self, labels: Array, carry: Mapping) -> tuple[dict, Any, dict]:
-        """({stage: video} of transfer and temporal, the carry after them, what to draw)."""
+        """Returns ({stage: video} of transfer and temporal, their carry, intermediates)."""
         frames, coarse = self._frozen_frames(labels, carry)
         videos, drawn = {"transfer": frames}, {"coarse": coarse}
         if "temporal" in self._done:
@@ -415,11 +407,15 @@ class Method(Base):
     # ------------------------------------------------------------------------------- synthesis
 
     def start(self, batch: Batch) -> dict[str, Any]:
-        """The exemplar for a whole clip: of the source frames the one whose pose is nearest to the
-        first driving one, regenerated at its own pose (the first of the paper's two passes).
+        """Chooses and regenerates the exemplar of a whole clip.
+
+        It is the source frame whose pose is nearest to the first driving one, generated at its own
+        pose (the first of the paper's two passes).
         """
-        chosen = _nearest(batch["source_joints"], batch["target_joints"][:, :1])
-        picture, joints = (_take(batch[key], chosen) for key in ("source", "source_joints"))
+        poses = (batch["source_joints"], batch["target_joints"][:, :1])
+        picture, joints = (
+            pose_label.take_nearest(batch[key], *poses) for key in ("source", "source_joints")
+        )
         label = self._labels(joints, batch)
         frames, _ = self._frozen_frames(
             label, {"encoded": self.align.encode_exemplar(picture[:, 0], False)}
@@ -433,9 +429,9 @@ class Method(Base):
         }
 
     def synthesize(self, batch: Batch, carry: Any, intermediates: bool = False) -> tuple[dict, Any]:
-        """The frames of all stages up to this one; see the base class.
+        """Generates the frames of all stages up to this one; see the base class.
 
-        "intermediates" holds "pose", the stick figures, "coarse", the warped exemplar, and "exemplar".
+        Intermediates are "pose", the stick figures, "coarse", the warped exemplar, and "exemplar".
         """
         labels = self._labels(batch["target_joints"], batch)
         videos, carry, drawn = self._frozen_steps(labels, carry)
@@ -445,20 +441,20 @@ class Method(Base):
             face = self._crop(frames, corner)
             residual = self._face_residual(self._crop(labels, corner), face, False)
             refined = jnp.where(present[:, None, None, None], face + residual, face)
-            pasted = face_box.paste(_flat(frames), corner, refined)
-            videos["face"] = pasted.reshape(frames.shape)
+            pasted = face_box.paste(flatten_time(frames), corner, refined)
+            videos["face"] = split_time(pasted, len(frames))
         videos = {name: jnp.clip(video, -1.0, 1.0) for name, video in videos.items()}
         made = {"video": videos[self.stage], "steps": videos}
         if intermediates:
             joints = batch["target_joints"]
             height, width = batch["source"].shape[2:4]
-            sticks = pose_label.stick_figure(_flat(joints), height=height, width=width)
+            sticks = pose_label.stick_figure(flatten_time(joints), height=height, width=width)
             drawn["pose"] = sticks.reshape(*joints.shape[:2], *sticks.shape[1:]) * 2.0 - 1.0
             made["intermediates"] = {**drawn, "exemplar": carry["exemplar"]}
         return made, carry
 
     def fit_joints(self, driving: np.ndarray, own: np.ndarray) -> np.ndarray:
-        """Eq. 1, after a check that both clips show the same joints; see the base class.
+        """Fits driving joints by Eq. 1, if both clips show the same ones; see the base class.
 
         Raises:
           UserError: if they do not, or the driving clip never shows a head.
@@ -469,33 +465,18 @@ class Method(Base):
         return moved
 
     def baselines(self, batch: Batch) -> dict[str, Array]:
-        """The source frame whose pose is nearest, for each frame."""
-        chosen = _nearest(batch["source_joints"], batch["target_joints"])
-        return {"nearest_pose": _take(batch["source"], chosen)}
-
-
-def _nearest(joints: Float[Array, "b k 26 3"], wanted: Float[Array, "b t 26 3"]) -> Array:
-    """(b t) which of the k poses is nearest to each of the t."""
-    return pose_label.distance(joints[:, None], wanted[:, :, None]).argmin(-1)
-
-
-def _take(values: Array, chosen: Array) -> Array:
-    """(b k …) at (b t): (b t …)."""
-    return jax.vmap(lambda mine, places: mine[places])(values, chosen)
-
-
-def _flat(video: Array) -> Array:
-    """(b t …) to (b*t …)."""
-    return video.reshape(-1, *video.shape[2:])
+        """Returns the source frame whose pose is nearest, for each frame."""
+        poses = (batch["source_joints"], batch["target_joints"])
+        return {"nearest_pose": pose_label.take_nearest(batch["source"], *poses)}
 
 
 def _on_channels(video: Float[Array, "b t h w c"]) -> Float[Array, "b h w d"]:
-    """The frames of a sequence side by side on the channels."""
+    """Lays the frames of a sequence side by side on the channels."""
     b, t, h, w, c = video.shape
     return jnp.moveaxis(video, 1, 3).reshape(b, h, w, t * c)
 
 
 def _frames_on_channels(picture: Float[Array, "b h w d"]) -> Float[Array, "n h w 3"]:
-    """The inverse of `_on_channels`, all frames of all sequences in one batch."""
+    """Inverts `_on_channels`: all frames of all sequences in one batch."""
     frames = picture.reshape(*picture.shape[:3], -1, 3)
     return jnp.moveaxis(frames, 3, 1).reshape(-1, *picture.shape[1:3], 3)

@@ -6,7 +6,7 @@ Equation numbers are the paper's. Inside, pictures are in [0, 1] and coordinates
 `target`: in training the frames to be reproduced, in synthesis anybody's.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -15,22 +15,17 @@ from jaxtyping import Array, Float
 
 from psrjax.errors import UserError
 from psrjax.losses import adversarial, landmarks, style, temporal
-from psrjax.methods.base import Batch
-from psrjax.methods.base import Method as Base
+from psrjax.methods import base
+from psrjax.methods.base import Batch, flatten_time, split_time
 from psrjax.models import motion, motion_generator
 from psrjax.nn.discriminators import multiscale
 from psrjax.ops import local_affine, thin_plate
 from psrjax.pretrained import vgg
 
-TEMPORALS = ("none", "a", "b", "c")
-MASK_GRIDS = ("literal", "warped")
-DISCRIMINATORS = ("multiscale", "valid")
-PERCEPTUALS = ("vgg19", "random", "off")
-JACOBIANS = ("each", "one", "none")
 GRAM_LAYERS = ("relu2_2", "relu3_4", "relu4_4", "relu5_2")
 
 
-class Method(Base):
+class Method(base.Method):
     """INTERnet as a method: nets `keypoints`, `motion`, `generator` against `discriminator`.
 
     Attributes:
@@ -42,7 +37,7 @@ class Method(Base):
       relative: in synthesis, the source's key points move as the driving ones have moved since
         their first frame, instead of taking their places.
       relative_scale: of these movements.
-      points: how many key points.
+      points: the number of key points.
       points_width: channels of the detector's hourglass.
       points_padding: of the detector's heads.
       jacobians: see `motion.KeypointDetector`.
@@ -56,7 +51,7 @@ class Method(Base):
       variance: of the Gaussians around key points.
       depth: of both hourglasses.
       max_channels: no layer of the hourglasses has more channels.
-      factor: the motion is estimated on pictures so many times smaller.
+      factor: the motion is estimated on pictures this many times smaller.
       width: channels of the generator's finest scale.
       levels: how often the generator halves the size; factor is 2 to this power.
       generator_max_channels: no layer of the generator has more channels.
@@ -110,22 +105,22 @@ class Method(Base):
     style: str = "l1gram"
     norm: str = "batch"
 
+    @property
+    def choices(self) -> dict[str, Collection[Any]]:
+        """See the attributes."""
+        return {
+            "stage": ("joint",),
+            "generator_kind": motion_generator.GENERATORS,
+            "temporal": ("none", "a", "b", "c"),
+            "mask_grid": ("literal", "warped"),
+            "discriminator_kind": ("multiscale", "valid"),
+            "perceptual": base.VGG19,
+            "jacobians": ("each", "one", "none"),
+            "style": style.STYLES,
+        }
+
     def setup(self):
         """Builds the four nets."""
-        for field, choices in (
-            ("generator_kind", motion_generator.GENERATORS),
-            ("temporal", TEMPORALS),
-            ("mask_grid", MASK_GRIDS),
-            ("discriminator_kind", DISCRIMINATORS),
-            ("perceptual", PERCEPTUALS),
-            ("jacobians", JACOBIANS),
-            ("style", style.STYLES),
-        ):
-            if getattr(self, field) not in choices:
-                raise UserError(
-                    f"config.method.{field}: no {getattr(self, field)!r}; there are "
-                    f"{', '.join(choices)}"
-                )
         compute = {"dtype": self.dtype}
         common = {**compute, "norm": self.norm, "remat": self.remat}
         hourglass = {"depth": self.depth, "max_channels": self.max_channels, "factor": self.factor}
@@ -195,7 +190,7 @@ class Method(Base):
     @property
     def pretrained(self) -> tuple[str, ...]:
         """VGG-19's weights, for the perceptual and the style term."""
-        return {"vgg19": ("vgg19",), "random": ("vgg19:random",)}.get(self.perceptual, ())
+        return base.frozen_weights("vgg19", self.perceptual)
 
     def __call__(self, batch: Batch) -> None:
         """Runs every net once, for initialisation."""
@@ -203,7 +198,7 @@ class Method(Base):
         self._judge(made["picture"], made["driving_points"]["value"])
 
     def _reconstruct(self, batch: Batch) -> dict[str, Any]:
-        """The last target frame, generated from the source in train mode, and how."""
+        """Generates the last target frame from the source, in train mode."""
         source, driving = _unit_range(batch["source"][:, 0]), _unit_range(batch["target"][:, -1])
         source_points = self.keypoints(source, True)
         driving_points = self.keypoints(driving, True)
@@ -220,7 +215,7 @@ class Method(Base):
     def _generate(
         self, source: Array, features: Any, moved: Mapping[str, Array], train: bool
     ) -> dict[str, Array]:
-        """The "picture" (b t h w 3) in [0, 1], and what of it is "generated"."""
+        """Returns the "picture" (b t h w 3) in [0, 1], and what of it is "generated"."""
         field = {name: moved[name] for name in ("deformation", "confidence")}
         picture = generated = self.generator.decode(features, **field, train=train)
         if self.keeps_source:
@@ -228,15 +223,12 @@ class Method(Base):
         return {"picture": picture, "generated": generated}
 
     def loss(self, update: str, batch: Batch, shared: Batch, pretrained: Batch) -> dict[str, Any]:
-        """Eq. 1 with Eq. 7 and the equivariance of key points, and the discriminators' side."""
+        """Computes Eq. 1 with Eq. 7 and the equivariance of key points, or the other side's."""
         if update == "generator":
             return self._generator_loss(batch, pretrained)
         real = self._judge(_unit_range(batch["target"][:, -1]), shared["points"])
         fake = self._judge(shared["picture"], shared["points"])
-        total = sum(
-            adversarial.discriminator_loss(r["logits"], f["logits"], mode="least_squares")
-            for r, f in zip(real, fake, strict=True)
-        )
+        total = adversarial.discriminator_total(real, fake, mode="least_squares")
         log = {"real": real[0]["logits"].mean(), "fake": fake[0]["logits"].mean()}
         return {"terms": {"adversarial": total}, "shared": {}, "log": log}
 
@@ -252,14 +244,8 @@ class Method(Base):
         real = self._judge(driving, points["value"])
         fake = self._judge(picture, points["value"])
         terms = {
-            "adversarial": sum(
-                adversarial.generator_loss(f["logits"], mode="least_squares") for f in fake
-            ),
-            "feature_matching": sum(
-                jnp.abs(ours - jax.lax.stop_gradient(theirs)).mean()
-                for r, f in zip(real, fake, strict=True)
-                for ours, theirs in zip(f["features"], r["features"], strict=True)
-            ),
+            "adversarial": adversarial.generator_total(fake, mode="least_squares"),
+            "feature_matching": adversarial.feature_matching(real, fake),
             "reconstruction": self._difference(picture, driving),
             "generated": self._difference(made["generated"], driving),
         }
@@ -284,7 +270,7 @@ class Method(Base):
         return {"terms": terms, "shared": made, "log": log}
 
     def _difference(self, picture: Array, truth: Array) -> Float[Array, ""]:
-        """L1, at each size."""
+        """The L1 distances at each size, summed."""
         gap = picture - truth
         sizes = (local_affine.downsample(gap, factor) for factor in self.perceptual_factors)
         return sum(jnp.abs(each).mean() for each in sizes)
@@ -295,12 +281,12 @@ class Method(Base):
         for name in self.pretrained:
             weights = pretrained[name]
             for factor in self.perceptual_factors:
-                taps = vgg.FIRSTS + (GRAM_LAYERS if factor == 1 else ())
+                layers = vgg.FIRSTS + (GRAM_LAYERS if factor == 1 else ())
                 ours, theirs = (
-                    vgg.features(weights, local_affine.downsample(image, factor), taps)
+                    vgg.features(weights, local_affine.downsample(image, factor), layers)
                     for image in (picture, driving)
                 )
-                chosen = {tap: ours[tap] for tap in vgg.FIRSTS}
+                chosen = {layer: ours[layer] for layer in vgg.FIRSTS}
                 terms["perceptual"] += style.feature_distance(chosen, theirs)
                 if factor == 1:
                     chosen = {tap: ours[tap] for tap in GRAM_LAYERS}
@@ -339,7 +325,7 @@ class Method(Base):
         return self.discriminator(picture, True)
 
     def start(self, batch: Batch) -> dict[str, Any]:
-        """The source's features and key points, and those of the first driving frame."""
+        """Finds the source's features and key points, and those of the first driving frame."""
         source = _unit_range(batch["source"][:, 0])
         return {
             "source": source,
@@ -349,16 +335,14 @@ class Method(Base):
         }
 
     def synthesize(self, batch: Batch, carry: Any, intermediates: bool = False) -> tuple[dict, Any]:
-        """Each target frame's pose in the source's looks, frame by frame; see the base class.
+        """Gives the source's looks each target frame's pose, frame by frame; see the base class.
 
-        "intermediates" holds, at the motion's size, "confidence" (b t h w 1), the "weights" (b t h w p)
+        Intermediates are, at the motion's size, "confidence" (b t h w 1), the "weights" (b t h w p)
         of the local motions, background first, their "flow" (b t h w 2) to the source in its
         pixels, and "source_points" (b j 2) and "points" (b t j 2) in unit coordinates.
         """
-        frames = _unit_range(batch["target"])
-        b, t, height, width, _ = frames.shape
-        driving = self.keypoints(frames.reshape(b * t, height, width, 3), False)
-        driving = {name: value.reshape(b, t, *value.shape[1:]) for name, value in driving.items()}
+        height, width = batch["target"].shape[2:4]
+        driving = self._driving_points(batch)
         if self.relative:
             driving = local_affine.relative(
                 carry["points"], driving, carry["first"], scale=self.relative_scale
@@ -380,15 +364,17 @@ class Method(Base):
         return made, carry
 
     def poses(self, batch: Batch) -> Float[Array, "b t j 2"]:
-        """The key points of the target frames, in unit coordinates."""
-        frames = _unit_range(batch["target"])
-        b, t, height, width, _ = frames.shape
-        found = self.keypoints(frames.reshape(b * t, height, width, 3), False)["value"]
-        found = local_affine.corners_to_unit(found, height=height, width=width)
-        return found.reshape(b, t, *found.shape[1:])
+        """Returns the key points of the target frames, in unit coordinates."""
+        height, width = batch["target"].shape[2:4]
+        found = self._driving_points(batch)["value"]
+        return local_affine.corners_to_unit(found, height=height, width=width)
+
+    def _driving_points(self, batch: Batch) -> dict[str, Array]:
+        found = self.keypoints(flatten_time(_unit_range(batch["target"])), False)
+        return {name: split_time(value, len(batch["target"])) for name, value in found.items()}
 
     def baselines(self, batch: Batch) -> dict[str, Array]:
-        """The source frame, unmoved."""
+        """Returns the source frame, unmoved."""
         return {"copy_source": jnp.broadcast_to(batch["source"][:, :1], batch["target"].shape)}
 
 

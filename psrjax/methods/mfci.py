@@ -6,40 +6,38 @@ and `single_gan` train the single-frame model (Balakrishnan et al. 2018), a syst
 `joint` it is frozen, and what it finds in K source frames is integrated.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from psrjax.errors import UserError
 from psrjax.losses import adversarial, style
-from psrjax.methods.base import Batch
-from psrjax.methods.base import Method as Base
+from psrjax.methods import base
+from psrjax.methods.base import Batch, flatten_time
 from psrjax.models import integration, posewarp
 from psrjax.nn.discriminators import frame_ranges
 from psrjax.ops import limb, pose_label, pose_normalization
 from psrjax.pretrained import vgg
 
 STAGES = ("single", "single_gan", "joint")
-PERCEPTUALS = ("vgg19", "random", "off")
-INITS = ("fresh", "single")
-ALIGNMENTS = ("torso", "none")
-TAPS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
+VGG_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
 
 
-class Method(Base):
-    """MFCI as a method: `single` (against `discriminator`), then `integrate` against the other
-    discriminators.
+class Method(base.Method):
+    """MFCI as a method: nets `single` and `integrate`, against three discriminators.
+
+    `discriminator` is the opponent of `single`, `image_discriminator` (D_I) and
+    `video_discriminator` (D_V) those of `integrate`.
 
     Attributes:
       fusion: how K maps become one, see `integration.Fusion`.
       sources: K; the fusions with residual blocks can do with no other number.
       ranges: n of the temporal discriminators D_V^n (Eq. 2); () is none.
       frame_discriminator: whether D_I (Eq. 1) judges frames.
-      discriminator_kind: "res6" or "patch", see `range_discriminators`.
+      discriminator_kind: "res6" or "patch", see `frame_ranges`.
       discriminator_width: channels of every discriminator's first layer.
       discriminator_layers: strided layers of the "patch" discriminators.
       width: C, channels of the features.
@@ -53,7 +51,7 @@ class Method(Base):
         improve on the single-frame model instead of learning it anew.
       matte: whether the footage's outlines and clean plates teach M and O_bg too. `Departs from:`
         the paper, which sees their composition only: where a person hardly moves from his place,
-        the background branch may then paint him as well, and in transfer he stays as a ghost.
+        the background branch may then generate him too, and in transfer he stays as a ghost.
       align: in transfer, driving poses are brought to the source person's size and place by "torso"
         (see `limb.aligned`), or left as they are ("none").
     """
@@ -76,21 +74,20 @@ class Method(Base):
     matte: bool = False
     align: str = "torso"
 
+    @property
+    def choices(self) -> dict[str, Collection[Any]]:
+        """See the attributes."""
+        return {
+            "stage": STAGES,
+            "fusion": integration.FUSIONS,
+            "discriminator_kind": frame_ranges.KINDS,
+            "perceptual": base.VGG19,
+            "init_from": ("fresh", "single"),
+            "align": ("torso", "none"),
+        }
+
     def setup(self):
         """Builds the nets of this stage, and the single-frame model."""
-        for field, choices in (
-            ("stage", STAGES),
-            ("fusion", integration.FUSIONS),
-            ("discriminator_kind", frame_ranges.KINDS),
-            ("perceptual", PERCEPTUALS),
-            ("init_from", INITS),
-            ("align", ALIGNMENTS),
-        ):
-            if getattr(self, field) not in choices:
-                raise UserError(
-                    f"config.method.{field}: no {getattr(self, field)!r}; there are "
-                    f"{', '.join(choices)}"
-                )
         common = {"dtype": self.dtype}
         self.single = posewarp.PoseWarp(self.width, self.num_downsamples, **common)
         if self.stage == "single_gan":
@@ -152,7 +149,7 @@ class Method(Base):
     @property
     def pretrained(self) -> tuple[str, ...]:
         """VGG-19's weights, for the perceptual term."""
-        return {"vgg19": ("vgg19",), "random": ("vgg19:random",)}.get(self.perceptual, ())
+        return base.frozen_weights("vgg19", self.perceptual)
 
     def __call__(self, batch: Batch) -> None:
         """Runs every net once, for initialisation: the single-frame model's last layers too."""
@@ -162,7 +159,7 @@ class Method(Base):
         self._judge(self._made(batch, train=True)["video"], batch)
 
     def init_from_previous(self, variables: Mapping) -> Mapping:
-        """See `beginning`."""
+        """See `init_from`."""
         if self.stage != "joint" or self.init_from == "fresh":
             return variables
         nets = variables["params"]
@@ -172,11 +169,11 @@ class Method(Base):
     # -------------------------------------------------------------------------------- training
 
     def loss(self, update: str, batch: Batch, shared: Batch, pretrained: Batch) -> dict[str, Any]:
-        """Eq. 3, and the discriminators' side of Eq. 1 and 2.
+        """Computes Eq. 3, or the discriminators' side of Eq. 1 and 2.
 
-        `Departs from:` Eq. 1 and 2 as printed, whose labels contradict the game: least squares with
-        1 for real and 0 for fake. Sums over frames and windows are means, so that the weights keep
-        their meaning for windows of any length.
+        `Departs from:` Eq. 1 and 2 as printed, whose labels contradict each other: least squares
+        with 1 for real and 0 for fake. Sums over frames and windows are means, so that the weights
+        keep their meaning for windows of any length.
         """
         if update == "generator":
             return self._generator_loss(batch, pretrained)
@@ -201,7 +198,7 @@ class Method(Base):
         terms = {"mse": jnp.square(video - target).mean(), "perceptual": jnp.zeros(())}
         for name in self.pretrained:
             ours, theirs = (
-                vgg.features(pretrained[name], (_flat(x) + 1.0) / 2.0, TAPS)
+                vgg.features(pretrained[name], (flatten_time(x) + 1.0) / 2.0, VGG_LAYERS)
                 for x in (video, target)
             )
             terms["perceptual"] = style.feature_distance(ours, theirs)
@@ -213,18 +210,20 @@ class Method(Base):
         return {"terms": terms, "shared": {"video": video}, "log": log}
 
     def _judge(self, video: Float[Array, "b t h w 3"], batch: Batch) -> dict[str, Any]:
-        """{what is judged: what its discriminators say} in this stage."""
+        """Returns {"image", "video": the answers of its discriminators} in this stage."""
         h, w = video.shape[2:4]
         judged = {}
         if "discriminator" in self._discriminators:
             maps = limb.joint_maps(batch["target_joints"], height=h // 2, width=w // 2)
             source = limb.joint_maps(batch["source_joints"][:, :1], height=h // 2, width=w // 2)
             maps = jnp.concatenate([jnp.broadcast_to(source, maps.shape), maps], -1)
-            judged["image"] = ({"logits": self.discriminator(_flat(video), _flat(maps))},)
+            judged["image"] = (
+                {"logits": self.discriminator(flatten_time(video), flatten_time(maps))},
+            )
         if "image_discriminator" in self._discriminators:
             maps = limb.joint_maps(batch["target_joints"], height=h, width=w)
             judged["image"] = self.image_discriminator(
-                _flat(jnp.concatenate([video, maps], -1)), True
+                flatten_time(jnp.concatenate([video, maps], -1)), True
             )
         if "video_discriminator" in self._discriminators:
             judged["video"] = self.video_discriminator(video, batch["target_flow"], True)
@@ -235,7 +234,7 @@ class Method(Base):
         return self._integrated(encoded, batch["target_joints"], train)
 
     def _encode(self, batch: Batch) -> dict[str, Array]:
-        """What depends on the source frames alone; before `joint`, on the first of them."""
+        """Computes what depends on the source frames alone; before `joint`, on the first one."""
         source, joints = batch["source"], batch["source_joints"]
         if self.stage != "joint":
             source, joints = source[:, :1], joints[:, :1]
@@ -252,7 +251,7 @@ class Method(Base):
     def _integrated(
         self, encoded: Mapping, target_joints: Float[Array, "b t 26 3"], train: bool
     ) -> dict[str, Array]:
-        """{"video", "mask", "foreground", "background"}, and in `joint` the weights of sources."""
+        """Returns "video", "mask", "foreground", "background", in `joint` also sources' weights."""
         ahead = self.single.foreground_features(dict(encoded), encoded["joints"], target_joints)
         behind = encoded["features"][:, None]
         if self.stage != "joint":
@@ -267,7 +266,7 @@ class Method(Base):
     def fit_joints(
         self, driving: Float[np.ndarray, "t 26 3"], own: Float[np.ndarray, "s 26 3"]
     ) -> Float[np.ndarray, "t 26 3"]:
-        """See `align`.
+        """Fits driving joints as `align` says.
 
         Raises:
           UserError: if the source footage shows no joint, or the driving one never shows a joint
@@ -284,17 +283,14 @@ class Method(Base):
         return limb.aligned(driving, own)
 
     def start(self, batch: Batch) -> dict[str, Any]:
-        """Limbs and background features of the source frames.
-
-        So the background branch runs once for each source frame, not once for each target frame.
-        """
+        """Finds limbs and background features of the source frames, once for all target frames."""
         return self._encode(batch)
 
     def synthesize(self, batch: Batch, carry: Any, intermediates: bool = False) -> tuple[dict, Any]:
-        """Frame by frame, nothing is passed on; see the base class.
+        """Generates frame by frame, passing nothing on; see the base class.
 
-        "foreground" is the person without what stands behind, for another background. "intermediates"
-        holds it and the "background", and what each source frame gives to either (Fig. 7).
+        "foreground" is the person without what stands behind, for another background.
+        Intermediates are it, the "background", and what each source frame gives to either (Fig. 7).
         """
         made = self._integrated(carry, batch["target_joints"], False)
         shown = {name: made[name] for name in ("video", "mask", "foreground")}
@@ -306,10 +302,9 @@ class Method(Base):
         return shown, carry
 
     def baselines(self, batch: Batch) -> dict[str, Array]:
-        """The source frame whose pose is nearest, for each frame; and the first one."""
-        target, source = batch["target_joints"], batch["source_joints"]
-        chosen = pose_label.distance(source[:, None], target[:, :, None]).argmin(-1)
-        nearest = jax.vmap(lambda frames, places: frames[places])(batch["source"], chosen)
+        """Returns the source frame whose pose is nearest, for each frame; and the first one."""
+        poses = (batch["source_joints"], batch["target_joints"])
+        nearest = pose_label.take_nearest(batch["source"], *poses)
         return {
             "copy_source": jnp.broadcast_to(batch["source"][:, :1], nearest.shape),
             "nearest_pose": nearest,
@@ -317,7 +312,7 @@ class Method(Base):
 
 
 def matte_terms(made: Mapping, batch: Batch) -> dict[str, Array]:
-    """The terms of `Method.matte`, see there.
+    """Computes the terms of `Method.matte`.
 
     Args:
       made: "mask" (b t h w 1) in [0, 1] and "background" (b t h w 3) in [-1, 1].
@@ -331,8 +326,3 @@ def matte_terms(made: Mapping, batch: Batch) -> dict[str, Array]:
     entropy = -(outline * jnp.log(mask) + (1.0 - outline) * jnp.log(1.0 - mask))
     plate = batch["background"][:, None]
     return {"matte": entropy.mean(), "plate": jnp.square(made["background"] - plate).mean()}
-
-
-def _flat(video: Array) -> Array:
-    """(b t …) to (b*t …)."""
-    return video.reshape(-1, *video.shape[2:])

@@ -5,7 +5,7 @@ and Refinement". Equation numbers are the paper's. Each stage `layer<k>` trains 
 discriminators on the frozen layers before it.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -13,14 +13,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from psrjax.losses import adversarial, perceptual, pixel
+from psrjax.methods import base
 from psrjax.methods.base import Batch
-from psrjax.methods.base import Method as Base
 from psrjax.models import volumetric
 from psrjax.nn.discriminators import frame_ranges, patch
 
-PERCEPTUALS = ("i3d", "random", "off")
-PRIORS = ("texture", "texture_on_mean", "zeros")
-INITS = ("fresh", "before")
 REGIONS = {
     "none": (),
     "fgbg": ((volumetric.BACKGROUND,), (volumetric.VISIBLE, volumetric.OCCLUDED)),
@@ -29,8 +26,7 @@ REGIONS = {
 
 
 class Discriminators(nn.Module):
-    """The discriminators of one layer: of frames beside their source, of the clip alone, of n
-    frames.
+    """The discriminators of one layer: of frames beside their source, of clips, of n frames.
 
     Attributes:
       width: channels of the frame discriminator's first layer.
@@ -60,10 +56,10 @@ class Discriminators(nn.Module):
         flow: Float[Array, "b t h w 2"] | None,
         train: bool,
     ) -> dict[str, Any]:
-        """{"frame": logits, and where there are such nets "video": logits, "ranges": answers}.
+        """Returns {"frame": logits}, and where there are such nets "video" and "ranges".
 
         Args:
-          source: the frames that were given.
+          source: the source frames.
           video: the frames to judge.
           flow: of the real target video, which only the discriminators of n frames see.
           train: whether norms learn.
@@ -89,7 +85,7 @@ class Discriminators(nn.Module):
         return logits
 
 
-class Method(Base):
+class Method(base.Method):
     """PSR-Net as a method: nets `layer<k>` and `discriminator<k>`, one stage for each layer.
 
     Attributes:
@@ -119,6 +115,7 @@ class Method(Base):
       discriminator_layers: strided layers of the frame discriminators.
       video_width: channels of the video discriminators' first layers.
       video_depth: strided layers of the video discriminators.
+      video_time_padding: frames of zeros at both ends of each of them.
       norm: "batch" or "instance".
     """
 
@@ -144,12 +141,22 @@ class Method(Base):
     video_time_padding: int = 1
     norm: str = "batch"
 
+    @property
+    def choices(self) -> dict[str, Collection[Any]]:
+        """See the attributes."""
+        return {
+            "stage": self._stages,
+            "decoder": volumetric.DECODERS,
+            "encoder": volumetric.ENCODERS,
+            "warp_scope": volumetric.WARP_SCOPES,
+            "recon_regions": REGIONS,
+            "perceptual": ("i3d", "random", "off"),
+            "prior": ("texture", "texture_on_mean", "zeros"),
+            "init_from": ("fresh", "before"),
+        }
+
     def setup(self):
         """Builds the nets of this stage and of those before it."""
-        volumetric.check_choice("recon_regions", self.recon_regions, tuple(REGIONS))
-        volumetric.check_choice("perceptual", self.perceptual, PERCEPTUALS)
-        volumetric.check_choice("prior", self.prior, PRIORS)
-        volumetric.check_choice("init_from", self.init_from, INITS)
         common = {
             "width": self.width,
             "blocks": self.blocks,
@@ -185,16 +192,18 @@ class Method(Base):
 
     @property
     def _current(self) -> int:
-        """Which layer this stage trains."""
-        stages = tuple(f"layer{k}" for k in range(1, self.layers + 1))
-        volumetric.check_choice("stage", self.stage, stages)
-        return stages.index(self.stage) + 1
+        """The number of the layer that this stage trains."""
+        return self._stages.index(self.stage) + 1
+
+    @property
+    def _stages(self) -> tuple[str, ...]:
+        return tuple(f"layer{k}" for k in range(1, self.layers + 1))
 
     @property
     def updates(self) -> dict[str, tuple[str, ...]]:
         """The generator's update, then the discriminator's on the fakes of the same forward pass.
 
-        `Departs from:` GTNet's script, where the discriminator plays first; the paper is silent.
+        `Departs from:` GTNet's script, where the discriminator comes first; the paper is silent.
         """
         return {
             "generator": (f"layer{self._current}",),
@@ -223,9 +232,7 @@ class Method(Base):
     @property
     def pretrained(self) -> tuple[str, ...]:
         """I3D's weights, for the first layer's perceptual term."""
-        if self._current > 1 or self.perceptual == "off":
-            return ()
-        return ("i3d",) if self.perceptual == "i3d" else ("i3d:random",)
+        return () if self._current > 1 else base.frozen_weights("i3d", self.perceptual)
 
     def __call__(self, batch: Batch) -> None:
         """Runs the layers of this stage and its discriminators once, for initialisation."""
@@ -233,7 +240,7 @@ class Method(Base):
         self._judge(videos[self.stage], batch)
 
     def init_from_previous(self, variables: Mapping) -> Mapping:
-        """See `beginning`; the discriminators begin fresh in every stage."""
+        """See `init_from`; the discriminators begin fresh in every stage."""
         if self.init_from == "fresh" or self._current == 1:
             return variables
         new, before = f"layer{self._current}", f"layer{self._current - 1}"
@@ -313,7 +320,8 @@ class Method(Base):
         names = ("frame",) if self._current == 1 else ("frame", "video")
         names += ("ranges",) if self._ranges else ()
         return {
-            f"adversarial_{name}": loss(name) if name in discriminators else jnp.zeros(()) for name in names
+            f"adversarial_{name}": loss(name) if name in discriminators else jnp.zeros(())
+            for name in names
         }
 
     def _reconstruction(self, errors: Array, visibility: Array) -> Array:
@@ -325,12 +333,12 @@ class Method(Base):
         return pixel.region_mean(errors, jnp.stack(regions, -1))
 
     def start(self, batch: Batch) -> dict:
-        """Nothing is kept between windows: each is a clip of its own."""
+        """Keeps nothing between windows: each is a clip of its own."""
         del batch
         return {}
 
     def synthesize(self, batch: Batch, carry: Any, intermediates: bool = False) -> tuple[dict, Any]:
-        """The videos of all layers up to this stage's; see the base class."""
+        """Returns the videos of all layers up to this stage's; see the base class."""
         videos = {
             name: jnp.clip(video, -1.0, 1.0)
             for name, video in self._videos(batch, train=False).items()
@@ -349,7 +357,7 @@ class Method(Base):
         return made, carry
 
     def baselines(self, batch: Batch) -> dict[str, Array]:
-        """The source view, the transferred texture, and this texture over the camera's mean."""
+        """Returns the source view, the transferred texture, and it over the camera's mean frame."""
         return {
             "copy_source": batch["source"],
             "x0": batch["target_prior"],

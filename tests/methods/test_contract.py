@@ -1,7 +1,6 @@
 """Every method and every config keep the contract: found by listing the folders, none by name."""
 
 import functools
-import importlib.util
 import re
 from pathlib import Path
 
@@ -21,15 +20,12 @@ FOLDER = Path(__file__).parents[2] / "configs"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py"))
 
 
-def words(name, group):
-    module_spec = importlib.util.spec_from_file_location(f"words_of_{name}", FOLDER / f"{name}.py")
-    module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
-    return tuple(getattr(module, group))
+def labels(name, group):
+    return tuple(getattr(configs.module(str(FOLDER / f"{name}.py")), group))
 
 
-ABLATIONS = [(name, word) for name in NAMES for word in words(name, "ABLATIONS")]
-PRESETS = [(name, word) for name in NAMES for word in ("", *words(name, "PRESETS"), "bf16")]
+ABLATIONS = [(name, label) for name in NAMES for label in labels(name, "ABLATIONS")]
+PRESETS = [(name, label) for name in NAMES for label in ("", *labels(name, "PRESETS"), "bf16")]
 STAGES = [
     (name, stage) for name in NAMES for stage in configs.load(str(FOLDER / f"{name}.py")).stages
 ]
@@ -125,7 +121,7 @@ def program(name, variant, stage):
 
 
 def synthesis_program(name, variant, stage):
-    """The program of synthesis as text: what a word that acts at synthesis alone must change."""
+    """The program of synthesis as text: what an ablation of synthesis alone must change."""
     made = Stage(name, variant, stage)
 
     def run(variables, batch):
@@ -199,24 +195,26 @@ def test_a_step_changes_its_own_nets_and_no_others(name, stage):
     np.testing.assert_array_equal(shown["video"], again["video"])
 
 
-@pytest.mark.parametrize(("name", "word"), ABLATIONS)
-def test_every_ablation_changes_the_program_the_tree_or_the_terms(name, word):
-    plain, changed = load(name, "tiny"), load(name, f"tiny,{word}")
+@pytest.mark.parametrize(("name", "label"), ABLATIONS)
+def test_every_ablation_changes_the_program_the_tree_or_the_terms(name, label):
+    plain, changed = load(name, "tiny"), load(name, f"tiny,{label}")
     default = not configs.differences(plain, changed)
     if default or plain.stages != changed.stages:
         return  # the label of the default itself; or a table's row that has fewer stages
     first, *others = changed.stages
     for stage in (*others[-1:], first, *others[:-1]):  # the last one holds most of the others
-        if program(name, "tiny", stage) != program(name, f"tiny,{word}", stage):
+        if program(name, "tiny", stage) != program(name, f"tiny,{label}", stage):
             return
     last = changed.stages[-1]
-    plain, changed = (synthesis_program(name, words, last) for words in ("tiny", f"tiny,{word}"))
-    assert plain != changed, f"{word!r} changes nothing in any stage"
+    plain, changed = (
+        synthesis_program(name, variant, last) for variant in ("tiny", f"tiny,{label}")
+    )
+    assert plain != changed, f"{label!r} changes nothing in any stage"
 
 
-@pytest.mark.parametrize(("name", "word"), PRESETS)
-def test_every_preset_builds(name, word):
-    made = Stage(name, word, load(name, word).stages[-1])  # has the nets of all stages before
+@pytest.mark.parametrize(("name", "label"), PRESETS)
+def test_every_preset_builds(name, label):
+    made = Stage(name, label, load(name, label).stages[-1])  # has the nets of all stages before
     nets = {net for update in made.method.updates.values() for net in update}
     assert nets <= set(jax.eval_shape(made.start).params)
 
@@ -228,8 +226,8 @@ def test_every_leaf_can_be_given_as_text(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_unknown_words_are_told_with_the_list(name):
-    with pytest.raises(UserError, match="unknown word 'no such'.*presets: .*tiny.*stages: "):
+def test_unknown_variants_are_told_with_the_list(name):
+    with pytest.raises(UserError, match="no variant 'no such'; presets: .*tiny.*stages: "):
         load(name, "tiny,no such")
 
 
@@ -238,3 +236,22 @@ def test_unknown_methods_and_fields_are_told():
         base.build("nothing")
     with pytest.raises(UserError, match="has no such field; it has"):
         base.build(base.available()[0], colour="red")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_dataclass_is_the_source_of_defaults(name):
+    assert configs.base(name).method.to_dict() == {
+        **base.defaults(name),
+        "name": name,
+        "stage": "",
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_value_that_is_no_choice_is_told_with_the_config(name):
+    for field in base.build(name).choices:
+        value = "nothing" if isinstance(base.defaults(name)[field], str) else 7
+        with pytest.raises(UserError, match=f"config.method.{field}: no {value!r}; there are"):
+            base.build(name, **{field: value})
+    with pytest.raises(UserError, match="config.method.perceptual: no 'x'; there are .*random"):
+        configs.load(f"{FOLDER / name}.py:tiny", {"method.perceptual": "x"})

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from psrjax.evaluation import score_table, method_evaluation
+from psrjax.evaluation import method_evaluation, score_table
 from psrjax.training import checkpoint
 
 CONFIG = Path(__file__).parents[2] / "configs" / "internet.py"

@@ -156,7 +156,7 @@ def test_sources_without_joints_and_other_joint_sets_are_told():
 
 
 @pytest.mark.parametrize(
-    ("word", "fusion", "ranges", "stages"),
+    ("label", "fusion", "ranges", "stages"),
     (
         ("MSE", "rb6_sa2d", (3, 5, 7), 2),
         ("MSE+VGG", "rb6_sa2d", (3, 5, 7), 2),
@@ -169,21 +169,21 @@ def test_sources_without_joints_and_other_joint_sets_are_told():
         ("MSE+VGG+RB6+SA2D+D_V", "rb6_sa2d", (3, 5, 7), 3),
     ),
 )
-def test_the_rows_of_table_1_are_words(word, fusion, ranges, stages):
-    config = configs.load(f"mfci:{word}")
+def test_the_rows_of_table_1_are_ablations(label, fusion, ranges, stages):
+    config = configs.load(f"mfci:{label}")
     assert len(config.stages) == stages
     assert config.method.fusion == fusion and config.method.ranges == ranges
-    assert (config.method.perceptual == "off") == (word == "MSE")
+    assert (config.method.perceptual == "off") == (label == "MSE")
 
 
-@pytest.mark.parametrize("words", ("rb6", "w/o D_I", "w/o D_V", "w/o D_I,w/o D_V"))
+@pytest.mark.parametrize("variant", ("rb6", "w/o D_I", "w/o D_V", "w/o D_I,w/o D_V"))
 def test_whichever_discriminators_are_left_out_those_that_train_have_weights_and_an_optimizer(
-    words,
+    variant,
 ):
-    config = configs.stage_config(configs.load(f"mfci:tiny,{words}"), "joint")
+    config = configs.stage_config(configs.load(f"mfci:tiny,{variant}"), "joint")
     fields = {key: config.method[key] for key in ("frame_discriminator", "ranges")}
     updates = mfci.Method(stage="joint", **fields).updates
-    assert ("discriminator" in updates) == (words != "w/o D_I,w/o D_V")
+    assert ("discriminator" in updates) == (variant != "w/o D_I,w/o D_V")
     optimizer.make_optimizers(config.optimizer, updates)
     assert set(config.weights) == set(updates)
 

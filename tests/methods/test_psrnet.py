@@ -151,9 +151,8 @@ def test_baselines_are_the_source_the_texture_and_the_texture_over_the_mean_fram
     ],
 )
 def test_values_that_cannot_be_are_told_by_name(fields, message):
-    method = build(**fields)
     with pytest.raises(UserError, match=message):
-        jax.eval_shape(method.init, jax.random.key(0), batch())
+        jax.eval_shape(build(**fields).init, jax.random.key(0), batch())
 
 
 @pytest.mark.parametrize("encoder", volumetric.ENCODERS)
