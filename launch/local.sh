@@ -2,7 +2,7 @@
 # Makes .venv, installs psrjax for the accelerator it finds, and runs: demo | test | any psrjax command.
 #
 #   bash launch/local.sh demo [--method=NAME] render, train, score and show, in runs/demo-NAME
-#   bash launch/local.sh test [pytest args]   ruff and the fast tests
+#   bash launch/local.sh test [pytest args]   ruff, pyright and the fast tests
 #   bash launch/local.sh COMMAND …            any psrjax command; paths are relative to where you are
 #
 # PYTHON=/path/to/python              the interpreter to build .venv with (3.11 or newer)
@@ -116,6 +116,7 @@ run_tests() {
     export JAX_PLATFORMS=${JAX_PLATFORMS:-cpu}
     "$python" -m ruff check .
     "$python" -m ruff format --check .
+    "$python" -m pyright --pythonpath "$python"
     exec "$python" -m pytest -q -n 2 "$@"
 }
 
@@ -134,7 +135,7 @@ case $command in
     usage
     ;;
 test)
-    install all test
+    install all docs test
     run_tests "$@"
     ;;
 demo)

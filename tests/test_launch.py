@@ -112,7 +112,7 @@ def test_changed_pins_install_again_and_extras_are_kept(machine):
     machine.run("doctor")
     machine.run("test")
     assert [line.rsplit("out", 1)[1] for line in machine.installs()] == [
-        *("[all,test]", "[all]", "[all,test]")
+        *("[all,docs,test]", "[all]", "[all,docs,test]")
     ]
 
 
