@@ -31,7 +31,7 @@ and further ones:
   ghosts)
 """
 
-from psrjax.config import RunConfig, apply_variant, base, stage_weights, update
+from psrjax.config import RunConfig, apply_variant, base, remove, stage_weights, update
 
 DEMO = {"minutes": 15}  # of `psrjax demo --method=mfci` on one CPU core
 
@@ -176,7 +176,9 @@ def get_config(variant: str = "") -> RunConfig:
     )
     config = apply_variant(config, variant, presets=PRESETS, ablations=ABLATIONS)
     if not (config.method.frame_discriminator or config.method.ranges):  # nobody is left to train
-        with config.unlocked():
-            joint = config.overrides.joint
-            del joint.optimizer.discriminator, joint.weights.discriminator
+        remove(
+            config,
+            "overrides.joint.optimizer.discriminator",
+            "overrides.joint.weights.discriminator",
+        )
     return config

@@ -142,7 +142,7 @@ def in_stage(stage: str, changes: Mapping[str, Any]) -> dict[str, Any]:
     return {f"overrides.{stage}.{key}": value for key, value in changes.items()}
 
 
-def stage_weights(stage: str, /, update: str = "generator", **terms: float) -> dict[str, Any]:
+def stage_weights(stage: str, update: str = "generator", /, **terms: float) -> dict[str, Any]:
     """The dotted overrides by which one stage weighs the terms of an update's loss."""
     return in_stage(stage, {f"weights.{update}.{term}": weight for term, weight in terms.items()})
 
@@ -214,14 +214,20 @@ def override(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:
       UserError: as `update`.
     """
     update(config, values)
-    with cast(ConfigDict, config).unlocked():
-        for stage, changes in config.overrides.items():
-            for leaf in _flat(changes):
-                kept = _covers(values, f"overrides.{stage}.{leaf}")
-                if _covers(values, leaf) and not kept:
-                    *parents, last = leaf.split(".")
-                    del functools.reduce(getitem, parents, changes)[last]
+    for stage, changes in config.overrides.items():
+        own = {leaf: f"overrides.{stage}.{leaf}" for leaf in _flat(changes)}
+        outranked = [key for leaf, key in own.items() if _covers(values, leaf)]
+        remove(config, *(key for key in outranked if not _covers(values, key)))
     return config
+
+
+def remove(config: RunConfig, *keys: str) -> None:
+    """Removes dotted keys in place; also of a locked config."""
+    plain: Any = config
+    with plain.unlocked():
+        for key in keys:
+            *parents, last = key.split(".")
+            del functools.reduce(getitem, parents, plain)[last]
 
 
 def _covers(keys: Iterable[str], leaf: str) -> bool:

@@ -105,8 +105,8 @@ class Method(base.Method):
         """Builds the nets of this stage."""
         if self.tex_channels < 3:
             raise UserError(f"config.method.tex_channels={self.tex_channels}: three are colours")
-        compute = {"dtype": self.dtype}
-        common = {**compute, "remat": self.remat}
+        compute: dict[str, Any] = {"dtype": self.dtype}
+        common: dict[str, Any] = {**compute, "remat": self.remat}
         self.uv = uv_generator.UVGenerator(
             self.uv_width, self.uv_num_downsamples, self.uv_blocks, self.uv_kernel_size, **common
         )
@@ -325,8 +325,8 @@ class Method(base.Method):
         seen = jnp.concatenate([carry["labels"], labels], 1)
         carry = {"labels": seen[:, seen.shape[1] - (self.history - 1) :]}
         if self.stage == "uv":
-            made = {"uv": self.uv(label, False)}
-            shown = {"video": uv_picture(made["uv"])}
+            made: dict[str, Any] = {"uv": self.uv(label, False)}
+            shown: dict[str, Any] = {"video": uv_picture(made["uv"])}
         else:
             made = self._render(label, False)
             shown = {
@@ -428,7 +428,7 @@ def _filled(atlas: Float[np.ndarray, "p s s 3"]) -> Float[np.ndarray, "p s s 3"]
     """
     empty = (atlas == 0).all(-1)
     nearest = [
-        ndimage.distance_transform_edt(one, return_distances=False, return_indices=True)
+        np.asarray(ndimage.distance_transform_edt(one, return_distances=False, return_indices=True))
         for one in empty
     ]
     return np.stack([part[rows, columns] for part, (rows, columns) in zip(atlas, nearest)])

@@ -122,8 +122,8 @@ class Method(base.Method):
 
     def setup(self):
         """Builds the nets of this stage and of those before it."""
-        compute = {"dtype": self.dtype}
-        common = {**compute, "remat": self.remat}
+        compute: dict[str, Any] = {"dtype": self.dtype}
+        common: dict[str, Any] = {**compute, "remat": self.remat}
         self.align = correspondence.Correspondence(
             width=self.width,
             num_downsamples=self.num_downsamples,

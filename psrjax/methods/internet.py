@@ -121,9 +121,13 @@ class Method(base.Method):
 
     def setup(self):
         """Builds the four nets."""
-        compute = {"dtype": self.dtype}
-        common = {**compute, "norm": self.norm, "remat": self.remat}
-        hourglass = {"depth": self.depth, "max_channels": self.max_channels, "factor": self.factor}
+        compute: dict[str, Any] = {"dtype": self.dtype}
+        common: dict[str, Any] = {**compute, "norm": self.norm, "remat": self.remat}
+        hourglass: dict[str, Any] = {
+            "depth": self.depth,
+            "max_channels": self.max_channels,
+            "factor": self.factor,
+        }
         self.keypoints = motion.KeypointDetector(
             points=self.points,
             width=self.points_width,
@@ -273,7 +277,7 @@ class Method(base.Method):
         """The L1 distances at each size, summed."""
         gap = picture - truth
         sizes = (local_affine.downsample(gap, factor) for factor in self.perceptual_factors)
-        return sum(jnp.abs(each).mean() for each in sizes)
+        return sum((jnp.abs(each).mean() for each in sizes), jnp.zeros(()))
 
     def _feature_terms(self, picture: Array, driving: Array, pretrained: Mapping) -> dict:
         """Eq. 9 and 10; constant 0 where there is no VGG-19."""
@@ -349,7 +353,7 @@ class Method(base.Method):
             )
         moved = self.field(carry["source"], carry["points"], driving, False)
         picture = self._generate(carry["source"], carry["features"], moved, False)["picture"]
-        made = {"video": picture * 2.0 - 1.0}
+        made: dict[str, Any] = {"video": picture * 2.0 - 1.0}
         if intermediates:
             h, w = moved["deformation"].shape[2:4]
             shift = moved["deformation"] - local_affine.corner_grid(h, w)

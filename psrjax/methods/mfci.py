@@ -88,7 +88,7 @@ class Method(base.Method):
 
     def setup(self):
         """Builds the nets of this stage, and the single-frame model."""
-        common = {"dtype": self.dtype}
+        common: dict[str, Any] = {"dtype": self.dtype}
         self.single = posewarp.PoseWarp(self.width, self.num_downsamples, **common)
         if self.stage == "single_gan":
             self.discriminator = posewarp.PairDiscriminator(
@@ -104,7 +104,7 @@ class Method(base.Method):
             remat=self.remat,
             **common,
         )
-        judge = {**common, "strided": self.discriminator_layers}
+        judge: dict[str, Any] = {**common, "strided": self.discriminator_layers}
         if self.frame_discriminator:
             self.image_discriminator = frame_ranges.make_discriminator(
                 self.discriminator_kind,
@@ -258,8 +258,9 @@ class Method(base.Method):
             ahead = ahead[:, :, 0]
             return self.single.heads(ahead, jnp.broadcast_to(behind[:, :, 0], ahead.shape))
         h, w = ahead.shape[3:5]
-        maps = (limb.joint_maps(x, height=h, width=w) for x in (encoded["joints"], target_joints))
-        return self.integrate(ahead, behind, *maps, train)
+        source = limb.joint_maps(encoded["joints"], height=h, width=w)
+        target = limb.joint_maps(target_joints, height=h, width=w)
+        return self.integrate(ahead, behind, source, target, train)
 
     # ------------------------------------------------------------------------------- synthesis
 
@@ -293,7 +294,7 @@ class Method(base.Method):
         Intermediates are it, the "background", and what each source frame gives to either (Fig. 7).
         """
         made = self._integrated(carry, batch["target_joints"], False)
-        shown = {name: made[name] for name in ("video", "mask", "foreground")}
+        shown: dict[str, Any] = {name: made[name] for name in ("video", "mask", "foreground")}
         if intermediates:
             shown["intermediates"] = {name: made[name] for name in ("foreground", "background")}
             for name in ("foreground", "background"):

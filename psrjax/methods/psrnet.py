@@ -65,7 +65,7 @@ class Discriminators(nn.Module):
           train: whether norms learn.
         """
         pairs = jnp.concatenate([source, video], -1)
-        common = {"norm": self.norm, "dtype": self.dtype}
+        common: dict[str, Any] = {"norm": self.norm, "dtype": self.dtype}
         frame = patch.PatchDiscriminator(self.width, strided=self.strided, name="frame", **common)
         logits = {"frame": frame(pairs.reshape(-1, *pairs.shape[2:]), train)["logits"]}
         if self.video_width:
@@ -77,7 +77,7 @@ class Discriminators(nn.Module):
                 **common,
             )
             logits["video"] = clip(video, train)["logits"]
-        if self.ranges:
+        if self.ranges and flow is not None:
             several = frame_ranges.FrameRangeDiscriminators(
                 self.ranges, width=self.width, dtype=self.dtype, name="ranges"
             )
@@ -157,7 +157,7 @@ class Method(base.Method):
 
     def setup(self):
         """Builds the nets of this stage and of those before it."""
-        common = {
+        common: dict[str, Any] = {
             "width": self.width,
             "blocks": self.blocks,
             "norm": self.norm,
