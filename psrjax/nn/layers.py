@@ -54,93 +54,62 @@ def _flat(draw: Callable, key: Array, shape: Sequence[int], dtype: DTypeLike) ->
     return draw(key, (math.prod(shape),), dtype).reshape(shape)
 
 
-class Conv(nn.Module):
-    """Convolution over two or three dimensions with explicit padding.
+class _Layer(nn.Module):
+    """A layer with a kernel and perhaps a bias.
 
     Attributes:
       features: output channels.
       kernel_size: one size for each dimension, of which there are two or three.
-      stride: one, or one for each dimension.
-      padding: on both sides, one, or one for each dimension (PyTorch's meaning, never "SAME").
       use_bias: whether to add a bias; not where a norm follows.
       dtype: compute type.
       init: initializer of the kernel.
       bias_init: initializer of the bias.
-      reflect: whether a 2-D convolution's padding, one number, is by reflection; else it is zeros.
     """
 
     features: int
     kernel_size: tuple[int, ...]
-    stride: int | Sequence[int] = 1
-    padding: int | Sequence[int] = 0
     use_bias: bool = True
     dtype: DTypeLike = jnp.float32
     init: Callable = uniform_fan_in
     bias_init: Callable = nn.initializers.zeros
+
+    def _kernel(self, x: Array) -> Array:
+        return self.param("kernel", self.init, (*self.kernel_size, x.shape[-1], self.features))
+
+    def _add_bias(self, y: Array) -> Array:
+        if not self.use_bias:
+            return y
+        return y + self.param("bias", self.bias_init, (self.features,)).astype(self.dtype)
+
+
+class Conv(_Layer):
+    """Convolution over two or three dimensions with explicit padding.
+
+    Attributes:
+      stride: one, or one for each dimension.
+      padding: on both sides, one, or one for each dimension (PyTorch's meaning, never "SAME").
+      reflect: whether a 2-D convolution's padding, one number, is by reflection; else it is zeros.
+      (the others are those of `_Layer`)
+    """
+
+    stride: int | Sequence[int] = 1
+    padding: int | Sequence[int] = 0
     reflect: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "b *size i"]) -> Float[Array, "b *out o"]:
         """Applies the convolution; the shapes are `psrjax.ops.conv.conv`'s."""
-        kernel = self.param("kernel", self.init, (*self.kernel_size, x.shape[-1], self.features))
-        return _convolve(self, x, kernel)
+        return self._convolve(x, self._kernel(x))
+
+    def _convolve(self, x: Array, kernel: Array) -> Array:
+        x, kernel, padding = x.astype(self.dtype), kernel.astype(self.dtype), self.padding
+        if self.reflect:
+            assert isinstance(padding, int)
+            x, padding = resampling.reflect_pad(x, padding), 0
+        return self._add_bias(conv_ops.conv(x, kernel, stride=self.stride, padding=padding))
 
 
-class UpsampledConv(nn.Module):
-    """2-D convolution of maps upsampled by 2 with nearest neighbours; the padding keeps the size.
-
-    Attributes:
-      (those of `Conv`)
-    """
-
-    features: int
-    kernel_size: tuple[int, int]
-    dtype: DTypeLike = jnp.float32
-    use_bias: bool = True
-    init: Callable = uniform_fan_in
-    bias_init: Callable = nn.initializers.zeros
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
-        """Applies it; the result is twice as high and wide."""
-        kernel = self.param("kernel", self.init, (*self.kernel_size, x.shape[-1], self.features))
-        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-        return _with_bias(self, conv_ops.conv_upsampled(x, kernel))
-
-
-class ConvTranspose(nn.Module):
-    """Transposed convolution with PyTorch's padding and output padding; the kernel is not flipped.
-
-    Attributes:
-      output_padding: further rows at the high side.
-      (the others are those of `Conv`)
-    """
-
-    features: int
-    kernel_size: tuple[int, ...]
-    stride: int | Sequence[int] = 1
-    padding: int | Sequence[int] = 0
-    output_padding: int | Sequence[int] = 0
-    use_bias: bool = True
-    dtype: DTypeLike = jnp.float32
-    init: Callable = uniform_fan_in
-    bias_init: Callable = nn.initializers.zeros
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b *size i"]) -> Float[Array, "b *out o"]:
-        """Applies it; the shapes are `psrjax.ops.conv.conv_transpose`'s."""
-        kernel = self.param("kernel", self.init, (*self.kernel_size, x.shape[-1], self.features))
-        y = conv_ops.conv_transpose(
-            x.astype(self.dtype),
-            kernel.astype(self.dtype),
-            stride=self.stride,
-            padding=self.padding,
-            output_padding=self.output_padding,
-        )
-        return _with_bias(self, y)
-
-
-class SpectralConv(nn.Module):
+class SpectralConv(Conv):
     """Convolution whose kernel is divided by its largest singular value (Miyato et al. 2018).
 
     As PyTorch's `spectral_norm`: one power iteration in each call that trains; the vectors are kept
@@ -150,20 +119,10 @@ class SpectralConv(nn.Module):
       (those of `Conv`)
     """
 
-    features: int
-    kernel_size: tuple[int, ...]
-    stride: int | Sequence[int] = 1
-    padding: int | Sequence[int] = 0
-    use_bias: bool = True
-    dtype: DTypeLike = jnp.float32
-    init: Callable = uniform_fan_in
-    bias_init: Callable = nn.initializers.zeros
-    reflect: bool = False
-
     @nn.compact
     def __call__(self, x: Float[Array, "b *size i"], train: bool) -> Float[Array, "b *out o"]:
         """Applies the convolution; with `train` the vectors take a power iteration."""
-        kernel = self.param("kernel", self.init, (*self.kernel_size, x.shape[-1], self.features))
+        kernel = self._kernel(x)
         matrix = kernel.reshape(-1, self.features).T
         rows, columns = matrix.shape
         left = self.variable("spectral", "left", lambda: jnp.full(rows, rows**-0.5))
@@ -175,27 +134,52 @@ class SpectralConv(nn.Module):
             u = _unit_vector(fixed @ v)
             if not self.is_initializing():
                 left.value, right.value = u, v
-        kernel = kernel / (u @ matrix @ v)
-        return _convolve(self, x, kernel)
+        return self._convolve(x, kernel / (u @ matrix @ v))
 
 
 def _unit_vector(x: Array) -> Array:
     return x * jax.lax.rsqrt(jnp.square(x).sum() + 1e-12)
 
 
-def _convolve(layer: "Conv | SpectralConv", x: Array, kernel: Array) -> Array:
-    x, kernel, padding = x.astype(layer.dtype), kernel.astype(layer.dtype), layer.padding
-    if layer.reflect:
-        assert isinstance(padding, int)
-        x, padding = resampling.reflect_pad(x, padding), 0
-    return _with_bias(layer, conv_ops.conv(x, kernel, stride=layer.stride, padding=padding))
+class UpsampledConv(_Layer):
+    """2-D convolution of maps upsampled by 2 with nearest neighbours; the padding keeps the size.
+
+    Attributes:
+      (those of `_Layer`)
+    """
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
+        """Applies it; the result is twice as high and wide."""
+        kernel = self._kernel(x).astype(self.dtype)
+        return self._add_bias(conv_ops.conv_upsampled(x.astype(self.dtype), kernel))
 
 
-def _with_bias(layer: Conv | UpsampledConv | ConvTranspose | SpectralConv, y: Array) -> Array:
-    if not layer.use_bias:
-        return y
-    bias = layer.param("bias", layer.bias_init, (layer.features,))
-    return y + bias.astype(layer.dtype)
+class ConvTranspose(_Layer):
+    """Transposed convolution with PyTorch's padding and output padding; the kernel is not flipped.
+
+    Attributes:
+      stride: one, or one for each dimension.
+      padding: rows cut from both sides, one, or one for each dimension.
+      output_padding: further rows at the high side, one, or one for each dimension.
+      (the others are those of `_Layer`)
+    """
+
+    stride: int | Sequence[int] = 1
+    padding: int | Sequence[int] = 0
+    output_padding: int | Sequence[int] = 0
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b *size i"]) -> Float[Array, "b *out o"]:
+        """Applies it; the shapes are `psrjax.ops.conv.conv_transpose`'s."""
+        y = conv_ops.conv_transpose(
+            x.astype(self.dtype),
+            self._kernel(x).astype(self.dtype),
+            stride=self.stride,
+            padding=self.padding,
+            output_padding=self.output_padding,
+        )
+        return self._add_bias(y)
 
 
 class BatchNorm(nn.Module):

@@ -78,7 +78,7 @@ def sample_parts(
     """Samples p images bilinearly, each at pixel coordinates (x, y) of its own.
 
     The images' samples lie side by side: at once in the order of channels, which is twice as fast
-    on CPUs as sampling picture by picture and moving the axis.
+    on CPUs as sampling image by image and moving the axis.
 
     Raises:
       UserError: for an unknown padding.

@@ -104,7 +104,7 @@ def span(heights: Float[np.ndarray, " t"]) -> Span:
 def check_same_joints(
     driving: Float[np.ndarray, "t j 3"], target: Float[np.ndarray, "s 26 3"]
 ) -> None:
-    """Checks that the driving clip was annotated with the joints that the network has learnt.
+    """Checks that the driving clip was annotated with the joints that the network has learned.
 
     Raises:
       UserError: if it has another number of joints, or never shows a joint of COCO-18 that the

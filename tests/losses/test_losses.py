@@ -83,8 +83,8 @@ def weights():
 
 def test_i3d_has_the_published_shapes_and_random_features_unit_deviation(weights):
     video = jax.ShapeDtypeStruct((1, 8, 112, 112, 3), jnp.float32)
-    taps = jax.eval_shape(i3d.features, weights, video)
-    assert {name: tap.shape[1:] for name, tap in taps.items()} == {
+    found = jax.eval_shape(i3d.features, weights, video)
+    assert {name: x.shape[1:] for name, x in found.items()} == {
         "Conv3d_1a_7x7": (4, 56, 56, 64),
         "Conv3d_2b_1x1": (4, 28, 28, 64),
         "Mixed_3c": (4, 14, 14, 480),

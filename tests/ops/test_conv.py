@@ -12,7 +12,7 @@ from scipy import signal
 from psrjax.errors import UserError
 from psrjax.ops.conv import conv, conv_transpose, conv_upsampled, cpu, use
 
-# (frames, height, width), taps, channels in and out, stride, padding: as in PSR-Net's layers
+# (frames, height, width), kernel_size, channels in and out, stride, padding: as in PSR-Net's layers
 # (stem, downs, residual, head), its video discriminator, a pointwise layer, and odd ones.
 CONVOLUTIONS = {
     "stem": ((4, 6, 5), (7, 7, 7), (2, 5), 1, 3),
@@ -31,8 +31,8 @@ CONVOLUTIONS = {
     "anisotropic": ((6, 8, 5), (3, 5, 1), (4, 3), (3, 2, 1), (1, 2, 0)),
     "flat_wide": ((4, 3), (3, 3), (128, 130), 1, 1),
     "flat_uneven": ((5, 6), (3, 5), (2, 6), 1, (1, 2)),
-    "flat_many_taps": ((9, 8), (7, 5), (3, 33), 1, (0, 2)),
-    "flat_many_taps_strided": ((9, 8), (5, 7), (3, 33), (2, 2), (0, 0)),
+    "flat_large_kernel": ((9, 8), (7, 5), (3, 33), 1, (0, 2)),
+    "flat_large_kernel_strided": ((9, 8), (5, 7), (3, 33), (2, 2), (0, 0)),
     "flat_pointwise_strided": ((7, 5), (1, 2), (3, 5), (3, 2), 0),
     "flat_neither_wide_nor_narrow": ((6, 5), (3, 3), (17, 33), 1, 1),
     "flat_many_to_one": ((6, 5), (7, 3), (6, 1), 1, (3, 2)),
@@ -77,8 +77,8 @@ def formulation(request, monkeypatch):
 NUMBERS = {2: ("NHWC", "HWIO", "NHWC"), 3: ("NDHWC", "DHWIO", "NDHWC")}
 
 
-def each(value, taps):
-    return (value,) * len(taps) if isinstance(value, int) else value
+def each(value, kernel_size):
+    return (value,) * len(kernel_size) if isinstance(value, int) else value
 
 
 def naive_conv(x, kernel, stride, padding):
@@ -102,49 +102,49 @@ def naive_transpose(x, kernel, stride, padding, output_padding):
     """Every input pixel stamps the kernel onto the output, which is then cropped."""
     x, kernel = np.asarray(x), np.asarray(kernel)
     b, *sizes, _ = x.shape
-    taps = kernel.shape[:-2]
-    full = [(n - 1) * s + k + e for n, s, k, e in zip(sizes, stride, taps, output_padding)]
+    kernel_size = kernel.shape[:-2]
+    full = [(n - 1) * s + k + e for n, s, k, e in zip(sizes, stride, kernel_size, output_padding)]
     out = np.zeros((b, *full, kernel.shape[-1]))
     for place in itertools.product(*map(range, sizes)):
-        stamp = np.tensordot(x[(slice(None), *place)], kernel, ((1,), (len(taps),)))
-        window = tuple(slice(i * s, i * s + k) for i, s, k in zip(place, stride, taps))
+        stamp = np.tensordot(x[(slice(None), *place)], kernel, ((1,), (len(kernel_size),)))
+        window = tuple(slice(i * s, i * s + k) for i, s, k in zip(place, stride, kernel_size))
         out[(slice(None), *window)] += stamp
     return out[(slice(None), *(slice(p, n - p) for p, n in zip(padding, full)))]
 
 
-def arrays(size, taps, channels, seed=0):
+def arrays(size, kernel_size, channels, seed=0):
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(2, *size, channels[0]))
-    kernel = rng.normal(size=(*taps, *channels)) / np.prod(taps)
+    kernel = rng.normal(size=(*kernel_size, *channels)) / np.prod(kernel_size)
     return jnp.asarray(x, jnp.float32), jnp.asarray(kernel, jnp.float32)
 
 
 @ways(CONVOLUTIONS)
 def test_conv_equals_scipy(case, formulation):
-    size, taps, channels, stride, padding = CONVOLUTIONS[case]
-    x, kernel = arrays(size, taps, channels)
+    size, kernel_size, channels, stride, padding = CONVOLUTIONS[case]
+    x, kernel = arrays(size, kernel_size, channels)
     y = conv(x, kernel, stride=stride, padding=padding)
     np.testing.assert_allclose(
-        y, naive_conv(x, kernel, each(stride, taps), each(padding, taps)), atol=2e-5
+        y, naive_conv(x, kernel, each(stride, kernel_size), each(padding, kernel_size)), atol=2e-5
     )
 
 
 @ways(TRANSPOSED)
 def test_conv_transpose_equals_stamping(case, formulation):
-    size, taps, channels, stride, padding, extra = TRANSPOSED[case]
-    x, kernel = arrays(size, taps, channels)
+    size, kernel_size, channels, stride, padding, extra = TRANSPOSED[case]
+    x, kernel = arrays(size, kernel_size, channels)
     y = conv_transpose(x, kernel, stride=stride, padding=padding, output_padding=extra)
-    naive = naive_transpose(x, kernel, *(each(v, taps) for v in (stride, padding, extra)))
+    naive = naive_transpose(x, kernel, *(each(v, kernel_size) for v in (stride, padding, extra)))
     np.testing.assert_allclose(y, naive, atol=2e-5)
 
 
 @pytest.mark.parametrize("formulation", ["native", "fold"], indirect=True)
-@pytest.mark.parametrize("taps", [(3, 3), (1, 5), (7, 3)])
-def test_conv_upsampled_equals_scipy_on_the_enlarged_picture(taps, formulation):
-    x, kernel = arrays((4, 3), taps, (3, 2))
+@pytest.mark.parametrize("kernel_size", [(3, 3), (1, 5), (7, 3)])
+def test_conv_upsampled_equals_scipy_on_the_upsampled_image(kernel_size, formulation):
+    x, kernel = arrays((4, 3), kernel_size, (3, 2))
     large = np.kron(np.asarray(x), np.ones((1, 2, 2, 1)))
     y = conv_upsampled(x, kernel)
-    padding = tuple(side // 2 for side in taps)
+    padding = tuple(side // 2 for side in kernel_size)
     np.testing.assert_allclose(y, naive_conv(large, kernel, (1, 1), padding), atol=2e-5)
 
 
@@ -194,35 +194,37 @@ def assert_same_gradients(ours, truth, x, kernel):
 
 @ways(CONVOLUTIONS)
 def test_gradients_equal_autodiff_in_double_precision(case, formulation):
-    size, taps, channels, stride, padding = CONVOLUTIONS[case]
+    size, kernel_size, channels, stride, padding = CONVOLUTIONS[case]
     with jax.enable_x64(True):
-        x, kernel = (jnp.asarray(a, jnp.float64) for a in arrays(size, taps, channels))
+        x, kernel = (jnp.asarray(a, jnp.float64) for a in arrays(size, kernel_size, channels))
         ours = functools.partial(conv, stride=stride, padding=padding)
-        truth = functools.partial(autodiff, stride=each(stride, taps), padding=each(padding, taps))
+        truth = functools.partial(
+            autodiff, stride=each(stride, kernel_size), padding=each(padding, kernel_size)
+        )
         assert_same_gradients(ours, truth, x, kernel)
 
 
 @ways(TRANSPOSED)
 def test_transposed_gradients_equal_autodiff_of_the_dilated_form(case, formulation):
-    size, taps, channels, stride, padding, extra = TRANSPOSED[case]
-    sides = zip(taps, each(padding, taps), each(extra, taps), strict=True)
+    size, kernel_size, channels, stride, padding, extra = TRANSPOSED[case]
+    sides = zip(kernel_size, each(padding, kernel_size), each(extra, kernel_size), strict=True)
     pads = [(k - 1 - p, k - 1 - p + e) for k, p, e in sides]
 
     def dilated(x, kernel):
         return jax.lax.conv_general_dilated(
             x,
-            jnp.flip(kernel, range(len(taps))),
-            (1,) * len(taps),
+            jnp.flip(kernel, range(len(kernel_size))),
+            (1,) * len(kernel_size),
             pads,
-            lhs_dilation=each(stride, taps),
-            dimension_numbers=NUMBERS[len(taps)],
+            lhs_dilation=each(stride, kernel_size),
+            dimension_numbers=NUMBERS[len(kernel_size)],
         )
 
     def ours(x, kernel):
         return conv_transpose(x, kernel, stride=stride, padding=padding, output_padding=extra)
 
     with jax.enable_x64(True):
-        x, kernel = (jnp.asarray(a, jnp.float64) for a in arrays(size, taps, channels))
+        x, kernel = (jnp.asarray(a, jnp.float64) for a in arrays(size, kernel_size, channels))
         assert_same_gradients(ours, dilated, x, kernel)
 
 

@@ -45,8 +45,8 @@ def test_downsampling_is_a_gaussian_convolution_and_a_stride():
 
     image = np.random.default_rng(2).uniform(size=(1, 21, 16, 1)).astype(np.float32)
     image = jnp.asarray(image)
-    taps = np.exp(-(np.arange(-6, 7) ** 2) / (2 * 1.5**2))
-    kernel = np.outer(taps, taps) / taps.sum() ** 2
+    weights = np.exp(-(np.arange(-6, 7) ** 2) / (2 * 1.5**2))
+    kernel = np.outer(weights, weights) / weights.sum() ** 2
     blurred = ndimage.convolve(image[0, ..., 0], kernel, mode="constant")[::4, ::4]
     np.testing.assert_allclose(local_affine.downsample(image, 4)[0, ..., 0], blurred, atol=1e-5)
     assert local_affine.downsample(image, 1) is image

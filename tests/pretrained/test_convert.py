@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from psrjax.errors import UserError
-from psrjax.pretrained import registry
-from psrjax.pretrained.registry import convert
+from psrjax.pretrained import convert, registry
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 NAMES = json.loads((GOLDEN / "features.json").read_text())
