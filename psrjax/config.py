@@ -42,7 +42,7 @@ class Section:
     """A part of a config as type checkers see it; at run time it is a `ConfigDict`."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields, nested ones too."""
+        """Returns the fields, nested ones too."""
         return asdict(self)
 
 
@@ -126,7 +126,7 @@ class RunConfig(Section):
 
 
 def base(method: str = "") -> RunConfig:
-    """The defaults of `RunConfig` and of a method's fields, unlocked.
+    """Returns the defaults of `RunConfig` and of a method's fields, unlocked.
 
     Raises:
       UserError: if there is no such method.
@@ -138,17 +138,17 @@ def base(method: str = "") -> RunConfig:
 
 
 def in_stage(stage: str, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The dotted overrides by which only one stage changes."""
+    """Returns the dotted overrides by which only one stage changes."""
     return {f"overrides.{stage}.{key}": value for key, value in changes.items()}
 
 
 def stage_weights(stage: str, update: str = "generator", /, **terms: float) -> dict[str, Any]:
-    """The dotted overrides by which one stage weighs the terms of an update's loss."""
+    """Returns the dotted overrides by which one stage weighs the terms of an update's loss."""
     return in_stage(stage, {f"weights.{update}.{term}": weight for term, weight in terms.items()})
 
 
 def linear_decay(steps: int, *updates: str, start: int = 0) -> dict[str, Any]:
-    """The dotted overrides for so many steps, at rates that fall linearly to 0 from `start` on."""
+    """Returns overrides: so many steps, at rates that fall linearly to 0 from `start` on."""
     schedule = {"schedule": "linear", "decay_start_step": start, "decay_end_step": steps}
     rates = {f"optimizer.{each}.{key}": v for each in updates for key, v in schedule.items()}
     return {"steps": steps, **rates}
@@ -206,7 +206,7 @@ def update(config: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:
 
 
 def override(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:
-    """As `update`, for what a user asks for: it outranks what a preset says of single stages.
+    """Sets dotted keys as `update`, but a user's: they outrank a preset's for single stages.
 
     `{"steps": 9}` also removes every `overrides.STAGE.steps`, unless `values` names that one too.
 
@@ -235,7 +235,7 @@ def _covers(keys: Iterable[str], leaf: str) -> bool:
 
 
 def stage_config(config: RunConfig, stage: str) -> RunConfig:
-    """The config of one stage, locked: `overrides[stage]` merged in and `method.stage` set."""
+    """Returns the locked config of one stage: `overrides[stage]` merged in, `method.stage` set."""
     sections = config.to_dict()
     changes = sections["overrides"].get(stage, {})
     merged = _typed({**sections, "overrides": {}})
@@ -245,7 +245,7 @@ def stage_config(config: RunConfig, stage: str) -> RunConfig:
 
 
 def method_fields(config: RunConfig) -> dict[str, Any]:
-    """The arguments of `methods.base.build`: the name and the fields of `config.method`."""
+    """Returns the arguments of `methods.base.build`: the name and the fields of `config.method`."""
     return config.method.to_dict()
 
 
@@ -268,7 +268,7 @@ def validate(config: RunConfig) -> None:
 
 
 def load(name: str, overrides: Mapping[str, Any] = {}) -> RunConfig:
-    """The locked config of "METHOD:tiny,layer1" or "configs/METHOD.py:tiny", and dotted overrides.
+    """Loads "METHOD:tiny,layer1" or "configs/METHOD.py:tiny", with dotted overrides, and locks it.
 
     Raises:
       UserError: if there is no such file, or for a wrong variant, key or value.
@@ -305,7 +305,7 @@ def _folders() -> tuple[Path, ...]:
 
 
 def find(name: str) -> Path:
-    """The file of a config: a path, or a bare name that stands in the checkout or in the wheel.
+    """Finds the file of a config: a path, or a bare name in the checkout or in the wheel.
 
     Raises:
       UserError: if there is none, with the names that there are.
@@ -320,17 +320,17 @@ def find(name: str) -> Path:
 
 
 def to_json(config: RunConfig) -> str:
-    """The config as JSON; `from_json` gives it back, tuples included."""
+    """Writes the config as JSON; `from_json` gives it back, tuples included."""
     return json.dumps(config.to_dict(), indent=2)
 
 
 def from_json(text: str) -> RunConfig:
-    """The locked config that `to_json` wrote."""
+    """Reads the locked config that `to_json` wrote."""
     return _locked(_typed(_tuples(json.loads(text))))
 
 
 def differences(old: RunConfig, new: RunConfig) -> dict[str, tuple[Any, Any]]:
-    """{dotted key: (old value, new value)} where two configs differ; a missing one is None."""
+    """Returns {dotted key: (old, new)} where two configs differ; a missing value is None."""
     before, after = _flat(old.to_dict()), _flat(new.to_dict())
     keys = sorted(set(before) | set(after))
     pairs = {key: (before.get(key), after.get(key)) for key in keys}
@@ -392,7 +392,7 @@ def _unknown_key(config: ConfigDict, key: str) -> str:
 
 
 def _flat(section: Any) -> dict[str, Any]:
-    """{dotted key: leaf} of a section or of nested dicts."""
+    """Returns {dotted key: leaf} of a section or of nested dicts."""
     leaves: dict[str, Any] = {}
     for key, value in section.items():
         if isinstance(value, ConfigDict | dict):

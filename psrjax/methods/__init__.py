@@ -1,1 +1,1 @@
-"""How each paper trains and synthesizes: one file a paper."""
+"""The methods: how each paper trains and synthesizes, one file for each."""

@@ -196,15 +196,15 @@ def build(name: str, **fields: Any) -> Method:
 
 
 def frozen_weights(network: str, choice: str) -> tuple[str, ...]:
-    """The names in `pretrained.registry` for a choice: the network, "random" weights, or "off"."""
+    """Returns the names in `pretrained.registry`: of the network, of "random" weights, or none."""
     return {network: (network,), "random": (f"{network}:random",), "off": ()}[choice]
 
 
 def flatten_time(video: Array) -> Array:
-    """(b t …) to (b*t …)."""
+    """Reshapes (b t …) to (b*t …)."""
     return video.reshape(-1, *video.shape[2:])
 
 
 def split_time(frames: Array, batch: int) -> Array:
-    """(b*t …) to (b t …)."""
+    """Reshapes (b*t …) to (b t …)."""
     return frames.reshape(batch, -1, *frames.shape[1:])

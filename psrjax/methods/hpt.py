@@ -157,7 +157,7 @@ class Method(base.Method):
         self._build_discriminator(compute)
 
     def _build_discriminator(self, compute: Mapping[str, Any]) -> None:
-        """The discriminator of this stage; those of earlier stages are not needed any more."""
+        """Builds the discriminator of this stage; those of earlier ones are not needed any more."""
         if self.stage == "transfer":
             self.discriminator = spectral.SpectralDiscriminator(
                 self.discriminator_scales,

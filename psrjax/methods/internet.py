@@ -274,7 +274,7 @@ class Method(base.Method):
         return {"terms": terms, "shared": made, "log": log}
 
     def _difference(self, picture: Array, truth: Array) -> Float[Array, ""]:
-        """The L1 distances at each size, summed."""
+        """Sums the L1 distances at each size."""
         gap = picture - truth
         sizes = (local_affine.downsample(gap, factor) for factor in self.perceptual_factors)
         return sum((jnp.abs(each).mean() for each in sizes), jnp.zeros(()))

@@ -253,7 +253,7 @@ class Method(base.Method):
         return changed
 
     def _videos(self, batch: Batch, *, train: bool) -> dict[str, Array]:
-        """{"layer1": x̂₁, …} up to this stage's; only the stage's own layer runs in train mode."""
+        """Returns {"layer1": x̂₁, …} up to this stage's layer, which alone runs in train mode."""
         source, visibility = batch["source"], batch["target_visibility"]
         depth = jnp.repeat(batch["target_depth"] * 2.0 - 1.0, 3, axis=-1)
         videos = {}
@@ -316,7 +316,7 @@ class Method(base.Method):
     def _adversarial_terms(
         self, loss: Callable[[str], Array], discriminators: Iterable[str]
     ) -> dict:
-        """A term for each discriminator of the stage; a constant 0 for one that is off."""
+        """Returns a term for each discriminator of the stage; a constant 0 for one that is off."""
         names = ("frame",) if self._current == 1 else ("frame", "video")
         names += ("ranges",) if self._ranges else ()
         return {
@@ -366,6 +366,6 @@ class Method(base.Method):
 
 
 def _on_mean(batch: Batch) -> Float[Array, "b t h w 3"]:
-    """The transferred texture over the mean training frame of the target's camera."""
+    """Lays the transferred texture over the mean training frame of the target's camera."""
     mean = batch["target_mean"][:, None]
     return jnp.where(batch["target_visibility"] > 0, batch["target_prior"], mean)

@@ -21,8 +21,10 @@ MISSING = "S001C002P001R001A003"
 
 
 def scene(person, action, seed=5):
-    """One performance, the truth behind the files: {"joints", "vertices", "cameras", "frames",
-    "faces", "metres"}, the last three by view."""
+    """Renders one action: {"joints", "vertices", "cameras", "frames", "faces", "metres"}.
+
+    The last four are by view.
+    """
     config = dataset.make_config({"frames": FRAMES, "size": SIZE, "seed": seed, "fps": RATE})
     specs = dataset.clip_specs(config)["train"]
     joints = dataset.joints_of(
@@ -51,7 +53,7 @@ def _colored(faces, model, number):
 
 
 def write_clip(root, made, stem_of, *, mirrored, extra=()):
-    """One performance as three cameras' files; `mirrored` writes them as in a mirror."""
+    """Writes one action as three cameras' files, as in a mirror if `mirrored`."""
     for number, (view, camera) in enumerate(made["cameras"].items(), 1):
         stem = stem_of(number)
         frames = made["frames"][view]
@@ -81,7 +83,7 @@ def write_avi(path, frames):
 
 
 def skeleton_text(points, camera, *, mirrored, options=()):
-    """The text of points (t, 25, 3) in the depth camera's axes (x right, y down)."""
+    """The skeleton file of points (t, 25, 3) in the depth camera's axes (x right, y down)."""
     lines = [str(len(points))]
     for time, joints in enumerate(points):
         bodies = [] if ("empty", time) in options else [(72057594037931101, joints)]
@@ -110,7 +112,7 @@ def _joint(joint, camera, mirrored, time):
 
 
 def write_depth(root, made, stem_of, *, mirrored, first=1):
-    """Masked depth pictures, millimetres, 0 off the person."""
+    """Writes masked depth pictures: millimetres, 0 off the person."""
     for number, camera in enumerate(made["cameras"].values(), 1):
         folder = root / "nturgb+d_depth_masked" / stem_of(number)
         folder.mkdir(parents=True)
@@ -129,7 +131,7 @@ def write_depth(root, made, stem_of, *, mirrored, first=1):
 
 
 def write(root):
-    """Two people, two actions, three cameras; returns {clip: truth}."""
+    """Writes two people, two actions, three cameras; returns {clip: truth}."""
     truth = {}
     for person, split_person in ((0, 1), (1, 3)):  # P001 trains, P003 tests
         actions = sorted({

@@ -1,4 +1,4 @@
-"""Short clips of one rendered person, and writers of them in the forms that datasets come in."""
+"""Renders short clips of one person, and writes them in the layouts of published datasets."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ def wall(size, seed=0):
     return cv2.resize(small, size[::-1], interpolation=cv2.INTER_CUBIC)
 
 
-def generated(vertices, camera, seed=0):
+def render(vertices, camera, seed=0):
     """{"frames", "mask", "iuv"} of a posed body in the colours of its parts before a wall."""
     model = body.template()
     colours = np.random.default_rng(seed).integers(120, 256, (25, 3), np.uint8)
@@ -34,7 +34,7 @@ def generated(vertices, camera, seed=0):
 
 
 def clip(frames=16, size=(64, 64), person=0):
-    """Somebody who acts before one camera: `generated`, and "joints" (t, 26, 2) in pixels."""
+    """Renders an acting person: as `render`, and "joints" (t, 26, 2) in pixels."""
     world = dataset.make_config({"frames": frames, "fps": RATE, "size": size})
     specs = dataset.clip_specs(world)["train"]
     spec = next(spec for spec in specs if spec.person == person)
@@ -42,11 +42,11 @@ def clip(frames=16, size=(64, 64), person=0):
     joints = dataset.joints_of(world, spec)
     camera = clip_rendering.rig(0, 0, 1, size)["cam1"]
     seen = camera.project(joints)["pixels"]
-    return generated(body.pose(body.template(), joints), camera, person) | {"joints": seen}
+    return render(body.pose(body.template(), joints), camera, person) | {"joints": seen}
 
 
 def write_openpose(folder, stem, joints, *, name="{stem}_{number:012d}_keypoints.json"):
-    """OpenPose's JSON of BODY_25, a file a frame."""
+    """Writes OpenPose's JSON of BODY_25, one file per frame."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, points in enumerate(joints):
         flat = np.concatenate([points[:25], np.full((25, 1), 0.9)], 1).ravel().tolist()
@@ -56,7 +56,7 @@ def write_openpose(folder, stem, joints, *, name="{stem}_{number:012d}_keypoints
 
 
 def write_pictures(folder, frames, name="{:05d}.png"):
-    """A folder of pictures, RGB or gray."""
+    """Writes a folder of pictures, RGB or gray."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, frame in enumerate(frames):
         bgr = frame[..., ::-1] if frame.ndim == 3 else frame
@@ -65,13 +65,13 @@ def write_pictures(folder, frames, name="{:05d}.png"):
 
 
 def write_mp4(path, frames, fps=RATE):
-    """A small H.264 video."""
+    """Writes a small H.264 video."""
     path.parent.mkdir(parents=True, exist_ok=True)
     video.write(path, frames, fps=fps)
 
 
 def write_person(root, frames=20):
-    """A folder of one person with DensePose's own PNG, and a source clip beside it: both clips."""
+    """Writes one person's folder with DensePose's PNG, and a source clip; returns both clips."""
     made = clip(frames=frames)
     write_pictures(root / "anna" / "anna", made["frames"], "frame{:05d}.png")
     write_openpose(
@@ -89,7 +89,7 @@ def write_person(root, frames=20):
 
 
 def write_iper(root, frames=8):
-    """Two clips in impersonator's layout; jpg names that hold PNG, pickles of Python 2's kind."""
+    """Writes two clips in impersonator's layout: PNG named .jpg, pickles of protocol 2."""
     made = {}
     for name, swing in (("001/9/1", 0.3), ("002/1/2", 0.6)):
         pose = np.zeros((frames, 72))
@@ -103,7 +103,7 @@ def write_iper(root, frames=8):
         camera = lifting.telephoto(1.0, (64, 64))
         matrix = np.array([[focal, 0, 31.5], [0, focal, 31.5], [0, 0, 1]])
         camera = dataclasses.replace(camera, matrix=matrix)
-        made[name] = generated(body.pose(body.template(), joints + far), camera)
+        made[name] = render(body.pose(body.template(), joints + far), camera)
         write_pictures(root / "images" / name, made[name]["frames"], "{:03d}.jpg")
         folder = root / "smpls" / name
         folder.mkdir(parents=True)

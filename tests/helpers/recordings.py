@@ -1,4 +1,4 @@
-"""A tiny filmed recording, made by the tests: a man and a bystander, three cameras, known truth."""
+"""Renders a tiny multi-view recording: a man and a bystander, three cameras, known truth."""
 
 import json
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ NAMES = ("cam1", "cam2", "cam3")
 
 
 @dataclass
-class Filmed:
+class RenderedRecording:
     """The folder, and the truth: cameras, joints (t, 26, 3) and masks {camera: (t, h, w)}."""
 
     root: Path
@@ -56,7 +56,7 @@ def walk(frames=FRAMES):
     return joints
 
 
-def film(root, *, names=NAMES, frames=FRAMES, seed=0):
+def render(root, *, names=NAMES, frames=FRAMES, seed=0):
     """Renders the videos and writes the joints (BODY_25B, noisy) and the calibration."""
     generator = np.random.default_rng(seed)
     cameras = {name: look(angle) for name, angle in zip(NAMES, (-40, 35, 160)) if name in names}
@@ -65,38 +65,38 @@ def film(root, *, names=NAMES, frames=FRAMES, seed=0):
     model = body.template()
     people = [body.pose(model, joints), np.repeat(body.pose(model, other[None]), frames, 0)]
     color = generator.uniform(60, 255, (25, 3))
-    filmed = Filmed(Path(root), cameras, joints, {}, {})
+    made = RenderedRecording(Path(root), cameras, joints, {}, {})
     for name, camera in cameras.items():
-        plate = cv2.GaussianBlur(
+        background = cv2.GaussianBlur(
             generator.uniform(0, 255, (*SIZE, 3)).astype(np.float32), (0, 0), 6
         )
-        plate = np.clip((plate - plate.mean()) * 4 + 110, 0, 255)
+        background = np.clip((background - background.mean()) * 4 + 110, 0, 255)
         bystander = raster.render(people[1][0], model.faces, camera)
-        plate = np.where(bystander.face[..., None] >= 0, (90, 90, 60), plate)
+        background = np.where(bystander.face[..., None] >= 0, (90, 90, 60), background)
         pictures, masks = [], []
         for now in people[0]:
             seen = raster.render(now, model.faces, camera)
             part = np.where(seen.face >= 0, model.face_part[seen.face], 0)
             masks.append(seen.face >= 0)
-            picture = np.where(masks[-1][..., None], color[part], plate)
+            picture = np.where(masks[-1][..., None], color[part], background)
             pictures.append(np.clip(picture + generator.normal(0, 1, picture.shape), 0, 255))
-        filmed.masks[name], filmed.backgrounds[name] = np.stack(masks), plate
+        made.masks[name], made.backgrounds[name] = np.stack(masks), background
         video.write(
-            filmed.root / "videos" / f"{name}.mp4", np.stack(pictures).astype(np.uint8), fps=RATE
+            made.root / "videos" / f"{name}.mp4", np.stack(pictures).astype(np.uint8), fps=RATE
         )
         for time in range(frames):
             both = [observed(camera, joints[time], generator), observed(camera, other, generator)]
             write_people(json_file(root, name, time), both[:: 1 if time % 2 else -1])
     write_calibration(root, cameras)
-    return filmed
+    return made
 
 
 def observed(camera, joints, generator, noise=0.4):
-    """What a pose estimator says: BODY_25B, a little off, with confidence; a few joints missing."""
+    """A pose estimator's joints: BODY_25B, a little off, with confidence; a few are missing."""
     pixels = camera.project(joints)["pixels"] + generator.normal(0, noise, (26, 2))
-    seen = np.concatenate([pixels, generator.uniform(0.5, 0.9, (26, 1))], -1)
-    seen[generator.uniform(size=26) < 0.03] = 0.0
-    return pose.convert(seen, "body26", "body25b")
+    found = np.concatenate([pixels, generator.uniform(0.5, 0.9, (26, 1))], -1)
+    found[generator.uniform(size=26) < 0.03] = 0.0
+    return pose.convert(found, "body26", "body25b")
 
 
 def json_file(root, name, time):

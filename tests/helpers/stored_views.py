@@ -1,4 +1,4 @@
-"""A small stored dataset: three views of some clips, every stream, values that tell where from."""
+"""A small stored dataset: three views of some clips, every stream, with recognisable values."""
 
 import numpy as np
 import pytest

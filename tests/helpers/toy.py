@@ -1,7 +1,7 @@
-"""A method small enough to know by heart, with everything that the engine must get right.
+"""A tiny method with everything that training must get right.
 
-Two nets that play against each other (both with batch statistics, the generator with dropout-like
-noise) and, in stage "second", a frozen one. `install` puts it and its data where the engine looks.
+A generator and a discriminator (both with batch statistics, the generator with dropout-like noise)
+and, in stage "second", a frozen net. `install` puts it and its data where training looks for them.
 """
 
 import flax.linen as nn
@@ -17,7 +17,7 @@ GREY_STEPS: set[int] = set()  # steps whose batch makes the l1 term nan
 
 
 def BEFORE_BATCH(step):  # noqa: N802
-    """Called before the batch of a step is made; tests put their mischief here."""
+    """Called before the batch of a step is made; tests replace it to interfere."""
 
 
 class Net(nn.Module):
@@ -35,8 +35,7 @@ class Net(nn.Module):
 
 
 class Method(base.Method):
-    """`first` trains a generator and a discriminator; `second` refines the frozen generator's
-    output."""
+    """Trains a generator and a discriminator, then refines the frozen generator's output."""
 
     stage: str = "first"
     width: int = 8
@@ -134,7 +133,7 @@ def train_batches(data_config, reads, *, batch, seed, start_step, sharding=None)
 
 
 def install(patch=setattr):
-    """Makes the engine find the toy and its batches; `patch` may be monkeypatch.setattr."""
+    """Makes training find the toy and its batches; `patch` may be monkeypatch.setattr."""
     patch(base, "find", lambda name: Method)
     patch(loader, "train_batches", train_batches)
 

@@ -1,4 +1,4 @@
-"""Trains the toy in a process of its own, which may be told to die: python toy_run.py WORKDIR …
+"""Trains the toy in a process of its own, which can be killed: python toy_run.py WORKDIR …
 
 With JAX_COORDINATOR_ADDRESS and its companions it is one process of several.
 """
@@ -16,7 +16,7 @@ from psrjax.training import stages
 
 
 def die(*_):
-    """What a machine does that loses its power."""
+    """Ends the process as a machine without power does."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
