@@ -67,7 +67,7 @@ class Adaptor(nn.Module):
         return correlation.unit_length(x.astype(jnp.float32))
 
 
-class _Residual(nn.Module):
+class _PReluResidual(nn.Module):
     """Twice reflection-padded convolution - instance norm; one slope for both PReLUs."""
 
     dtype: DTypeLike
@@ -131,7 +131,7 @@ class Correspondence(nn.Module):
         adaptor = (self.width, self.num_downsamples, self.hidden, self.dtype, self.remat)
         self.pose_adaptor = Adaptor(*adaptor)
         self.picture_adaptor = Adaptor(*adaptor)
-        shared = blocks.maybe_remat(_Residual, self.remat)
+        shared = blocks.maybe_remat(_PReluResidual, self.remat)
         self.shared = [shared(self.dtype) for _ in range(self.blocks)]
         project = {"init": layers.xavier_small, "dtype": self.dtype}
         self.pose_projection = layers.Conv(4 * self.width, (1, 1), **project)

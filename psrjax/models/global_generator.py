@@ -9,7 +9,7 @@ from psrjax.errors import UserError
 from psrjax.nn import blocks, layers
 
 
-class _Residual(nn.Module):
+class _ReflectResidual(nn.Module):
     """Twice reflection-padded convolution - instance norm, a ReLU between, added to the input."""
 
     dtype: DTypeLike
@@ -95,7 +95,7 @@ class GlobalGenerator(nn.Module):
         return self._activate(conv(x), train, f"down{i}_norm")
 
     def _decode(self, x: Array, train: bool) -> Array:
-        block = blocks.maybe_remat(_Residual, self.remat)
+        block = blocks.maybe_remat(_ReflectResidual, self.remat)
         for i in range(self.blocks):
             x = block(dtype=self.dtype, name=f"block{i}")(x, train)
         options = {"stride": 2, "padding": 1, "output_padding": 1, "init": layers.normal_small}

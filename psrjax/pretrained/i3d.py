@@ -26,7 +26,7 @@ FEATURES, CLASSES = 1024, 400
 SHORTEST, SMALLEST = 9, 193  # frames, and pixels a side, that fill the pooling window of 2x7x7
 
 
-class Unit(NamedTuple):
+class Unit3D(NamedTuple):
     """Input and output channels, side of the cubic kernel, and stride of one unit."""
 
     inputs: int
@@ -35,27 +35,27 @@ class Unit(NamedTuple):
     stride: int = 1
 
 
-def _inception(name: str, inputs: int, widths: tuple[int, ...]) -> dict[str, Unit]:
+def _inception(name: str, inputs: int, widths: tuple[int, ...]) -> dict[str, Unit3D]:
     one, narrow3, wide3, narrow5, wide5, pooled = widths
     return {
-        f"{name}.b0": Unit(inputs, one, 1),
-        f"{name}.b1a": Unit(inputs, narrow3, 1),
-        f"{name}.b1b": Unit(narrow3, wide3, 3),
-        f"{name}.b2a": Unit(inputs, narrow5, 1),
-        f"{name}.b2b": Unit(narrow5, wide5, 3),
-        f"{name}.b3b": Unit(inputs, pooled, 1),
+        f"{name}.b0": Unit3D(inputs, one, 1),
+        f"{name}.b1a": Unit3D(inputs, narrow3, 1),
+        f"{name}.b1b": Unit3D(narrow3, wide3, 3),
+        f"{name}.b2a": Unit3D(inputs, narrow5, 1),
+        f"{name}.b2b": Unit3D(narrow5, wide5, 3),
+        f"{name}.b3b": Unit3D(inputs, pooled, 1),
     }
 
 
-UNITS: dict[str, Unit] = {
-    "Conv3d_1a_7x7": Unit(3, 64, 7, 2),
-    "Conv3d_2b_1x1": Unit(64, 64, 1),
-    "Conv3d_2c_3x3": Unit(64, 192, 3),
+UNITS: dict[str, Unit3D] = {
+    "Conv3d_1a_7x7": Unit3D(3, 64, 7, 2),
+    "Conv3d_2b_1x1": Unit3D(64, 64, 1),
+    "Conv3d_2c_3x3": Unit3D(64, 192, 3),
     **_inception("Mixed_3b", 192, (64, 96, 128, 16, 32, 32)),
     **_inception("Mixed_3c", 256, (128, 128, 192, 32, 96, 64)),
     **_inception("Mixed_4b", 480, (192, 96, 208, 16, 48, 64)),
 }
-TOP_UNITS: dict[str, Unit] = {
+TOP_UNITS: dict[str, Unit3D] = {
     **_inception("Mixed_4c", 512, (160, 112, 224, 24, 64, 64)),
     **_inception("Mixed_4d", 512, (128, 128, 256, 24, 64, 64)),
     **_inception("Mixed_4e", 512, (112, 144, 288, 32, 64, 64)),

@@ -22,7 +22,7 @@ from psrjax.pretrained import frozen
 FEATURES, CLASSES = 2048, 1008
 
 
-class Unit(NamedTuple):
+class Unit2D(NamedTuple):
     """Input and output channels, kernel size (height, width), and stride of one unit."""
 
     inputs: int
@@ -36,10 +36,10 @@ class Unit(NamedTuple):
         return (self.kernel_size[0] // 2, self.kernel_size[1] // 2) if self.stride == 1 else (0, 0)
 
 
-def _chain(name: str, inputs: int, *parts: tuple[str, int, tuple[int, int]]) -> dict[str, Unit]:
+def _chain(name: str, inputs: int, *parts: tuple[str, int, tuple[int, int]]) -> dict[str, Unit2D]:
     units = {}
     for suffix, outputs, kernel_size in parts:
-        units[f"{name}.{suffix}"] = Unit(inputs, outputs, kernel_size)
+        units[f"{name}.{suffix}"] = Unit2D(inputs, outputs, kernel_size)
         inputs = outputs
     return units
 
@@ -47,9 +47,9 @@ def _chain(name: str, inputs: int, *parts: tuple[str, int, tuple[int, int]]) -> 
 _ONE, _THREE, _FIVE, _WIDE, _HIGH = (1, 1), (3, 3), (5, 5), (1, 7), (7, 1)
 
 
-def _block_a(name: str, inputs: int, pooled: int) -> dict[str, Unit]:
+def _block_a(name: str, inputs: int, pooled: int) -> dict[str, Unit2D]:
     return {
-        f"{name}.branch1x1": Unit(inputs, 64),
+        f"{name}.branch1x1": Unit2D(inputs, 64),
         **_chain(name, inputs, ("branch5x5_1", 48, _ONE), ("branch5x5_2", 64, _FIVE)),
         **_chain(
             name,
@@ -58,13 +58,13 @@ def _block_a(name: str, inputs: int, pooled: int) -> dict[str, Unit]:
             ("branch3x3dbl_2", 96, _THREE),
             ("branch3x3dbl_3", 96, _THREE),
         ),
-        f"{name}.branch_pool": Unit(inputs, pooled),
+        f"{name}.branch_pool": Unit2D(inputs, pooled),
     }
 
 
-def _block_c(name: str, narrow: int) -> dict[str, Unit]:
+def _block_c(name: str, narrow: int) -> dict[str, Unit2D]:
     return {
-        f"{name}.branch1x1": Unit(768, 192),
+        f"{name}.branch1x1": Unit2D(768, 192),
         **_chain(
             name,
             768,
@@ -81,46 +81,46 @@ def _block_c(name: str, narrow: int) -> dict[str, Unit]:
             ("branch7x7dbl_4", narrow, _HIGH),
             ("branch7x7dbl_5", 192, _WIDE),
         ),
-        f"{name}.branch_pool": Unit(768, 192),
+        f"{name}.branch_pool": Unit2D(768, 192),
     }
 
 
-def _block_e(name: str, inputs: int) -> dict[str, Unit]:
+def _block_e(name: str, inputs: int) -> dict[str, Unit2D]:
     return {
-        f"{name}.branch1x1": Unit(inputs, 320),
-        f"{name}.branch3x3_1": Unit(inputs, 384),
-        f"{name}.branch3x3_2a": Unit(384, 384, (1, 3)),
-        f"{name}.branch3x3_2b": Unit(384, 384, (3, 1)),
+        f"{name}.branch1x1": Unit2D(inputs, 320),
+        f"{name}.branch3x3_1": Unit2D(inputs, 384),
+        f"{name}.branch3x3_2a": Unit2D(384, 384, (1, 3)),
+        f"{name}.branch3x3_2b": Unit2D(384, 384, (3, 1)),
         **_chain(name, inputs, ("branch3x3dbl_1", 448, _ONE), ("branch3x3dbl_2", 384, _THREE)),
-        f"{name}.branch3x3dbl_3a": Unit(384, 384, (1, 3)),
-        f"{name}.branch3x3dbl_3b": Unit(384, 384, (3, 1)),
-        f"{name}.branch_pool": Unit(inputs, 192),
+        f"{name}.branch3x3dbl_3a": Unit2D(384, 384, (1, 3)),
+        f"{name}.branch3x3dbl_3b": Unit2D(384, 384, (3, 1)),
+        f"{name}.branch_pool": Unit2D(inputs, 192),
     }
 
 
-UNITS: dict[str, Unit] = {
-    "Conv2d_1a_3x3": Unit(3, 32, _THREE, 2),
-    "Conv2d_2a_3x3": Unit(32, 32, _THREE),
-    "Conv2d_2b_3x3": Unit(32, 64, _THREE),
-    "Conv2d_3b_1x1": Unit(64, 80),
-    "Conv2d_4a_3x3": Unit(80, 192, _THREE),
+UNITS: dict[str, Unit2D] = {
+    "Conv2d_1a_3x3": Unit2D(3, 32, _THREE, 2),
+    "Conv2d_2a_3x3": Unit2D(32, 32, _THREE),
+    "Conv2d_2b_3x3": Unit2D(32, 64, _THREE),
+    "Conv2d_3b_1x1": Unit2D(64, 80),
+    "Conv2d_4a_3x3": Unit2D(80, 192, _THREE),
     **_block_a("Mixed_5b", 192, 32),
     **_block_a("Mixed_5c", 256, 64),
     **_block_a("Mixed_5d", 288, 64),
-    "Mixed_6a.branch3x3": Unit(288, 384, _THREE, 2),
-    "Mixed_6a.branch3x3dbl_1": Unit(288, 64),
-    "Mixed_6a.branch3x3dbl_2": Unit(64, 96, _THREE),
-    "Mixed_6a.branch3x3dbl_3": Unit(96, 96, _THREE, 2),
+    "Mixed_6a.branch3x3": Unit2D(288, 384, _THREE, 2),
+    "Mixed_6a.branch3x3dbl_1": Unit2D(288, 64),
+    "Mixed_6a.branch3x3dbl_2": Unit2D(64, 96, _THREE),
+    "Mixed_6a.branch3x3dbl_3": Unit2D(96, 96, _THREE, 2),
     **_block_c("Mixed_6b", 128),
     **_block_c("Mixed_6c", 160),
     **_block_c("Mixed_6d", 160),
     **_block_c("Mixed_6e", 192),
-    "Mixed_7a.branch3x3_1": Unit(768, 192),
-    "Mixed_7a.branch3x3_2": Unit(192, 320, _THREE, 2),
-    "Mixed_7a.branch7x7x3_1": Unit(768, 192),
-    "Mixed_7a.branch7x7x3_2": Unit(192, 192, _WIDE),
-    "Mixed_7a.branch7x7x3_3": Unit(192, 192, _HIGH),
-    "Mixed_7a.branch7x7x3_4": Unit(192, 192, _THREE, 2),
+    "Mixed_7a.branch3x3_1": Unit2D(768, 192),
+    "Mixed_7a.branch3x3_2": Unit2D(192, 320, _THREE, 2),
+    "Mixed_7a.branch7x7x3_1": Unit2D(768, 192),
+    "Mixed_7a.branch7x7x3_2": Unit2D(192, 192, _WIDE),
+    "Mixed_7a.branch7x7x3_3": Unit2D(192, 192, _HIGH),
+    "Mixed_7a.branch7x7x3_4": Unit2D(192, 192, _THREE, 2),
     **_block_e("Mixed_7b", 1280),
     **_block_e("Mixed_7c", 2048),
 }

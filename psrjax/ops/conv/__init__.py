@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from psrjax.errors import UserError
 from psrjax.ops.conv import cpu
-from psrjax.ops.conv.window import Window, adjoint, convolve
+from psrjax.ops.conv.native import ConvShape, adjoint, convolve
 
 FORMULATIONS = ("auto", "native", "fold")
 _formulation = "auto"
@@ -59,13 +59,13 @@ def conv(
     """
     dims = kernel.ndim - 2
     pads = tuple((pad, pad) for pad in _each(padding, dims))
-    window = Window(kernel.shape[:-2], _each(stride, dims), pads, x.shape[1:-1])
-    if min(window.outputs) < 1:
+    shape = ConvShape(kernel.shape[:-2], _each(stride, dims), pads, x.shape[1:-1])
+    if min(shape.outputs) < 1:
         raise UserError(
-            f"a convolution of kernel {window.kernel_size} and padding {_each(padding, dims)} "
-            f"cannot take an input of size {window.inputs}: give larger frames or longer clips"
+            f"a convolution of kernel {shape.kernel_size} and padding {_each(padding, dims)} "
+            f"cannot take an input of size {shape.inputs}: give larger frames or longer clips"
         )
-    return (cpu.correlate if _folds() else convolve)(window, x, kernel)
+    return (cpu.correlate if _folds() else convolve)(shape, x, kernel)
 
 
 def conv_transpose(
@@ -92,12 +92,12 @@ def conv_transpose(
     steps, pads = _each(stride, dims), _each(padding, dims)
     sides = zip(x.shape[1:-1], steps, pads, size, _each(output_padding, dims), strict=True)
     outputs = tuple((n - 1) * step - 2 * pad + k + extra for n, step, pad, k, extra in sides)
-    window = Window(size, steps, tuple((p, p) for p in pads), outputs)
+    shape = ConvShape(size, steps, tuple((p, p) for p in pads), outputs)
     kernel = jnp.swapaxes(kernel, -1, -2)
     if _folds():
-        return cpu.spread(window, x, kernel)
+        return cpu.spread(shape, x, kernel)
     made = jax.ShapeDtypeStruct((x.shape[0], *outputs, kernel.shape[-2]), x.dtype)
-    return adjoint(lambda made: convolve(window, made, kernel), made, x)
+    return adjoint(lambda made: convolve(shape, made, kernel), made, x)
 
 
 def conv_upsampled(
@@ -114,8 +114,8 @@ def conv_upsampled(
     x = jnp.repeat(jnp.repeat(x, 2, 1), 2, 2)
     size = kernel.shape[:2]
     pads = tuple((side // 2, side // 2) for side in size)
-    window = Window(size, (1, 1), pads, x.shape[1:-1])
-    return convolve(window, x, kernel)
+    shape = ConvShape(size, (1, 1), pads, x.shape[1:-1])
+    return convolve(shape, x, kernel)
 
 
 def _each(value: int | Sequence[int], dims: int) -> tuple[int, ...]:

@@ -24,7 +24,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from psrjax.ops.conv.window import Window, adjoint, convolve
+from psrjax.ops.conv.native import ConvShape, adjoint, convolve
 
 # XLA's convolution is a matrix product whose columns are the output channels, and it wants many of
 # them: 3-D layers narrower than this compute several output frames in one product, as long as the
@@ -41,62 +41,62 @@ _ODD = 40  # inputs, below which an odd number of them is made even
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def correlate(window: Window, x: Array, kernel: Array) -> Array:
+def correlate(shape: ConvShape, x: Array, kernel: Array) -> Array:
     """Convolves x (b *size i) with a kernel (*kernel_size i o)."""
-    if _is_flat(window):
-        return _flat(window, x, kernel)
-    if _few_outputs(window, kernel.shape):
-        y = jax.ShapeDtypeStruct((x.shape[0], *window.outputs, kernel.shape[-1]), x.dtype)
-        back, flipped = _exchanged(window), _flipped(kernel)
+    if _is_flat(shape):
+        return _flat(shape, x, kernel)
+    if _few_outputs(shape, kernel.shape):
+        y = jax.ShapeDtypeStruct((x.shape[0], *shape.outputs, kernel.shape[-1]), x.dtype)
+        back, flipped = _exchanged(shape), _flipped(kernel)
         return adjoint(lambda y: _folded(back, y, flipped, 1), y, x)
-    return _folded(window, x, kernel, _frames_at_once(window, kernel.shape[-1]))
+    return _folded(shape, x, kernel, _frames_at_once(shape, kernel.shape[-1]))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def spread(window: Window, y: Array, kernel: Array) -> Array:
+def spread(shape: ConvShape, y: Array, kernel: Array) -> Array:
     """Applies the adjoint of `correlate` in x: (b *out o) to (b *size i)."""
-    if _is_flat(window):
-        return _flat_spread(window, y, kernel)
-    if _few_outputs(window, kernel.shape):
-        size = _frames_at_once(_exchanged(window), kernel.shape[-2])
-        return _folded(_exchanged(window), y, _flipped(kernel), size)
-    x = jax.ShapeDtypeStruct((y.shape[0], *window.inputs, kernel.shape[-2]), y.dtype)
-    size = _frames_at_once(window, kernel.shape[-1])
-    return adjoint(lambda x: _folded(window, x, kernel, size), x, y)
+    if _is_flat(shape):
+        return _flat_spread(shape, y, kernel)
+    if _few_outputs(shape, kernel.shape):
+        size = _frames_at_once(_exchanged(shape), kernel.shape[-2])
+        return _folded(_exchanged(shape), y, _flipped(kernel), size)
+    x = jax.ShapeDtypeStruct((y.shape[0], *shape.inputs, kernel.shape[-2]), y.dtype)
+    size = _frames_at_once(shape, kernel.shape[-1])
+    return adjoint(lambda x: _folded(shape, x, kernel, size), x, y)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def kernel_gradient(window: Window, x: Array, y: Array) -> Array:
+def kernel_gradient(shape: ConvShape, x: Array, y: Array) -> Array:
     """Applies the adjoint of `correlate` in the kernel: (*kernel_size i o)."""
-    if _is_flat(window):
-        return _flat_kernel_gradient(window, x, y)
-    kernel = jax.ShapeDtypeStruct((*window.kernel_size, x.shape[-1], y.shape[-1]), x.dtype)
-    if _few_outputs(window, kernel.shape):
-        flipped, back = jax.eval_shape(_flipped, kernel), _exchanged(window)
+    if _is_flat(shape):
+        return _flat_kernel_gradient(shape, x, y)
+    kernel = jax.ShapeDtypeStruct((*shape.kernel_size, x.shape[-1], y.shape[-1]), x.dtype)
+    if _few_outputs(shape, kernel.shape):
+        flipped, back = jax.eval_shape(_flipped, kernel), _exchanged(shape)
         return _flipped(adjoint(lambda kernel: _folded(back, y, kernel, 1), flipped, x))
-    size = _frames_per_gradient(window)
-    return adjoint(lambda kernel: _folded(window, x, kernel, size), kernel, y)
+    size = _frames_per_gradient(shape)
+    return adjoint(lambda kernel: _folded(shape, x, kernel, size), kernel, y)
 
 
 correlate.defvjp(
-    lambda window, x, kernel: (correlate(window, x, kernel), (x, kernel)),
-    lambda window, saved, g: (
-        spread(window, g, saved[1]),
-        kernel_gradient(window, saved[0], g),
+    lambda shape, x, kernel: (correlate(shape, x, kernel), (x, kernel)),
+    lambda shape, saved, g: (
+        spread(shape, g, saved[1]),
+        kernel_gradient(shape, saved[0], g),
     ),
 )
 spread.defvjp(
-    lambda window, y, kernel: (spread(window, y, kernel), (y, kernel)),
-    lambda window, saved, g: (
-        correlate(window, g, saved[1]),
-        kernel_gradient(window, g, saved[0]),
+    lambda shape, y, kernel: (spread(shape, y, kernel), (y, kernel)),
+    lambda shape, saved, g: (
+        correlate(shape, g, saved[1]),
+        kernel_gradient(shape, g, saved[0]),
     ),
 )
 kernel_gradient.defvjp(
-    lambda window, x, y: (kernel_gradient(window, x, y), (x, y)),
-    lambda window, saved, g: (
-        spread(window, saved[1], g),
-        correlate(window, saved[0], g),
+    lambda shape, x, y: (kernel_gradient(shape, x, y), (x, y)),
+    lambda shape, saved, g: (
+        spread(shape, saved[1], g),
+        correlate(shape, saved[0], g),
     ),
 )
 
@@ -116,7 +116,7 @@ def correlate_upsampled(
             merged, left = _merged(rows, 1, column)
             size = merged.shape[:2]
             pads = tuple((low, k - 1 - low) for low, k in zip((above, left), size, strict=True))
-            phases.append(correlate(Window(size, (1, 1), pads, x.shape[1:-1]), x, merged))
+            phases.append(correlate(ConvShape(size, (1, 1), pads, x.shape[1:-1]), x, merged))
     return _interleaved(phases, (2, 2))
 
 
@@ -140,8 +140,8 @@ def _merged(kernel: Array, axis: int, phase: int) -> tuple[Array, int]:
     return jnp.stack(list(sums.values()), axis), -places[0]
 
 
-def _is_flat(window: Window) -> bool:
-    return len(window.kernel_size) == 2
+def _is_flat(shape: ConvShape) -> bool:
+    return len(shape.kernel_size) == 2
 
 
 def _flipped(kernel: Array) -> Array:
@@ -149,17 +149,17 @@ def _flipped(kernel: Array) -> Array:
     return jnp.swapaxes(jnp.flip(kernel, range(kernel.ndim - 2)), -1, -2)
 
 
-def _exchanged(window: Window) -> Window:
-    """Returns the stride-1 window of the convolution from y to x that `spread` is."""
-    sides = zip(window.kernel_size, window.padding, strict=True)
+def _exchanged(shape: ConvShape) -> ConvShape:
+    """Returns the stride-1 shape of the convolution from y to x that `spread` is."""
+    sides = zip(shape.kernel_size, shape.padding, strict=True)
     pads = tuple((k - 1 - low, k - 1 - high) for k, (low, high) in sides)
-    return window._replace(padding=pads, inputs=window.outputs)
+    return shape._replace(padding=pads, inputs=shape.outputs)
 
 
 # ------------------------------------------------------------------------------ two dimensions
 
 
-def _flat(window: Window, x: Array, kernel: Array) -> Array:
+def _flat(shape: ConvShape, x: Array, kernel: Array) -> Array:
     """Convolves in two dimensions: as a matrix product, or in XLA's fast loop.
 
     A 1x1 kernel is a product, which all threads share (64 to 64 channels, 16 maps of 64x64: 1.5
@@ -168,20 +168,20 @@ def _flat(window: Window, x: Array, kernel: Array) -> Array:
     takes channels two by two, and an odd number of them one by one: with a channel of zeros more,
     7x7 of 3 channels at 128x128 takes 3.2 instead of 16.6 ms (jaxlib 0.10.1).
     """
-    if max(window.kernel_size) == 1:
-        return next(_views(window, x)) @ kernel[0, 0]
-    if _few_positions(window, x):
-        seen = jnp.concatenate(list(_views(window, x)), axis=-1)
+    if max(shape.kernel_size) == 1:
+        return next(_views(shape, x)) @ kernel[0, 0]
+    if _few_positions(shape, x):
+        seen = jnp.concatenate(list(_views(shape, x)), axis=-1)
         y = seen.reshape(-1, kernel[..., 0].size) @ kernel.reshape(-1, kernel.shape[-1])
-        return y.reshape(x.shape[0], *window.outputs, kernel.shape[-1])
+        return y.reshape(x.shape[0], *shape.outputs, kernel.shape[-1])
     if x.shape[-1] % 2 and x.shape[-1] < _ODD:
         x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, 1)))
         kernel = jnp.pad(kernel, ((0, 0), (0, 0), (0, 1), (0, 0)))
-    wanted = _images_abreast(window, x, kernel)
-    return _side_by_side(window, x, kernel, wanted) if wanted > 1 else convolve(window, x, kernel)
+    wanted = _images_abreast(shape, x, kernel)
+    return _side_by_side(shape, x, kernel, wanted) if wanted > 1 else convolve(shape, x, kernel)
 
 
-def _images_abreast(window: Window, x: Array, kernel: Array) -> int:
+def _images_abreast(shape: ConvShape, x: Array, kernel: Array) -> int:
     """Returns how many images side by side make the rows of y work for several threads.
 
     The loop goes through the rows one after the other, and threads share a row in pieces of at
@@ -189,8 +189,8 @@ def _images_abreast(window: Window, x: Array, kernel: Array) -> int:
     does it all. Four layers with activations, 3x3, 32 channels, 16 images of 128x128: 188 ms, and
     90 side by side, where the copying is part of the activations.
     """
-    piece, row = _piece(math.prod(kernel.shape[:-1]), kernel.shape[-1]), window.outputs[1]
-    small = x.shape[0] * math.prod(window.outputs) * kernel.size < _LEAST
+    piece, row = _piece(math.prod(kernel.shape[:-1]), kernel.shape[-1]), shape.outputs[1]
+    small = x.shape[0] * math.prod(shape.outputs) * kernel.size < _LEAST
     alone = x.shape[0] == 1 or small or row >= 2 * piece
     return 1 if alone else -(-_PIECES * piece // row)
 
@@ -209,38 +209,38 @@ def _piece(products: int, outputs: int) -> int:
     return pixels
 
 
-def _side_by_side(window: Window, x: Array, kernel: Array, wanted: int) -> Array:
+def _side_by_side(shape: ConvShape, x: Array, kernel: Array, wanted: int) -> Array:
     """Convolves at least `wanted` images at once, side by side with zeros between."""
-    (batch, height, width, inputs), (rows, columns) = x.shape, window.padding
+    (batch, height, width, inputs), (rows, columns) = x.shape, shape.padding
     aside = next((n for n in range(wanted, batch) if batch % n == 0), batch)
-    size, step = window.kernel_size[1], window.stride[1]
+    size, step = shape.kernel_size[1], shape.stride[1]
     place = -(-(width + sum(columns)) // step) * step  # of an image with its padding
     x = x.reshape(batch // aside, aside, height, width, inputs)
     x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (columns[0], place - width - columns[0]), (0, 0)))
     x = x.swapaxes(1, 2).reshape(batch // aside, height, aside * place, inputs)
-    y = convolve(window._replace(padding=(rows, (0, max(size - step, 0)))), x, kernel)
-    high, wide = window.outputs
+    y = convolve(shape._replace(padding=(rows, (0, max(size - step, 0)))), x, kernel)
+    high, wide = shape.outputs
     y = y.reshape(batch // aside, high, aside, place // step, -1)[:, :, :, :wide]
     return y.swapaxes(1, 2).reshape(batch, high, wide, -1)
 
 
-def _few_positions(window: Window, given: Array) -> bool:
+def _few_positions(shape: ConvShape, given: Array) -> bool:
     """Returns whether the maps of y have fewer positions than `given` has channels."""
-    positions = given.shape[0] * math.prod(window.outputs)
-    return positions <= given.shape[-1] and max(window.kernel_size) > 1
+    positions = given.shape[0] * math.prod(shape.outputs)
+    return positions <= given.shape[-1] and max(shape.kernel_size) > 1
 
 
-def _views(window: Window, x: Array) -> Iterator[Array]:
+def _views(shape: ConvShape, x: Array) -> Iterator[Array]:
     """Yields what each tap of the kernel sees: maps of the output's size."""
-    x = jnp.pad(x, ((0, 0), *window.padding, (0, 0)))
-    for tap in np.ndindex(window.kernel_size):
-        sides = zip(tap, window.outputs, window.stride, strict=True)
+    x = jnp.pad(x, ((0, 0), *shape.padding, (0, 0)))
+    for tap in np.ndindex(shape.kernel_size):
+        sides = zip(tap, shape.outputs, shape.stride, strict=True)
         ends = [k + (count - 1) * step + 1 for k, count, step in sides]
         start, stop = (0, *tap, 0), (x.shape[0], *ends, x.shape[-1])
-        yield lax.slice(x, start, stop, (1, *window.stride, 1))
+        yield lax.slice(x, start, stop, (1, *shape.stride, 1))
 
 
-def _flat_spread(window: Window, y: Array, kernel: Array) -> Array:
+def _flat_spread(shape: ConvShape, y: Array, kernel: Array) -> Array:
     """Spreads in two dimensions, in one of four ways.
 
     Maps smaller than the kernel go through `_shift_and_add`: XLA gives those smaller in size to a
@@ -248,45 +248,45 @@ def _flat_spread(window: Window, y: Array, kernel: Array) -> Array:
     those smaller in numbers the kernel would have to be flipped, which takes as long as the product
     (16x16 of 1024 channels: 50 ms each).
     """
-    sides = zip(window.outputs, window.kernel_size, strict=True)
-    if any(n < k for n, k in sides) or _few_positions(window, y):
-        return _shift_and_add(window, y, kernel)
-    if set(window.stride) != {1}:
-        return _by_phases(window, y, kernel)
-    back = _exchanged(window)
+    sides = zip(shape.outputs, shape.kernel_size, strict=True)
+    if any(n < k for n, k in sides) or _few_positions(shape, y):
+        return _shift_and_add(shape, y, kernel)
+    if set(shape.stride) != {1}:
+        return _by_phases(shape, y, kernel)
+    back = _exchanged(shape)
     if min(itertools.chain(*back.padding)) >= 0:
         return _flat(back, y, _flipped(kernel))
-    x = jax.ShapeDtypeStruct((y.shape[0], *window.inputs, kernel.shape[-2]), y.dtype)
-    return adjoint(lambda x: _flat(window, x, kernel), x, y)
+    x = jax.ShapeDtypeStruct((y.shape[0], *shape.inputs, kernel.shape[-2]), y.dtype)
+    return adjoint(lambda x: _flat(shape, x, kernel), x, y)
 
 
-def _shift_and_add(window: Window, y: Array, kernel: Array) -> Array:
+def _shift_and_add(shape: ConvShape, y: Array, kernel: Array) -> Array:
     """Spreads as one product, then a sum over taps."""
     products = jnp.einsum("...o,tio->...ti", y, kernel.reshape(-1, *kernel.shape[-2:]))
     x = jnp.zeros((), y.dtype)
-    for index, tap in enumerate(np.ndindex(window.kernel_size)):
+    for index, tap in enumerate(np.ndindex(shape.kernel_size)):
         config = [(0, 0, 0)]
-        sides = zip(tap, window.padding, window.inputs, window.outputs, window.stride, strict=True)
+        sides = zip(tap, shape.padding, shape.inputs, shape.outputs, shape.stride, strict=True)
         for k, (low, _), size, count, step in sides:
             config.append((k - low, size - (k - low) - (count - 1) * step - 1, step - 1))
         x += lax.pad(products[..., index, :], jnp.zeros((), y.dtype), (*config, (0, 0, 0)))
     return x
 
 
-def _by_phases(window: Window, y: Array, kernel: Array) -> Array:
+def _by_phases(shape: ConvShape, y: Array, kernel: Array) -> Array:
     """Spreads a 2-D stride as convolutions of y itself, one for each phase of x's pixels.
 
     XLA spreads y out with zeros between, and multiplies these too: 3x3 of stride 2, 64 to 32
     channels, to 256x256 pixels, takes 31 instead of 7 ms for two images, 128 to 64 69 instead of
     48. (At 64x64 pixels and less the phases are slower, by a quarter.)
     """
-    counts = [-(-size // step) for size, step in zip(window.inputs, window.stride, strict=True)]
+    counts = [-(-size // step) for size, step in zip(shape.inputs, shape.stride, strict=True)]
     phases = []
-    for phase in np.ndindex(window.stride):
+    for phase in np.ndindex(shape.stride):
         part, sides = kernel, []
         for axis, place in enumerate(phase):
-            ahead, first = divmod(place + window.padding[axis][0], window.stride[axis])
-            taps = range(first, part.shape[axis], window.stride[axis])
+            ahead, first = divmod(place + shape.padding[axis][0], shape.stride[axis])
+            taps = range(first, part.shape[axis], shape.stride[axis])
             part = jnp.take(part, np.asarray(taps, np.int32), axis)
             low = part.shape[axis] - 1 - ahead
             high = counts[axis] + part.shape[axis] - 1 - y.shape[1 + axis] - low
@@ -297,9 +297,9 @@ def _by_phases(window: Window, y: Array, kernel: Array) -> Array:
         cut = [(min(low, 0), min(high, 0), 0) for low, high in sides]
         seen = lax.pad(y, jnp.zeros((), y.dtype), ((0, 0, 0), *cut, (0, 0, 0)))
         pads = tuple((max(low, 0), max(high, 0)) for low, high in sides)
-        alone = Window(part.shape[:2], (1, 1), pads, seen.shape[1:3])
+        alone = ConvShape(part.shape[:2], (1, 1), pads, seen.shape[1:3])
         phases.append(_flat(alone, seen, _flipped(part)))
-    return _interleaved(phases, window.stride)[:, : window.inputs[0], : window.inputs[1]]
+    return _interleaved(phases, shape.stride)[:, : shape.inputs[0], : shape.inputs[1]]
 
 
 def _interleaved(phases: Sequence[Array], stride: tuple[int, ...]) -> Array:
@@ -309,7 +309,7 @@ def _interleaved(phases: Sequence[Array], stride: tuple[int, ...]) -> Array:
     return x.reshape(batch, height * rows, width * columns, -1)
 
 
-def _flat_kernel_gradient(window: Window, x: Array, y: Array) -> Array:
+def _flat_kernel_gradient(shape: ConvShape, x: Array, y: Array) -> Array:
     """Applies the adjoint in a 2-D kernel, as matrix products where they are faster.
 
     XLA takes it for a convolution whose channels are the batch and whose kernel is as large as the
@@ -320,24 +320,24 @@ def _flat_kernel_gradient(window: Window, x: Array, y: Array) -> Array:
     """
     inputs, outputs = x.shape[-1], y.shape[-1]
     wide = min(inputs, outputs) >= _WIDE
-    if set(window.stride) == {1}:
-        grows = any(b > a for a, b in zip(window.inputs, window.outputs, strict=True))
-        suits = inputs >= _FEW and (window.kernel_size[1] < _LONG_ROW or outputs >= _WIDE)
+    if set(shape.stride) == {1}:
+        grows = any(b > a for a, b in zip(shape.inputs, shape.outputs, strict=True))
+        suits = inputs >= _FEW and (shape.kernel_size[1] < _LONG_ROW or outputs >= _WIDE)
         if wide or outputs < _NARROW or suits:
-            return _by_rows(window, x, y)
+            return _by_rows(shape, x, y)
         if grows:
-            return _by_taps(window, x, y)
+            return _by_taps(shape, x, y)
     elif wide:
-        return _by_taps(window, x, y)
-    kernel = jax.ShapeDtypeStruct((*window.kernel_size, inputs, outputs), x.dtype)
-    return adjoint(lambda kernel: _flat(window, x, kernel), kernel, y)
+        return _by_taps(shape, x, y)
+    kernel = jax.ShapeDtypeStruct((*shape.kernel_size, inputs, outputs), x.dtype)
+    return adjoint(lambda kernel: _flat(shape, x, kernel), kernel, y)
 
 
-def _by_rows(window: Window, x: Array, y: Array) -> Array:
+def _by_rows(shape: ConvShape, x: Array, y: Array) -> Array:
     """Multiplies x with shifted copies of y side by side, for each row of a kernel of stride 1."""
-    x = jnp.pad(x, ((0, 0), *window.padding, (0, 0)))
-    rows, columns = window.kernel_size
-    height, width = window.outputs
+    x = jnp.pad(x, ((0, 0), *shape.padding, (0, 0)))
+    rows, columns = shape.kernel_size
+    height, width = shape.outputs
     places = ((column, x.shape[2] - width - column) for column in range(columns))
     shifted = [jnp.pad(y, ((0, 0), (0, 0), place, (0, 0))) for place in places]
     beside = jnp.concatenate(shifted, -1)
@@ -345,10 +345,10 @@ def _by_rows(window: Window, x: Array, y: Array) -> Array:
     return products.reshape(rows, x.shape[-1], columns, y.shape[-1]).swapaxes(1, 2)
 
 
-def _by_taps(window: Window, x: Array, y: Array) -> Array:
+def _by_taps(shape: ConvShape, x: Array, y: Array) -> Array:
     """Multiplies what each tap sees with y."""
-    products = [_inner(seen, y) for seen in _views(window, x)]
-    return jnp.stack(products).reshape(*window.kernel_size, x.shape[-1], y.shape[-1])
+    products = [_inner(seen, y) for seen in _views(shape, x)]
+    return jnp.stack(products).reshape(*shape.kernel_size, x.shape[-1], y.shape[-1])
 
 
 def _inner(x: Float[Array, "*places i"], y: Float[Array, "*places o"]) -> Float[Array, "i o"]:
@@ -360,29 +360,29 @@ def _inner(x: Float[Array, "*places i"], y: Float[Array, "*places o"]) -> Float[
 # ---------------------------------------------------------------------------- three dimensions
 
 
-def _few_outputs(window: Window, kernel: tuple[int, ...]) -> bool:
+def _few_outputs(shape: ConvShape, kernel: tuple[int, ...]) -> bool:
     """Returns whether x and y exchange their roles, so that the wide side has the columns."""
-    return kernel[-1] < min(kernel[-2], _COLUMNS // 2) and set(window.stride) == {1}
+    return kernel[-1] < min(kernel[-2], _COLUMNS // 2) and set(shape.stride) == {1}
 
 
-def _frames_at_once(window: Window, channels: int) -> int:
+def _frames_at_once(shape: ConvShape, channels: int) -> int:
     """Returns how many output frames one 2-D convolution makes, in `correlate` and `spread`."""
-    useful, best = _products(window, 1), 1
-    for size in range(2, min(window.outputs[0], _COLUMNS // channels) + 1):
-        if _products(window, size) <= _WASTE * useful:
+    useful, best = _products(shape, 1), 1
+    for size in range(2, min(shape.outputs[0], _COLUMNS // channels) + 1):
+        if _products(shape, size) <= _WASTE * useful:
             best = size
     return best
 
 
-def _frames_per_gradient(window: Window) -> int:
+def _frames_per_gradient(shape: ConvShape) -> int:
     """Returns the same for `kernel_gradient`: all frames where that wastes nothing, else one."""
-    total = window.outputs[0]
-    return total if _products(window, total) == _products(window, 1) else 1
+    total = shape.outputs[0]
+    return total if _products(shape, total) == _products(shape, 1) else 1
 
 
-def _products(window: Window, size: int) -> int:
+def _products(shape: ConvShape, size: int) -> int:
     """Counts the products of an input frame with a tap in blocks of `size` frames."""
-    return sum(block.count * block.size * block.reads for block in _blocks(window, size))
+    return sum(block.count * block.size * block.reads for block in _blocks(shape, size))
 
 
 class _Blocks(NamedTuple):
@@ -399,10 +399,10 @@ class _Blocks(NamedTuple):
     shift: int
 
 
-def _blocks(window: Window, size: int) -> list[_Blocks]:
+def _blocks(shape: ConvShape, size: int) -> list[_Blocks]:
     """Cuts the output's time axis into blocks; taps that fall on the padding are left out."""
-    frames, total = window.inputs[0], window.outputs[0]
-    taps, step, low = window.kernel_size[0], window.stride[0], window.padding[0][0]
+    frames, total = shape.inputs[0], shape.outputs[0]
+    taps, step, low = shape.kernel_size[0], shape.stride[0], shape.padding[0][0]
     found: list[_Blocks] = []
     for start in range(0, total, size):
         here = min(size, total - start)
@@ -416,24 +416,26 @@ def _blocks(window: Window, size: int) -> list[_Blocks]:
     return found
 
 
-def _folded(window: Window, x: Array, kernel: Array, size: int) -> Array:
+def _folded(shape: ConvShape, x: Array, kernel: Array, size: int) -> Array:
     """Convolves in three dimensions by 2-D convolutions whose channels are (frame, channel) pairs.
 
     Each block of `size` output frames is one 2-D convolution from the frames that it reads, stacked
     on channels, to its frames, stacked on channels: its kernel is the block's Toeplitz matrix over
     time. Blocks that read alike go through together, as one batch.
     """
-    flat = Window(window.kernel_size[1:], window.stride[1:], window.padding[1:], window.inputs[1:])
-    if window.kernel_size[0] == 1 and window.padding[0] == (0, 0):
-        x = x[:, :: window.stride[0]]
+    flat = ConvShape(shape.kernel_size[1:], shape.stride[1:], shape.padding[1:], shape.inputs[1:])
+    if shape.kernel_size[0] == 1 and shape.padding[0] == (0, 0):
+        x = x[:, :: shape.stride[0]]
         y = _flat(flat, x.reshape(-1, *x.shape[2:]), kernel[0])
         return y.reshape(*x.shape[:2], *y.shape[1:])
-    outputs = [_block_conv(window, flat, block, x, kernel) for block in _blocks(window, size)]
+    outputs = [_block_conv(shape, flat, block, x, kernel) for block in _blocks(shape, size)]
     return jnp.concatenate(outputs, axis=1)
 
 
-def _block_conv(window: Window, flat: Window, block: _Blocks, x: Array, kernel: Array) -> Array:
-    step = window.stride[0]
+def _block_conv(
+    shape: ConvShape, flat: ConvShape, block: _Blocks, x: Array, kernel: Array
+) -> Array:
+    step = shape.stride[0]
     hop, span = block.size * step, (block.count - 1) * block.size * step + 1
     starts = range(block.first, block.first + block.reads)
     frames = jnp.concatenate([x[:, i : i + span : hop] for i in starts], axis=-1)

@@ -1,4 +1,4 @@
-"""The sizes of a convolution, and XLA's convolution with them."""
+"""The sizes of a convolution, XLA's convolution with them, and its adjoint."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from jax import lax
 from jaxtyping import Array
 
 
-class Window(NamedTuple):
+class ConvShape(NamedTuple):
     """The static side of a convolution of x to y.
 
     Attributes:
@@ -30,12 +30,12 @@ class Window(NamedTuple):
         return tuple((size + sum(pad) - k) // step + 1 for size, pad, k, step in sides)
 
 
-def convolve(window: Window, x: Array, kernel: Array) -> Array:
+def convolve(shape: ConvShape, x: Array, kernel: Array) -> Array:
     """Convolves x (b *size i) with a kernel (*kernel_size i o) as XLA does."""
-    spatial = "DHW"[-len(window.stride) :]
+    spatial = "DHW"[-len(shape.stride) :]
     numbers = (f"N{spatial}C", f"{spatial}IO", f"N{spatial}C")
     return lax.conv_general_dilated(
-        x, kernel, window.stride, window.padding, dimension_numbers=numbers
+        x, kernel, shape.stride, shape.padding, dimension_numbers=numbers
     )
 
 
