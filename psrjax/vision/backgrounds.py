@@ -51,7 +51,7 @@ def grow(mask: Bool[np.ndarray, "*t h w"], radius: float | int) -> Bool[np.ndarr
 
 
 def person_masks(
-    frames: UInt8[np.ndarray, "t h w 3"], drawn: Bool[np.ndarray, "t h w"], *, reach: float
+    frames: UInt8[np.ndarray, "t h w 3"], drawn: Bool[np.ndarray, "t h w"], *, reach: float | int
 ) -> Bool[np.ndarray, "t h w"]:
     """Masks the person by background subtraction near a roughly posed body.
 
@@ -60,7 +60,7 @@ def person_masks(
       drawn: the posed body's silhouettes.
       reach: distance from the body, in pixels, beyond which nothing counts as the person.
     """
-    return BackgroundModel.fit(frames, drawn, reach=reach).masks(frames, drawn)
+    return BackgroundModel.fit(frames, drawn, reach=float(reach)).masks(frames, drawn)
 
 
 @dataclass(frozen=True)
