@@ -18,8 +18,7 @@ _APART = 0.15  # std, in half sides of the image
 def moving(heat: Float[Array, "b y x j"], flow: Float[Array, "b h w 2"]) -> Float[Array, ""]:
     """Returns the mean -log of the share of each point's heat that lies where anything moves.
 
-    The camera has to stand still. For an image where nothing moves the term is
-    constant.
+    The camera has to stand still. Where nothing moves at all, the term is constant.
 
     Args:
       heat: of each key point, its sum 1, at the image's size or a whole fraction of it.

@@ -23,11 +23,11 @@ FUSIONS = ("avg", "max", "rb6", "sa3d_rb6", "rb6_sa2d")
 
 
 class Fusion(nn.Module):
-    """Fuses K feature maps to one.
+    """A fusion of K feature maps to one.
 
     "avg" and "max" over the source frames; "rb6": residual blocks give a map of weights for each
-    source frame, a softmax over these; "sa3d_rb6": first each map takes from all positions of all;
-    "rb6_sa2d": the result takes from all positions of itself.
+    source frame, a softmax over these; "sa3d_rb6": first each map attends to all
+    positions of all maps; "rb6_sa2d": the result attends to its own positions.
 
     Attention over positions is on maps `attention_stride` times smaller, and what it adds is
     resized: for 256x256 and stride 8 the scores of K frames are (1024 K) x (256 K), of which
