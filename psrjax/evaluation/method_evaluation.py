@@ -192,18 +192,11 @@ def frame_scores(*videos: Any) -> dict[str, np.ndarray]:
 
 
 class _ScoreAccumulator:
-    """The scores of all windows so far, each frame of a clip and pair of views once.
-
-    Attributes:
-      windows: how many were added.
-      views: {name of a pair: its target view}.
-      samples: the first windows.
-      gallery: the worst frames, and where the result flickers.
-    """
+    """The scores of all windows so far, each frame of a clip and pair of views once."""
 
     def __init__(self, clips: clip_metrics.ClipScorer | None, *, samples: int, limit: int) -> None:
         self.windows = 0
-        self.views: dict[str, str] = {}
+        self.views: dict[str, str] = {}  # {name of a pair: its target view}
         self.samples: list[EvaluatedWindow] = []
         self.gallery = failure_gallery.Gallery()
         self._clips, self._sample_count, self._limit = clips, samples, limit

@@ -280,10 +280,7 @@ def synthesize(
 
 
 def windows(frames: int, window: int) -> tuple[int, ...]:
-    """Places windows to cover a clip: side by side, the last moved back to its end.
-
-    Returns:
-      The first frame of each.
+    """Returns the first frames of windows that cover a clip; the last is moved back to its end.
 
     Raises:
       UserError: if the clip is shorter than a window.
