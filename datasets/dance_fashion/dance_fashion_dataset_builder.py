@@ -1,7 +1,4 @@
-"""TFDS builder of DanceFashion in first-order-motion's layout, as INTERnet reads it.
-
-See README.md beside this file.
-"""
+"""TFDS builder of DanceFashion in first-order-motion's layout, as INTERnet reads it."""
 
 from psrjax.prepare.datasets import tfds_builder
 

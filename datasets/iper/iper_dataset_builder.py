@@ -1,7 +1,4 @@
-"""TFDS builder of iPER as D2G-Net reads it: joints and IUV from SMPL angles, no SMPL file needed.
-
-See README.md beside this file.
-"""
+"""TFDS builder of iPER as D2G-Net reads it: joints and IUV by SMPL's angles."""
 
 from psrjax.prepare.datasets import tfds_builder
 

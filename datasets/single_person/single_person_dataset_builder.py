@@ -1,7 +1,4 @@
-"""TFDS builder of one person, one long clip, as HPT and D2G-Net train on it.
-
-See README.md beside this file.
-"""
+"""TFDS builder of one person's long clip, as HPT and D2G-Net train on."""
 
 from psrjax.prepare.datasets import tfds_builder
 

@@ -23,6 +23,7 @@ class SyntheticBuilderConfig(tfds.core.BuilderConfig):
 class SyntheticMultiview(tfds.core.GeneratorBasedBuilder):
     """People acting in scenes before calibrated cameras; rendered, not downloaded."""
 
+    builder_config: Any
     VERSION = tfds.core.Version(f"{dataset.VERSION}.0.0")
     BUILDER_CONFIGS = [
         SyntheticBuilderConfig(
@@ -78,5 +79,5 @@ class SyntheticMultiview(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, tasks: list[dataset.ClipSpec]):
         for task in tasks:
             for view in dataset.render_clip(self._synthetic(), task):
-                for number, example in codec.encode_examples(view):
+                for number, example in enumerate(codec.encode(view).examples):
                     yield f"{view.clip}/{view.view}/{view.start}/{number}", example

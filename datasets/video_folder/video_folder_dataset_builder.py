@@ -1,7 +1,4 @@
-"""TFDS builder of a folder of videos, cut to ten seconds and split by video, as MFCI's Dance-500.
-
-See README.md beside this file.
-"""
+"""TFDS builder of a folder of videos, cut to ten seconds and split by video."""
 
 from psrjax.prepare.datasets import tfds_builder
 

@@ -160,7 +160,7 @@ def _prepare_videos(arguments: Sequence[str]) -> None:
 
 def _prepare_dataset(source: Path) -> None:
     options = adapter.DatasetOptions(
-        size=_size(_SIZE) if _SIZE.present else (),
+        size=_size(_SIZE) if _SIZE.present else (0, 0),
         crop=_CROP.value if _CROP.present else "",
         joints=_JOINTS.value,
         margin=_MARGIN.value,

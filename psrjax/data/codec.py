@@ -125,7 +125,7 @@ def encode(view: ClipView) -> EncodedView:
         frames=view.frames,
         streams=tuple(sorted(view.streams)),
         examples=tuple(_example(view, start, start + SEGMENT) for start in starts),
-        frame_sum=np.sum(view.streams["frames"], axis=0, dtype=np.uint32),
+        frame_sum=view.streams["frames"].sum(0, dtype=np.uint32),
     )
 
 
@@ -148,13 +148,8 @@ def restored(
         frames=len(pictures),
         streams=streams,
         examples=(dict(example),),
-        frame_sum=np.sum(pictures, axis=0, dtype=np.uint32),
+        frame_sum=np.asarray(np.sum(pictures, axis=0, dtype=np.uint32)),
     )
-
-
-def encode_examples(view: ClipView) -> list[tuple[int, dict[str, Any]]]:
-    """Returns (number of the segment, example) of one view, for a TFDS builder of `features`."""
-    return list(enumerate(encode(view).examples))
 
 
 def features(streams: Any) -> Any:
@@ -239,7 +234,8 @@ def read_example(data: bytes) -> Mapping[str, Any]:
     """
     from tensorflow_datasets.proto import tf_example_pb2
 
-    stored = tf_example_pb2.Example.FromString(data).features.feature
+    messages: Any = tf_example_pb2  # protobuf makes its classes on import
+    stored = messages.Example.FromString(data).features.feature
     return {name: getattr(value, value.WhichOneof("kind")).value for name, value in stored.items()}
 
 

@@ -158,12 +158,9 @@ def _view_problems(source: Source, clip: Clip, view: str) -> Iterator[str]:
     masked = 0
     for start in range(0, entry.frames, RUN):
         frames = range(start, min(start + RUN, entry.frames))
-        batch = {
-            key: value[None]
-            for key, value in sampling.assemble(
-                source, _window(clip.name, view, frames), _keys(source)
-            ).items()
-        }
+        window = sampling.Window(clip.name, view, view, start, tuple(frames), tuple(frames))
+        sample = sampling.assemble(source, window, _keys(source))
+        batch = {key: value[None] for key, value in sample.items()}
         spec.check(batch, batch)
         loaded = source.load(clip.name, view, [start])
         for stream in ("flow", "flow_forward", "mesh_flow", "flow_confidence"):
@@ -178,11 +175,6 @@ def _view_problems(source: Source, clip: Clip, view: str) -> Iterator[str]:
     times = entry.meta.get("times")
     if times is not None and (len(times) != entry.frames or not (np.diff(times) > 0).all()):
         yield f"{len(times)} times for {entry.frames} frames, or they do not increase"
-
-
-def _window(clip: str, view: str, frames: range) -> sampling.Window:
-    numbers = tuple(frames)
-    return sampling.Window(clip, view, view, frames.start, numbers, numbers)
 
 
 def _keys(source: Source) -> list[str]:

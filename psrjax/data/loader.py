@@ -6,6 +6,7 @@ workers or where a run was interrupted, and all processes together give the same
 """
 
 import dataclasses
+import functools
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -96,7 +97,6 @@ class TrainBatches:
     def __init__(
         self,
         examples: "_TrainExamples",
-        *,
         batch: int,
         seed: int,
         start_step: int,
@@ -134,7 +134,7 @@ class TrainBatches:
     def _open(self, step: int) -> None:
         self._step, self._check = step, True
         dataset = (
-            grain.MapDataset.range(len(self._examples))
+            grain.MapDataset.range(len(self._examples.rows))
             .seed(self._seed)
             .shuffle()
             .repeat()
@@ -182,43 +182,35 @@ def train_batches(
             jitter=data_config.get("jitter", 0.0),
         ),
     )
-    return TrainBatches(
-        examples,
-        batch=batch,
-        seed=seed,
-        start_step=start_step,
-        sharding=sharding,
-        workers=data_config.get("workers", 0),
-    )
+    workers = data_config.get("workers", 0)
+    return TrainBatches(examples, batch, seed, start_step, sharding, workers)
 
 
+@dataclass(frozen=True)
 class _TrainExamples(grain.transforms.RandomMap):
     """Maps a row number to a sample; grain seeds `rng` by the position in the epoch."""
 
-    def __init__(
-        self,
-        *,
-        source: Source,
-        reads: tuple[str, ...],
-        policy: sampling.Policy,
-        augmentation: sampling.Augmentation,
-    ):
-        sampling.require(source, reads)
-        for clip in source.clips:
-            sampling.starts(clip, policy)
-            sampling.pairs(clip, policy)
-        self.reads = reads
-        self._source, self._policy, self._augmentation = source, policy, augmentation
-        self._rows = [(clip.name, view) for clip in source.clips for view in clip.views]
+    source: Source
+    reads: tuple[str, ...]
+    policy: sampling.Policy
+    augmentation: sampling.Augmentation
 
-    def __len__(self) -> int:
-        return len(self._rows)
+    def __post_init__(self):
+        sampling.require(self.source, self.reads)
+        for clip in self.source.clips:
+            sampling.starts(clip, self.policy)
+            sampling.pairs(clip, self.policy)
 
-    def random_map(self, row: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        clip, view = self._rows[row]
-        window = sampling.draw(self._source.clip(clip), view, self._policy, rng)
-        sample = sampling.assemble(self._source, window, self.reads)
-        sample = sampling.augment(sample, self._augmentation, rng)
+    @functools.cached_property
+    def rows(self) -> tuple[tuple[str, str], ...]:
+        """(clip, source view) of each row."""
+        return tuple((clip.name, view) for clip in self.source.clips for view in clip.views)
+
+    def random_map(self, row: int, rng: np.random.Generator) -> dict[str, Any]:
+        clip, view = self.rows[row]
+        window = sampling.draw(self.source.clip(clip), view, self.policy, rng)
+        sample = sampling.assemble(self.source, window, self.reads)
+        sample = sampling.augment(sample, self.augmentation, rng)
         return {**sample, "index": np.int32(row)}
 
 
@@ -302,7 +294,7 @@ class _EvaluationExamples(grain.transforms.Map):
     windows: tuple[sampling.Window, ...]
     augmentation: sampling.Augmentation
 
-    def map(self, row: int) -> dict[str, np.ndarray]:
+    def map(self, row: int) -> dict[str, Any]:
         place = min(row, len(self.windows) - 1)
         sample = sampling.assemble(self.source, self.windows[place], self.reads)
         sample = sampling.augment(sample, self.augmentation)
@@ -310,12 +302,8 @@ class _EvaluationExamples(grain.transforms.Map):
 
 
 def _identity(window: sampling.Window) -> dict[str, Any]:
-    return {
-        "clip": window.clip,
-        "source_view": window.source_view,
-        "target_view": window.target_view,
-        "start": window.start,
-    }
+    names = ("clip", "source_view", "target_view", "start")
+    return {name: getattr(window, name) for name in names}
 
 
 def _local_batch(batch: int) -> int:

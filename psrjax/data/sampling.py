@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float, Shaped, UInt8
 
 from psrjax.data import spec
+from psrjax.data.policy import Policy
 from psrjax.data.source import Clip, LoadedFrames, Source
 from psrjax.errors import UserError
 from psrjax.ops import geometry, pose
@@ -30,48 +31,6 @@ _ZERO_AT_START = (  # between a frame and the one before it: none at a window's 
 )
 _MIRRORED_X = ("target_flow", "target_flow_forward", "target_mesh_flow")
 _NOT_MIRRORED = ("source_iuv", "target_iuv", "target_mesh_label")  # values tell left from right
-
-
-@dataclass(frozen=True)
-class Policy:
-    """Choice of source and target frames (`config.data.sampling`).
-
-    Attributes:
-      source: choice of the source frames. "same_time": the target's times in another view (`k` is
-        then `t`); "first": the clip's first k frames; "random": any k frames, at training half of
-        them of the target window itself; "disjoint": k frames outside the window.
-      k: number of source frames.
-      t: number of consecutive target frames.
-      gap_seconds: "first": the window starts no earlier; "disjoint": smallest distance of source
-        frames from the window.
-      history: number of frames before the window that come with it (the window holds history + t);
-        at a clip's start its first frame is repeated.
-      held_back: fraction of each clip, at its end, that is not trained on. Evaluation windows lie
-        in it and their "random" or "disjoint" source frames before it, so that a method of a single
-        clip is scored on frames it has not seen.
-      k_evaluation: number of source frames of an evaluation window; 0 is k.
-    """
-
-    source: str = "same_time"
-    k: int = 1
-    t: int = 1
-    gap_seconds: float = 0.0
-    history: int = 0
-    held_back: float = 0.0
-    k_evaluation: int = 0
-
-    def __post_init__(self):
-        if self.source not in ("same_time", "first", "random", "disjoint"):
-            raise UserError(
-                f"config.data.sampling.source: {self.source!r} is none of same_time, first, "
-                "random, disjoint"
-            )
-        if self.t < 1 or self.k < 1 or self.history < 0 or self.gap_seconds < 0:
-            raise UserError("config.data.sampling: t and k start at 1, gap and history at 0")
-        if not 0.0 <= self.held_back < 1.0 or self.k_evaluation < 0:
-            raise UserError(
-                "config.data.sampling: held_back is a fraction below 1, k_evaluation at least 0"
-            )
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ from psrjax.data import codec, spec, store
 from psrjax.errors import UserError
 from psrjax.vision.camera import Camera
 
-_READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"  # random access reads ahead in vain
 _ANY_MAKER = (
     "make it with `psrjax prepare`, or use the synthetic dataset (--config.data.path=synthetic)"
 )
@@ -301,12 +300,9 @@ class _Records:
         return int(np.searchsorted(self._ends, record, side="right"))
 
     def _reader(self, number: int) -> Any:
-        from array_record.python import array_record_module
-
         with self._lock:
             if number not in self._readers:
-                path = os.fspath(self._files[number][0])
-                self._readers[number] = array_record_module.ArrayRecordReader(path, _READER_OPTIONS)
+                self._readers[number] = store.open_records(self._files[number][0])
             return self._readers[number]
 
 

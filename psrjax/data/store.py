@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 
 from psrjax import io
 from psrjax.data import codec
@@ -27,6 +28,7 @@ TRAIN_SPLIT = "train"  # the split that the mean frames of the views are compute
 NAME = "clips"  # the TFDS name of every dataset
 
 _SHARD_BYTES = 256 << 20
+_READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"  # random access reads ahead in vain
 _WRITER_OPTIONS = "group_size:1,uncompressed"  # compressed streams do not shrink further
 
 
@@ -89,7 +91,8 @@ def _write_all(
                 means.add(encoded)
         writers[split].close()
     _write_tfds_metadata(directory, streams, writers)
-    np.savez_compressed(directory / STATISTICS, **means.result())
+    arrays: dict[str, Any] = means.result()
+    np.savez_compressed(directory / STATISTICS, **arrays)
     manifest = {
         "format": FORMAT,
         "streams": list(streams),
@@ -141,8 +144,6 @@ class _SplitWriter:
         entry["frames"] += view.frames
 
     def _write(self, record: bytes) -> None:
-        from array_record.python import array_record_module
-
         if self._writer is None:
             name = f"{NAME}-{self._split}.array_record-{len(self.files):05d}"
             self.files.append({"name": name, "records": 0, "bytes": 0, "payload": 0})
@@ -156,12 +157,10 @@ class _SplitWriter:
             self._finish_file()
 
     def _finish_file(self) -> None:
-        from array_record.python import array_record_module
-
         self._writer.close()
         self._writer = None
         path = self._directory / self.files[-1]["name"]
-        reader = array_record_module.ArrayRecordReader(os.fspath(path))
+        reader = open_records(path)
         whole = reader.ok() and reader.num_records() == self.files[-1]["records"]
         reader.close()
         if not whole:  # the writer reports no error of the disk: this check does
@@ -208,8 +207,9 @@ def _write_tfds_metadata(
 ) -> None:
     import tensorflow_datasets as tfds
 
+    folder: Any = directory  # TFDS asks for its own class of paths
     template = tfds.core.ShardedFileTemplate(
-        data_dir=directory, dataset_name=NAME, filetype_suffix="array_record"
+        data_dir=folder, dataset_name=NAME, filetype_suffix="array_record"
     )
     tfds.folder_dataset.write_metadata(
         data_dir=directory,
@@ -244,6 +244,11 @@ def disk_errors(directory: Path) -> Iterator[None]:
         if isinstance(error, PermissionError):
             raise UserError(f"{directory}: no permission to write there") from error
         raise
+
+
+def open_records(path: str | os.PathLike) -> Any:
+    """Opens an ArrayRecord file for random access."""
+    return array_record_module.ArrayRecordReader(os.fspath(path), _READER_OPTIONS)
 
 
 def read_manifest(directory: str | os.PathLike) -> dict[str, Any]:

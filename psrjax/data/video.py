@@ -15,6 +15,7 @@ from typing import Any
 import av
 import cv2
 import numpy as np
+from av.error import FFmpegError
 from jaxtyping import Float, UInt8
 
 from psrjax import io
@@ -65,8 +66,10 @@ def decode(path: str | os.PathLike) -> Iterator[Frame]:
             if not container.streams.video:
                 raise UserError(f"{path}: holds no video, only {_kinds(container)}")
             yield from _decode(container, path)
-    except (av.FFmpegError, EOFError) as error:
-        raise UserError(f"{path}: not a video, or damaged ({error.strerror or error})") from error
+    except (FFmpegError, EOFError) as error:
+        raise UserError(
+            f"{path}: not a video, or damaged ({getattr(error, 'strerror', None) or error})"
+        ) from error
 
 
 def read(path: str | os.PathLike) -> Video:
@@ -145,7 +148,7 @@ def write(
                 container.metadata["comment"] = comment
                 sound = _Sound(path, audio) if audio else None
                 _mux(container, _checked(path, frames, timing), timing, lossless, sound)
-        except (av.FFmpegError, ValueError) as error:
+        except (FFmpegError, ValueError) as error:
             if isinstance(error, OSError) and error.errno:  # the disk's: `replacing` explains it
                 raise OSError(error.errno, str(error)) from error
             raise UserError(f"{path}: cannot be written as a video ({error})") from error
@@ -247,7 +250,7 @@ class _Sound:
     def _open(self) -> Any:
         try:
             return av.open(self._audio)
-        except (av.FFmpegError, OSError) as error:
+        except (FFmpegError, OSError) as error:
             raise UserError(f"{self._audio}: its sound cannot be read ({error})") from error
 
     def join(self, container: Any) -> None:

@@ -1,4 +1,4 @@
-"""How one frame is kept on disk."""
+"""Frames are stored on disk exactly."""
 
 import numpy as np
 import pytest

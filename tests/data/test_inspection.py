@@ -168,13 +168,10 @@ def test_videos_become_a_data_set_and_the_bad_one_is_named(tmp_path):
     assert (tmp_path / "new set/prepare.html").is_file()
     done = psrjax("data", "stats", "new set", "--json", cwd=tmp_path)
     told = json.loads(done.stdout)
-    assert {split: one["frames"] for split, one in told["splits"].items()} == {
-        "train": 10,
-        "test": 10,
-    }
-    assert set(told["streams"]) == {
-        *("frames", "mask", "joints", "background", "flow", "flow_forward", "flow_confidence")
-    }
+    frames = {split: one["frames"] for split, one in told["splits"].items()}
+    assert frames == {"train": 10, "test": 10}
+    streams = ("frames", "mask", "joints", "background", "flow", "flow_forward", "flow_confidence")
+    assert set(told["streams"]) == set(streams)
 
 
 def test_a_damaged_data_set_ends_the_check_with_two(write):

@@ -55,8 +55,8 @@ def test_every_set_has_a_builder_and_a_page_that_says_the_licence(name):
     assert not (DATASETS / "__init__.py").exists()
 
 
-def same(one, other):
-    """Whether two stored datasets hold the same."""
+def assert_same(one, other):
+    """Asserts that two stored datasets hold the same."""
     for split in ("train", "test"):
         first, second = Source(one, split), Source(other, split)
         assert first.streams == second.streams
@@ -78,7 +78,7 @@ def test_the_builder_writes_what_prepare_writes_and_tfds_reads_it(folder, tmp_pa
     builder = builder_class("dance_fashion")(data_dir=tmp_path / "tfds", options=SMALL)
     config = tfds.download.DownloadConfig(manual_dir=str(folder))
     builder.download_and_prepare(download_config=config)
-    same(tmp_path / "prepared", builder.data_dir)
+    assert_same(tmp_path / "prepared", builder.data_dir)
     again = tfds.builder_from_directory(builder.data_dir)
     assert again.info.splits["train"].num_examples == 2 * -(-19 // codec.SEGMENT)
 
@@ -89,7 +89,7 @@ def test_beam_gives_the_same_data_set_and_tells_what_it_left_out(folder, tmp_pat
     summary = tfds_builder.build_on_beam(
         "dance_fashion", folder, tmp_path / "beam", SMALL, runner="DirectRunner"
     )
-    same(tmp_path / "prepared", tmp_path / "beam")
+    assert_same(tmp_path / "prepared", tmp_path / "beam")
     assert summary["clips"] == 3 and list(summary["failed"]) == ["bad"]
     assert json.loads((tmp_path / "beam" / build.SUMMARY).read_text()) == summary
     assert not (tmp_path / "beam.beam").exists()

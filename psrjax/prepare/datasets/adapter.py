@@ -27,7 +27,7 @@ class DatasetOptions:
       smpl_parameters: a folder of SMPL parameters, named like the clips.
     """
 
-    size: tuple[int, int] | tuple[()] = ()
+    size: tuple[int, int] = (0, 0)
     crop: str = ""
     joints: str = ""
     margin: float = 0.08

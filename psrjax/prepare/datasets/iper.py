@@ -93,7 +93,8 @@ def views(task: adapter.Task, options: adapter.DatasetOptions) -> video_clips.Vi
     if parameters.cameras is None:
         raise UserError(f"{task.files['smpl']}: no cams; iPER's pose_shape.pkl has them")
     scale = float(np.median(parameters.cameras[:, 0]))
-    placed, camera = _placed(parameters, scale, options), _camera(picture, scale)
+    placed = _placed(parameters, parameters.cameras, scale, options)
+    camera = _camera(picture, scale)
     joints = _keypoints(task, frames, picture)
     if joints is None:
         confidence = np.ones((frames, pose.COUNT, 1))
@@ -121,7 +122,10 @@ def _measure(video: str) -> tuple[tuple[int, int], int]:
 
 
 def _placed(
-    parameters: smpl_files.SmplParameters, scale: float, options: adapter.DatasetOptions
+    parameters: smpl_files.SmplParameters,
+    cameras: Float[np.ndarray, "t 3"],
+    scale: float,
+    options: adapter.DatasetOptions,
 ) -> Float[np.ndarray, "t 26 3"]:
     """Joints in the axes of `_camera`: metres where the weak perspective has its median scale.
 
@@ -133,8 +137,8 @@ def _placed(
         still = np.zeros((len(joints), 3))
         own = smpl.joints(model, parameters.pose, parameters.betas, still)
         joints = joints + (own[:, [1, 2, 16, 17]] - joints[:, [12, 9, 5, 2]]).mean(1)[:, None]
-    shift = np.pad(parameters.cameras[:, 1:], ((0, 0), (0, 1)))
-    relative = parameters.cameras[:, :1] / scale
+    shift = np.pad(cameras[:, 1:], ((0, 0), (0, 1)))
+    relative = cameras[:, :1] / scale
     return relative[:, None] * (joints + shift[:, None]) + (0.0, 0.0, lifting.AWAY)
 
 

@@ -48,10 +48,16 @@ class NtuName:
         return f"P{self.person:03d}R{self.repetition:03d}A{self.action:03d}"
 
 
-def parse_name(name: str) -> NtuName | None:
-    """Parses the beginning of a file's or folder's name; None if it is no such name."""
+def parse_name(name: str) -> NtuName:
+    """Parses the beginning of a file's or folder's name.
+
+    Raises:
+      ValueError: if it is no such name.
+    """
     match = NAME.match(name)
-    return NtuName(*(int(number) for number in match.groups())) if match else None
+    if match is None:
+        raise ValueError(f"{name!r} does not begin as S001C001P001R001A001")
+    return NtuName(*(int(number) for number in match.groups()))
 
 
 def missing(root: Path) -> frozenset[str]:
@@ -99,9 +105,9 @@ def index(root: Path) -> dict[str, dict[str, Path]]:
                 if "masked" in here.name:
                     found[name]["depth"] = here / name
         for name in names:
-            parsed = parse_name(name)
-            if parsed is None:
+            if not NAME.match(name):
                 continue
+            parsed = parse_name(name)
             role = {"_rgb.avi": "video", ".skeleton": "skeleton"}.get(name[len(parsed.stem) :])
             if role and (here / name).stat().st_size:
                 found[parsed.stem][role] = here / name

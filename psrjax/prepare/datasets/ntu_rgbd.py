@@ -234,7 +234,7 @@ def _vertices(
     options: adapter.DatasetOptions,
 ) -> Float[np.ndarray, "t v 3"]:
     """Vertices in the depth camera's axes: of the built-in body, or of SMPL by its parameters."""
-    if not options.smpl:
+    if isinstance(model, body.BodyModel):
         return body.pose(model, joints)
     stem = Path(files["skeleton"]).stem
     parameters = smpl_files.find(options.smpl_parameters, stem)

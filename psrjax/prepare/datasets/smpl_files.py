@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from psrjax.errors import UserError
-from psrjax.vision import body_parts, smpl
+from psrjax.vision import body, smpl
 
 _POSE = ("pose", "poses", "thetas", "smpl_thetas", "full_pose")
 _SHAPE = ("betas", "shape", "smpl_betas", "beta")
@@ -39,17 +39,11 @@ class SmplParameters:
     cameras: np.ndarray | None
 
 
-@dataclass(frozen=True, eq=False)
-class SmplSurface:
-    """SMPL's mesh as a `rendering.Surface`; DensePose's charts of it are not known."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SmplSurface(body.BodySurface):
+    """SMPL's mesh and model; DensePose's charts of it are not known."""
 
     model: smpl.SmplModel
-    vertices: np.ndarray
-    faces: np.ndarray
-    face_group: np.ndarray
-    face_part: np.ndarray
-    corner_uv: np.ndarray
-    mirror_groups: tuple[int, ...] = body_parts.MIRROR_GROUPS
 
 
 @functools.lru_cache(maxsize=1)
@@ -62,12 +56,12 @@ def surface(path: str) -> SmplSurface:
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
     return SmplSurface(
-        model,
-        model.vertices,
-        model.faces,
-        groups,
-        np.zeros(count, np.int32),
-        np.zeros((count, 3, 2), np.float32),
+        model=model,
+        vertices=model.vertices,
+        faces=model.faces,
+        face_group=groups,
+        face_part=np.zeros(count, np.int32),
+        corner_uv=np.zeros((count, 3, 2), np.float32),
     )
 
 
@@ -92,24 +86,29 @@ def read(path: str | os.PathLike, frames: int) -> SmplParameters:
       UserError: if the file is damaged, lacks pose or shape, or is of fewer frames.
     """
     content = load(path)
-    found = {
-        name: next((np.asarray(content[key], np.float64) for key in keys if key in content), None)
-        for name, keys in (("pose", _POSE), ("shape", _SHAPE), ("shift", _SHIFT), ("cam", _CAMERA))
-    }
-    for name, keys in (("pose", _POSE), ("shape", _SHAPE)):
-        if found[name] is None:
-            raise UserError(f"{path}: no SMPL {name} (one of the keys {', '.join(keys)})")
-    pose, betas = found["pose"], found["shape"]
+    pose, betas = _find(content, _POSE), _find(content, _SHAPE)
+    if pose is None or betas is None:
+        name, keys = ("pose", _POSE) if pose is None else ("shape", _SHAPE)
+        raise UserError(f"{path}: no SMPL {name} (one of the keys {', '.join(keys)})")
     pose = pose.reshape(len(pose), -1)
     if pose.shape[1] != 72 or len(pose) < frames or not np.isfinite(pose).all():
         raise UserError(f"{path}: poses {pose.shape}; the clip needs ({frames}, 72), finite")
     if betas.ndim == 2:
         betas = betas[:frames] if len(betas) >= frames else betas[0]
-    for name in ("shift", "cam"):
-        if found[name] is not None and found[name].shape != (len(pose), 3):
-            raise UserError(f"{path}: {name} is {found[name].shape}, poses are of {len(pose)}")
-    cut = {k: None if found[k] is None else found[k][:frames] for k in ("shift", "cam")}
-    return SmplParameters(pose[:frames], betas, cut["shift"], cut["cam"])
+    translation, cameras = _find(content, _SHIFT), _find(content, _CAMERA)
+    for name, found in (("translation", translation), ("cameras", cameras)):
+        if found is not None and found.shape != (len(pose), 3):
+            raise UserError(f"{path}: {name} are {found.shape}, poses are of {len(pose)}")
+    return SmplParameters(
+        pose[:frames],
+        betas,
+        None if translation is None else translation[:frames],
+        None if cameras is None else cameras[:frames],
+    )
+
+
+def _find(content: Mapping[str, Any], keys: tuple[str, ...]) -> np.ndarray | None:
+    return next((np.asarray(content[key], np.float64) for key in keys if key in content), None)
 
 
 def load(path: str | os.PathLike) -> Mapping[str, Any]:

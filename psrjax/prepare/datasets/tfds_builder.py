@@ -3,6 +3,7 @@
 import functools
 import os
 import shutil
+import types
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,6 @@ from psrjax import io
 from psrjax.data import codec, store
 from psrjax.errors import UserError
 from psrjax.prepare.datasets import adapter, build, catalogue
-
-_READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 
 
 class AdapterBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -72,7 +71,7 @@ class AdapterBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return {split: self._generate_examples(found.tasks, split) for split in splits}
 
     def _generate_examples(self, tasks: Sequence[adapter.Task], split: str) -> Any:
-        import apache_beam as beam
+        import apache_beam as beam  # pyright: ignore[reportMissingImports] (an extra)
 
         of_split = [task for task in tasks if split in _splits_of(task)]
         work = functools.partial(prepare_examples, self.ADAPTER, self._options, split)
@@ -91,7 +90,7 @@ def prepare_examples(
 
     A clip that cannot be used yields nothing; the worker's log says why, and Beam counts it.
     """
-    import apache_beam as beam
+    import apache_beam as beam  # pyright: ignore[reportMissingImports] (an extra)
 
     try:
         views = build.encode_clip(name, options, task)
@@ -127,15 +126,16 @@ def build_on_beam(
       UserError: if Apache Beam is not installed, or as `build.build` does.
     """
     try:
-        import apache_beam as beam
+        import apache_beam as beam  # pyright: ignore[reportMissingImports] (an extra)
     except ImportError as error:
         raise UserError("--beam_runner needs Apache Beam: pip install 'psrjax[beam]'") from error
     options = adapter.complete_options(catalogue.get(name), options)
     found = adapter.find_tasks(catalogue.get(name), root, options)
     directory = store.require_free(directory)
     work = directory.with_name(directory.name + ".beam")
-    builder_class = type(AdapterBuilder)(
-        "Builder", (AdapterBuilder,), {"ADAPTER": name, "name": name}, skip_registration=True
+    fields = {"ADAPTER": name, "name": name}
+    builder_class = types.new_class(
+        "Builder", (AdapterBuilder,), {"skip_registration": True}, lambda body: body.update(fields)
     )
     builder = builder_class(data_dir=os.fspath(work), options=options)
     given = beam.options.pipeline_options.PipelineOptions([f"--runner={runner}", *pipeline_options])
@@ -192,13 +192,8 @@ class _Built:
     """The records of one split that TFDS wrote."""
 
     def __init__(self, builder: tfds.core.DatasetBuilder, split: str):
-        from array_record.python import array_record_module
-
-        self._features = builder.info.features
-        self._readers = [
-            array_record_module.ArrayRecordReader(os.fspath(path), _READER_OPTIONS)
-            for path in builder.info.splits[split].filepaths
-        ]
+        self._features: Any = builder.info.features
+        self._readers = [store.open_records(path) for path in builder.info.splits[split].filepaths]
 
     def views(self) -> Iterator[codec.EncodedView]:
         """Yields the stored views, in the order of clips, views and frames."""

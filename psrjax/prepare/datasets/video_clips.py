@@ -94,6 +94,7 @@ def without_joints(task: adapter.Task, options: adapter.DatasetOptions) -> Views
         box = box or _whole_box(frame.image.shape[:2], options)
         frames.append(clip_reader.crop(frame.image, box, options.size))
         times.append(frame.time)
+    assert box is not None  # there is a frame: `read_frames` raises otherwise
     yield from frames_and_flow(task, options, np.stack(frames), np.asarray(times), box)
 
 
@@ -139,7 +140,8 @@ def _whole_box(
     boxes = person_crop.boxes(
         none, [], np.zeros(1), picture, size=options.size, crop="whole", margin=0.0
     )
-    return tuple(int(edge) for edge in boxes[0])
+    top, left, height, width = (int(edge) for edge in boxes[0])
+    return top, left, height, width
 
 
 def _preparation_options(

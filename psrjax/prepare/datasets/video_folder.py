@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 import av
+from av.error import FFmpegError
 
 from psrjax.errors import UserError
 from psrjax.prepare.datasets import adapter, video_clips
@@ -57,7 +58,7 @@ def _pieces(video: Path, seconds: float) -> float:
     try:
         with av.open(str(video)) as container:
             length = (container.duration or 0) / av.time_base
-    except (av.FFmpegError, OSError):
+    except (FFmpegError, OSError):
         length = 0.0  # damaged: reported when it is read
     return max(1.0, round(length / (seconds or SECONDS)))
 

@@ -1,8 +1,7 @@
 """Fits the body template to a person in several views: time lag, joints and girths."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -34,12 +33,23 @@ SHAPE_FRAMES = 8  # number of frames that girths are fitted on
 STEPS = (0.12, 0.05)  # girths' step in each round of fitting joints and girths in turn
 
 
-class Detections(Protocol):
-    """Joints (n, t, 26, 3) in the pixels of n cameras, at `rate` frames a second."""
+@dataclass
+class Measurements:
+    """The person's joints in the pixels of n videos, and the cameras of those pixels.
 
-    joints: np.ndarray
+    `errors` are median reprojection errors in pixels, `bound` the largest accepted; `kinds` are the
+    joint orders of the files, by camera.
+    """
+
+    names: list[str]
     cameras: list[Camera]
+    joints: Float[np.ndarray, "n t 26 3"]
     rate: float
+    frames: int
+    errors: dict[str, float]
+    bound: float
+    kinds: dict[str, str]
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -70,7 +80,7 @@ class FittedBody:
 
 
 def fit_body(
-    found: Detections, views: Sequence[ViewFrames], *, lag: int | None = None
+    found: Measurements, views: Sequence[ViewFrames], *, lag: int | None = None
 ) -> FittedBody:
     """Fits a body to detected joints and to the person's masks.
 
@@ -128,7 +138,7 @@ def _hints(
 
 
 def fit_joints(
-    found: Detections, lag: int, hints: joint_fitting.JointObservations | None = None
+    found: Measurements, lag: int, hints: joint_fitting.JointObservations | None = None
 ) -> joint_fitting.JointFit:
     """Fits joints in space at the videos' frames."""
     longest = max(max(camera.size) for camera in found.cameras)
@@ -239,5 +249,5 @@ def find_lag(
         ])
         for lag in range(-most, most + 1)
     }  # fmt: skip
-    best = max(scores, key=scores.get)
+    best = max(scores, key=lambda lag: scores[lag])
     return best if scores[best] > scores[0] + gain else 0

@@ -6,6 +6,7 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+from av.error import FFmpegError
 from jaxtyping import Float, UInt8
 
 from psrjax.data import video
@@ -39,7 +40,7 @@ def probe(path: Path) -> VideoInfo:
             stream = container.streams.video[0]
             rate = float(stream.average_rate or 0)
             frames = sum(packet.size > 0 for packet in container.demux(stream))
-    except av.FFmpegError as error:
+    except FFmpegError as error:
         raise UserError(f"{path}: damaged ({error})") from error
     if not rate:
         raise UserError(f"{path}: does not say how many frames a second it has")

@@ -85,7 +85,7 @@ def _candidate(people, cameras, members: dict[int, int]) -> Candidate | None:
 def _points(people, cameras, members):
     chosen = np.stack([people[c][p] for c, p in members.items()])
     result = triangulate(chosen[..., :2], _weights(chosen), [cameras[c] for c in members])
-    return result["points"], np.isfinite(result["points"]).all(-1)
+    return result["points"], np.asarray(np.isfinite(result["points"]).all(-1))
 
 
 def _weights(joints):

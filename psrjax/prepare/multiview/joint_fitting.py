@@ -85,7 +85,7 @@ def fit(
     views = [view for part in (seen, hints) if part for view in _views(part)]
     weights = np.stack([view.weight for view in views[: len(seen.cameras)]])
     found = triangulate(seen.joints[..., :2], weights, seen.cameras)["points"]
-    filled = ~np.isfinite(found).all(-1)
+    filled = np.asarray(~np.isfinite(found).all(-1))
     start = _interpolate(found)
     lengths = bone_lengths(start, filled)
     points = start.copy()
@@ -135,7 +135,7 @@ def _interpolate(points: np.ndarray) -> np.ndarray:
             "cameras in no frame: the person cannot be placed in space"
         )
     for joint in np.flatnonzero(never):
-        points[:, joint] = points[:, _nearest_kept(joint, never)]
+        points[:, joint] = points[:, _nearest_kept(int(joint), never)]
     return points
 
 
@@ -174,7 +174,9 @@ def _step(points: np.ndarray, views: list[_View], lengths: np.ndarray, rate: flo
     """
     frames, joints = points.shape[:2]
     bent = sparse.diags_array(
-        [1.0, -2.0, 1.0], offsets=[0, 1, 2], shape=(max(frames - 2, 0), frames)
+        [1.0, -2.0, 1.0],
+        offsets=[0, 1, 2],  # pyright: ignore[reportArgumentType] (SciPy's stub)
+        shape=(max(frames - 2, 0), frames),
     )
     motion = sparse.kron(bent, sparse.eye_array(3 * joints)) * (rate**2 / ACCELERATION)
     bones, off = _bone_residuals(points, lengths)

@@ -69,16 +69,11 @@ def find(
         raise UserError(f"{root / 'calibration'}: holds no calibration (.json or .qca.txt)")
     known = read_calibration(chosen)
     others = [read_calibration(path) for path in files if path != chosen]
-    return Recording(
-        root,
-        chosen,
-        tuple(
-            CameraFiles(
-                name, videos[name], _joints(root, name), _camera(name, chosen, known, others)
-            )
-            for name in names
-        ),
-    )
+    found = [
+        CameraFiles(name, videos[name], _joints(root, name), _camera(name, chosen, known, others))
+        for name in names
+    ]
+    return Recording(root, chosen, tuple(found))
 
 
 def _joints(root: Path, name: str) -> Path:

@@ -20,31 +20,21 @@ def draw(
 
     Joints of low confidence (filled in) are hollow.
     """
-    return np.stack([
-        _panel(*each, enlarge) for each in zip(frames, joints, face, depth, mask)
-    ])  # fmt: skip
-
-
-def _panel(
-    frame: np.ndarray,
-    joints: np.ndarray,
-    face: np.ndarray,
-    depth: np.ndarray,
-    mask: np.ndarray,
-    enlarge: int,
-) -> np.ndarray:
-    height, width = (side * enlarge for side in frame.shape[:2])
-    large = cv2.resize(frame, (width, height), interpolation=cv2.INTER_CUBIC)
-    on = cv2.resize((face >= 0).astype(np.float32), (width, height)) > 0.5
-    edges, _ = cv2.findContours(on.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    drawn = cv2.drawContours(large.copy(), edges, -1, OUTLINE, 1, cv2.LINE_AA)
-    draw_joints(drawn, joints)
-    coded = cv2.resize(depth.astype(np.float32), (width, height))
-    span = depth[depth > 0]
-    low, high = (float(span.min()), float(span.max())) if span.size else (0.0, 1.0)
-    tint = cv2.applyColorMap(
-        np.uint8(255 * np.clip((coded - low) / max(high - low, 1e-3), 0, 1)), cv2.COLORMAP_TURBO
-    )[..., ::-1]
-    over = np.where(on[..., None], np.uint8(0.35 * large + 0.65 * tint), large)
-    grey = np.repeat(cv2.resize(mask, (width, height))[..., None], 3, -1)
-    return np.concatenate([drawn, over, cv2.drawContours(grey, edges, -1, OUTLINE, 1)], 1)
+    height, width = (side * enlarge for side in frames.shape[1:3])
+    panels = []
+    for frame, points, faces, near, person in zip(frames, joints, face, depth, mask):
+        large = cv2.resize(frame, (width, height), interpolation=cv2.INTER_CUBIC)
+        on = cv2.resize((faces >= 0).astype(np.float32), (width, height)) > 0.5
+        edges, _ = cv2.findContours(on.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        drawn = cv2.drawContours(large.copy(), edges, -1, OUTLINE, 1, cv2.LINE_AA)
+        draw_joints(drawn, points)
+        coded = cv2.resize(near.astype(np.float32), (width, height))
+        span = near[near > 0]
+        low, high = (float(span.min()), float(span.max())) if span.size else (0.0, 1.0)
+        fraction = np.clip((coded - low) / max(high - low, 1e-3), 0, 1)
+        tint = cv2.applyColorMap((255 * fraction).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
+        over = np.where(on[..., None], (0.35 * large + 0.65 * tint).astype(np.uint8), large)
+        grey = np.repeat(cv2.resize(person, (width, height))[..., None], 3, -1)
+        outlined = cv2.drawContours(grey, edges, -1, OUTLINE, 1)
+        panels.append(np.concatenate([drawn, over, outlined], 1))
+    return np.stack(panels)

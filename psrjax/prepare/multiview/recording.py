@@ -5,12 +5,12 @@ space (`joint_fitting`) and a body on them (`body_fitting`); the body is rendere
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import UInt8
 from tqdm import tqdm
 
 from psrjax import io
@@ -25,6 +25,7 @@ from psrjax.prepare.multiview import (
     joint_fitting,
     preview,
 )
+from psrjax.prepare.multiview.body_fitting import Measurements
 from psrjax.prepare.multiview.layout import Recording, find
 from psrjax.vision import backgrounds, body, rendering, visibility
 from psrjax.vision.camera import Camera
@@ -59,25 +60,6 @@ class MultiviewOptions:
     holdout: float = 0.25
     margin: float = 0.08
     lag: int | None = None
-
-
-@dataclass
-class Measurements:
-    """The person's joints in the pixels of n videos, and the cameras of those pixels.
-
-    `errors` are median reprojection errors in pixels, `bound` the largest accepted; `kinds` are the
-    joint orders of the files, by camera.
-    """
-
-    names: list[str]
-    cameras: list[Camera]
-    joints: Float[np.ndarray, "n t 26 3"]
-    rate: float
-    frames: int
-    errors: dict[str, float]
-    bound: float
-    kinds: dict[str, str]
-    notes: list[str] = field(default_factory=list)
 
 
 def prepare(
@@ -256,7 +238,7 @@ def summarize(clip: PreparedRecording) -> dict[str, Any]:
         "girths": dict(person.girths),
         "height_m": round(joint_fitting.height(person.fit.lengths), 3),
         "crops_top_left_height_width": {n: list(box) for n, box in clip.boxes.items()},
-        "filled": filled_runs(person.fit.filled),
+        "filled": pose.flagged_runs(person.fit.filled),
         "notes": measured.notes,
     }
 
@@ -279,7 +261,7 @@ def _stored_views(
     facts = {
         "fps": clip.measured.rate,
         "first_frame": where.start,
-        "filled": filled_runs(fit.filled[where]),
+        "filled": pose.flagged_runs(fit.filled[where]),
         **{name: clip.meta[name] for name in ("kind", "body", "near", "far")},
     }
     for name, camera in tqdm(clip.cameras.items(), f"store {split}", unit="view"):
@@ -319,13 +301,3 @@ def write_previews(clip: PreparedRecording, folder: Path) -> None:
             enlarge=max(1, PREVIEW // clip.options.size[0]),
         )
         video.write(folder / f"{name}.mp4", panels, fps=clip.measured.rate)
-
-
-def filled_runs(filled: Bool[np.ndarray, "t 26"]) -> dict[str, list[list[int]]]:
-    """Returns {joint: [[first, last] frame of each run]} of joints that were filled in."""
-    result = {}
-    for joint in np.flatnonzero(filled.any(0)):
-        edges = np.diff(np.concatenate([[0], filled[:, joint].astype(int), [0]]))
-        starts, ends = np.flatnonzero(edges > 0), np.flatnonzero(edges < 0) - 1
-        result[pose.NAMES[joint]] = np.stack([starts, ends], -1).tolist()
-    return result

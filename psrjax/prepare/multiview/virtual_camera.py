@@ -30,11 +30,11 @@ def between(one: Camera, other: Camera, fraction: float, focus: Float[np.ndarray
         raise UserError(f"cameras of sizes {one.size} and {other.size} have none between them")
     ends = Rotation.from_matrix(np.stack([one.rotation, other.rotation]))
     rotation = Slerp([0.0, 1.0], ends)(fraction).as_matrix()
-    seen = _mix(*(c.rotation @ focus + c.translation for c in (one, other)), fraction)
+    seen, also_seen = (c.rotation @ focus + c.translation for c in (one, other))
     return Camera(
         _mix(one.matrix, other.matrix, fraction),
         rotation,
-        seen - rotation @ focus,
+        _mix(seen, also_seen, fraction) - rotation @ focus,
         _mix(one.distortion, other.distortion, fraction),
         one.size,
     )
@@ -74,7 +74,7 @@ def nearest_view(data: Source, clip: str, camera: Camera) -> str:
         view: stored_camera(data, clip, view).rotation[2] @ camera.rotation[2]
         for view in data.clip(clip).views
     }
-    return max(alike, key=alike.get)
+    return max(alike, key=lambda view: alike[view])
 
 
 def stored_joints(data: Source, clip: str) -> Float[np.ndarray, "t 26 3"]:

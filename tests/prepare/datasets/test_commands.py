@@ -40,15 +40,16 @@ def test_a_folder_becomes_a_data_set_and_what_is_left_out_is_told(tmp_path):
     assert set(store.read_manifest(target)["splits"]) == {"train", "test"}
     refused = psrjax("prepare", "--dataset=iper", raw, "--to", tmp_path / "x", "--holdout=0.5")
     assert refused.returncode == 2
-    assert "--holdout is not a flag for a published dataset" in refused.stderr
+    assert re.search("--holdout is not a flag for a published data ?set", refused.stderr)
 
 
 SHORT = ("--config.steps=4", "--config.checkpoint_steps=4", "--config.log_steps=2")
 
 
-def prepared(name, folder):
-    """The dataset `s` of the folder's `raw`, at 64x64."""
-    done = psrjax("prepare", f"--dataset={name}", folder / "raw", "--to", folder / "s", "--size=64")
+def prepared(name, folder, size="64"):
+    """Makes the dataset `s` of the folder's `raw`."""
+    flags = (f"--dataset={name}", f"--size={size}")
+    done = psrjax("prepare", *flags, folder / "raw", "--to", folder / "s")
     assert done.returncode == 0, done.stderr[-2000:]
 
 
@@ -63,9 +64,7 @@ def trained(config, data, workdir, *more):
 @pytest.mark.slow
 def test_psrnet_trains_on_ntu(tmp_path):
     ntu_fixture.write(tmp_path / "raw")
-    size = "--size=54,96"
-    done = psrjax("prepare", "--dataset=ntu_rgbd", tmp_path / "raw", "--to", tmp_path / "s", size)
-    assert done.returncode == 0, done.stderr[-2000:]
+    prepared("ntu_rgbd", tmp_path, size="54,96")
     trained("psrnet.py:tiny", tmp_path / "s", tmp_path / "run", *SHORT)
     assert (tmp_path / "run").is_dir()
 

@@ -51,7 +51,8 @@ def test_names_say_who_did_what_and_people_make_the_splits(folder):
     sample = ntu_files.parse_name("S013C002P037R001A049_rgb.avi")
     assert (sample.setup, sample.camera, sample.person, sample.action) == (13, 2, 37, 49)
     assert sample.clip == "S013P037R001A049" and sample.stem == "S013C002P037R001A049"
-    assert ntu_files.parse_name("IMG_001.avi") is None
+    with pytest.raises(ValueError, match="IMG_001.avi"):
+        ntu_files.parse_name("IMG_001.avi")
     found = ntu_rgbd.find(folder[0], OPTIONS)
     splits = {task.name: task.split for task in found.tasks}
     assert splits == {TRAIN_1: "train", TRAIN_2: "train", TEST_1: "test", TEST_2: "test"}
@@ -170,7 +171,7 @@ def test_gaps_are_closed_by_motion_and_inferred_joints_count_less():
     found = kinect_body.smooth(noisy, state, rate=30.0)
     np.testing.assert_allclose(found[8:11], way[8:11], atol=0.01)
     assert np.abs(found[15] - way[15]).max() < 0.1
-    with pytest.raises(UserError, match="joint 1 of the skeleton is there in no frame"):
+    with pytest.raises(UserError, match="joint 1 of the skeleton is missing in every frame"):
         kinect_body.smooth(noisy, np.zeros((20, 1), int), rate=30.0)
 
 

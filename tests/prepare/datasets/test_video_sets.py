@@ -162,7 +162,7 @@ def test_lists_decide_and_one_video_in_two_is_refused(tmp_path):
 
 @pytest.fixture(scope="module")
 def person(tmp_path_factory):
-    """One person's folder, what is filmed there, and the source clip beside it."""
+    """One person's folder, its clip and the source clip beside it."""
     root = tmp_path_factory.mktemp("person")
     made, other = person_clips.write_person(root)
     return root, made, other
@@ -181,8 +181,8 @@ def test_one_person_is_split_in_time_with_the_source_clips_beside(person, tmp_pa
     label = held.read(clip, "cam1", "mesh_label")
     assert overlap((label != 128).any(-1), made["mask"][:18]) > 0.6
     np.testing.assert_array_equal(held.read(clip, "cam1", "mask") > 127, made["mask"][:18])
-    plate = held.read(clip, "cam1", "background").astype(int)
-    assert np.abs(plate - person_clips.wall((64, 64))).mean() < 3
+    background = held.read(clip, "cam1", "background").astype(int)
+    assert np.abs(background - person_clips.wall((64, 64))).mean() < 3
     sampling.require(held, ("target_iuv", "target_joints", "background", "target_flow"))
 
 
@@ -207,7 +207,7 @@ def test_too_few_pictures_of_iuv_are_told(person, tmp_path):
 
 @pytest.fixture(scope="module")
 def iper(tmp_path_factory):
-    """A folder of two clips, and what is filmed there."""
+    """A folder of two clips, and the clips."""
     root = tmp_path_factory.mktemp("iper")
     made = person_clips.write_iper(root)
     return root, made

@@ -1,4 +1,4 @@
-"""From a filmed recording to a dataset, against a small one whose truth is known."""
+"""Preparation of a multi-view recording, against a small rendered one whose truth is known."""
 
 import json
 import shutil
@@ -32,22 +32,22 @@ OPTIONS = recording.MultiviewOptions(size=(72, 56))
 
 
 @pytest.fixture(scope="module")
-def filmed(tmp_path_factory):
-    return recordings.film(tmp_path_factory.mktemp("filmed"))
+def rendered(tmp_path_factory):
+    return recordings.render(tmp_path_factory.mktemp("rendered"))
 
 
 @pytest.fixture(scope="module")
-def prepared(filmed):
-    directory = filmed.root / "set"
-    summary = recording.prepare(filmed.root, directory, OPTIONS)
+def prepared(rendered):
+    directory = rendered.root / "set"
+    summary = recording.prepare(rendered.root, directory, OPTIONS)
     return directory, summary
 
 
 @pytest.fixture
-def copied(filmed, tmp_path):
+def copied(rendered, tmp_path):
     """The recording, to be spoilt."""
     root = tmp_path / "spoilt"
-    shutil.copytree(filmed.root, root, ignore=shutil.ignore_patterns("set*"))
+    shutil.copytree(rendered.root, root, ignore=shutil.ignore_patterns("set*"))
     return root
 
 
@@ -58,6 +58,13 @@ def _measure(root, **changes):
     return recording.measure(found, options)
 
 
+def _two_cameras(data):
+    """The cameras cam1 and cam2 of the only clip, and the middle of its person."""
+    clip = data.clips[0].name
+    cameras = (virtual_camera.stored_camera(data, clip, name) for name in ("cam1", "cam2"))
+    return *cameras, virtual_camera.stored_joints(data, clip).mean((0, 1))
+
+
 def _people(root, frames=recordings.FRAMES):
     return {
         name: openpose.read_openpose(root / "pose" / f"{name}_json", frames=frames)
@@ -65,19 +72,19 @@ def _people(root, frames=recordings.FRAMES):
     }
 
 
-# Who, and where in space
+# Tracking and joints in space
 
 
-def test_the_actor_is_followed_whatever_the_order_of_people(filmed):
-    actor = cross_view_tracking.track(_people(filmed.root), filmed.cameras)
-    assert not actor.notes
-    for found, camera in zip(actor.joints, filmed.cameras.values()):
-        truth = camera.project(filmed.joints)["pixels"]
+def test_the_person_is_tracked_whatever_the_order_of_people(rendered):
+    person = cross_view_tracking.track(_people(rendered.root), rendered.cameras)
+    assert not person.notes
+    for found, camera in zip(person.joints, rendered.cameras.values()):
+        truth = camera.project(rendered.joints)["pixels"]
         off = np.linalg.norm(found[..., :2] - truth, axis=-1)
         assert np.median(off[found[..., 2] > 0]) < 1.0
 
 
-def test_a_view_whose_people_are_not_the_actor_is_left_out_and_named(copied, filmed):
+def test_a_view_whose_people_do_not_fit_is_left_out_and_named(copied, rendered):
     for time in (5, 6):
         path = recordings.json_file(copied, "cam2", time)
         people = json.loads(path.read_text())["people"]
@@ -90,10 +97,10 @@ def test_a_view_whose_people_are_not_the_actor_is_left_out_and_named(copied, fil
         "cam2 frame 6 (cam2.0006.json)",
     ]
     fit = body_fitting.fit_joints(measured, 0)
-    assert np.linalg.norm(fit.joints[5:7] - filmed.joints[5:7], axis=-1).mean() < 0.03
+    assert np.linalg.norm(fit.joints[5:7] - rendered.joints[5:7], axis=-1).mean() < 0.03
 
 
-def test_joints_swapped_between_two_people_do_not_pull_the_actor_away(copied, filmed):
+def test_joints_swapped_between_two_people_do_not_pull_the_person_away(copied, rendered):
     path = recordings.json_file(copied, "cam1", 8)
     people = json.loads(path.read_text())["people"]
     one, other = (np.reshape(p["pose_keypoints_2d"], (25, 3)) for p in people)
@@ -103,14 +110,14 @@ def test_joints_swapped_between_two_people_do_not_pull_the_actor_away(copied, fi
     measured = _measure(copied)
     assert (measured.joints[0, 8, [5, 6, 7], 2] == 0).all()
     fit = body_fitting.fit_joints(measured, 0)
-    assert np.linalg.norm(fit.joints[8] - filmed.joints[8], axis=-1).max() < 0.08
+    assert np.linalg.norm(fit.joints[8] - rendered.joints[8], axis=-1).max() < 0.08
 
 
-def test_the_fit_fills_marks_and_smooths(filmed):
+def test_the_fit_fills_marks_and_smooths(rendered):
     generator = np.random.default_rng(1)
-    views = list(filmed.cameras.values())
+    views = list(rendered.cameras.values())
     joints = np.stack([
-        np.concatenate([c.project(filmed.joints)["pixels"], np.full((14, 26, 1), 0.9)], -1)
+        np.concatenate([c.project(rendered.joints)["pixels"], np.full((14, 26, 1), 0.9)], -1)
         for c in views
     ])  # fmt: skip
     joints[..., :2] += generator.normal(0, 0.5, joints[..., :2].shape)
@@ -122,32 +129,34 @@ def test_the_fit_fills_marks_and_smooths(filmed):
     expected[4:8, 4] = expected[10, 10] = True
     np.testing.assert_array_equal(fit.filled, expected)
     assert fit.confidence[fit.filled].max() <= 0.3 < fit.confidence[~fit.filled].min()
-    off = np.linalg.norm(fit.joints - filmed.joints, axis=-1)
-    raw = cross_view_tracking.triangulate(joints[..., :2], joints[..., 2], views)["points"]
-    assert off[~expected].mean() < 0.8 * np.nanmean(np.linalg.norm(raw - filmed.joints, axis=-1))
+    off = np.linalg.norm(fit.joints - rendered.joints, axis=-1)
+    measured = cross_view_tracking.triangulate(joints[..., :2], joints[..., 2], views)["points"]
+    assert off[~expected].mean() < 0.8 * np.nanmean(
+        np.linalg.norm(measured - rendered.joints, axis=-1)
+    )
     assert off[expected].max() < 0.10
     thigh = np.linalg.norm(fit.joints[:, 9] - fit.joints[:, 10], axis=-1)
     assert np.ptp(thigh) < 0.01
 
 
-# What the frames say
+# Backgrounds, masks, flow and time lag
 
 
-def test_a_clean_plate_shows_the_room(filmed):
-    pictures = video.read(filmed.root / "videos" / "cam1.mp4").frames
-    person = backgrounds.grow(filmed.masks["cam1"], 2)
+def test_the_clean_background_is_the_room(rendered):
+    pictures = video.read(rendered.root / "videos" / "cam1.mp4").frames
+    person = backgrounds.grow(rendered.masks["cam1"], 2)
     found = backgrounds.clean_background(pictures, person)
     free = (~person).sum(0) >= 3
     np.testing.assert_array_equal(found["hole"], ~free)
-    off = np.abs(found["background"].astype(float) - filmed.backgrounds["cam1"])[free]
+    off = np.abs(found["background"].astype(float) - rendered.backgrounds["cam1"])[free]
     assert off.mean() < 3.0
     with pytest.raises(UserError, match="whole picture"):
         backgrounds.clean_background(pictures, np.ones_like(person))
 
 
-def test_masks_are_found_from_a_rough_body(filmed):
-    pictures = video.read(filmed.root / "videos" / "cam2.mp4").frames
-    truth = filmed.masks["cam2"]
+def test_masks_are_found_from_a_rough_body(rendered):
+    pictures = video.read(rendered.root / "videos" / "cam2.mp4").frames
+    truth = rendered.masks["cam2"]
     rough = np.roll(backgrounds.grow(truth, -1), (2, -2), (1, 2))
     masks = backgrounds.person_masks(pictures, rough, reach=6)
     scores = [backgrounds.overlap(a, b) for a, b in zip(masks, truth)]
@@ -168,8 +177,8 @@ def test_optical_flow_points_back_and_forth_and_knows_where_it_is_right():
 
 
 @pytest.mark.parametrize("lag", [-2, 0, 1])
-def test_joints_that_run_ahead_of_the_videos_are_noticed(filmed, lag):
-    truth = [filmed.masks[name] for name in ("cam1", "cam2")]
+def test_joints_that_run_ahead_of_the_videos_are_noticed(rendered, lag):
+    truth = [rendered.masks[name] for name in ("cam1", "cam2")]
     times = np.clip(np.arange(recordings.FRAMES) + lag, 0, recordings.FRAMES - 1)
     assert body_fitting.find_lag([mask[times] for mask in truth], truth, gain=0.005) == lag
     joints = np.arange(1.0, 15.0)[None, :, None, None] * np.ones((1, 14, 26, 3))
@@ -178,14 +187,14 @@ def test_joints_that_run_ahead_of_the_videos_are_noticed(filmed, lag):
     np.testing.assert_array_equal(moved[inside], np.arange(1.0, 15.0)[inside] - lag)
 
 
-def test_a_letterboxed_video_keeps_the_calibration(filmed):
-    camera = filmed.cameras["cam1"]
+def test_a_letterboxed_video_keeps_the_calibration(rendered):
+    camera = rendered.cameras["cam1"]
     placement = letterbox.fit(camera.size, (160, 112))
     assert placement.scale == 1.0 and placement.shift == (0.0, 8.0)
     smaller = letterbox.fit((192, 108), (191, 107))
     moved = smaller.camera(camera, (191, 107))
-    before = camera.project(filmed.joints)["pixels"]
-    after = moved.project(filmed.joints)["pixels"]
+    before = camera.project(rendered.joints)["pixels"]
+    after = moved.project(rendered.joints)["pixels"]
     # The picture's corner (-0.5, -0.5) goes to the shift's, the opposite one to its opposite.
     inner = (before + 0.5) * smaller.scale + smaller.shift - 0.5
     np.testing.assert_allclose(after, inner, atol=1e-9)
@@ -196,7 +205,7 @@ def test_a_letterboxed_video_keeps_the_calibration(filmed):
 # The whole way
 
 
-def test_a_recording_becomes_a_data_set(prepared, filmed):
+def test_a_recording_becomes_a_data_set(prepared, rendered):
     directory, summary = prepared
     assert set(summary["joints"].values()) == {"body25b"}
     assert max(summary["reprojection_error_px"].values()) < 1.0
@@ -205,28 +214,26 @@ def test_a_recording_becomes_a_data_set(prepared, filmed):
     assert json.loads((directory / recording.SUMMARY).read_text()) == summary
     train, test = (Source(directory, split) for split in ("train", "test"))
     assert [train.clips[0].frames, test.clips[0].frames] == [10, 4]
-    assert [clip.views["cam1"].meta["first_frame"] for clip in (train.clips[0], test.clips[0])] == [
-        0,
-        10,
-    ]
+    firsts = [split.clips[0].views["cam1"].meta["first_frame"] for split in (train, test)]
+    assert firsts == [0, 10]
     for name in recordings.NAMES:
         preview = video.read(directory / "previews" / f"{name}.mp4")
         assert len(preview.frames) == recordings.FRAMES
 
 
-def test_the_body_lies_on_the_man_in_every_view(prepared, filmed):
+def test_the_body_lies_on_the_man_in_every_view(prepared, rendered):
     data = Source(prepared[0], "train")
     clip = data.clips[0].name
     for name in recordings.NAMES:
         camera = virtual_camera.stored_camera(data, clip, name)
         truth = np.stack([
             body_fitting.silhouettes(body.template(), body.pose(body.template(), joints), camera)
-            for joints in filmed.joints[:10, None]
+            for joints in rendered.joints[:10, None]
         ])[:, 0]  # fmt: skip
         drawn = data.read(clip, name, "face") >= 0
         assert np.mean([backgrounds.overlap(a, b) for a, b in zip(drawn, truth)]) > 0.80
         joints = data.read(clip, name, "joints_3d")
-        assert np.linalg.norm(joints - filmed.joints[:10], axis=-1).mean() < 0.03
+        assert np.linalg.norm(joints - rendered.joints[:10], axis=-1).mean() < 0.03
 
 
 def test_the_streams_keep_the_contract(prepared):
@@ -262,8 +269,7 @@ def test_the_mean_frame_is_of_the_training_frames_alone(prepared):
 def test_a_camera_between_two_sees_the_man(prepared, tmp_path):
     data = Source(prepared[0], "test")
     clip = data.clips[0].name
-    one, other = (virtual_camera.stored_camera(data, clip, name) for name in ("cam1", "cam2"))
-    focus = virtual_camera.stored_joints(data, clip).mean((0, 1))
+    one, other, focus = _two_cameras(data)
     for fraction, end in ((0.0, one), (1.0, other)):
         same = virtual_camera.between(one, other, fraction, focus)
         np.testing.assert_allclose(same.rotation, end.rotation, atol=1e-9)
@@ -285,17 +291,14 @@ def test_a_camera_between_two_sees_the_man(prepared, tmp_path):
 
 
 @pytest.mark.parametrize(("fraction", "nearest"), [(0.2, "cam1"), (0.8, "cam2")])
-def test_an_unfilmed_view_has_the_mean_frame_of_the_camera_nearest_to_it(
+def test_an_uncaptured_view_has_the_mean_frame_of_the_camera_nearest_to_it(
     prepared, tmp_path, fraction, nearest
 ):
     data = Source(prepared[0], "test")
-    clip = data.clips[0].name
-    one, other = (virtual_camera.stored_camera(data, clip, name) for name in ("cam1", "cam2"))
-    focus = virtual_camera.stored_joints(data, clip).mean((0, 1))
+    one, other, focus = _two_cameras(data)
     between = virtual_camera.between(one, other, fraction, focus)
     virtual_camera.write_camera(tmp_path / "camera.json", "between", between)
-    words = "tiny,texture_on_mean,layer1"
-    config = configs.load(f"psrnet:{words}")
+    config = configs.load("psrnet:tiny,texture_on_mean,layer1")
     config.data.update({"path": str(prepared[0]), "crop": (72, 56)})
     method = base.build(**configs.method_fields(configs.stage_config(config, "layer1")))
     inputs = novel_view.from_camera(method, config, camera=str(tmp_path / "camera.json"))
@@ -306,8 +309,8 @@ def test_an_unfilmed_view_has_the_mean_frame_of_the_camera_nearest_to_it(
 # Bad input
 
 
-def test_a_camera_with_no_calibration_is_named(copied, filmed):
-    two = {name: filmed.cameras[name] for name in ("cam1", "cam3")}
+def test_a_camera_with_no_calibration_is_named(copied, rendered):
+    two = {name: rendered.cameras[name] for name in ("cam1", "cam3")}
     recordings.write_calibration(copied, two)
     with pytest.raises(UserError, match="cameras.json: no calibration of camera 'cam2'.*--cameras"):
         _measure(copied)
@@ -340,36 +343,36 @@ def test_a_video_of_another_rate_or_none_at_all_is_named(copied):
         _measure(copied, cameras=("cam1", "cam2"))
 
 
-def test_missing_and_broken_json_is_named_and_filled_from_the_other_views(copied, filmed):
+def test_missing_and_broken_json_is_named_and_filled_from_the_other_views(copied, rendered):
     recordings.json_file(copied, "cam1", 4).unlink()
     recordings.json_file(copied, "cam3", 9).write_text('{"people": [')
     measured = _measure(copied)
     assert any("cam1_json: frame 4 has no JSON" in note for note in measured.notes)
     assert any("cam3.0009.json: not a whole OpenPose JSON" in note for note in measured.notes)
     fit = body_fitting.fit_joints(measured, 0)
-    assert np.linalg.norm(fit.joints[[4, 9]] - filmed.joints[[4, 9]], axis=-1).mean() < 0.03
+    assert np.linalg.norm(fit.joints[[4, 9]] - rendered.joints[[4, 9]], axis=-1).mean() < 0.03
     shutil.rmtree(copied / "pose" / "cam1_json")
     with pytest.raises(UserError, match="cam1_json: no such folder"):
         _measure(copied)
 
 
-def test_a_calibration_that_does_not_triangulate_is_refused_and_the_camera_named(copied, filmed):
-    wrong = {**filmed.cameras, "cam2": recordings.turned(filmed.cameras["cam2"], 4)}
+def test_a_calibration_that_does_not_triangulate_is_refused_and_the_camera_named(copied, rendered):
+    wrong = {**rendered.cameras, "cam2": recordings.turned(rendered.cameras["cam2"], 4)}
     recordings.write_calibration(copied, wrong)
     with pytest.raises(UserError, match="cam1 .*cam2 .*cam3 .*bound 2.2; .*without cam2") as caught:
         _measure(copied)
     assert "cameras.json" in str(caught.value)
-    far = {**filmed.cameras, "cam2": recordings.turned(filmed.cameras["cam2"], 30)}
+    far = {**rendered.cameras, "cam2": recordings.turned(rendered.cameras["cam2"], 30)}
     recordings.write_calibration(copied, far)
     with pytest.raises(UserError, match="do not triangulate.*without cam2"):
         _measure(copied)
 
 
-def test_a_video_of_another_shape_without_bars_is_refused(copied, filmed):
+def test_a_video_of_another_shape_without_bars_is_refused(copied, rendered):
     path = copied / "videos" / "cam1.mp4"
     pictures = video.read(path).frames
-    sized = {name: replace(camera, size=(144, 112)) for name, camera in filmed.cameras.items()}
-    recordings.write_calibration(copied, filmed.cameras)
+    sized = {name: replace(camera, size=(144, 112)) for name, camera in rendered.cameras.items()}
+    recordings.write_calibration(copied, rendered.cameras)
     entries = json.loads((copied / "calibration" / "cameras.json").read_text())
     for name in sized:
         entries[name]["image_size"] = [112, 144]
@@ -393,10 +396,10 @@ def test_one_camera_or_no_recording_at_all_is_refused(copied, tmp_path):
         _measure(copied)
 
 
-def test_a_folder_in_use_is_left_alone(filmed, tmp_path):
+def test_a_folder_in_use_is_left_alone(rendered, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(UserError, match="exists already"):
-        recording.prepare(filmed.root, tmp_path, OPTIONS)
+        recording.prepare(rendered.root, tmp_path, OPTIONS)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
