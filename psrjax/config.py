@@ -30,7 +30,7 @@ from ml_collections import ConfigDict  # pyright: ignore[reportMissingTypeStubs]
 from psrjax.errors import UserError
 
 if TYPE_CHECKING:
-    from psrjax.data.sampling import Policy
+    from psrjax.data.policy import Policy
 
 OPEN = ("weights", "optimizer", "overrides", "data.synthetic")  # where overrides may add keys
 COMMON_PRESETS = {"bf16": {"method.dtype": "bfloat16"}}  # of every config file
@@ -67,9 +67,9 @@ class InitSection(Section):
 
 
 def _default_policy() -> "Policy":
-    from psrjax.data import sampling  # imports JAX, which finding a config does not need
+    from psrjax.data import policy  # beside the sampler, which a bare machine cannot import
 
-    return sampling.Policy()
+    return policy.Policy()
 
 
 @dataclass

@@ -124,7 +124,7 @@ def work(monkeypatch):
     monkeypatch.setattr(
         checkpoint, "restore_for_inference", lambda folder: (folder.name, {}, None, "")
     )
-    monkeypatch.setattr(evaluate, "evaluate", evaluate)
+    monkeypatch.setattr(method_evaluation, "evaluate", evaluate)
     monkeypatch.setattr(demo, "show_clips", lambda *args: None)
     return done
 
