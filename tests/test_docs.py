@@ -186,6 +186,15 @@ def test_messages_in_troubleshooting_are_those_of_the_code():
     assert [part for part in sentences if part not in known] == []
 
 
+def test_the_architecture_page_shows_every_room():
+    page = (ROOT / "docs/architecture.md").read_text()
+    picture = (ROOT / "docs/pictures/diagram_rooms.svg").read_text()
+    paths = [path for path in (ROOT / "psrjax").iterdir() if path.is_dir() or path.suffix == ".py"]
+    rooms = {path.stem for path in paths if not path.name.startswith("__")}
+    assert rooms == {*re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)} & rooms
+    assert {room for room in rooms if f">{room}<" not in picture} == set()
+
+
 def test_the_data_page_shows_the_contract():
     page = (ROOT / "docs/data.md").read_text()
     for name, key in spec.KEYS.items():
