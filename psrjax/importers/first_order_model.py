@@ -6,12 +6,13 @@ conversion is strict: an array that is missing, unexpected or of another shape i
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
+from flax import traverse_util
 
 from psrjax import config as config_lib
 from psrjax import io
@@ -150,8 +151,8 @@ def convert_variables(
         if not isinstance(saved, Mapping) or not isinstance(saved.get(net), Mapping):
             raise UserError(f"{where}: holds no {net!r}; is it a checkpoint of first-order-model?")
     arrays = {f"{net}.{key}": value for net in nets for key, value in saved[net].items()}
-    leaves = dict(_leaves(fresh))
-    variables: dict[str, Any] = {}
+    leaves: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(fresh)
+    variables: dict[tuple[str, ...], np.ndarray] = {}
     for place, leaf in leaves.items():
         key = official_name(place, spectral="spectral" in fresh)
         if key not in arrays:
@@ -164,12 +165,12 @@ def convert_variables(
                 f"{where}: {key!r} has shape {value.shape}, the config asks for {wanted}: is it "
                 "the config of this checkpoint?"
             )
-        _put(variables, place, _in_our_order(place[-1], value, kernel))
+        variables[place] = _in_our_order(place[-1], value, kernel)
     _check_blur(arrays, factor, where)
     extra = [key for key in arrays if not key.endswith("num_batches_tracked")]
     if extra:
         raise UserError(f"{where}: {extra[0]!r} is unexpected: the config has no such layer")
-    return variables
+    return traverse_util.unflatten_dict(variables)
 
 
 def _check_blur(arrays: dict[str, Any], factor: int, where: str) -> None:
@@ -243,17 +244,3 @@ def _in_our_order(leaf: str, value: np.ndarray, kernel: Any) -> np.ndarray:
         *size, inputs, _ = kernel.shape
         return value.reshape(inputs, *size).transpose(1, 2, 0).reshape(-1)
     return value
-
-
-def _leaves(tree: Any, prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, (*prefix, name))
-        else:
-            yield (*prefix, name), value
-
-
-def _put(tree: dict, place: tuple[str, ...], value: np.ndarray) -> None:
-    for name in place[:-1]:
-        tree = tree.setdefault(name, {})
-    tree[place[-1]] = value

@@ -36,6 +36,7 @@ _LEGWEAR = (
 )
 _SHOES = ((0.92, 0.92, 0.92), (0.10, 0.10, 0.11), (0.60, 0.15, 0.15), (0.35, 0.22, 0.14))
 HAIR_STYLES = ("none", "short", "swept", "bob", "long", "afro", "bun", "cap")
+_LOWER_PARTS = (1, 2, *range(5, 15))  # of DensePose: trunk, feet and legs
 _WAIST = 0.985  # where shirt and trousers meet, on the unshaped body
 
 
@@ -162,18 +163,10 @@ def _on_arm(points: np.ndarray) -> np.ndarray:
     return (along_arm(points) > 0.012) & (below > -0.066) & (points[:, 2] > 0.8)
 
 
-def _is(parts: np.ndarray, *members: int) -> np.ndarray:
-    return np.isin(parts, members)
-
-
-def _legs(parts: np.ndarray) -> np.ndarray:
-    return (parts >= 7) & (parts <= 14) | _is(parts, 5, 6)
-
-
 def _skin(points: np.ndarray, parts: np.ndarray, look: Mapping[str, Any]) -> np.ndarray:
     color = np.broadcast_to(look["skin"], points.shape).copy()
-    head = _is(parts, 23, 24)
-    hands = _is(parts, 3, 4)
+    head = np.isin(parts, (23, 24))
+    hands = np.isin(parts, (3, 4))
     # The gaps between the fingers, which the mesh does not have.
     beyond = along_arm(points) - 0.535
     gaps = np.abs(np.sin(points[:, 0] / 0.0205 * np.pi + 1.2)) < 0.30
@@ -255,7 +248,7 @@ def _hair_paint(points: np.ndarray, look: Mapping[str, Any]) -> np.ndarray:
 
 
 def _shirt_cover(points: np.ndarray, parts: np.ndarray, look: Mapping[str, Any]) -> np.ndarray:
-    arms, head = _on_arm(points), _is(parts, 23, 24)
+    arms, head = _on_arm(points), np.isin(parts, (23, 24))
     cover = ~head * _step(points[:, 2], look["hem"] - 0.004, look["hem"] + 0.004)
     from_neck = np.hypot(points[:, 0] + 0.012, points[:, 1])
     top = {"round": 0.088, "v": 0.084, "high": 0.070}[look["neckline"]]
@@ -288,7 +281,7 @@ def _shirt_paint(points: np.ndarray, look: Mapping[str, Any]) -> np.ndarray:
 
 
 def _legs_cover(points: np.ndarray, parts: np.ndarray, look: Mapping[str, Any]) -> np.ndarray:
-    below = (_legs(parts) | _is(parts, 1, 2)) & (points[:, 2] < _WAIST + 0.03)
+    below = np.isin(parts, _LOWER_PARTS) & (points[:, 2] < _WAIST + 0.03)
     return below * _step(points[:, 2], look["leg_hem"] - 0.004, look["leg_hem"] + 0.004)
 
 
@@ -296,11 +289,8 @@ def _legs_paint(points: np.ndarray, look: Mapping[str, Any]) -> np.ndarray:
     color = pattern(look["legs"], points[:, 1:], np.full(len(points), -1.0))
     if look["stripe"]:
         outer = np.abs(points[:, 1]) - (0.172 - 0.02 * (0.9 - points[:, 2]))
-        color = np.where(
-            (np.abs(points[:, 0] + 0.002) < 0.012)[:, None] & (outer > -0.03)[:, None],
-            np.array([0.9, 0.9, 0.9]),
-            color,
-        )
+        side = (np.abs(points[:, 0] + 0.002) < 0.012) & (outer > -0.03)
+        color = np.where(side[:, None], 0.9, color)
     belt = (points[:, 2] > _WAIST - 0.028) & (points[:, 2] < _WAIST + 0.01)
     color[belt] *= 0.55
     return color
@@ -309,7 +299,7 @@ def _legs_paint(points: np.ndarray, look: Mapping[str, Any]) -> np.ndarray:
 def _shoes(
     points: np.ndarray, parts: np.ndarray, look: Mapping[str, Any]
 ) -> tuple[np.ndarray, np.ndarray]:
-    feet, shins = _is(parts, 5, 6), (parts >= 11) & (parts <= 14)
+    feet, shins = np.isin(parts, (5, 6)), (parts >= 11) & (parts <= 14)
     sock = (feet | shins) & (points[:, 2] < 0.20)
     shoe = (feet | shins) & (points[:, 2] < 0.088)
     cover = np.where(shoe, 1.0, sock * (look["leg_hem"] > 0.2))

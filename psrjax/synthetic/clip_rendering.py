@@ -140,9 +140,8 @@ class _Shadow:
         """Returns 0 in full shadow, 1 in the light; the farther behind the body, the softer."""
         at = self._camera.project(points)
         place = np.nan_to_num(at["pixels"], nan=-9.0).astype(np.float32)
-        near, far = (
-            cv2.remap(soft, place[..., 0], place[..., 1], cv2.INTER_LINEAR) for soft in self._soft
-        )
+        x, y = place[..., 0], place[..., 1]
+        near, far = (cv2.remap(soft, x, y, cv2.INTER_LINEAR) for soft in self._soft)
         gap = np.clip((at["depth"] - self._far) / 1.5, 0.0, 1.0)
         return 1 - ((1 - gap) * near + 0.75 * gap * far)[..., None]
 
@@ -181,9 +180,8 @@ def _render_frame(
     ] * _contact(vertices, background["points"])
     frame = _to_uint8(pooled(light) + (1 - cover) * empty)
     centre = slice(SAMPLES // 2, None, SAMPLES)
-    exact = raster.Raster(
-        fine.face[centre, centre], fine.barycentric[centre, centre], fine.depth[centre, centre]
-    )
+    maps = (fine.face, fine.barycentric, fine.depth)
+    exact = raster.Raster(*(values[centre, centre] for values in maps))
     return frame, np.round(255 * cover[..., 0]).astype(np.uint8), exact
 
 

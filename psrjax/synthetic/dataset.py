@@ -44,26 +44,13 @@ _PSRNET = (
     *("joints", "joints_3d", "face", "prior", "visibility"),
 )
 _RUN = 64  # frames of a long clip that one task renders
+_ONE_CAMERA = {"cameras": 1, "clips_per_person": 1, "streams": _OF_ONE_VIEW}
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "multiview": {},
-    "long": {
-        "people_train": 1,
-        "people_test": 0,
-        "clips_per_person": 1,
-        "frames": 550,
-        "cameras": 1,
-        "scenes": 1,
-        "streams": _OF_ONE_VIEW,
-    },
-    "many": {
-        "people_train": 24,
-        "people_test": 8,
-        "clips_per_person": 1,
-        "frames": 160,
-        "cameras": 1,
-        "streams": _OF_ONE_VIEW,
-    },
+    "long": {**_ONE_CAMERA, "people_train": 1, "people_test": 0, "frames": 550, "scenes": 1},
+    "many": {**_ONE_CAMERA, "people_train": 24, "people_test": 8, "frames": 160},
 }
+_DEPTH = {"near": clip_rendering.NEAR, "far": clip_rendering.FAR}
 
 
 @dataclass(frozen=True)
@@ -262,8 +249,7 @@ def render_clip(config: SyntheticConfig, spec: ClipSpec) -> list[ClipView]:
         "scene": scene.name,
         "facing": round(float(np.degrees(spec.facing)), 2),
         "kind": config.kind,
-        "near": clip_rendering.NEAR,
-        "far": clip_rendering.FAR,
+        **_DEPTH,
     }
     records = []
     for name, view in views.items():
@@ -296,8 +282,7 @@ def _view_streams(
         "joints_3d": joints.astype(np.float32),
     }
     if "depth" in wanted:
-        limits = {"near": clip_rendering.NEAR, "far": clip_rendering.FAR}
-        streams["depth"] = rendering.encode_depth(metres, **limits)
+        streams["depth"] = rendering.encode_depth(metres, **_DEPTH)
     if "iuv" in wanted:
         streams["iuv"] = np.stack([rendering.iuv(model, seen) for seen in view.rasters])
     if "mesh_label" in wanted:
@@ -391,8 +376,7 @@ def write(config: SyntheticConfig, directory: str | os.PathLike, *, processes: i
     specs = clip_specs(config)
     logging.info("rendering the synthetic dataset (%s) into %s", config.kind, directory)
     meta = {
-        "near": clip_rendering.NEAR,
-        "far": clip_rendering.FAR,
+        **_DEPTH,
         "faces": len(body.template().faces),
         "synthetic": dataclasses.asdict(config),
     }

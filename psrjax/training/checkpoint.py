@@ -11,6 +11,7 @@ import jax
 import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
+from flax import traverse_util
 from jax.sharding import Sharding, SingleDeviceSharding
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
@@ -303,20 +304,15 @@ def start_from(
 
 
 def _check_shapes(here: Any, there: Any, net: str, where: Any) -> None:
-    old, new = _shapes(there), _shapes(here)
+    old: dict[str, Any] = traverse_util.flatten_dict(there, sep="/")
+    new: dict[str, Any] = traverse_util.flatten_dict(here, sep="/")
+    old, new = ({name: leaf.shape for name, leaf in each.items()} for each in (old, new))
     for name in sorted(set(old) | set(new)):
         if old.get(name) != new.get(name):
             raise UserError(
                 f"net {net!r} of {where} does not fit: {name} is {old.get(name)} there and "
                 f"{new.get(name)} here; use the same method fields"
             )
-
-
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
 
 
 def _warn_damaged(folder: epath.Path, error: Exception) -> None:

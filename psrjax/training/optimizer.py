@@ -1,9 +1,8 @@
 """Makes an update's optax optimizer from its config: rule, schedule, clipping, single nets."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
-import numpy as np
 import optax
 
 from psrjax.errors import UserError
@@ -34,74 +33,51 @@ def make_optimizers(
     Raises:
       UserError: for an update without an optimizer, the reverse, or a wrong field.
     """
-    missing = [update for update in updates if update not in config]
-    unused = [update for update in config if update not in updates]
-    if missing or unused:
-        what = "no optimizer for update" if missing else "no update named"
-        raise UserError(
-            f"config.optimizer: {what} {(missing or unused)[0]!r}; "
-            f"the updates are {', '.join(updates)}"
-        )
-    return {
-        update: _make_optimizer(fields_of(config[update], update), nets, update)
-        for update, nets in updates.items()
-    }
+    for update in {**config, **updates}:
+        if update not in config or update not in updates:
+            what = "no optimizer for update" if update in updates else "no update named"
+            raise UserError(
+                f"config.optimizer: {what} {update!r}; the updates are {', '.join(updates)}"
+            )
+    return {update: _make_optimizer(config[update], update, updates[update]) for update in updates}
 
 
 def learning_rates(config: Mapping[str, Any], step: int) -> dict[str, float]:
     """Returns {"update/learning_rate": rate} at a step, for the log."""
-    return {
-        f"{update}/learning_rate": float(
-            np.asarray(_schedule(fields_of(fields, update), update)(step))
-        )
-        for update, fields in config.items()
-    }
-
-
-def fields_of(config: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Returns an update's fields, defaults filled in. Raises UserError for unknown ones."""
-    unknown = sorted(set(config) - set(DEFAULTS))
-    if unknown:
-        raise UserError(
-            f"config.optimizer.{where}.{unknown[0]}: no such field; there are {', '.join(DEFAULTS)}"
-        )
-    return {**DEFAULTS, **config}
+    schedules = {update: _schedule(_complete(config[update], update), update) for update in config}
+    return {f"{update}/learning_rate": float(at(step)) for update, at in schedules.items()}
 
 
 def _make_optimizer(
-    fields: dict[str, Any], nets: tuple[str, ...], update: str
+    config: Mapping[str, Any], update: str, nets: tuple[str, ...]
 ) -> optax.GradientTransformation:
-    special = dict(fields["nets"])
-    stranger = sorted(set(special) - set(nets))
-    if stranger:
-        raise UserError(
-            f"config.optimizer.{update}.nets.{stranger[0]}: "
-            f"update {update!r} trains {', '.join(nets)}"
-        )
-    rule = _rule(fields, update)
-    if special:
-        where = {net: f"{update}.nets.{net}" for net in special}
-        rules = {
-            net: _rule({**fields, **fields_of_net(special[net], where[net])}, where[net])
-            for net in special
-        }
-        labels = {net: net if net in special else "" for net in nets}
+    fields = _complete(config, update)
+    rules: dict[Hashable, optax.GradientTransformation] = {"": _rule(fields, update)}
+    for net, changes in fields["nets"].items():
+        where = f"{update}.nets.{net}"
+        if net not in nets:
+            raise _mistake(where, f"update {update!r} trains {', '.join(nets)}")
+        for field in {"clip_norm", "nets"} & set(changes):
+            raise _mistake(f"{where}.{field}", "belongs to the update, not to a net")
+        rules[net] = _rule(_complete({**fields, **changes}, where), where)
+    rule = rules[""]
+    if len(rules) > 1:
         # A callable, because the tree of labels has to have only the nets that have parameters.
-        rule = optax.multi_transform({"": rule, **rules}, lambda tree: {n: labels[n] for n in tree})
+        rule = optax.multi_transform(rules, lambda tree: {n: n if n in rules else "" for n in tree})
     if fields["clip_norm"] > 0:
         rule = optax.chain(optax.clip_by_global_norm(fields["clip_norm"]), rule)
     return rule
 
 
-def fields_of_net(config: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Returns the fields that differ for one net. Raises UserError for unknown ones."""
-    fields_of(config, where)
-    for field in ("clip_norm", "nets"):
-        if field in config:
-            raise UserError(
-                f"config.optimizer.{where}.{field}: belongs to the update, not to a net"
-            )
-    return dict(config)
+def _complete(config: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Fills in the defaults. Raises UserError for unknown fields."""
+    for field in sorted(set(config) - set(DEFAULTS)):
+        raise _mistake(f"{where}.{field}", f"no such field; there are {', '.join(DEFAULTS)}")
+    return {**DEFAULTS, **config}
+
+
+def _mistake(key: str, rule: str) -> UserError:
+    return UserError(f"config.optimizer.{key}: {rule}")
 
 
 def _rule(fields: dict[str, Any], where: str) -> optax.GradientTransformation:
@@ -113,30 +89,24 @@ def _rule(fields: dict[str, Any], where: str) -> optax.GradientTransformation:
         return optax.radam(rate, **betas)
     if fields["name"] == "sgd":
         return optax.sgd(rate, momentum=fields["momentum"] or None)
-    raise UserError(f"config.optimizer.{where}.name={fields['name']!r}: use adam, radam or sgd")
+    raise _mistake(f"{where}.name={fields['name']!r}", "use adam, radam or sgd")
 
 
-def _schedule(fields: dict[str, Any], where: str) -> optax.Schedule:
-    rate, kind = fields["learning_rate"], fields["schedule"]
-    start, end = fields["decay_start_step"], fields["decay_end_step"]
-    if kind == "constant":
-        schedule = optax.constant_schedule(rate)
-    elif kind == "milestones":
+def _schedule(fields: dict[str, Any], where: str) -> Callable[[Any], Any]:
+    rate, kind, warmup = fields["learning_rate"], fields["schedule"], fields["warmup_steps"]
+    schedule = optax.constant_schedule(rate)
+    if kind == "milestones":
         # A count at the milestone is already scaled, as in the PyTorch schedulers of the papers.
         drops = {step: fields["factor"] for step in fields["milestones"]}
         schedule = optax.piecewise_constant_schedule(rate, drops)
     elif kind == "linear":
+        start, end = fields["decay_start_step"], fields["decay_end_step"]
         if not 0 <= start < end:
-            raise UserError(
-                f"config.optimizer.{where}: linear needs decay_start_step < decay_end_step"
-            )
+            raise _mistake(where, "linear needs decay_start_step < decay_end_step")
         falling = optax.linear_schedule(rate, 0.0, end - start)
-        schedule = optax.join_schedules([optax.constant_schedule(rate), falling], [start])
-    else:
-        raise UserError(
-            f"config.optimizer.{where}.schedule={kind!r}: use constant, milestones or linear"
-        )
-    warmup = fields["warmup_steps"]
+        schedule = optax.join_schedules([schedule, falling], [start])
+    elif kind != "constant":
+        raise _mistake(f"{where}.schedule={kind!r}", "use constant, milestones or linear")
     if not warmup:
         return schedule
     return lambda count: schedule(count) * optax.linear_schedule(0.0, 1.0, warmup)(count + 1)

@@ -92,10 +92,8 @@ def place(abstract: Any, shardings: Any) -> Any:
 def log_placement(abstract: Any, shardings: Any, mesh: Mesh) -> None:
     """Logs the number of devices and the bytes of the state that each holds."""
     whole = sum(map(_bytes, jax.tree.leaves(abstract)))
-    share = sum(
-        math.prod(sharding.shard_shape(leaf.shape)) * _item_bytes(leaf)
-        for leaf, sharding in zip(jax.tree.leaves(abstract), jax.tree.leaves(shardings))
-    )
+    pairs = zip(jax.tree.leaves(abstract), jax.tree.leaves(shardings))
+    share = sum(_bytes(leaf, sharding.shard_shape(leaf.shape)) for leaf, sharding in pairs)
     logging.info(
         "mesh data=%d fsdp=%d on %s; the state has %.1f MiB, %.1f MiB on each device",
         *(mesh.shape[axis] for axis in AXES),
@@ -105,10 +103,7 @@ def log_placement(abstract: Any, shardings: Any, mesh: Mesh) -> None:
     )
 
 
-def _bytes(leaf: jax.ShapeDtypeStruct) -> int:
-    return math.prod(leaf.shape) * _item_bytes(leaf)
-
-
-def _item_bytes(leaf: jax.ShapeDtypeStruct) -> int:
+def _bytes(leaf: jax.ShapeDtypeStruct, shard: tuple[int, ...] | None = None) -> int:
     is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return 8 if is_key else leaf.dtype.itemsize
+    item_bytes = 8 if is_key else leaf.dtype.itemsize
+    return math.prod(leaf.shape if shard is None else shard) * item_bytes

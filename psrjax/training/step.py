@@ -239,12 +239,11 @@ def _mean_gradient(
         )
         return stats, (grads, scalars, shared)
 
+    first = (0, jax.tree.map(lambda x: x[0], inputs))
     if accumulate == 1:  # a loop, even of one pass, keeps XLA from using all cores on a CPU
-        stats, out = body(stats, (0, jax.tree.map(lambda x: x[0], inputs)))
-        grads, scalars, shared = out
+        stats, (grads, scalars, shared) = body(stats, first)
         return grads, stats, scalars | {"shared": jax.tree.map(lambda x: x[None], shared)}
-    first = jax.tree.map(lambda x: x[0], inputs)
-    shapes = jax.eval_shape(lambda: body(stats, (0, first))[1][:2])
+    shapes = jax.eval_shape(lambda: body(stats, first)[1][:2])
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
     def add(carry: Any, each: Any) -> Any:
@@ -252,8 +251,7 @@ def _mean_gradient(
         stats, (*new, shared) = body(stats, each)
         return (stats, jax.tree.map(jnp.add, sums, tuple(new))), shared
 
-    each = (jnp.arange(accumulate), inputs)
-    (stats, sums), shared = jax.lax.scan(add, (stats, zeros), each)
+    (stats, sums), shared = jax.lax.scan(add, (stats, zeros), (jnp.arange(accumulate), inputs))
     grads, scalars = jax.tree.map(lambda total: total / accumulate, sums)
     return grads, stats, scalars | {"shared": shared}
 

@@ -97,37 +97,29 @@ def test_a_net_may_differ_from_its_update():
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
+    ("fields", "said"),
     [
-        ({"generator": {}}, "no optimizer for update 'discriminator'"),
-        ({"generator": {}, "discriminator": {}, "judge": {}}, "no update named 'judge'"),
-        (
-            {"generator": {"rate": 1}, "discriminator": {}},
-            "config.optimizer.generator.rate: no such",
-        ),
-        ({"generator": {"name": "lamb"}, "discriminator": {}}, "use adam, radam or sgd"),
-        (
-            {"generator": {"schedule": "cosine"}, "discriminator": {}},
-            "constant, milestones or linear",
-        ),
-        (
-            {"generator": {"schedule": "linear"}, "discriminator": {}},
-            "linear needs decay_start_step <",
-        ),
-        (
-            {"generator": {"nets": {"z": {}}}, "discriminator": {}},
-            "nets.z: update 'generator' trains a, b",
-        ),
-        (
-            {"generator": {"nets": {"a": {"clip_norm": 1.0}}}, "discriminator": {}},
-            "belongs to the update",
-        ),
-        (
-            {"generator": {"nets": {"a": {"rate": 1.0}}}, "discriminator": {}},
-            "generator.nets.a.rate",
-        ),
+        ({"rate": 1}, "config.optimizer.generator.rate: no such"),
+        ({"name": "lamb"}, "config.optimizer.generator.name='lamb': use adam, radam or sgd"),
+        ({"schedule": "cosine"}, "constant, milestones or linear"),
+        ({"schedule": "linear"}, "linear needs decay_start_step <"),
+        ({"nets": {"z": {}}}, "nets.z: update 'generator' trains a, b"),
+        ({"nets": {"a": {"clip_norm": 1.0}}}, "belongs to the update"),
+        ({"nets": {"a": {"rate": 1.0}}}, "generator.nets.a.rate"),
     ],
 )
-def test_mistakes_are_named(config, said):
+def test_mistakes_are_named(fields, said):
     with pytest.raises(UserError, match=said):
-        optimizer.make_optimizers(config, UPDATES)
+        optimizer.make_optimizers({"generator": fields, "discriminator": {}}, UPDATES)
+
+
+@pytest.mark.parametrize(
+    ("updates", "said"),
+    [
+        (("generator",), "no optimizer for update 'discriminator'"),
+        (("generator", "discriminator", "judge"), "no update named 'judge'"),
+    ],
+)
+def test_every_update_has_an_optimizer_and_no_other(updates, said):
+    with pytest.raises(UserError, match=said):
+        optimizer.make_optimizers({update: {} for update in updates}, UPDATES)

@@ -12,6 +12,7 @@ from psrjax import config as config_lib
 from psrjax import io
 from psrjax.data import spec
 from psrjax.errors import UserError
+from psrjax.evaluation import method_evaluation
 from psrjax.training import checkpoint, stages
 
 
@@ -24,8 +25,11 @@ def assert_same(a, b):
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(a), jax.device_get(b))
 
 
-def test_stages_run_in_order_and_a_frozen_net_is_the_one_of_the_stage_before(toy, tmp_path):
-    end = stages.train(make_config(toy, ema=0.5), tmp_path)
+def test_stages_run_in_order_and_a_frozen_net_is_the_one_of_the_stage_before(toy, tmp_path, caplog):
+    with caplog.at_level("INFO", "absl"):
+        end = stages.train(make_config(toy, ema=0.5), tmp_path)
+    places = [line.split(":")[0] for line in caplog.messages if ": step 2 of 2" in line]
+    assert places == ["stage 1 of 2, first", "stage 2 of 2, second"]
     first = checkpoint.load_variables(tmp_path / "first")["variables"]
     assert set(end.params) == {"generator", "refine", "discriminator"}
     assert_same(end.params["generator"], first["params"]["generator"])  # the averaged one
@@ -38,10 +42,8 @@ def test_stages_run_in_order_and_a_frozen_net_is_the_one_of_the_stage_before(toy
         end.variables, batch, method=lambda self, b: self.generator(b["source"], False)
     )
     np.testing.assert_array_equal(before, after)
-    assert config_lib.from_json((tmp_path / "config.json").read_text()).stages == (
-        "first",
-        "second",
-    )
+    saved = config_lib.from_json((tmp_path / "config.json").read_text())
+    assert saved.stages == ("first", "second")
 
 
 def test_finished_stages_are_skipped_and_the_cut_one_goes_on(toy, tmp_path):
@@ -82,19 +84,15 @@ def test_a_run_may_start_from_another(toy, tmp_path):
     other = {"init.path": str(tmp_path / "old"), "seed": 1, "steps": 1}
     end = stages.train(make_config(toy, "second", **other), tmp_path / "new")
     assert_same(end.params["generator"], old["params"]["generator"])
-    frozen = {
-        "optimizer.discriminator.learning_rate": 0.0,
-        **other,
-        "init.nets": ("discriminator",),
-    }
+    frozen = {**other, "optimizer.discriminator.learning_rate": 0.0}
+    frozen |= {"init.nets": ("discriminator",)}
     end = stages.train(make_config(toy, "second", **frozen), tmp_path / "discriminator")
     assert_same(end.params["discriminator"], old["params"]["discriminator"])
     kernel = end.params["generator"]["inner"]["kernel"]
     assert (kernel != old["params"]["generator"]["inner"]["kernel"]).any()
     with pytest.raises(UserError, match="config.init.nets: 'face' is not in both runs"):
-        stages.train(
-            make_config(toy, "second", **{**other, "init.nets": ("face",)}), tmp_path / "a"
-        )
+        unknown = make_config(toy, "second", **{**other, "init.nets": ("face",)})
+        stages.train(unknown, tmp_path / "a")
     with pytest.raises(UserError, match="inner/bias is .8,. there and .4,. here"):
         narrow = make_config(toy, "second", **{**other, "method.width": 4})
         stages.train(narrow, tmp_path / "b")
@@ -158,11 +156,12 @@ def test_samples_are_written_as_pictures(toy, tmp_path, monkeypatch):
 
     def evaluate(method, variables, config, **options):
         assert method.stage == "first" and "params" in variables
-        windows = [evaluate.Sample("clip", "a", "b", 0, {"truth": video, "layer1": video + 9})]
+        videos = {"truth": video, "layer1": video + 9}
+        windows = [method_evaluation.EvaluatedWindow("clip", "a", "b", 0, videos)]
         row = {"name": "layer1", "kind": "step", "pair": "all", "metrics": {"ssim": 0.5, "psnr": 9}}
-        return evaluate.Evaluation([row], windows)
+        return method_evaluation.Evaluation([row], windows)
 
-    monkeypatch.setattr(evaluate, "evaluate", evaluate)
+    monkeypatch.setattr(method_evaluation, "evaluate", evaluate)
     stages.train(make_config(toy, "first", steps=5, evaluate_steps=2), tmp_path)
     pictures = sorted(os.listdir(tmp_path / "first" / "samples"))
     assert pictures == ["0000002.png", "0000004.png", "0000005.png", "scores.jsonl"]

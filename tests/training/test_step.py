@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy as toy_module
-from jax.sharding import AxisType
 
 from psrjax.config import MeshSection
 from psrjax.data import spec
@@ -105,12 +104,7 @@ def test_accumulation_draws_other_noise_for_every_micro_batch():
 
 def test_eight_devices_compute_what_one_computes():
     def run(data, fsdp, count):
-        mesh = jax.make_mesh(
-            (data, fsdp),
-            sharding.AXES,
-            axis_types=(AxisType.Auto,) * 2,
-            devices=jax.devices()[: data * fsdp],
-        )
+        mesh = sharding.make_mesh(MeshSection(data=data, fsdp=fsdp))
         current, train_step = make_step(toy_module.Method(width=16, noise=0.1), accumulate=2)
         abstract = jax.eval_shape(lambda: current)
         placed = sharding.state_sharding(abstract, mesh, min_bytes=0)
