@@ -88,11 +88,7 @@ def cache_folder() -> Path:
 
 @contextmanager
 def locked(work: Path) -> Iterator[None]:
-    """Holds the lock of a working folder; it is released when the process ends.
-
-    Raises:
-      UserError: if another process holds it, or the folder cannot be written.
-    """
+    """Holds the lock of a working folder. Raises UserError if another process holds it."""
     try:
         work.mkdir(parents=True, exist_ok=True)
         lock = open(work / "lock", "w")

@@ -271,11 +271,7 @@ def read_manifest(directory: str | os.PathLike) -> dict[str, Any]:
 
 
 def read_statistics(directory: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Reads {"mean/<view>": (h, w, 3) uint8} of a stored dataset.
-
-    Raises:
-      UserError: if the file is missing or damaged.
-    """
+    """Reads {"mean/<view>": (h, w, 3) uint8}. Raises UserError if missing or damaged."""
     path = Path(directory) / STATISTICS
     try:
         with np.load(path) as values:
