@@ -1,1 +1,1 @@
-"""The synthetic dataset: rendered people who act in scenes, filmed by calibrated cameras."""
+"""The synthetic dataset: people who act in scenes, rendered for calibrated cameras."""

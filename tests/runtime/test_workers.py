@@ -1,4 +1,4 @@
-"""Work in other processes: in order, and a death is told instead of waited for."""
+"""Work in other processes: in order, and a death is reported instead of waited for."""
 
 import operator
 import subprocess
