@@ -90,5 +90,5 @@ def test_the_spectral_discriminator_judges_at_every_size_and_refuses_what_is_too
     judged = jax.eval_shape(made, shape)
     assert [j["logits"].shape for j in judged] == [(2, 6, 10, 1), (2, 2, 4, 1)]
     assert [len(j["features"]) for j in judged] == [3, 3]
-    with pytest.raises(UserError, match="need pictures of at least 24x24, not 16x48"):
+    with pytest.raises(UserError, match="need images of at least 24x24, not 16x48"):
         jax.eval_shape(made, jax.ShapeDtypeStruct((2, 16, 48, 5), jnp.float32))
