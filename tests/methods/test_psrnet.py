@@ -146,7 +146,7 @@ def test_baselines_are_the_source_the_texture_and_the_texture_over_the_mean_fram
         ),
         (
             {"discriminator_layers": 3},
-            "frame discriminator with 3 strided layers needs frames of at least 24x24",
+            "frame discriminator of 3 strided layers needs frames of at least 24x24",
         ),
     ],
 )
