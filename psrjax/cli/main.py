@@ -31,6 +31,9 @@ def console() -> None:
     Ends silently with exit code 141 where the reader of its output leaves, as `head` does.
     """
     memory_pages.use()
+    # jaxlib 0.10.1 warns of every program that it reads from the compilation cache, wrongly and in
+    # two long lines; real errors of XLA arrive as exceptions.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         try:
             main()

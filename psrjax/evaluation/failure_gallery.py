@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib
+import cv2
 import numpy as np
 from etils import epath
 from jaxtyping import Float, UInt8
@@ -16,8 +16,6 @@ from psrjax.data import codec
 WORST = 10
 FOLDER = "pictures"  # in the directory of a run
 INDEX = "index.json"
-
-_MAP = matplotlib.colormaps["inferno"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,7 +158,8 @@ def _error(frame: WorstFrame) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def _colored(values: Float[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
-    return (_MAP(np.clip(values, 0, 1))[..., :3] * 255).round().astype(np.uint8)
+    levels = (np.clip(values, 0, 1) * 255).round().astype(np.uint8)
+    return cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)[..., ::-1]
 
 
 def _write_png(path: epath.Path, picture: UInt8[np.ndarray, "h w 3"]) -> None:

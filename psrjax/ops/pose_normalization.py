@@ -91,7 +91,7 @@ def track(joints: Float[np.ndarray, "t 26 3"], rule: str, what: str) -> Float[np
     if not known.size:
         raise UserError(
             f"the {what} has no {part} in any of its {len(joints)} frames, by which poses are "
-            "normalized: choose a clip that shows it, or --normalize=none"
+            "normalized: choose a clip that shows it, or --method.normalize=none"
         )
     return np.interp(np.arange(len(joints)), known, heights[known])
 
