@@ -138,7 +138,7 @@ ABLATIONS = {
     "w/o D_I": {"method.frame_discriminator": False, **_no_discriminator("adversarial_image")},
     "patch_discriminators": {"method.discriminator_kind": "patch"},
     "init_single": {"method.init_from": "single"},
-    "matte": {"method.matte": True, **_weight("matte", 0.02), **_weight("plate", 1.0)},
+    "matte": {"method.matte": True, **_weight("matte", 0.02), **_weight("background", 1.0)},
     "random_perceptual": {"method.perceptual": "random"},
     "w/o perceptual": _NO_VGG,
 }

@@ -256,7 +256,7 @@ MISTAKES = {
         "config.stepz: no such key; did you mean config.steps",
     ),
     "a value of a wrong type": ((*TRAIN, "--config=psrnet:tiny", "--config.steps=x"), "steps"),
-    "no data set": (
+    "no dataset": (
         (*TRAIN, "--config=psrnet:tiny", "--config.data.path=nowhere"),
         "nowhere.*psrjax prepare",
     ),

@@ -1,6 +1,6 @@
-"""Times data: frames decoded from a video and prepared, clips loaded from a data set.
+"""Times data: frames decoded from a video and prepared, clips loaded from a dataset.
 
-A data set that lies in the machine's cache does not show a slow disk: time one larger than it.
+A dataset that lies in the machine's cache does not show a slow disk: time one larger than it.
 """
 
 import os
@@ -27,7 +27,7 @@ def measure(
     """Times the loader on `config.data.path`; of a video file also decoding and preparation.
 
     Args:
-      config: of the stage; `data.path` is a stored data set, "synthetic", or a video file, which is
+      config: of the stage; `data.path` is a stored dataset, "synthetic", or a video file, which is
         prepared (in this process) and loaded from a temporary set.
       reads: the keys to load.
       batch: clips of a batch.

@@ -31,7 +31,7 @@ _BATCH = flags.DEFINE_integer("batch", 1, "clips of a training step and of synth
 _RUNS = flags.DEFINE_integer("runs", 10, "timed runs of synthesis and step; 0: only the data", 0)
 _AGAINST = flags.DEFINE_enum("against", "", ["", "torch"], "torch: check and time PyTorch too")
 _PAIRS = flags.DEFINE_integer("pairs", 7, "timed pairs, psrjax and PyTorch in turn", 1)
-_DATA = flags.DEFINE_string("data", "", "also time loading: a stored data set, synthetic, a video")
+_DATA = flags.DEFINE_string("data", "", "also time loading: a stored dataset, synthetic, a video")
 _JOINTS = flags.DEFINE_string("joints", "mediapipe", "of that video, see psrjax prepare --joints")
 _JSON = flags.DEFINE_string("json", "", "also write everything to this file")
 

@@ -1,4 +1,4 @@
-"""Writes a camera between two views of a data set, for `psrjax synthesize --camera`.
+"""Writes a camera between two views of a dataset, for `psrjax synthesize --camera`.
 
 psrjax camera --data DIR --between cam01,cam02 [--fraction 0.5] --output between.json
 """
@@ -11,7 +11,7 @@ from psrjax.data.source import Source
 from psrjax.errors import UserError
 from psrjax.prepare.multiview import virtual_camera
 
-_DATA = flags.DEFINE_string("data", None, "a stored data set", required=True)
+_DATA = flags.DEFINE_string("data", None, "a stored dataset", required=True)
 _SPLIT = flags.DEFINE_string("split", "test", "a split of it")
 _CLIP = flags.DEFINE_string("clip", "", "a clip's name; by default the split's first")
 _BETWEEN = flags.DEFINE_list("between", None, "two views, by name", required=True)

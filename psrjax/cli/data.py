@@ -1,4 +1,4 @@
-"""Inspects a prepared data set: counts and ranges, a check of every record, pictures.
+"""Inspects a prepared dataset: counts and ranges, a check of every record, pictures.
 
     psrjax data stats DIR [--json]
     psrjax data check DIR
@@ -22,7 +22,7 @@ _JSON = flags.DEFINE_bool("json", False, "stats: print JSON")
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Runs stats, check or show on a data set."""
+    """Runs stats, check or show on a dataset."""
     commands = {"stats": _stats, "check": _check, "show": _show}
     if len(arguments) != 2 or arguments[0] not in commands:
         raise UserError(f"psrjax data {'|'.join(commands)} DIR")

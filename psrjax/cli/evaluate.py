@@ -16,7 +16,7 @@ from psrjax.training import checkpoint
 
 _WORKDIR = flags.DEFINE_string("workdir", "", "the run's directory")
 _STAGE = flags.DEFINE_string("stage", "", "a stage of the run; by default the last finished one")
-_DATA = flags.DEFINE_string("data", "", "a stored data set; by default the run's own")
+_DATA = flags.DEFINE_string("data", "", "a stored dataset; by default the run's own")
 _SPLIT = flags.DEFINE_string("split", "", "a split of it; by default config.data.eval_split")
 _WINDOWS = flags.DEFINE_enum(
     "windows", "central", ["central", "all", "clips"],

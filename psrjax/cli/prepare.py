@@ -1,4 +1,4 @@
-"""Makes a data set from videos, a calibrated multi-view recording, or a published data set.
+"""Makes a dataset from videos, a calibrated multi-view recording, or a published dataset.
 
     psrjax prepare VIDEO... --to DIR [--size 128] [--joints SOURCE] [--crop fixed] ...
     psrjax prepare RECORDING --to DIR [--size 128] [--cameras cam01,cam02] ...
@@ -12,7 +12,7 @@ these, named like the videos. A second run resumes an interrupted one, and adds 
 RECORDING holds videos/NAME.mp4, pose/NAME_json/*.json (OpenPose: BODY_25, BODY_25B or COCO-18) and
 calibration/ (OpenCV-style .json or Qualisys .qca.txt).
 
-RAW_DIR holds the files of a published data set as its authors hand them out (see
+RAW_DIR holds the files of a published dataset as its authors hand them out (see
 datasets/NAME/README.md: ntu_rgbd, iper, dance_fashion, video_folder, single_person), or what
 `tfds build` has made of them. A second run resumes an interrupted one.
 
@@ -31,7 +31,7 @@ from psrjax.prepare.datasets import adapter, build, catalogue
 from psrjax.prepare.monocular import dataset_builder, pipeline, planning, result_page
 from psrjax.prepare.multiview import recording
 
-_TO = flags.DEFINE_string("to", None, "the folder of the new data set", required=True)
+_TO = flags.DEFINE_string("to", None, "the folder of the new dataset", required=True)
 _SIZE = flags.DEFINE_list("size", ["128"], "height,width of the stored frames; one number: square")
 _JOINTS = flags.DEFINE_string(
     "joints", "", "videos: mediapipe (default), or the file or folder of joints; recordings: the "
@@ -48,7 +48,7 @@ _MARGIN = flags.DEFINE_float(
 _CROP = flags.DEFINE_enum(
     "crop", "fixed", [*pipeline.CROPS, "squeeze"],
     "videos: one window for the whole clip, one that follows the person at one scale (then there "
-    "is no background), or the whole picture; data sets: also squeeze, all of it in another shape",
+    "is no background), or the whole picture; datasets: also squeeze, all of it in another shape",
 )  # fmt: skip
 _HOLDOUT_BY = flags.DEFINE_enum(
     "holdout_by", "auto", planning.HOLDOUT_BY,
@@ -84,16 +84,16 @@ _LAG = flags.DEFINE_integer(
     "lag", None, "recordings: frames by which the joints lead the videos; measured by default"
 )
 
-_DATASET = flags.DEFINE_enum("dataset", "", ["", *catalogue.NAMES], "the published data set")
-_SMPL = flags.DEFINE_string("smpl", "", "data sets: an SMPL model file, to use instead of our body")
+_DATASET = flags.DEFINE_enum("dataset", "", ["", *catalogue.NAMES], "the published dataset")
+_SMPL = flags.DEFINE_string("smpl", "", "datasets: an SMPL model file, to use instead of our body")
 _SMPL_PARAMETERS = flags.DEFINE_string(
-    "smpl_parameters", "", "data sets: the folder of SMPL parameters, named like the clips"
+    "smpl_parameters", "", "datasets: the folder of SMPL parameters, named like the clips"
 )
 _BEAM_RUNNER = flags.DEFINE_string(
-    "beam_runner", "", "data sets: Apache Beam's runner, such as DirectRunner; none: processes here"
+    "beam_runner", "", "datasets: Apache Beam's runner, such as DirectRunner; none: processes here"
 )
 _BEAM_OPTION = flags.DEFINE_multi_string(
-    "beam_option", [], "data sets: NAME=VALUE of Beam's options, such as region=europe-west4"
+    "beam_option", [], "datasets: NAME=VALUE of Beam's options, such as region=europe-west4"
 )
 
 _OF_DATASETS = (_SMPL, _SMPL_PARAMETERS, _BEAM_RUNNER, _BEAM_OPTION)
@@ -107,7 +107,7 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError("name the input: psrjax prepare VIDEO... --to DIR")
     if _DATASET.value:
         not_ours = (_HOLDOUT, _HOLDOUT_BY, _ORDER, _JOINTS_SIZE, _BODY, *_OF_RECORDINGS)
-        _only("a published data set", not_ours)
+        _only("a published dataset", not_ours)
         if len(arguments) != 1:
             raise UserError(f"--dataset {_DATASET.value} takes one folder, not {len(arguments)}")
         _prepare_dataset(Path(arguments[0]))

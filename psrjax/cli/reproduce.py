@@ -11,7 +11,7 @@ from psrjax.reporting import filled_table, paper_tables, reproduce
 
 _SCALE = flags.DEFINE_string("scale", "tiny", "of the runs: tiny (minutes a row), demo, or paper")
 _WORKDIR = flags.DEFINE_string("workdir", "", "the folder of the runs; by default runs/TABLE-SCALE")
-_DATA = flags.DEFINE_string("data", "", "a stored data set, instead of the config's own")
+_DATA = flags.DEFINE_string("data", "", "a stored dataset, instead of the config's own")
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -4,13 +4,13 @@ Another view of a clip, of a video with a mesh, or for a camera (novel view):
 
     psrjax synthesize --run R [--clip C --source_view A --target_view B] --output out.mp4
 
-One person's appearance in another's motion (transfer), from pictures, videos or data sets:
+One person's appearance in another's motion (transfer), from pictures, videos or datasets:
 
     psrjax synthesize --run R --source WHO --driving MOTION --output out.mp4
 
 Without --source the run's own clip is shown: methods of one person need no more.
 
-WHO and MOTION are a picture, a video, a folder of pictures, or a data set's DIR, DIR:CLIP or
+WHO and MOTION are a picture, a video, a folder of pictures, or a dataset's DIR, DIR:CLIP or
 DIR:CLIP:VIEW ("synthetic" is the run's own). Beside out.mp4 comes a comparison, out.compare.mp4.
 
 --method.FIELD=VALUE replaces a field of the run's method for this video, such as
@@ -35,15 +35,15 @@ flags.DEFINE_alias("workdir", "run")
 _STAGE = flags.DEFINE_string("stage", "", "a stage of the run; by default the last finished one")
 _OUTPUT = flags.DEFINE_string("output", "out.mp4", "the video; the comparison is out.compare.mp4")
 _FRAMES = flags.DEFINE_string("frames", "", "first:end, as in Python; by default the whole clip")
-# A clip of a data set
-_DATA = flags.DEFINE_string("data", "", "a stored data set; by default the run's own")
+# A clip of a dataset
+_DATA = flags.DEFINE_string("data", "", "a stored dataset; by default the run's own")
 _SPLIT = flags.DEFINE_string("split", "", "a split of it; by default config.data.eval_split")
 _CLIP = flags.DEFINE_string("clip", "", "a clip's name; by default the split's first")
 _SOURCE_VIEW = flags.DEFINE_string("source_view", "", "the given view; by default the first")
 _TARGET_VIEW = flags.DEFINE_string("target_view", "", "the view to synthesize; by default the next")
 _CAMERA = flags.DEFINE_string("camera", "", "instead of a view: a camera, FILE.json[:NAME]")
 # A video, and the person's mesh; --camera is then the view to synthesize
-_VIDEO = flags.DEFINE_string("video", "", "a source video, instead of a clip of a data set")
+_VIDEO = flags.DEFINE_string("video", "", "a source video, instead of a clip of a dataset")
 _MESH = flags.DEFINE_string("mesh", "", "with --video: npz of verts (t, v, 3) and faces (f, 3)")
 _SOURCE_CAMERA = flags.DEFINE_string("source_camera", "", "with --video: FILE.json[:NAME]")
 # Transfer

@@ -30,7 +30,7 @@ class ChallengingFrames:
 
 
 def require(*sources: Source) -> None:
-    """Checks that data sets hold joints.
+    """Checks that datasets hold joints.
 
     Raises:
       UserError: if one does not.

@@ -192,7 +192,7 @@ class ClipScorer:
     """
 
     def __init__(self, names: Sequence[str], source: Source, crop: tuple[int, int]):
-        """Checks that the data set has what the metrics read.
+        """Checks that the dataset has what the metrics read.
 
         Args:
           names: of `registry.FURTHER`.

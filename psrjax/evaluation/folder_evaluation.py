@@ -48,7 +48,7 @@ def evaluate(
       fakes: folders of made ones; a row of the results is named after each.
       masks: a folder of the people's masks (half of white or more is the person), for the masked
         metrics; without it there are none.
-      metrics: further ones, of `metrics.registry.FURTHER`: those that need no data set. With them
+      metrics: further ones, of `metrics.registry.FURTHER`: those that need no dataset. With them
         a clip is held in memory. Those that need the motion of the real videos take DIS flow.
       joints: where the joints of the clips lie, as `joint_files.find` finds them, for the
         pose metrics: one place for `real` and one for each of `fakes`, all of one detector. Without
@@ -195,7 +195,7 @@ def _check_metrics(metrics: Sequence[str], *, masked: bool) -> None:
             raise UserError(f"--metrics: {reason}")
         needs = registry.get(metric).needs
         if "target_joints" in needs:
-            raise UserError(f"--metrics: {metric} needs the joints of a data set: evaluate a run")
+            raise UserError(f"--metrics: {metric} needs the joints of a dataset: evaluate a run")
         if "target_mask" in needs and not masked:
             raise UserError(f"--metrics: {metric} needs the people's masks: give --masks")
 

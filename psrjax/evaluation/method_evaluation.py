@@ -73,7 +73,7 @@ def evaluate(
 
     The scores are taken of frames rounded to 8 bits, averaged over all frames of a pair of views
     (a mean of per-frame scores, not a score of means); a frame without a person is left out of the
-    masked metrics and counted. The windows, and their order, depend on nothing but the data set.
+    masked metrics and counted. The windows, and their order, depend on nothing but the dataset.
     Where windows overlap, a frame is scored once, in the first of them.
 
     Args:
@@ -96,7 +96,7 @@ def evaluate(
       "about": what the numbers were taken of.
 
     Raises:
-      UserError: if the split holds no window, or the data set lacks a key that is read.
+      UserError: if the split holds no window, or the dataset lacks a key that is read.
     """
     split = split or config.data.eval_split
     data, in_a_row = dataset.resolve_path(config.data), windows == IN_A_ROW

@@ -1,7 +1,7 @@
 """Footage of one person for transfer: a stored clip, a video, a folder of pictures or one picture.
 
 All are asked alike: some keys of the contract, at some frames. A stored clip gives every key that
-its data set holds; files give "source" and "target", the frames themselves.
+its dataset holds; files give "source" and "target", the frames themselves.
 """
 
 import abc
@@ -66,10 +66,10 @@ class Footage(abc.ABC):
 
     @abc.abstractmethod
     def background(self, frames: Sequence[int]) -> UInt8[np.ndarray, "t h w 3"]:
-        """Reads the background: a data set's clean plate; a file's frames, over and over.
+        """Reads the background: a dataset's clean background; a file's frames, over and over.
 
         Raises:
-          UserError: if a data set holds no plate.
+          UserError: if a dataset holds no background.
         """
 
     @abc.abstractmethod
@@ -78,7 +78,7 @@ class Footage(abc.ABC):
 
 
 class StoredFootage(Footage):
-    """One view of a clip of a stored data set."""
+    """One view of a clip of a stored dataset."""
 
     def __init__(self, source: Source, clip: Clip, view: str, size: tuple[int, int]):
         entry = clip.views[view]
@@ -120,8 +120,8 @@ class StoredFootage(Footage):
     def background(self, frames: Sequence[int]) -> UInt8[np.ndarray, "t h w 3"]:
         """See the base class."""
         self.require(("background",))
-        plate = self.read(("background",), (0,))["background"]
-        return np.broadcast_to(plate, (len(frames), *plate.shape))
+        background = self.read(("background",), (0,))["background"]
+        return np.broadcast_to(background, (len(frames), *background.shape))
 
     def show_person(self) -> list[bool] | None:
         """See the base class."""
@@ -202,7 +202,7 @@ class VideoFootage(Footage):
             if key not in FRAMES:
                 raise UserError(
                     f"{self._path}: this method also reads {key!r} ({spec.KEYS[key].meaning}): "
-                    "make a data set of it with psrjax prepare, and give its folder"
+                    "make a dataset of it with psrjax prepare, and give its folder"
                 )
 
     def read(self, keys: Iterable[str], frames: Sequence[int]) -> sampling.Sample:
@@ -256,8 +256,8 @@ def open_footage(
     """Opens the footage at a place.
 
     Args:
-      place: a video, a folder of pictures, a picture; or a data set's "DIR", "DIR:CLIP" or
-        "DIR:CLIP:VIEW"; "synthetic" is the data set of the run. By default the first clip of the
+      place: a video, a folder of pictures, a picture; or a dataset's "DIR", "DIR:CLIP" or
+        "DIR:CLIP:VIEW"; "synthetic" is the dataset of the run. By default the first clip of the
         run's evaluation split, and its first view.
       config: the run's config; `data` is read.
       size: (height, width) of the frames to give.
@@ -279,7 +279,7 @@ def open_footage(
     is_synthetic = folder == dataset.SYNTHETIC
     directory = dataset.resolve_path(config["data"])["path"] if is_synthetic else folder
     if not Path(directory).is_dir():
-        raise UserError(f"{place}: no such video, picture or data set")
+        raise UserError(f"{place}: no such video, picture or dataset")
     source, clip = _clip(directory, names[0] if names else "", config["data"]["eval_split"])
     view = names[1] if len(names) > 1 else next(iter(clip.views))
     if view not in clip.views:
@@ -288,7 +288,7 @@ def open_footage(
 
 
 def _prepared(path: Path, size: tuple[int, int]) -> StoredFootage:
-    """Makes a data set of a video in the cache; it keeps its sound."""
+    """Makes a dataset of a video in the cache; it keeps its sound."""
     state = path.stat()
     described = f"{path.resolve()} {state.st_mtime_ns} {state.st_size} {size}"
     key = hashlib.sha256(described.encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Novel views: a clip of a data set, or a video and the person's mesh, seen by another camera."""
+"""Novel views: a clip of a dataset, or a video and the person's mesh, seen by another camera."""
 
 import dataclasses
 import os
@@ -53,7 +53,7 @@ def from_data(
     views: tuple[str, str] = ("", ""),
     frames: tuple[int, int] = (0, 0),
 ) -> NovelViewInputs:
-    """Opens a clip of a data set, from one of its views in another's.
+    """Opens a clip of a dataset, from one of its views in another's.
 
     Args:
       method: says which keys are read.
@@ -118,7 +118,7 @@ def from_video(
     """Opens a video of a person with a known mesh, for a view that nobody filmed.
 
     The video and both cameras are cut to the shape and resized to the size of the stored frames of
-    the run's data set, and then cropped as those are.
+    the run's dataset, and then cropped as those are.
 
     Args:
       method: says which keys are read.
@@ -163,7 +163,7 @@ def from_camera(
     source_view: str = "",
     frames: tuple[int, int] = (0, 0),
 ) -> NovelViewInputs:
-    """Opens a clip of a data set that stores its person's body, for a camera nobody filmed with.
+    """Opens a clip of a dataset that stores its person's body, for a camera nobody filmed with.
 
     There is no mean frame of such a camera: a method that reads one gets that of the view whose
     camera looks most nearly the same way.
@@ -171,14 +171,14 @@ def from_camera(
     Args:
       method: says which keys are read.
       config: the run's config; `data` is read.
-      camera: "FILE.json" or "FILE.json:NAME", in the data set's coordinates.
+      camera: "FILE.json" or "FILE.json:NAME", in the dataset's coordinates.
       split: by default the config's evaluation split.
       clip: by default the split's first.
       source_view: by default the clip's first.
       frames: first and end; an end of 0 is the clip's.
 
     Raises:
-      UserError: if there is no such clip or view, or the data set does not store the body.
+      UserError: if there is no such clip or view, or the dataset does not store the body.
     """
     data, entry = _clip(config, split, clip)
     view = source_view or next(iter(entry.views))

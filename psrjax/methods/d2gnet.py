@@ -206,7 +206,9 @@ class Method(base.Method):
         )
         atlas = np.zeros(params["texture"]["atlas"].shape, np.float32)
         atlas[..., :3] = _filled(unwrapped) / 255.0
-        picture = _plate(clips.frames(("target", "target_iuv", "target_mask"), count=_LOOKED_AT))
+        picture = _clean_background(
+            clips.frames(("target", "target_iuv", "target_mask"), count=_LOOKED_AT)
+        )
         picture = picture.astype(np.float32) / 127.5 - 1.0
         return {
             **params,
@@ -434,7 +436,7 @@ def _filled(atlas: Float[np.ndarray, "p s s 3"]) -> Float[np.ndarray, "p s s 3"]
     return np.stack([part[rows, columns] for part, (rows, columns) in zip(atlas, nearest)])
 
 
-def _plate(samples: Iterable[Mapping[str, np.ndarray]]) -> UInt8[np.ndarray, "h w 3"]:
+def _clean_background(samples: Iterable[Mapping[str, np.ndarray]]) -> UInt8[np.ndarray, "h w 3"]:
     """Finds the background behind the person; warns where it does not stand still."""
     found = list(samples)
     frames, iuv, mask = (
@@ -443,8 +445,8 @@ def _plate(samples: Iterable[Mapping[str, np.ndarray]]) -> UInt8[np.ndarray, "h 
     )
     person = (mask[..., 0] > 32) | (iuv[..., 0] > 0)
     covered = backgrounds.grow(person, max(1.0, _RIM * frames.shape[1]))
-    plate = backgrounds.clean_background(frames, covered)["background"]
-    change = np.abs(frames.astype(np.float32) - plate)[~covered].mean()
+    background = backgrounds.clean_background(frames, covered)["background"]
+    change = np.abs(frames.astype(np.float32) - background)[~covered].mean()
     if change > _MOVING:
         logging.warning(
             "the background changes by %.0f of 255 from frame to frame: the camera moves, or the "
@@ -452,7 +454,7 @@ def _plate(samples: Iterable[Mapping[str, np.ndarray]]) -> UInt8[np.ndarray, "h 
             "is learned all the same: film from a tripod, or give another --background",
             change,
         )
-    return plate
+    return background
 
 
 def _with_history(

@@ -49,9 +49,9 @@ class Method(base.Method):
       init_from: the last layers of `joint` begin "fresh" or as those of the "single" model.
         `Departs from:` the paper, which is silent, where it is "single": the first steps then
         improve on the single-frame model instead of learning it anew.
-      matte: whether the footage's outlines and clean plates teach M and O_bg too. `Departs from:`
-        the paper, which sees their composition only: where a person hardly moves from his place,
-        the background branch may then generate him too, and in transfer he stays as a ghost.
+      matte: whether the footage's outlines and clean backgrounds teach M and O_bg too. `Departs
+        from:` the paper, which sees their composition only: where a person hardly moves from his
+        place, the background branch may then generate him too, and in transfer he stays as a ghost.
       align: in transfer, driving poses are brought to the source person's size and place by "torso"
         (see `limb.aligned`), or left as they are ("none").
     """
@@ -317,13 +317,13 @@ def matte_terms(made: Mapping, batch: Batch) -> dict[str, Array]:
 
     Args:
       made: "mask" (b t h w 1) in [0, 1] and "background" (b t h w 3) in [-1, 1].
-      batch: "target_mask" (b t h w 1) and the clean plate "background" (b h w 3).
+      batch: "target_mask" (b t h w 1) and the clean "background" (b h w 3).
 
     Returns:
-      {"matte": binary cross-entropy of M, least at the outline, soft as it is; "plate": squared
-      error of O_bg, behind the person too}.
+      {"matte": binary cross-entropy of M, least at the outline, soft as it is; "background": the
+      squared error of O_bg, behind the person too}.
     """
     mask, outline = jnp.clip(made["mask"], 1e-4, 1.0 - 1e-4), batch["target_mask"]
     entropy = -(outline * jnp.log(mask) + (1.0 - outline) * jnp.log(1.0 - mask))
-    plate = batch["background"][:, None]
-    return {"matte": entropy.mean(), "plate": jnp.square(made["background"] - plate).mean()}
+    clean = batch["background"][:, None]
+    return {"matte": entropy.mean(), "background": jnp.square(made["background"] - clean).mean()}

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 COUNT = 10  # the paper's M
-_ROWS, _COLUMNS = 64, 512  # poses compared at a time: memory does not grow with the data set
+_ROWS, _COLUMNS = 64, 512  # poses compared at a time: memory does not grow with the dataset
 
 
 def challenging_frames(

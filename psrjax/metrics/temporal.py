@@ -80,7 +80,7 @@ def warping_error(video: Videos, flow_forward: Flows, trust: Masks) -> Float[Arr
     """Computes the warping error of Lai et al. 2018 of each pair of frames; less is better.
 
     sum M (x_{t-1} - W(x_t))² / sum M on frame t-1's grid; where nothing is trusted the pair counts
-    as 0. A clip's error is the mean of its pairs, a data set's that of its clips.
+    as 0. A clip's error is the mean of its pairs, a dataset's that of its clips.
 
     Args:
       video: the made frames.

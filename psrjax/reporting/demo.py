@@ -1,4 +1,4 @@
-"""Runs the demo: renders a data set, trains all stages, scores them and writes the report."""
+"""Runs the demo: renders a dataset, trains all stages, scores them and writes the report."""
 
 import dataclasses
 import datetime

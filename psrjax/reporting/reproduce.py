@@ -45,7 +45,7 @@ def plan(
       table: one that has no obstacle.
       scale: a name of `table.scales`.
       folder: where the runs go, each in a directory named after its variant.
-      data: a stored data set, instead of the config's own.
+      data: a stored dataset, instead of the config's own.
 
     Raises:
       UserError: if the table cannot be filled by runs, or has no such scale.

@@ -42,8 +42,8 @@ def write(tmp_path, make_view):
     return written
 
 
-def test_statistics_are_those_of_the_arrays(data_set, make_view):
-    found = inspection.stats(data_set)
+def test_statistics_are_those_of_the_arrays(dataset_folder, make_view):
+    found = inspection.stats(dataset_folder)
     train = found["splits"]["train"]
     assert (train["clips"], train["views"], train["frames"]) == (3, 9, 108)
     assert train["sizes"] == {"32x24": 9} and train["fps"] == [25.0]
@@ -58,7 +58,7 @@ def test_statistics_are_those_of_the_arrays(data_set, make_view):
             atol=1e-3,
         )
     assert found["joints"]["missing"] == {"right elbow": 1.0}
-    assert found["bytes"] == sum(p.stat().st_size for p in data_set.rglob("*") if p.is_file())
+    assert found["bytes"] == sum(p.stat().st_size for p in dataset_folder.rglob("*") if p.is_file())
 
 
 def test_a_good_data_set_has_nothing_wrong(write):

@@ -15,10 +15,10 @@ READS = ("source", "target", "target_prior", "target_depth", "target_joints")
 
 
 @pytest.fixture
-def config(data_set):
+def config(dataset_folder):
     return ConfigDict(
         {
-            "path": str(data_set),
+            "path": str(dataset_folder),
             "synthetic": {},
             "train_split": "train",
             "eval_split": "test",
@@ -171,10 +171,10 @@ def test_what_the_data_set_cannot_give_is_said_before_the_first_batch(config):
         batches(config, 1)
 
 
-def test_a_damaged_record_met_while_training_is_a_users_error(config, data_set, tmp_path):
+def test_a_damaged_record_met_while_training_is_a_users_error(config, dataset_folder, tmp_path):
     import shutil
 
-    copy = shutil.copytree(data_set, tmp_path / "copy")
+    copy = shutil.copytree(dataset_folder, tmp_path / "copy")
     path = next(copy.glob("clips-train.array_record*"))
     data = bytearray(path.read_bytes())
     start = 0  # of what is compressed by Zstandard

@@ -96,8 +96,8 @@ def test_evaluation_windows_lie_in_the_clip_and_never_show_the_target(how):
             assert not set(window.source_frames) & set(window.target_frames)
 
 
-def test_all_windows_cover_the_clip_and_central_is_one_for_each_ordered_pair(data_set):
-    source = Source(data_set, "test")
+def test_all_windows_cover_the_clip_and_central_is_one_for_each_ordered_pair(dataset_folder):
+    source = Source(dataset_folder, "test")
     how = sampling.Policy("same_time", k=5, t=5)
     central = sampling.evaluation_windows(source, how)
     assert [(w.source_view[-1], w.target_view[-1]) for w in central] == [
@@ -125,15 +125,15 @@ def test_options_that_do_not_exist_are_refused_with_the_list():
         sampling.policy({"source": "last"})
 
 
-def sample(data_set, reads=EVERYTHING):
-    source = Source(data_set, "train")
+def sample(dataset_folder, reads=EVERYTHING):
+    source = Source(dataset_folder, "train")
     how = sampling.Policy("same_time", k=4, t=4)
     window = sampling.fixed(source.clip("a"), ("cam1", "cam3"), 5, how)
     return sampling.assemble(source, window, reads)
 
 
-def test_a_sample_satisfies_the_contract_and_comes_from_the_right_view_and_frames(data_set):
-    found = sample(data_set)
+def test_a_sample_satisfies_the_contract_and_comes_from_the_right_view_and_frames(dataset_folder):
+    found = sample(dataset_folder)
     batch = {key: value[None] for key, value in found.items()}
     assert spec.check(batch, EVERYTHING) == {"b": 1, "k": 4, "t": 4, "h": 24, "w": 32}
     assert found["source"][:, 0, 0].tolist() == [[1, 5, 0], [1, 6, 0], [1, 7, 0], [1, 8, 0]]
@@ -143,8 +143,8 @@ def test_a_sample_satisfies_the_contract_and_comes_from_the_right_view_and_frame
     assert (found["target_mean"][..., 0] == 3).all()
 
 
-def test_flows_and_confidence_are_zero_at_a_windows_first_frame_only(data_set):
-    found = sample(data_set)
+def test_flows_and_confidence_are_zero_at_a_windows_first_frame_only(dataset_folder):
+    found = sample(dataset_folder)
     for key in ("flow", "flow_forward", "flow_confidence", "mesh_flow"):
         assert not found[f"target_{key}"][0].any()
         assert found[f"target_{key}"][1:].any(axis=(1, 2, 3)).all()
@@ -163,8 +163,8 @@ def test_a_stream_that_a_method_reads_and_the_data_set_lacks_is_named(tmp_path, 
         sampling.require(source, ("source", "target_visibility"))
 
 
-def test_a_crop_is_one_place_for_all_images_and_the_joints_move_along(data_set):
-    whole = sample(data_set)
+def test_a_crop_is_one_place_for_all_images_and_the_joints_move_along(dataset_folder):
+    whole = sample(dataset_folder)
     for place in ((0.0, 0.0), (0.5, 0.5), (1.0, 1.0), (0.3, 0.9)):
         found = sampling.crop(whole, (16, 20), place)
         left = int(found["target"][0, 0, 0, 2])  # frames hold their column
@@ -181,8 +181,8 @@ def test_a_crop_is_one_place_for_all_images_and_the_joints_move_along(data_set):
         assert not found["target_joints"][:, 3].any()
 
 
-def test_evaluation_crops_the_centre_and_size_zero_changes_nothing(data_set):
-    whole = sample(data_set)
+def test_evaluation_crops_the_centre_and_size_zero_changes_nothing(dataset_folder):
+    whole = sample(dataset_folder)
     centre = sampling.augment(whole, sampling.Augmentation(crop=(16, 20), flip=1.0, jitter=0.5))
     np.testing.assert_array_equal(centre["target"], whole["target"][:, 4:20, 6:26])
     same = sampling.augment(whole, sampling.Augmentation())
@@ -190,16 +190,16 @@ def test_evaluation_crops_the_centre_and_size_zero_changes_nothing(data_set):
         np.testing.assert_allclose(same[key], value, atol=1e-6)
 
 
-def test_a_crop_larger_than_the_frames_is_refused(data_set):
+def test_a_crop_larger_than_the_frames_is_refused(dataset_folder):
     with pytest.raises(UserError, match="config.data.crop: 64x64 is more than the stored 24x32"):
-        sampling.crop(sample(data_set), (64, 64), (0, 0))
+        sampling.crop(sample(dataset_folder), (64, 64), (0, 0))
 
 
 MIRRORABLE = tuple(key for key in EVERYTHING if "iuv" not in key and "label" not in key)
 
 
-def test_a_mirror_moves_images_flow_and_joints_together(data_set):
-    whole = sample(data_set, MIRRORABLE)
+def test_a_mirror_moves_images_flow_and_joints_together(dataset_folder):
+    whole = sample(dataset_folder, MIRRORABLE)
     found = sampling.flip(whole)
     np.testing.assert_array_equal(found["source"], whole["source"][:, :, ::-1])
     for key in ("target_flow", "target_flow_forward", "target_mesh_flow"):
@@ -214,13 +214,13 @@ def test_a_mirror_moves_images_flow_and_joints_together(data_set):
         np.testing.assert_array_equal(twice[key], value, err_msg=key)
 
 
-def test_maps_that_know_left_from_right_cannot_be_mirrored(data_set):
+def test_maps_that_know_left_from_right_cannot_be_mirrored(dataset_folder):
     with pytest.raises(UserError, match="'target_iuv' cannot be mirrored"):
-        sampling.flip(sample(data_set, ("target", "target_iuv")))
+        sampling.flip(sample(dataset_folder, ("target", "target_iuv")))
 
 
-def test_colours_change_alike_in_the_whole_sample_and_maps_do_not(data_set):
-    whole = sample(data_set)
+def test_colours_change_alike_in_the_whole_sample_and_maps_do_not(dataset_folder):
+    whole = sample(dataset_folder)
     rng = np.random.default_rng(3)
     found = sampling.augment(whole, sampling.Augmentation(jitter=0.4), rng)
     same_pixel = [(whole[key], found[key]) for key in ("source", "target", "target_prior")]

@@ -12,8 +12,8 @@ from psrjax.data.source import Source
 from psrjax.errors import UserError
 
 
-def test_chosen_frames_come_in_the_order_asked_for(data_set):
-    frames = Source(data_set, "train").read("a", "cam2", "frames", [11, 0, 8, 0])
+def test_chosen_frames_come_in_the_order_asked_for(dataset_folder):
+    frames = Source(dataset_folder, "train").read("a", "cam2", "frames", [11, 0, 8, 0])
     assert frames[:, 0, 0].tolist() == [[2, 11, 0], [2, 0, 0], [2, 8, 0], [2, 0, 0]]
 
 
@@ -36,7 +36,7 @@ def test_a_window_may_begin_anywhere_and_has_every_stream(
         assert found.dtype == expected.dtype
 
 
-def test_a_plate_is_stored_once_for_a_view(tmp_path, make_view):
+def test_a_background_is_stored_once_for_a_view(tmp_path, make_view):
     examples = codec.encode(make_view("a", "cam1")).examples
     assert len(examples) > 1
     assert [bool(example["background"]) for example in examples] == [True] + [False] * (
@@ -44,8 +44,8 @@ def test_a_plate_is_stored_once_for_a_view(tmp_path, make_view):
     )
 
 
-def test_records_are_read_as_tfds_reads_them(data_set):
-    source = Source(data_set, "train")
+def test_records_are_read_as_tfds_reads_them(dataset_folder):
+    source = Source(dataset_folder, "train")
     features = codec.features(source.streams)
     record = source._records.read(3)
     expected, found = features.deserialize_example_np(record), codec.read_example(record)
@@ -58,8 +58,8 @@ def test_records_are_read_as_tfds_reads_them(data_set):
             assert [value] == list(found[name])
 
 
-def test_clips_list_their_views_and_facts(data_set):
-    source = Source(data_set, "train")
+def test_clips_list_their_views_and_facts(dataset_folder):
+    source = Source(dataset_folder, "train")
     assert [clip.name for clip in source.clips] == ["a", "b", "c"]
     clip = source.clip("b")
     assert list(clip.views) == ["cam1", "cam2", "cam3"] and clip.frames == 12
@@ -67,8 +67,8 @@ def test_clips_list_their_views_and_facts(data_set):
     assert source.meta == {"near": 1.0}
 
 
-def test_a_source_can_be_sent_to_another_process(data_set):
-    source = Source(data_set, "train")
+def test_a_source_can_be_sent_to_another_process(dataset_folder):
+    source = Source(dataset_folder, "train")
     before = source.read("c", "cam1", "depth", [3])
     np.testing.assert_array_equal(
         pickle.loads(pickle.dumps(source)).read("c", "cam1", "depth", [3]), before
@@ -76,8 +76,8 @@ def test_a_source_can_be_sent_to_another_process(data_set):
 
 
 @pytest.fixture
-def copy(data_set, tmp_path):
-    return shutil.copytree(data_set, tmp_path / "copy")
+def copy(dataset_folder, tmp_path):
+    return shutil.copytree(dataset_folder, tmp_path / "copy")
 
 
 def record_file(directory):
@@ -129,16 +129,16 @@ def test_another_format_is_refused(copy):
         (("a", "cam1", "frames", [-1]), "frames 0 to 11"),
     ],
 )
-def test_what_is_not_there_is_named(data_set, asked, message):
+def test_what_is_not_there_is_named(dataset_folder, asked, message):
     with pytest.raises(UserError, match=message):
-        Source(data_set, "train").read(*asked)
+        Source(dataset_folder, "train").read(*asked)
 
 
-def test_a_source_view_that_was_not_prepared_is_named(data_set):
+def test_a_source_view_that_was_not_prepared_is_named(dataset_folder):
     with pytest.raises(UserError, match="no prior from source view 'cam1', only from"):
-        Source(data_set, "train").read("a", "cam1", "prior", [0], source="cam1")
+        Source(dataset_folder, "train").read("a", "cam1", "prior", [0], source="cam1")
 
 
-def test_an_unknown_split_lists_the_splits(data_set):
+def test_an_unknown_split_lists_the_splits(dataset_folder):
     with pytest.raises(UserError, match="no split 'validation'; there are train, test"):
-        Source(data_set, "validation")
+        Source(dataset_folder, "validation")

@@ -16,8 +16,8 @@ from psrjax.errors import UserError
 from psrjax.vision.camera import Camera
 
 
-def test_every_stream_comes_back_exactly(data_set, make_view):
-    source = Source(data_set, "train")
+def test_every_stream_comes_back_exactly(dataset_folder, make_view):
+    source = Source(dataset_folder, "train")
     written = make_view("b", "cam2")
     for name, values in written.streams.items():
         if codec.STREAMS[name].by_source:
@@ -30,28 +30,28 @@ def test_every_stream_comes_back_exactly(data_set, make_view):
             assert found.dtype == values.dtype, name
 
 
-def test_the_mean_frame_is_of_all_training_frames_of_the_view(data_set, make_view):
+def test_the_mean_frame_is_of_all_training_frames_of_the_view(dataset_folder, make_view):
     frames = np.concatenate([make_view(clip, "cam3").streams["frames"] for clip in "abc"])
     expected = np.round(frames.astype(np.float64).mean(0))
-    np.testing.assert_array_equal(Source(data_set, "test").means["cam3"], expected)
+    np.testing.assert_array_equal(Source(dataset_folder, "test").means["cam3"], expected)
 
 
-def test_the_manifest_says_what_is_there(data_set):
-    manifest = json.loads((data_set / "manifest.json").read_text())
+def test_the_manifest_says_what_is_there(dataset_folder):
+    manifest = json.loads((dataset_folder / "manifest.json").read_text())
     entry = manifest["splits"]["train"][0]
     assert (entry["clip"], entry["view"], entry["frames"], entry["fps"]) == ("a", "cam1", 12, 25.0)
     assert entry["meta"]["person"] == "a" and manifest["meta"] == {"near": 1.0}
     for split in ("train", "test"):
         for file in manifest["files"][split]:
-            assert (data_set / file["name"]).stat().st_size == file["bytes"]
+            assert (dataset_folder / file["name"]).stat().st_size == file["bytes"]
 
 
-def test_tfds_reads_it_without_tensorflow(data_set):
-    views = json.loads((data_set / "manifest.json").read_text())["splits"]["train"]
+def test_tfds_reads_it_without_tensorflow(dataset_folder):
+    views = json.loads((dataset_folder / "manifest.json").read_text())["splits"]["train"]
     examples = sum(len(view["segments"]) for view in views)
     code = (
         "import sys, tensorflow_datasets as tfds\n"
-        f"data = tfds.builder_from_directory({str(data_set)!r}).as_data_source('train')\n"
+        f"data = tfds.builder_from_directory({str(dataset_folder)!r}).as_data_source('train')\n"
         f"assert len(data) == {examples}, len(data)\n"
         "assert data[0]['clip'] == b'a'\n"
         "from psrjax.data import codec\n"
@@ -143,11 +143,11 @@ def test_a_leftover_of_a_killed_writer_is_removed(tmp_path, make_view):
     assert not (tmp_path / "set" / "half").exists()
 
 
-def test_a_data_set_is_never_written_over(data_set, make_view):
-    before = (data_set / "manifest.json").read_bytes()
+def test_a_data_set_is_never_written_over(dataset_folder, make_view):
+    before = (dataset_folder / "manifest.json").read_bytes()
     with pytest.raises(UserError, match="exists already"):
-        store.write(data_set, {"train": [make_view("z", "cam1")]})
-    assert (data_set / "manifest.json").read_bytes() == before
+        store.write(dataset_folder, {"train": [make_view("z", "cam1")]})
+    assert (dataset_folder / "manifest.json").read_bytes() == before
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, make_view, monkeypatch):

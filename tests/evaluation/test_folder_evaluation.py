@@ -212,8 +212,8 @@ def test_metrics_of_whole_clips_are_of_all_their_frames(folders):
 @pytest.mark.parametrize(
     ("metric", "message"),
     [
-        ("r_ssim", "r_ssim needs the joints of a data set: evaluate a run"),
-        ("face_psnr", "face_psnr needs the joints of a data set"),
+        ("r_ssim", "r_ssim needs the joints of a dataset: evaluate a run"),
+        ("face_psnr", "face_psnr needs the joints of a dataset"),
         ("flicker", "give --masks"),
         ("ms_ssim", "at least 161 pixels a side, these have 24: clip 'walk'"),
         ("fvdd", "no metric 'fvdd'"),

@@ -482,7 +482,7 @@ def test_face_psnr_is_that_of_the_square_around_the_head(source):
         truth, joints = read("frames").astype(np.float64) / 255, read("joints")
         errors = []
         for frame, (x, y, seen) in zip(truth, joints[:, 0].astype(np.float64), strict=True):
-            if not seen:  # the nose; the data set's people always show it
+            if not seen:  # the nose; the dataset's people always show it
                 continue
             corner = [round((n + 1) * 16 - 0.5 - 3.5) for n in (y, x)]
             top, left = (min(max(n, 0), 24) for n in corner)

@@ -51,7 +51,7 @@ def make_view_fixture():
 
 
 @pytest.fixture(scope="session")
-def data_set(tmp_path_factory):
+def dataset_folder(tmp_path_factory):
     """The folder of a dataset: train with clips a, b, c and test with d, three views each."""
     directory = tmp_path_factory.mktemp("data") / "set"
 

@@ -43,7 +43,7 @@ class Method(base.Method):
         return {"video": jnp.broadcast_to(nose[:, :, None, None, None], shape)}, carry
 
 
-def data_set(directory, heads, *, joints=None):
+def dataset_folder(directory, heads, *, joints=None):
     """A clip whose noses are at these heights."""
     frames = np.full((len(heads), *SIZE, 3), 100, np.uint8)
     points = (
@@ -66,12 +66,12 @@ def config(own):
 
 def drive(tmp_path, heads, own_heads, **joints):
     """Noses of the made frames, y in [-1, 1], and the paths; the source is the run's own clip."""
-    settings = config(data_set(tmp_path / "own", own_heads))
+    settings = config(dataset_folder(tmp_path / "own", own_heads))
     method = Method()
     inputs = transfer.open_inputs(
         settings,
         source="",
-        driving=data_set(tmp_path / "driving", heads, **joints),
+        driving=dataset_folder(tmp_path / "driving", heads, **joints),
         reads=method.synthesis_reads,
     )
     paths = transfer.write(method, {}, settings, inputs, tmp_path / "out.mkv")
@@ -109,10 +109,10 @@ def test_a_video_is_prepared_once_in_the_cache_and_keeps_its_sound(tmp_path, mon
 
     def prepare(clips, directory, options):
         asked.append((clips[0].video, options.size))
-        data_set(directory, [0.0] * 4)
+        dataset_folder(directory, [0.0] * 4)
 
     monkeypatch.setattr(dataset_builder, "prepare", prepare)
-    settings = config(data_set(tmp_path / "own", [0.0, 0.1]))
+    settings = config(dataset_folder(tmp_path / "own", [0.0, 0.1]))
     for reads in (("target",), ("target_joints",)):
         opened = footage.open_footage(str(film), settings, size=SIZE, reads=reads)
         assert isinstance(opened, footage.VideoFootage) == (reads == ("target",))

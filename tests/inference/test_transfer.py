@@ -247,7 +247,7 @@ def test_footage_of_another_shape_is_refused_or_cut(tmp_path):
 
 @pytest.fixture
 def stored(tmp_path):
-    """A data set: clip "some" with a person in its later half, clip "none" without."""
+    """A dataset: clip "some" with a person in its later half, clip "none" without."""
 
     def view(clip, shown):
         rgb = np.broadcast_to(np.arange(10, dtype=np.uint8)[:, None, None, None], (10, 16, 24, 3))
@@ -275,7 +275,7 @@ def test_stored_clips_are_footage(stored):
 
 
 def test_places_that_are_not_there_are_told(stored, tmp_path):
-    with pytest.raises(UserError, match="no such video, picture or data set"):
+    with pytest.raises(UserError, match="no such video, picture or dataset"):
         open_footage(tmp_path / "nothing.mp4")
     with pytest.raises(UserError, match="no clip 'x'; there are some, none"):
         open_footage(f"{stored}:x")

@@ -204,18 +204,18 @@ def test_frames_outside_unit_coordinates_do_not_break_the_warp():
     assert bool(jnp.isfinite(video).all()) and float(jnp.abs(video).max()) <= 1.0
 
 
-def test_outlines_and_plates_teach_mask_and_background_where_matte_is_set():
+def test_outlines_and_backgrounds_teach_mask_and_background_where_matte_is_set():
     """At the truth both terms are least; the mask's is then the entropy of the outline itself."""
     plain, matte = method(stage="single"), method(stage="single", matte=True)
     assert set(matte.reads) - set(plain.reads) == {"target_mask", "background"}
     rng = np.random.default_rng(2)
-    outline, plate = rng.uniform(0.1, 0.9, (B, T, 4, 4, 1)), rng.uniform(-1, 1, (B, 4, 4, 3))
-    seen = {"target_mask": outline, "background": plate}
-    whole = np.broadcast_to(plate[:, None], (B, T, 4, 4, 3))
+    outline, clean = rng.uniform(0.1, 0.9, (B, T, 4, 4, 1)), rng.uniform(-1, 1, (B, 4, 4, 3))
+    seen = {"target_mask": outline, "background": clean}
+    whole = np.broadcast_to(clean[:, None], (B, T, 4, 4, 3))
     best = mfci.matte_terms({"mask": outline, "background": whole}, seen)
     entropy = -(outline * np.log(outline) + (1 - outline) * np.log(1 - outline)).mean()
     np.testing.assert_allclose(best["matte"], entropy, rtol=1e-5)
-    assert best["plate"] == 0.0
+    assert best["background"] == 0.0
     worse = mfci.matte_terms({"mask": outline * 0.9, "background": whole + 0.1}, seen)
     assert worse["matte"] > best["matte"]
-    np.testing.assert_allclose(worse["plate"], 0.01, rtol=1e-4)
+    np.testing.assert_allclose(worse["background"], 0.01, rtol=1e-4)
