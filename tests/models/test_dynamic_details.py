@@ -89,7 +89,7 @@ def test_no_layer_is_wider_than_the_widest():
 
 def test_a_level_that_does_not_exist_is_told():
     inputs = (jnp.zeros((1, 8, 8, 4)), jnp.zeros((1, 8, 8, 5)), False)
-    with pytest.raises(UserError, match=r"pose_level=8: with 2 num_downsamples one of 2, 4, or 0"):
+    with pytest.raises(UserError, match=r"pose_level=8: with 2 downsamples one of 2, 4, or 0"):
         shapes_of(details(pose_level=8), *inputs)
 
 

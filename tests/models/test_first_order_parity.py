@@ -26,7 +26,7 @@ CONFIG = GOLDEN / "first_order_model.yaml"
 def converted():
     config = config_lib.stage_config(first_order_model.read_config(CONFIG), "joint")
     method = base.build(**config_lib.method_fields(config))
-    optimizers = optimizer.make_optimizers(config.optimizer, method.turns)
+    optimizers = optimizer.make_optimizers(config.optimizer, method.updates)
     sizes = {"b": 1, "k": 1, "t": 2, "h": 64, "w": 64}
     fresh = jax.eval_shape(lambda: state.init_state(method, optimizers, sizes, 0, ema=False))
     saved = torch_files.load(CHECKPOINT)
