@@ -36,7 +36,7 @@ quarter of it, stands in for it.
 
 from psrjax.config import RunConfig, apply_variant, base, update
 
-DEMO = {"minutes": 10}  # of `psrjax demo --method=internet` on one CPU core
+DEMO = {"minutes": 12}  # of `psrjax demo --method=internet`, processor time on one core
 
 _EPOCH = 500 * 50 // 16  # steps: 500 videos, each 50 times, as the first-order model repeats them
 

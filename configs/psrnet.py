@@ -12,7 +12,7 @@ VARIANT is a comma-separated list of presets, stages and ablations, applied in o
   demo        the synthetic dataset at 48x48 on 2 CPU cores, in minutes: narrow nets, no I3D, one
               encoder for each input, later layers that begin as the one before, the camera's
               mean training frame behind the texture (texture_on_mean). Measured (SSIM, dB):
-              layer1 .451, 19.11; layer2 .470, 19.75; layer3 .512, 20.67.
+              layer1 .447, 19.09; layer2 .468, 19.80; layer3 .510, 20.72.
   real        as demo at 64x64 and longer, for the calibrated recording (`psrjax prepare`): give
               config.data.path. Measured on the balancing man:
               layer1 .808, 23.48; layer2 .819, 23.82; layer3 .817, 23.74.
@@ -33,7 +33,7 @@ Ablations, by their labels in the paper's tables:
 
 from psrjax.config import RunConfig, apply_variant, base, in_stage, linear_decay, update
 
-DEMO = {"minutes": 30, "default": True}  # of `psrjax demo --method=psrnet` on one CPU core
+DEMO = {"minutes": 7, "default": True}  # of `psrjax demo --method=psrnet` on 2 CPU cores
 
 
 def _steps(rest: int, **counts: int) -> dict:

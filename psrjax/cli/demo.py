@@ -25,7 +25,7 @@ _DEFAULT = next(iter(_MINUTES))
 _METHOD = flags.DEFINE_string(
     "method",
     _DEFAULT,
-    "the method, here with the time on one CPU core: "
+    "the method, here with the minutes it takes on one or two CPU cores: "
     + ", ".join(f"{name} {minutes} min" for name, minutes in _MINUTES.items()),
 )
 _CONFIG = cli.define_config(f"{cli.given('method') or _DEFAULT}:demo")
