@@ -12,9 +12,9 @@ these, named like the videos. A second run resumes an interrupted one, and adds 
 RECORDING holds videos/NAME.mp4, pose/NAME_json/*.json (OpenPose: BODY_25, BODY_25B or COCO-18) and
 calibration/ (OpenCV-style .json or Qualisys .qca.txt).
 
-RAW_DIR holds the files of a published dataset as its authors hand them out (see
-datasets/NAME/README.md: ntu_rgbd, iper, dance_fashion, video_folder, single_person), or what
-`tfds build` has made of them. A second run resumes an interrupted one.
+RAW_DIR holds the files of a published dataset as its authors hand them out (the documents have a
+page on each: ntu_rgbd, iper, dance_fashion, video_folder, single_person), or what `tfds build` has
+made of them. A second run resumes an interrupted one.
 
 Look at DIR/prepare.html (videos) or DIR/previews before training.
 """

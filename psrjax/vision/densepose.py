@@ -109,8 +109,8 @@ def _extract(path: str | os.PathLike, content: Any) -> Shaped[np.ndarray, "..."]
             return _paste(path, content)
     raise UserError(
         f"{path}: no IUV in it as plain arrays (`iuv`, or `labels` and `uv`); what detectron2's "
-        "apply_net.py dumps needs its own classes: write it out with save_iuv of "
-        "datasets/single_person/README.md"
+        "apply_net.py dumps needs its own classes: write it out with save_iuv, which "
+        "the documents' page on single_person has"
     )
 
 

@@ -137,5 +137,5 @@ def test_unknown_sets_crops_and_folders_are_refused(folder, tmp_path):
             build.build(name, folder, tmp_path / "set", options)
     with pytest.raises(UserError, match="no such folder of iper"):
         build.build("iper", tmp_path / "none", tmp_path / "set")
-    with pytest.raises(UserError, match="no clip of ntu_rgbd.*datasets/ntu_rgbd/README.md"):
+    with pytest.raises(UserError, match="no clip of ntu_rgbd.*page on ntu_rgbd shows its layout"):
         build.build("ntu_rgbd", folder, tmp_path / "set")

@@ -124,8 +124,8 @@ def find_tasks(
     if not found.tasks:
         why = f" ({'; '.join(found.notes)})" if found.notes else ""
         raise UserError(
-            f"{root}: no clip of {dataset.name} in it{why}; its layout is in "
-            f"datasets/{dataset.name}/README.md"
+            f"{root}: no clip of {dataset.name} in it{why}; the documents' "
+            f"page on {dataset.name} shows its layout"
         )
     name, count = Counter(task.name for task in found.tasks).most_common(1)[0]
     if count > 1:
