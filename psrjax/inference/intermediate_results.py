@@ -5,7 +5,7 @@ An array of `Method.synthesize`'s "intermediates" is drawn by its axes:
   (b t h w 3)    pictures in [-1, 1]
   (b t h w 1)    maps in [0, 1], black to white
   (b t h w 2)    motion in pixels of the array's own grid: the hue is its direction
-  (b t h w p)    shares of p > 3 parts, the first one background: black, as in Lu et al.'s Fig. 8
+  (b t h w p)    shares of p > 3 parts, the first one background: black, as in Yang et al.'s Fig. 8
   (b t k h w 1)  a map of each source frame
   (b t j 2)      points in [-1, 1] on the driving frames, in the colours of the parts
   (b j 2)        points of the source: one whose name begins with "source"

@@ -18,7 +18,7 @@ def feature_distance(
 ) -> Float[Array, ""]:
     """Sums mean absolute differences over layers; `theirs` is constant.
 
-    Lu et al., Eq. 9, whose norm is not named; the mean is the first-order model's. Wang et al.,
+    Yang et al., Eq. 9, whose norm is not named; the mean is the first-order model's. Wang et al.,
     Eq. 12, sums weighted layers.
 
     Args:
@@ -34,7 +34,7 @@ def feature_distance(
 
 
 def gram(features: Float[Array, "b h w c"]) -> Float[Array, "b c c"]:
-    """Returns inner products of channels over positions, divided by C H W (Lu et al., Eq. 11)."""
+    """Returns inner products of channels over positions, divided by C H W (Yang et al., Eq. 11)."""
     b, h, w, c = features.shape
     flat = features.reshape(b, h * w, c)
     products = jnp.einsum("bni,bnj->bij", flat, flat, precision=jax.lax.Precision.HIGHEST)
@@ -50,7 +50,7 @@ def style_distance(
       ours: {layer: (b h w c)}.
       theirs: the same of the truth.
       kind: "l1gram" is the mean absolute difference (Ren et al. 2020); "paper" the squared
-        Frobenius norm divided by C H W (Lu et al., Eq. 10), many orders of magnitude smaller.
+        Frobenius norm divided by C H W (Yang et al., Eq. 10), many orders of magnitude smaller.
 
     Raises:
       UserError: for an unknown kind.

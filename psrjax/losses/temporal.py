@@ -17,7 +17,7 @@ def flow_warp(
     *,
     confidence_moves: bool = False,
 ) -> Float[Array, ""]:
-    """Compares a generated frame, warped back, with the true one before it (Lu et al., Eq. 2 to 4).
+    """Compares a generated frame, warped back, with the true one before (Yang et al., Eq. 2 to 4).
 
     mean |M (f(O_t) - I_{t-1})|, f(O_t)(p) = O_t(p + F(p)); beyond the border its nearest pixel. The
     paper does not name the norm: L1, averaged over pixels and channels.

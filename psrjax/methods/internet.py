@@ -1,6 +1,7 @@
 """INTERnet: a person's picture, animated by another video through a first-order motion field.
 
-Lu, Wang, Lu et al.: "Intrinsic Temporal Regularization for High-resolution Human Video Synthesis".
+Yang, Gao, Ren, Ma, Gao: "Intrinsic Temporal Regularization for High-resolution Human Video
+Synthesis".
 Equation numbers are the paper's. Inside, pictures are in [0, 1] and coordinates are those of
 `psrjax.ops.local_affine`; the batch and the videos are the contract's. The driving video is
 `target`: in training the frames to be reproduced, in synthesis anybody's.

@@ -24,7 +24,7 @@ def interp_psnr(
 ) -> Float[np.ndarray, " s"]:
     """Computes PSNR in dB of true frame t against the one between made frames t-1 and t+1.
 
-    Lu et al. 2021, Sec. 4.1, for t = 1..T-2. Departs from: the paper, which interpolates by
+    Yang et al., Sec. 4.1, for t = 1..T-2. Departs from: the paper, which interpolates by
     SuperSloMo's published weights; the default here is `halfway` (name `interp_psnr[dis]`), so
     compare within psrjax only.
 

@@ -100,7 +100,7 @@ def _identity_bias(key: Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.fl
 class DenseMotion(nn.Module):
     """The source position of every pixel of a driving frame, and its confidence.
 
-    F = sum_i w_i T_i (Lu et al., Eq. 5): the local maps of the key points, and the background's
+    F = sum_i w_i T_i (Yang et al., Eq. 5): the local maps of the key points, and the background's
     identity, composed by weights that are a softmax, all at a fraction of the image's size.
 
     Attributes:

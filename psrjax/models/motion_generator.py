@@ -136,7 +136,7 @@ def keep_source(
 ) -> Float[Array, "b t h w 3"]:
     """Returns M S' + (1 - M) P: the warped source S' where the confidence M is high.
 
-    `Departs from:` Lu et al., Eq. 6, which gates features only: there a generator has to learn to
+    `Departs from:` Yang et al., Eq. 6, which gates features only: there a generator has to learn to
     copy before any motion can show its worth. Here an untrained one copies, and only what moves has
     to be learned.
 
