@@ -48,7 +48,7 @@ from psrjax.config import (
     update,
 )
 
-DEMO = {"minutes": 15}  # of `psrjax demo --method=d2gnet` on one CPU core
+DEMO = {"minutes": 15}  # of `psrjax demo --method=d2gnet`: an estimate, not measured whole
 
 STAGES = ("uv", "warmup", "joint")
 

@@ -38,7 +38,7 @@ from psrjax.config import (
     update,
 )
 
-DEMO = {"minutes": 15}  # of `psrjax demo --method=hpt` on one CPU core
+DEMO = {"minutes": 15}  # of `psrjax demo --method=hpt`: an estimate, not measured whole
 
 STAGES = ("transfer", "temporal", "face")
 
