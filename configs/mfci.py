@@ -33,7 +33,7 @@ and further ones:
 
 from psrjax.config import RunConfig, apply_variant, base, remove, stage_weights, update
 
-DEMO = {"minutes": 15}  # of `psrjax demo --method=mfci`: an estimate, not measured whole
+DEMO = {"minutes": 20}  # of `psrjax demo --method=mfci`: an estimate, not measured whole
 
 STAGES = ("single", "single_gan", "joint")
 _SINGLE = STAGES[:2]
