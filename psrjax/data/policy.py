@@ -15,14 +15,15 @@ class Policy:
         them of the target window itself; "disjoint": k frames outside the window.
       k: number of source frames.
       t: number of consecutive target frames.
-      gap_seconds: "first": the window starts no earlier; "disjoint": smallest distance of source
-        frames from the window.
+      gap_seconds: in training. "first": the window starts no earlier; "disjoint": smallest
+        distance of source frames from the window.
       history: number of frames before the window that come with it (the window holds history + t);
         at a clip's start its first frame is repeated.
       held_back: fraction of each clip, at its end, that is not trained on. Evaluation windows lie
-        in it and their "random" or "disjoint" source frames before it, so that a method of a single
-        clip is scored on frames it has not seen.
-      k_evaluation: number of source frames of an evaluation window; 0 is k.
+        in it and their source frames before it, so that a method of a single clip is scored on
+        frames it has not seen.
+      k_evaluation: number of source frames of an evaluation (`sampling.evaluation_sources`); 0 is
+        k.
     """
 
     source: str = "same_time"

@@ -6,7 +6,7 @@ belong together.
 """
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -21,6 +21,8 @@ from psrjax.errors import UserError
 from psrjax.ops import geometry, pose
 
 Sample = dict[str, np.ndarray]
+
+_SOURCE_SHARE = 3  # the source frames of an evaluation come from the first third of a clip
 
 _STREAMS = {"source": "frames", "target": "frames", "background": "background"}
 _ZERO_AT_START = (  # between a frame and the one before it: none at a window's first frame
@@ -135,20 +137,24 @@ def draw(clip: Clip, source_view: str, how: Policy, rng: np.random.Generator) ->
     return _window(clip, source_view, target_view, start, source, how)
 
 
-def fixed(clip: Clip, views: tuple[str, str], start: int, how: Policy) -> Window:
-    """Returns the evaluation window of a (source view, target view) pair at `start`.
+def evaluation_sources(clip: Clip, how: Policy) -> tuple[int, ...]:
+    """Lists the source frames of a clip's evaluation, the same for all its windows.
 
-    For "random" and "disjoint", source frames are spread evenly over the clip outside the window.
+    With `held_back` they are spread evenly over the frames that are trained on; "first" takes the
+    clip's first k frames; "random" and "disjoint" spread them over its first third. Only frames
+    behind them are scored. Under "same_time" there are none: sources are of another view.
     """
-    source: Sequence[int] = range(start, start + how.t)
-    if how.source == "first":
-        source = range(how.k)
-    elif how.source in ("random", "disjoint"):
-        gap = round(how.gap_seconds * clip.views[views[0]].fps)
-        outside = _outside(start, how, clip.frames, gap) or list(source)
-        outside = list(range(trained_frames(clip, how))) if how.held_back else outside
-        places = np.linspace(0, len(outside) - 1, how.k_evaluation or how.k)
-        source = [outside[place] for place in places.round().astype(int)]
+    if how.source == "same_time":
+        return ()
+    count = how.k_evaluation or how.k
+    part = count if how.source == "first" else max(count, clip.frames // _SOURCE_SHARE)
+    part = trained_frames(clip, how) if how.held_back else part
+    return tuple(np.linspace(0, part - 1, count).round().astype(int).tolist())
+
+
+def fixed(clip: Clip, views: tuple[str, str], start: int, how: Policy) -> Window:
+    """Returns the evaluation window of a (source view, target view) pair at `start`."""
+    source = evaluation_sources(clip, how) or range(start, start + how.t)
     return _window(clip, *views, start, source, how)
 
 
@@ -174,7 +180,9 @@ def _window(
 def evaluation_windows(source: Source, how: Policy, windows: str = "central") -> tuple[Window, ...]:
     """Lists the evaluation windows of every clip and pair of views: the central one, or all.
 
-    "all" are consecutive windows over the whole clip, the last one moved back to end with it.
+    They lie in the part of a clip that is scored: behind the source frames, and behind all frames
+    that were trained on where some are held back. "all" are consecutive windows over that part, the
+    last one moved back to end with the clip.
 
     Raises:
       UserError: for another value of `windows`, or a clip that is too short.
@@ -183,9 +191,9 @@ def evaluation_windows(source: Source, how: Policy, windows: str = "central") ->
         raise UserError(f"evaluation windows: {windows!r} is neither 'central' nor 'all'")
     found = []
     for clip in source.clips:
-        possible = starts(clip, how)
-        if how.held_back:
-            possible = tuple(range(trained_frames(clip, how), clip.frames - how.t + 1))
+        first = max((-1, *evaluation_sources(clip, how))) + 1
+        first = trained_frames(clip, how) if how.held_back else first
+        possible = range(first, clip.frames - how.t + 1)
         if not possible:
             raise _too_short(clip, how)
         chosen = (possible[(len(possible) - 1) // 2],)

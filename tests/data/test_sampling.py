@@ -77,23 +77,31 @@ def test_history_comes_before_the_window_and_repeats_the_first_frame():
 
 
 @pytest.mark.parametrize(
-    "how",
+    ("how", "sources", "scored"),
     [
-        sampling.Policy("same_time", k=8, t=8),
-        sampling.Policy("first", k=1, t=2, gap_seconds=2.0),
-        sampling.Policy("random", k=2, t=4),
-        sampling.Policy("disjoint", k=4, t=8),
+        (sampling.Policy("same_time", k=8, t=8), (), range(24)),
+        (sampling.Policy("first", k=1, t=2, gap_seconds=2.0), (0,), range(1, 24)),
+        (sampling.Policy("random", k=2, t=4), (0, 7), range(8, 24)),
+        (sampling.Policy("disjoint", k=4, t=8, gap_seconds=0.3), (0, 2, 5, 7), range(8, 24)),
+        (sampling.Policy("disjoint", k=1, t=2, gap_seconds=0.4), (0,), range(1, 24)),
+        (sampling.Policy("disjoint", k=2, t=3, k_evaluation=12), range(12), range(12, 24)),
+        (sampling.Policy("first", k=1, t=4, held_back=0.25), (0,), range(18, 24)),
+        (sampling.Policy("random", k=1, held_back=0.25, k_evaluation=2), (0, 17), range(18, 24)),
     ],
 )
-def test_evaluation_windows_lie_in_the_clip_and_never_show_the_target(how):
-    of = clip(frames=23 + 4 * (how.source != "same_time"))
-    for start in sampling.starts(of, how):
-        window = sampling.fixed(of, ("cam1", "cam2"), start, how)
-        frames = (*window.source_frames, *window.target_frames)
-        assert min(frames) >= 0 and max(frames) < of.frames
-        assert len(window.source_frames) == how.k and len(window.target_frames) == how.t
-        if how.source != "same_time":
-            assert not set(window.source_frames) & set(window.target_frames)
+def test_a_clips_evaluation_has_one_set_of_sources_and_scores_only_what_comes_after(
+    how, sources, scored
+):
+    of = clip(frames=24, views=("cam1", "cam2") if how.source == "same_time" else ("cam1",))
+    windows = sampling.evaluation_windows(SimpleNamespace(clips=[of]), how, "all")
+    assert {frame for w in windows for frame in w.target_frames} == set(scored)
+    assert all(len(w.target_frames) == how.t for w in windows)
+    if how.source == "same_time":
+        assert all(w.source_frames == w.target_frames for w in windows)
+        assert all(w.source_view != w.target_view for w in windows)
+    else:
+        assert {w.source_frames for w in windows} == {tuple(sources)}
+        assert not set(sources) & set(scored)
 
 
 def test_all_windows_cover_the_clip_and_central_is_one_for_each_ordered_pair(dataset_folder):
@@ -112,8 +120,11 @@ def test_all_windows_cover_the_clip_and_central_is_one_for_each_ordered_pair(dat
 def test_clips_that_cannot_be_sampled_are_named():
     with pytest.raises(UserError, match="'walk' has 7 frames, too few"):
         sampling.starts(clip(frames=7), sampling.Policy("same_time", k=8, t=8))
+    disjoint = sampling.Policy("disjoint", k=4, t=8)
     with pytest.raises(UserError, match="'walk' has 11 frames, too few"):
-        sampling.starts(clip(frames=11), sampling.Policy("disjoint", k=4, t=8))
+        sampling.starts(clip(frames=11), disjoint)
+    with pytest.raises(UserError, match="'walk' has 11 frames, too few"):
+        sampling.evaluation_windows(SimpleNamespace(clips=[clip(frames=11)]), disjoint)
     with pytest.raises(UserError, match="'walk' has one view"):
         sampling.pairs(clip(views=("cam1",)), sampling.Policy("same_time", t=8))
 

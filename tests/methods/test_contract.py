@@ -3,6 +3,7 @@
 import functools
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 
 from psrjax import config as configs
-from psrjax.data import spec
+from psrjax.data import sampling, spec
+from psrjax.data.source import Clip, View
 from psrjax.errors import UserError
 from psrjax.methods import base
 from psrjax.pretrained import registry
@@ -210,6 +212,23 @@ def test_every_ablation_changes_the_program_the_tree_or_the_terms(name, label):
         synthesis_program(name, variant, last) for variant in ("tiny", f"tiny,{label}")
     )
     assert plain != changed, f"{label!r} changes nothing in any stage"
+
+
+@pytest.mark.parametrize(("name", "label"), PRESETS)
+def test_an_evaluation_scores_no_frame_that_the_method_or_a_baseline_is_given(name, label):
+    config = load(name, label)
+    views = {view: View(view, 300, 25.0, (64, 64), {}, ()) for view in ("cam1", "cam2")}
+    source = SimpleNamespace(clips=[Clip("walk", views)])
+    for stage in config.stages:
+        policy = sampling.policy(configs.stage_config(config, stage).data.sampling)
+        windows = sampling.evaluation_windows(source, policy, "all")
+        for view in views:
+            own = [window for window in windows if window.source_view == view]
+            scored = {(w.target_view, frame) for w in own for frame in w.target_frames}
+            assert len(scored) >= 16
+            assert not scored & {(view, frame) for w in own for frame in w.source_frames}
+            if policy.source != "same_time":  # else the source moves along with the target
+                assert len({window.source_frames for window in own}) == 1
 
 
 @pytest.mark.parametrize(("name", "label"), PRESETS)
