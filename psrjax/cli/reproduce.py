@@ -11,6 +11,7 @@ from psrjax.reporting import filled_table, paper_tables, reproduce
 
 _SCALE = flags.DEFINE_string("scale", "tiny", "of the runs: tiny (minutes a row), demo, or paper")
 _WORKDIR = flags.DEFINE_string("workdir", "", "the folder of the runs; by default runs/TABLE-SCALE")
+_SEEDS = flags.DEFINE_integer("seeds", 1, "the number of runs of each row; the table has the means")
 _DATA = flags.DEFINE_string("data", "", "a stored dataset, instead of the config's own")
 
 
@@ -24,7 +25,14 @@ def main(arguments: Sequence[str]) -> None:
     table = paper_tables.find(arguments[0])
     folder = _WORKDIR.value or f"runs/{table.name}-{_SCALE.value}"
     command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
-    filled = reproduce.fill(table, _SCALE.value, folder, data=_DATA.value, command=command)
+    filled = reproduce.fill(
+        table,
+        _SCALE.value,
+        folder,
+        data=_DATA.value,
+        seeds=_SEEDS.value,
+        command=command,
+    )
     print(f"{filled['paper']}, {filled['title']}")
     print(filled_table.text(filled))
     print(f"written to {folder}: table.md, .csv, .tex, .json and report.html")

@@ -11,7 +11,7 @@ from etils import epath
 from tqdm.auto import tqdm
 
 import psrjax
-from psrjax.data import loader
+from psrjax.data import loader, sampling
 from psrjax.errors import UserError
 from psrjax.evaluation import (
     challenging_poses,
@@ -105,7 +105,7 @@ def evaluate(
         tuple(dict.fromkeys((*method.reads, *method.baseline_reads, "target_mask"))),
         batch=1 if in_a_row else config.batch,
         split=split,
-        windows="all" if in_a_row else windows,
+        windows=_windows(windows),
     )
     rare = [metric for metric in metrics if metric in challenging_poses.METRICS]
     others = [metric for metric in metrics if metric not in rare]
@@ -138,6 +138,29 @@ def evaluate(
     if clips:
         rows = clips.rows(rows, _made_of(about, in_a_row))
     return Evaluation(rows, accumulator.samples, scored, accumulator.gallery)
+
+
+def scored_frames(config: Any, *, windows: str = "central") -> tuple[int, int]:
+    """Counts what `evaluate` would score: (clips, frames), a frame once for each pair of views.
+
+    Raises:
+      UserError: as `evaluate`.
+    """
+    source = loader.open_split(dataset.resolve_path(config.data), config.data.eval_split)
+    policy = sampling.policy(config.data.sampling)
+    found = sampling.evaluation_windows(source, policy, _windows(windows))
+    clips = {window.clip for window in found}
+    frames = {
+        (window.clip, window.source_view, window.target_view, window.start + i)
+        for window in found
+        for i in range(policy.t)
+    }
+    return len(clips), len(frames)
+
+
+def _windows(windows: str) -> str:
+    """Names the loader's choice of windows for one of `evaluate`."""
+    return "all" if windows == IN_A_ROW else windows
 
 
 def _made_of(about: Mapping[str, Any], in_a_row: bool) -> str:

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,27 +34,30 @@ class Result:
         return found[-1] if found else None
 
 
-def make(table: Table, results: Mapping[str, Result], about: Mapping[str, Any]) -> dict[str, Any]:
-    """Puts results into a table.
+def make(
+    table: Table, results: Mapping[str, Sequence[Result]], about: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Puts results into a table; a row with several runs (seeds) has their means.
 
     Args:
       table: of the paper.
-      results: {label: result}; rows without one have the printed numbers only.
+      results: {label: results of its runs}; rows without one have the printed numbers only.
       about: the scale, machine and command.
 
     Returns:
       {"name", "title", "paper", "data", "note", "about",
       "columns": [{"name", "metric", "lower", "missing": whether no row has the metric, "digits":
       places that the paper prints}],
-      "rows": [{"label", "run", "name", and by column "paper", "ours", "interval": [low, high]}],
+      "rows": [{"label", "run", "name", and by column "paper", "ours", "interval": [low, high] of
+      the mean over other clips, or of the means of several runs}],
       "orderings": [see `_ordering`], "shared": [[labels that are one step of one run], …]}.
     """
-    found = {}
+    found: dict[str, list[_Scored]] = {}
     for row in table.rows:
-        scored = results[row.label].row(row.step) if row.label in results else None
-        if scored:
-            found[row.label] = scored
-    rows = [_filled(table, row, found.get(row.label), results.get(row.label)) for row in table.rows]
+        for result in results.get(row.label, ()):
+            if scored := result.row(row.step):
+                found.setdefault(row.label, []).append(_Scored(result, scored))
+    rows = [_filled(table, row, found.get(row.label, ())) for row in table.rows]
     columns = [
         {
             "name": name,
@@ -65,16 +69,17 @@ def make(table: Table, results: Mapping[str, Result], about: Mapping[str, Any]) 
         for name, metric in table.columns.items()
     ]
     origin = {
-        label: (os.fspath(results[label].folder), scored["name"]) for label, scored in found.items()
+        label: (os.fspath(runs[0].result.folder), runs[0].row["name"])
+        for label, runs in found.items()
     }
     pairs = itertools.combinations([row for row in table.rows if row.label in found], 2)
     orderings = [
-        _ordering(column, pair, found, results)
+        _ordering(column, pair, found)
         for pair in pairs
         for column in columns
         if origin[pair[0].label] != origin[pair[1].label]
         and all(column["name"] in row.paper for row in pair)
-        and all(column["metric"] in found[row.label]["metrics"] for row in pair)
+        and all(_values(found[row.label], column["metric"]) for row in pair)
         and pair[0].paper[column["name"]] != pair[1].paper[column["name"]]
     ]
     sources: dict[tuple[str, str], list[str]] = {}
@@ -99,48 +104,73 @@ def _digits(value: float) -> int:
     return len(str(value).partition(".")[2]) if value % 1 else 0
 
 
-def _about(found: Mapping[str, Mapping]) -> dict[str, Any]:
-    abouts = [row["about"] for row in found.values() if "about" in row]
-    keys = ("clips", "windows", "windows_of", "window_frames", "height", "width", "psrjax")
+@dataclass(frozen=True)
+class _Scored:
+    """A run of a row, and the row of `results.json` that stands for it."""
+
+    result: Result
+    row: Mapping[str, Any]
+
+    @property
+    def clips(self) -> list[Mapping[str, Any]]:
+        """The scores of the same step by clip."""
+        return [clip for clip in self.result.clips if clip["name"] == self.row["name"]]
+
+
+def _values(runs: Sequence[_Scored], metric: str) -> list[float]:
+    """Returns the metric of each run; none if one of them lacks it."""
+    found = [run.row["metrics"][metric] for run in runs if metric in run.row["metrics"]]
+    return found if len(found) == len(runs) else []
+
+
+def _about(found: Mapping[str, Sequence[_Scored]]) -> dict[str, Any]:
+    abouts = [runs[0].row["about"] for runs in found.values() if "about" in runs[0].row]
+    keys = ("clips", "frames_scored", "windows", "windows_of", "window_frames")
+    keys += ("height", "width", "psrjax")
     return {key: abouts[0][key] for key in keys if key in abouts[0]} if abouts else {}
 
 
-def _filled(
-    table: Table, row: Row, scored: Mapping[str, Any] | None, result: Result | None
-) -> dict[str, Any]:
-    metrics = scored["metrics"] if scored else {}
-    bounds = scored.get("interval", {}) if scored else {}
+def _filled(table: Table, row: Row, runs: Sequence[_Scored]) -> dict[str, Any]:
+    values = {c: _values(runs, m) for c, m in table.columns.items()} if runs else {}
+    if len(runs) == 1:
+        known = runs[0].row.get("interval", {})
+        bounds = {c: known[m] for c, m in table.columns.items() if m in known}
+    else:
+        bounds = {column: [min(own), max(own)] for column, own in values.items() if own}
+    first = runs[0].result if runs else None
     return {
         "label": row.label,
-        "run": (result.title or os.path.basename(os.fspath(result.folder))) if result else "",
-        "name": scored["name"] if scored else "",
+        "run": (first.title or os.path.basename(os.fspath(first.folder))) if first else "",
+        "name": runs[0].row["name"] if runs else "",
         "paper": dict(row.paper),
-        "ours": {c: metrics[m] for c, m in table.columns.items() if m in metrics},
-        "interval": {c: bounds[m] for c, m in table.columns.items() if m in bounds},
+        "ours": {column: statistics.fmean(own) for column, own in values.items() if own},
+        "interval": bounds,
     }
 
 
 def _ordering(
     column: Mapping[str, Any],
     pair: tuple[Row, Row],
-    found: Mapping[str, Mapping],
-    results: Mapping[str, Result],
+    found: Mapping[str, Sequence[_Scored]],
 ) -> dict[str, Any]:
     """Compares the order of two rows in one column with the paper's.
 
     Returns:
       {"column", "better", "worse": the labels as the paper orders them, "paper", "ours": the two
-      numbers in this order, "holds", "sure": whether the difference of ours, over the clips that
-      both have, excludes 0 with a confidence of 95 % (None where that is not known)}.
+      numbers in this order, "holds", "sure": with one run of each, whether the difference of ours,
+      over the clips that both have, excludes 0 with a confidence of 95 % (None where that is not
+      known); with several, whether it has the same sign for each pair of runs}.
     """
     name, metric = column["name"], column["metric"]
     better, worse = sorted(pair, key=lambda row: row.paper[name], reverse=not column["lower"])
-    ours = [found[row.label]["metrics"][metric] for row in (better, worse)]
-    one, other = (
-        [clip for clip in results[row.label].clips if clip["name"] == found[row.label]["name"]]
-        for row in (better, worse)
-    )
-    bounds = score_statistics.difference(one, other, metric)["interval"]
+    one, other = (found[row.label] for row in (better, worse))
+    ours = [statistics.fmean(_values(runs, metric)) for runs in (one, other)]
+    if len(one) == len(other) == 1:
+        bounds = score_statistics.difference(one[0].clips, other[0].clips, metric)["interval"]
+        sure = None if bounds is None else not bounds[0] <= 0 <= bounds[1]
+    else:
+        pairs = zip(_values(one, metric), _values(other, metric), strict=False)
+        sure = {(a > b) - (a < b) for a, b in pairs} in ({1}, {-1})
     return {
         "column": name,
         "better": better.label,
@@ -148,30 +178,33 @@ def _ordering(
         "paper": [better.paper[name], worse.paper[name]],
         "ours": ours,
         "holds": ours[0] != ours[1] and score_table.best(metric, ours) == ours[0],
-        "sure": None if bounds is None else not bounds[0] <= 0 <= bounds[1],
+        "sure": sure,
     }
 
 
 def sentences(filled: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Describes a filled table in sentences: [{"text", "good": True, False or None}].
 
-    For each column how many of the paper's orderings hold; each that does not; rows that are one
-    run at this scale; columns that nothing fills.
+    The frames that the numbers stand on; for each column how many of the paper's orderings hold;
+    each that does not; rows that are one run at this scale; columns that nothing fills.
     """
-    said = []
+    about = filled["about"]
+    said = [{"text": measured_on(about), "good": None}] if "clips" in about else []
+    said += [{"text": about["scale_note"], "good": None}] if about.get("scale_note") else []
+    beyond = "with every seed" if about.get("seeds", 1) > 1 else "beyond chance"
     for column in filled["columns"]:
         own = [o for o in filled["orderings"] if o["column"] == column["name"]]
         if own:
             kept = sum(o["holds"] for o in own)
             sure = sum(o["holds"] and o["sure"] is True for o in own)
             text = f"{column['name']}: {kept} of {len(own)} orderings of the paper hold"
-            said.append({"text": f"{text}, {sure} of them beyond chance", "good": kept == len(own)})
+            said.append({"text": f"{text}, {sure} of them {beyond}", "good": kept == len(own)})
         for o in own:
             if not o["holds"]:
                 said.append({"text": _broken(column, o), "good": False})
     for labels in filled["shared"]:
         said.append({"text": f"one run at this scale: {', '.join(labels)}", "good": None})
-    reasons = filled["about"].get("obstacles", {})
+    reasons = about.get("obstacles", {})
     for column in filled["columns"]:
         if column["missing"]:
             why = reasons.get(column["metric"]) or column["metric"] or "people's judgement"
@@ -185,6 +218,16 @@ def _broken(column: Mapping[str, Any], ordering: Mapping[str, Any]) -> str:
     return (
         f"{column['name']}: {ordering['better']} over {ordering['worse']} does not hold "
         f"({ours[0]} against {ours[1]}{chance})"
+    )
+
+
+def measured_on(about: Mapping[str, Any]) -> str:
+    """Says on how many frames, clips and seeds the numbers of a table stand."""
+    clips, seeds = about["clips"], about.get("seeds", 1)
+    runs = f", means of {seeds} seeds" if seeds > 1 else ""
+    return (
+        f"scored on {about.get('frames_scored', 0)} frames of {clips} clip{'s' * (clips != 1)} at "
+        f"{about.get('width', 0)}x{about.get('height', 0)}{runs}"
     )
 
 
@@ -211,12 +254,9 @@ def printed(row: Mapping[str, Any], column: Mapping[str, Any]) -> str:
 def markdown(filled: Mapping[str, Any]) -> str:
     """Formats the table as Markdown, with the sentences under it."""
     header, *rows = cells(filled)
-    about = filled["about"]
-    clips = about.get("clips", 0)
     lines = [
         f"**{filled['paper']}, {filled['title']}** (the paper's numbers in brackets: "
-        f"{filled['data']}; ours: scale {about.get('scale', '')}, {clips} "
-        f"clip{'s' * (clips != 1)} at {about.get('width', 0)}x{about.get('height', 0)})",
+        f"{filled['data']}; ours: scale {filled['about'].get('scale', '')})",
         "",
         f"| {' | '.join(header)} |",
         f"|---|{'---:|' * (len(header) - 1)}",

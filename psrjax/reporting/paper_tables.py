@@ -58,7 +58,8 @@ class Table:
       rows: in the paper's order.
       windows: of `evaluation.evaluate`.
       note: a remark for the reader; may be "".
-      scales: {name: {"variant": of the config, "set": {dotted key: value}}}.
+      scales: {name: {"variant": of the config, "set": {dotted key: value}, "note": what sets its
+        runs apart from the paper's method, beside their size}}.
       set: {dotted key: value} for all rows at every scale.
     """
 

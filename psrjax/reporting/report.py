@@ -57,13 +57,12 @@ def _matched(runs: Sequence[RunFolder], known: set[str]) -> list[dict[str, Any]]
     """Fills the papers' tables, less the known ones, in which a run is a row."""
     found = []
     for table in paper_tables.tables().values():
-        results: dict[str, filled_table.Result] = {}
+        results: dict[str, list[filled_table.Result]] = {}
         for run in runs if table.name not in known else ():
             labels = paper_tables.matching_rows(table, run.config) if run.config else ()
             for label in labels:
-                results.setdefault(
-                    label, filled_table.Result(run.folder, run.rows, run.clips, run.title)
-                )
+                result = filled_table.Result(run.folder, run.rows, run.clips, run.title)
+                results.setdefault(label, []).append(result)
         made = filled_table.make(table, results, {})
         if any(row["ours"] for row in made["rows"]):
             found.append(made)

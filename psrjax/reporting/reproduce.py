@@ -1,10 +1,11 @@
 """Fills a table of a paper: trains and scores the run of each row, and writes the table."""
 
+import dataclasses
+import itertools
 import json
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from absl import logging
@@ -21,9 +22,10 @@ from psrjax.runtime import machine
 from psrjax.training import checkpoint, stages
 
 RECORD = "reproduce.json"  # in the directory of a run: its rows, and how it was scored
+MIN_FRAMES = 16  # that a number of a table stands on
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class PlannedRun:
     """A run to train: its config, its directory, and the rows that it stands for.
 
@@ -37,33 +39,43 @@ class PlannedRun:
 
 
 def plan(
-    table: Table, scale: str, folder: str | os.PathLike, *, data: str = ""
+    table: Table, scale: str, folder: str | os.PathLike, *, data: str = "", seeds: int = 1
 ) -> list[PlannedRun]:
     """Plans the runs of a table, in the order of their rows; rows of one config share a run.
+
+    Runs of all seeds begin with the same run of `Row.after`, whose seed is 0.
 
     Args:
       table: one that has no obstacle.
       scale: a name of `table.scales`.
       folder: where the runs go, each in a directory named after its variant.
       data: a stored dataset, instead of the config's own.
+      seeds: the number of runs of each row, with the seeds 0, 1, …
 
     Raises:
-      UserError: if the table cannot be filled by runs, or has no such scale.
+      UserError: if the table cannot be filled by runs, or has no such scale; if `seeds` is below 1.
     """
     reason = paper_tables.obstacle(table)
     if reason:
         raise UserError(f"{table.name}: {reason}")
+    if seeds < 1:
+        raise UserError(f"--seeds={seeds}: the number of runs of each row starts at 1")
     root = checkpoint.absolute(folder)
     found: dict[str, PlannedRun] = {}
-    for row in table.rows:
+    for row, seed in itertools.product(table.rows, range(seeds)):
         if row.variant is None:
             continue
-        first = _run(table, row.after, scale, root, data, None, ()) if row.after else None
-        run = _run(table, row.variant, scale, root, data, first, (row.label,))
+        changes = {"data.path": data} if data else {}
+        first = None
+        if row.after:
+            first = _run(table, row.after, scale, root, changes)
+            changes |= _init_from(first)
+        changes |= {"seed": seed} if seed else {}
+        run = _run(table, row.variant, scale, root, changes, after=first, labels=(row.label,))
         key = config_lib.to_json(run.config)
         if key in found:
             known = found[key]
-            run = PlannedRun(known.folder, known.config, (*known.labels, row.label), known.after)
+            run = dataclasses.replace(known, labels=(*known.labels, row.label))
         found[key] = run
     return list(found.values())
 
@@ -73,22 +85,34 @@ def _run(
     variant: str,
     scale: str,
     root: epath.Path,
-    data: str,
-    after: PlannedRun | None,
-    labels: tuple[str, ...],
+    changes: Mapping[str, Any],
+    *,
+    after: PlannedRun | None = None,
+    labels: tuple[str, ...] = (),
 ) -> PlannedRun:
-    config = paper_tables.load(table, variant, scale)
-    changes = {"data.path": data} if data else {}
-    if after:
-        stage = (after.config.only or after.config.stages)[-1]
-        changes |= {"init.path": os.fspath(after.folder), "init.stage": stage}
-    config_lib.update(config, changes)
+    config = config_lib.update(paper_tables.load(table, variant, scale), changes)
     name = re.sub(r"[^a-z0-9.=+-]+", "_", variant.lower()).strip("_") or table.method
+    name += f"-seed{changes['seed']}" if "seed" in changes else ""
     return PlannedRun(root / name, config, labels, after)
 
 
+def _init_from(run: PlannedRun) -> dict[str, str]:
+    """Returns the changes of a config that starts from the last stage of another run."""
+    return {"init.path": os.fspath(run.folder), "init.stage": _last_stage(run)}
+
+
+def _last_stage(run: PlannedRun) -> str:
+    return (run.config.only or run.config.stages)[-1]
+
+
 def fill(
-    table: Table, scale: str, folder: str | os.PathLike, *, data: str = "", command: str = ""
+    table: Table,
+    scale: str,
+    folder: str | os.PathLike,
+    *,
+    data: str = "",
+    seeds: int = 1,
+    command: str = "",
 ) -> dict[str, Any]:
     """Trains and scores the missing runs, and writes the table.
 
@@ -101,30 +125,47 @@ def fill(
       folder: see `plan`; the table goes there as `table.json`, `.md`, `.csv` and `.tex`, with
         `report.html`.
       data: see `plan`.
+      seeds: see `plan`; the table has the means.
       command: what the user typed, for the report.
 
     Returns:
       What `filled_table.make` gives.
 
     Raises:
-      UserError: as `plan`, training and evaluation do.
+      UserError: as `plan`, training and evaluation do; if a run would be scored on fewer than
+        `MIN_FRAMES` frames.
     """
     root = checkpoint.absolute(folder)
-    runs = plan(table, scale, root, data=data)
-    about = {"scale": scale, "machine": machine.describe(), "commit": machine.commit()}
+    runs = plan(table, scale, root, data=data, seeds=seeds)
+    about = {"scale": scale, "scale_note": table.scales[scale].get("note", ""), "seeds": seeds}
+    about |= {"machine": machine.describe(), "commit": machine.commit()}
     about |= {"obstacles": {metric: why for run in runs for metric, why in _obstacles(table, run)}}
-    results, filled = {}, {}
+    results: dict[str, list[filled_table.Result]] = {}
+    filled = {}
     for number, run in enumerate(runs, 1):
         logging.info("%s, run %d of %d: %s", table.name, number, len(runs), ", ".join(run.labels))
+        _require_frames(table, run)
         if run.after:
             stages.train(run.after.config, run.after.folder)
         stages.train(run.config, run.folder)
         rows, clips = _scores(table, scale, run)
-        results |= {label: filled_table.Result(run.folder, rows, clips) for label in run.labels}
+        for label in run.labels:
+            results.setdefault(label, []).append(filled_table.Result(run.folder, rows, clips))
         filled = filled_table.make(table, results, {**about, "command": command})
         filled_table.write(root, filled)  # after every run: a long list can be looked at
     report.write(*(run.folder for run in runs), output=root / "report.html", filled=(filled,))
     return filled
+
+
+def _require_frames(table: Table, run: PlannedRun) -> None:
+    """Checks, before a run is trained, that it will be scored on enough frames."""
+    config = config_lib.stage_config(run.config, _last_stage(run))
+    clips, frames = method_evaluation.scored_frames(config, windows=table.windows)
+    if frames < MIN_FRAMES:
+        raise UserError(
+            f"{table.name}: {frames} frames of {clips} clip{'s' * (clips != 1)} would be scored, "
+            f"fewer than {MIN_FRAMES}; name data with more or longer clips with --data"
+        )
 
 
 def _scores(table: Table, scale: str, run: PlannedRun) -> tuple[list[dict], list[dict]]:

@@ -3,14 +3,18 @@
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from psrjax.data import loader
+from psrjax.data.source import Clip, View
 from psrjax.errors import UserError
 from psrjax.evaluation import failure_gallery, method_evaluation, score_statistics
 from psrjax.methods import base
 from psrjax.reporting import demo, filled_table, paper_tables, reproduce
+from psrjax.synthetic import dataset as synthetic
 from psrjax.training import checkpoint, stages
 
 PAPERS = Path(__file__).parents[3] / "shared" / "papers"
@@ -118,13 +122,16 @@ def work(monkeypatch):
 
     def evaluate(method, variables, config, **options):
         done["scored"].append(method)
-        return found({"layer1_context": 23.3, "layer1_common_head": 23.0, "layer1": 22.0}[method])
+        name, _, seed = method.partition("-seed")
+        quality = {"layer1_context": 23.3, "layer1_common_head": 23.0, "layer1": 22.0}[name]
+        return found(quality + {"": 0.0, "1": 0.2}[seed] * (name == "layer1_common_head") * 2)
 
     monkeypatch.setattr(stages, "train", train)
     monkeypatch.setattr(
         checkpoint, "restore_for_inference", lambda folder: (folder.name, {}, None, "")
     )
     monkeypatch.setattr(method_evaluation, "evaluate", evaluate)
+    monkeypatch.setattr(method_evaluation, "scored_frames", lambda *args, **options: (6, 16))
     monkeypatch.setattr(demo, "show_clips", lambda *args: None)
     return done
 
@@ -172,7 +179,7 @@ def test_orderings_that_hold_and_that_do_not_are_told(work, tmp_path):
 
 def test_a_column_that_nothing_fills_is_said(tmp_path):
     results = {
-        label: filled_table.Result(tmp_path, *scores_and_clips(found(20, ("layer1", "layer2"))))
+        label: [filled_table.Result(tmp_path, *scores_and_clips(found(20, ("layer1", "layer2"))))]
         for label in ("G, k = 1", "G, k = 2")
     }
     about = {"obstacles": {"fvd": "fvd: no weights i3d.npz"}}
@@ -192,10 +199,76 @@ def scores_and_clips(evaluated):
 
 def test_rows_that_are_one_run_at_this_scale_are_said_and_not_compared(tmp_path):
     results = {
-        row.label: filled_table.Result(tmp_path, *scores_and_clips(found(20)))
+        row.label: [filled_table.Result(tmp_path, *scores_and_clips(found(20)))]
         for row in TABLES["psrnet-table1"].rows
     }
     filled = filled_table.make(TABLES["psrnet-table1"], results, {})
     assert filled["orderings"] == []
     said = [sentence["text"] for sentence in filled_table.sentences(filled)]
     assert "one run at this scale: Context-based, Common head, Separate heads" in said
+
+
+def test_rows_of_several_seeds_are_means_and_an_ordering_is_sure_where_every_seed_agrees(
+    work, tmp_path
+):
+    filled = reproduce.fill(TABLES["psrnet-table1"], "tiny", tmp_path, seeds=2)
+    assert len(work["scored"]) == 6 and "layer1_common_head-seed1" in work["trained"]
+    seeds = {json.loads(file.read_text())["seed"] for file in tmp_path.glob("*-seed1/config.json")}
+    assert seeds == {1}
+    first, second, third = filled["rows"]
+    single = [found(q).rows[0]["metrics"]["psnr"] for q in (23.0, 23.4)]
+    assert second["ours"]["PSNR"] == pytest.approx(np.mean(single))
+    assert second["interval"]["PSNR"] == pytest.approx(single)
+    holds = {
+        (o["better"], o["worse"]): (o["holds"], o["sure"])
+        for o in filled["orderings"]
+        if o["column"] == "PSNR"
+    }
+    assert holds[first["label"], second["label"]] == (True, False)  # 23.3 over 23.0, 23.4
+    assert holds[second["label"], third["label"]] == (True, True)
+    said = [sentence["text"] for sentence in filled_table.sentences(filled)]
+    assert "PSNR: 3 of 3 orderings of the paper hold, 2 of them with every seed" in said
+    with pytest.raises(UserError, match="--seeds=0"):
+        reproduce.plan(TABLES["psrnet-table1"], "tiny", tmp_path, seeds=0)
+
+
+def test_runs_of_all_seeds_begin_with_the_same_run(tmp_path):
+    runs = reproduce.plan(TABLES["hpt-table1"], "tiny", tmp_path, seeds=3)
+    full = [run for run in runs if "Full" in run.labels]
+    assert [run.config.seed for run in full] == [0, 1, 2]
+    assert {run.config.init.path for run in full} == {os.fspath(tmp_path / "transfer")}
+
+
+def test_a_table_says_on_what_it_stands(work, tmp_path):
+    said = filled_table.sentences(reproduce.fill(TABLES["psrnet-table1"], "tiny", tmp_path))
+    assert said[0]["text"] == "scored on 12 frames of 6 clips at 3x3"
+
+
+def test_a_run_that_would_be_scored_on_few_frames_is_refused_before_it_is_trained(
+    work, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(method_evaluation, "scored_frames", lambda *args, **options: (1, 15))
+    with pytest.raises(UserError, match="psrnet-table1: 15 frames of 1 clip would be scored, fewe"):
+        reproduce.fill(TABLES["psrnet-table1"], "tiny", tmp_path)
+    assert not work["trained"]
+
+
+def clips_of(data):
+    """A stand-in for the dataset of a config: clips and views as its settings say, unrendered."""
+    settings = synthetic.make_config(data.synthetic.to_dict())
+    people = settings.people_train if data.eval_split == "train" else settings.people_test
+    views = {
+        f"cam{i}": View(f"cam{i}", settings.frames, settings.fps, settings.size, {}, ())
+        for i in range(settings.cameras)
+    }
+    count = people * settings.clips_per_person
+    return SimpleNamespace(clips=[Clip(f"{i}", views) for i in range(count)])
+
+
+@pytest.mark.parametrize("scale", ["tiny", "demo"])
+@pytest.mark.parametrize("name", [n for n, t in TABLES.items() if not paper_tables.obstacle(t)])
+def test_every_table_stands_on_at_least_16_frames(name, scale, tmp_path, monkeypatch):
+    monkeypatch.setattr(synthetic, "resolve_path", lambda data: data)
+    monkeypatch.setattr(loader, "open_split", lambda data, split: clips_of(data))
+    for run in reproduce.plan(TABLES[name], scale, tmp_path):
+        reproduce._require_frames(TABLES[name], run)
