@@ -25,7 +25,9 @@ Ablations, by their labels in the paper's Table 1 (SSIM / IS / FID / LPIPS):
 and further ones:
 
   octaves (the pose label also says where a pixel is), ccn20 (CoCosNet's pose label), warp_patch,
-  align_real, random_perceptual, w/o perceptual
+  align_real, align_refined (Eq. 10 as printed, which `demo` leaves), smooth_pose (Eq. 8 as printed:
+  G1 does not see G's frame), context_blocks (Eq. 13 as its text says: features are matched within
+  patch blocks), random_perceptual, w/o perceptual
 """
 
 from psrjax.config import (
@@ -159,6 +161,9 @@ ABLATIONS = {
     "ccn20": {"method.pose_label": "ccn20"},
     "warp_patch": {"method.warp": "patch"},
     "align_real": {"method.align_to": "real"},
+    "align_refined": {"method.align_to": "refined"},
+    "smooth_pose": {"method.smooth_input": "pose"},
+    "context_blocks": {"method.context_blocks": 4},
     "random_perceptual": {  # with the weights that presets without VGG-19 have set to 0
         "method.perceptual": "random",
         **stage_weights("transfer", perceptual=10.0, context=1.0),

@@ -10,6 +10,7 @@ An array of `Method.synthesize`'s "intermediates" is drawn by its axes:
   (b t j 2)      points in [-1, 1] on the driving frames, in the colours of the parts
   (b j 2)        points of the source: one whose name begins with "source"
   (b h w 3), (b h w 1)   one for the whole clip: a picture file of its own
+  (b t)          numbers, of which `transfer` logs the mean: not drawn
 """
 
 import colorsys

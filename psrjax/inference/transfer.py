@@ -32,6 +32,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from tqdm.auto import tqdm
 
 from psrjax.data import loader, spec
@@ -175,17 +176,26 @@ def write(
     synthesizer = make_synthesizer(method, intermediates=options.intermediates)
     carry = synthesizer.start(variables, batches.batch(anchor))
     times = inputs.driving.times[batches.first : batches.end]
+    measured: dict[str, list[np.ndarray]] = {}
     with VideoWriters(output, batches.source, times - times[0], audio=audio) as writers:
         for start in tqdm(batches.starts, "synthesize", unit="window", disable=not show_progress):
             made, carry = synthesizer.synthesize(variables, batches.batch(start), carry)
             made = jax.tree.map(lambda array: np.asarray(array[0]), made)
             count = min(batches.window, batches.end - start)
+            for name, array in made.get("intermediates", {}).items():
+                if array.ndim == 1:
+                    measured.setdefault(name, []).append(array[:count])
             writers.add(
                 batches.composed(made, start)[:count],
                 batches.driving(start)[:count],
                 mask=made.get("mask"),
                 intermediates=made.get("intermediates"),
             )
+    means = {name: float(np.concatenate(parts).mean()) for name, parts in measured.items()}
+    if means:
+        logging.info("means: %s", ", ".join(f"{name} {v:.2f}" for name, v in means.items()))
+    for line in method.warnings(means):
+        logging.warning(line)
     return [*writers.finish(), *previews]
 
 

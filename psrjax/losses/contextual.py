@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from psrjax.errors import UserError
 from psrjax.nn import resampling
 from psrjax.ops import correlation
 
@@ -16,20 +17,32 @@ HALVED = ("relu3_2",)
 
 
 def over_layers(
-    ours: Mapping[str, Array], theirs: Mapping[str, Array], *, chunk: int = 512
+    ours: Mapping[str, Array],
+    theirs: Mapping[str, Array],
+    *,
+    blocks: int = 1,
+    chunk: int = 512,
 ) -> Float[Array, ""]:
     """Sums `contextual_loss` over `LAYERS` with their weights, as CoCosNet does.
 
     Args:
       ours: {layer: (b h w c)} features of VGG-19.
       theirs: the same of the truth.
+      blocks: along each axis. Features are matched within blocks at corresponding positions, the
+        same regions of the image in every layer, and the losses of the blocks averaged; 1 matches
+        them in the whole image.
       chunk: see `contextual_loss`.
+
+    Raises:
+      UserError: if a layer cannot be divided into so many blocks of at least 2x2 positions.
     """
     total = jnp.zeros(())
     for name, weight in LAYERS.items():
         pair = (ours[name], theirs[name])
         if name in HALVED and min(ours[name].shape[1:3]) > 1:
             pair = tuple(resampling.avg_pool(x) for x in pair)
+        if blocks > 1:
+            pair = tuple(_blocks(x, blocks, name) for x in pair)
         total += weight * contextual_loss(*pair, chunk=chunk)
     return total
 
@@ -71,6 +84,18 @@ def contextual_loss(
     found = lax.map(best, correlation.chunk_rows(queries, chunk))
     found = correlation.join_rows(found, queries.shape[1])
     return -jnp.log(found.mean((1, 2))).mean()
+
+
+def _blocks(x: Float[Array, "b h w c"], count: int, name: str) -> Float[Array, "n y x c"]:
+    """Cuts features into count x count blocks, which join the batch."""
+    b, h, w, c = x.shape
+    if h % count or w % count or min(h, w) < 2 * count:
+        raise UserError(
+            f"config.method.context_blocks={count}: {name} has {h}x{w} positions, which are not "
+            f"{count}x{count} blocks of at least 2x2: use fewer blocks, or larger frames"
+        )
+    blocks = x.reshape(b, count, h // count, count, w // count, c).swapaxes(2, 3)
+    return blocks.reshape(-1, h // count, w // count, c)
 
 
 def _flat(x: Array) -> Array:

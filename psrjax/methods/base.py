@@ -126,6 +126,16 @@ class Method(nn.Module):
         """Returns {label: (b t h w 3) video}: trivial answers that this method must beat."""
         raise NotImplementedError
 
+    def warnings(self, numbers: Mapping[str, float]) -> tuple[str, ...]:
+        """Returns what is wrong by these numbers, one line each; by default nothing.
+
+        Args:
+          numbers: of `loss`'s "log", or intermediates that are one number for each frame (their
+            means over the clip), by name.
+        """
+        del numbers
+        return ()
+
     def warm_start(self, params: Variables, clips: Any) -> Variables:
         """Changes fresh parameters by the training clips, on the host; by default they stay.
 

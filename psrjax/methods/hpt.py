@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int, Shaped
 
 from psrjax.errors import UserError
 from psrjax.losses import adversarial, contextual, style
@@ -29,6 +29,7 @@ STAGES = ("transfer", "temporal", "face")
 # CoCosNet's layers of L_per, and pix2pixHD's, which the later stages take; the weights are equal.
 SECONDS = {f"relu{block}_2": 2.0 ** (block - 6 + (block == 5)) for block in range(1, 6)}
 FIRSTS = {tap.replace("_2", "_1"): weight for tap, weight in SECONDS.items()}
+_COLLAPSED = 0.95  # share of the person's cells, and weight, from which matches are the identity
 _UNROLLED = 8  # windows up to this length are smoothed without a loop, which is faster on CPUs
 
 
@@ -40,7 +41,8 @@ class Method(base.Method):
       pose_label: see `psrjax.ops.pose_label.draw`.
       octaves: the number of sines and cosines of each axis that say, beside the label, where in the
         frame a pixel is. `Departs from:` the paper, which has none (0): before a fixed camera the
-        background depends on the place, which small nets do not find by themselves.
+        background depends on the place, which small nets do not find by themselves. The
+        correspondence never reads them: by them it would match each place with itself.
       width: channels of the domain adaptors' first layers.
       num_downsamples: how often they halve the size: the shared space is 64x64 for 256x256 at 2.
       match_blocks: residual blocks behind them.
@@ -48,7 +50,8 @@ class Method(base.Method):
       sharpness: sigma of Eq. 5.
       chunk: rows of the correlation, and of the contextual loss, that exist at a time.
       warp: see `correspondence.Correspondence`.
-      align_to: what T_I sees in L_D (Eq. 10): the "refined" picture r_I, or the "real" one.
+      align_to: what T_I sees in L_D (Eq. 10): the "refined" picture r_I, or the "real" one, as in
+        CoCosNet, which is one pair with the pose from the first step on.
       generator_width: channels of G at full size.
       levels: how often G doubles the size.
       hidden: channels inside every SPADE.
@@ -59,6 +62,9 @@ class Method(base.Method):
       discriminator_scales: sizes at which frames, and sequences, are judged.
       gan: the adversarial loss of all stages, see `psrjax.losses.adversarial`.
       history: l of Eq. 8: G1 sees its last l - 1 frames, its discriminator l + 1.
+      smooth_input: what G1 sees beside the frames that it made before: "generated", G's frame and
+        the pose label, or the "pose" label alone, as Eq. 8 has it. `Departs from:` that equation by
+        default: without G's frame nothing that the correspondence found would reach the result.
       smoothing: G1 makes the "frame", or a "residual" that is added to G's frame.
       smooth_width: channels of G1's first layer.
       smooth_num_downsamples: how often G1 halves the size.
@@ -68,6 +74,9 @@ class Method(base.Method):
       face_num_downsamples: how often G2 halves the square.
       face_blocks: residual blocks of G2.
       perceptual: weights of VGG-19: "vgg19", "random" (tests) or "off".
+      context_blocks: of the contextual term, see `contextual.over_layers`. `Departs from:` the text
+        of Eq. 13 by default (1, the published loss): it matches features "in the global image
+        context" and then only in patch blocks "at the corresponding position", of no stated size.
       normalize: by what driving poses are moved, see `psrjax.ops.pose_normalization`.
       normalize_position: likewise.
     """
@@ -93,6 +102,7 @@ class Method(base.Method):
     discriminator_scales: int = 2
     gan: str = "bce"
     history: int = 2
+    smooth_input: str = "generated"
     smoothing: str = "frame"
     smooth_width: int = 64
     smooth_num_downsamples: int = 3
@@ -102,6 +112,7 @@ class Method(base.Method):
     face_num_downsamples: int = 3
     face_blocks: int = 5
     perceptual: str = "vgg19"
+    context_blocks: int = 1
     normalize: str = "head"
     normalize_position: str = "smoothed"
 
@@ -113,6 +124,7 @@ class Method(base.Method):
             "pose_label": pose_label.KINDS,
             "warp": correspondence.WARPS,
             "align_to": ("refined", "real"),
+            "smooth_input": ("generated", "pose"),
             "smoothing": ("frame", "residual"),
             "perceptual": base.VGG19,
             "gan": adversarial.MODES,
@@ -233,8 +245,8 @@ class Method(base.Method):
         }
         for name in self.pretrained:
             terms |= self._feature_terms(pretrained[name], picture, truth)
-        made = {"label": label, "picture": picture, "truth": truth}
-        return {"terms": terms, "shared": made, "log": {}}
+        shared = {"label": label, "picture": picture, "truth": truth}
+        return {"terms": terms, "shared": shared, "log": made.get("log", {})}
 
     def _discriminator_loss(self, shared: Batch) -> dict[str, Any]:
         real = self._judge(shared["label"], shared["truth"])
@@ -252,7 +264,9 @@ class Method(base.Method):
         if self.stage == "transfer":
             deep = ours["relu4_2"] - jax.lax.stop_gradient(theirs["relu4_2"])
             terms["perceptual_deep"] = jnp.square(deep).mean()
-            terms["context"] = contextual.over_layers(ours, theirs, chunk=self.chunk)
+            terms["context"] = contextual.over_layers(
+                ours, theirs, blocks=self.context_blocks, chunk=self.chunk
+            )
         return terms
 
     def _judge(self, label: Float[Array, "b h w c"], picture: Float[Array, "b h w d"]) -> tuple:
@@ -287,7 +301,7 @@ class Method(base.Method):
             flatten_time(batch["target"]),
         )
         exemplar = jnp.repeat(batch["source"][:, 0], batch["target"].shape[1], 0)
-        matched = self.align(label, exemplar, True)
+        matched = self.align(self._without_places(label), exemplar, True)
         coarse = matched["coarse"]
         picture = self.generator(jnp.concatenate([coarse, label], -1), True)
         # r_I is constant: else G could make pictures that are easy to align instead of good ones.
@@ -300,7 +314,13 @@ class Method(base.Method):
             "warp": apart.mean(),
             "warp_self": (itself * apart).sum() / jnp.maximum(itself.sum(), 1.0),
         }
-        return {"label": label, "picture": picture, "truth": truth, "terms": terms}
+        cells = self._person_cells(self._sticks(batch))
+        errors = [_mean_over(jnp.square(x - truth), cells) for x in (exemplar, coarse)]
+        scores = match_scores(matched, cells)
+        scores["match_gain"] = 10.0 * (jnp.log10(errors[0] + 1e-6) - jnp.log10(errors[1] + 1e-6))
+        pairs = 1.0 - itself
+        log = {k: (v * pairs).sum() / jnp.maximum(pairs.sum(), 1.0) for k, v in scores.items()}
+        return {"label": label, "picture": picture, "truth": truth, "terms": terms, "log": log}
 
     def _generate_sequence(self, batch: Batch) -> dict[str, Any]:
         labels = self._labels(batch["target_joints"], batch)
@@ -342,15 +362,31 @@ class Method(base.Method):
         label = jnp.concatenate([label, where], -1)
         return split_time(label, len(joints))
 
-    def _frozen_frames(self, labels: Array, carry: Mapping) -> tuple[Array, Array]:
-        """Returns frozen G's frames and the coarse ones, (b t h w 3), of the carry's exemplar."""
+    def _without_places(self, label: Array) -> Array:
+        return label[..., : pose_label.KINDS[self.pose_label]]
+
+    def _sticks(self, batch: Batch) -> Array:
+        """Draws the driving poses' stick figures, (n h w 3) of all frames in [0, 1]."""
+        height, width = batch["source"].shape[2:4]
+        joints = flatten_time(batch["target_joints"])
+        return pose_label.stick_figure(joints, height=height, width=width)
+
+    def _person_cells(self, sticks: Float[Array, "n h w 3"]) -> Float[Array, "n y x"]:
+        """Returns 1 for each cell of the correspondence that the stick figure crosses, else 0."""
+        side = 2**self.num_downsamples
+        drawn = nn.max_pool(sticks.max(-1, keepdims=True), (side, side), (side, side))
+        return (drawn[..., 0] > 0.0).astype(jnp.float32)
+
+    def _frozen_frames(self, labels: Array, carry: Mapping) -> tuple[Array, dict[str, Array]]:
+        """Returns frozen G's frames (b t h w 3), and how the carry's exemplar was matched."""
         b, t, height, width, _ = labels.shape
         flat = flatten_time(labels)
         exemplar = jax.tree.map(lambda x: jnp.repeat(x, t, 0), carry["encoded"])
-        queries = self.align.encode_pose(self.align.pose_features(flat, False), False)
-        coarse = self.align.warp_exemplar(queries, exemplar, (height, width))
-        frames = self.generator(jnp.concatenate([coarse, flat], -1), False)
-        return split_time(frames, b), split_time(coarse, b)
+        features = self.align.pose_features(self._without_places(flat), False)
+        queries = self.align.encode_pose(features, False)
+        matched = self.align.warp_exemplar(queries, exemplar, (height, width))
+        frames = self.generator(jnp.concatenate([matched["coarse"], flat], -1), False)
+        return split_time(frames, b), matched
 
     def _smooth_frames(
         self, labels: Array, frames: Array, previous: Array, train: bool
@@ -358,7 +394,8 @@ class Method(base.Method):
         """Runs G1 over time; also returns its last l - 1 frames, which the next window needs."""
 
         def step(smooth: nn.Module, previous: Array, label: Array, frame: Array) -> tuple:
-            made = smooth(jnp.concatenate([label, frame, _on_channels(previous)], -1), train)
+            given = [label, frame] if self.smooth_input == "generated" else [label]
+            made = smooth(jnp.concatenate([*given, _on_channels(previous)], -1), train)
             made = frame + made if self.smoothing == "residual" else made
             return jnp.concatenate([previous, made[:, None]], 1)[:, 1:], made
 
@@ -396,13 +433,13 @@ class Method(base.Method):
         return residual * face_box.fading(self.face_size)
 
     def _frozen_steps(self, labels: Array, carry: Mapping) -> tuple[dict, Any, dict]:
-        """Returns ({stage: video} of transfer and temporal, their carry, intermediates)."""
-        frames, coarse = self._frozen_frames(labels, carry)
-        videos, drawn = {"transfer": frames}, {"coarse": coarse}
+        """Returns ({stage: video} of transfer and temporal, their carry, the matches)."""
+        frames, matched = self._frozen_frames(labels, carry)
+        videos = {"transfer": frames}
         if "temporal" in self._done:
             smooth, previous = self._smooth_frames(labels, frames, carry["previous"], False)
             videos["temporal"], carry = smooth, {**carry, "previous": previous}
-        return videos, carry, drawn
+        return videos, carry, matched
 
     # ------------------------------------------------------------------------------- synthesis
 
@@ -431,10 +468,12 @@ class Method(base.Method):
     def synthesize(self, batch: Batch, carry: Any, intermediates: bool = False) -> tuple[dict, Any]:
         """Generates the frames of all stages up to this one; see the base class.
 
-        Intermediates are "pose", the stick figures, "coarse", the warped exemplar, and "exemplar".
+        Intermediates are "pose", the stick figures, "coarse", the warped exemplar, "exemplar", and
+        "matches", how far each of the person's cells is from the one that it matches, in cells; and
+        `match_scores` of each frame.
         """
         labels = self._labels(batch["target_joints"], batch)
-        videos, carry, drawn = self._frozen_steps(labels, carry)
+        videos, carry, matched = self._frozen_steps(labels, carry)
         if "face" in self._done:
             frames = list(videos.values())[-1]
             corner, present = self._boxes(batch)
@@ -446,12 +485,29 @@ class Method(base.Method):
         videos = {name: jnp.clip(video, -1.0, 1.0) for name, video in videos.items()}
         made = {"video": videos[self.stage], "steps": videos}
         if intermediates:
-            joints = batch["target_joints"]
-            height, width = batch["source"].shape[2:4]
-            sticks = pose_label.stick_figure(flatten_time(joints), height=height, width=width)
-            drawn["pose"] = sticks.reshape(*joints.shape[:2], *sticks.shape[1:]) * 2.0 - 1.0
+            sticks = self._sticks(batch)
+            cells = self._person_cells(sticks)
+            drawn = {
+                "pose": sticks * 2.0 - 1.0,
+                "coarse": matched["coarse"],
+                "matches": _match_motion(matched["place"]) * cells[..., None],
+                **match_scores(matched, cells),
+            }
+            drawn = {name: split_time(value, len(labels)) for name, value in drawn.items()}
             made["intermediates"] = {**drawn, "exemplar": carry["exemplar"]}
         return made, carry
+
+    def warnings(self, numbers: Mapping[str, float]) -> tuple[str, ...]:
+        """Warns of a correspondence that has collapsed to the identity."""
+        stays, peak = (numbers.get(f"match_{name}", 0.0) for name in ("stays", "peak"))
+        if stays < _COLLAPSED or peak < _COLLAPSED:
+            return ()
+        return (
+            f"the correspondence has collapsed: {stays:.0%} of the person's cells match the cell "
+            f"at their own place, with a mean weight of {peak:.2f}, so the exemplar is copied, "
+            "not warped; lower config.method.sharpness, or train on pairs of different frames "
+            "(config.data.sampling.source=disjoint)",
+        )
 
     def fit_joints(self, driving: np.ndarray, own: np.ndarray) -> np.ndarray:
         """Fits driving joints by Eq. 1, if both clips show the same ones; see the base class.
@@ -468,6 +524,42 @@ class Method(base.Method):
         """Returns the source frame whose pose is nearest, for each frame."""
         poses = (batch["source_joints"], batch["target_joints"])
         return {"nearest_pose": pose_label.take_nearest(batch["source"], *poses)}
+
+
+def match_scores(
+    matched: Mapping[str, Array], cells: Float[Array, "n y x"]
+) -> dict[str, Float[Array, " n"]]:
+    """Measures a correspondence over some cells of each frame; 0 for a frame without any.
+
+    Args:
+      matched: "place" and "weight" of `Correspondence.warp_exemplar`.
+      cells: 1 for those to measure.
+
+    Returns:
+      "match_stays", the share of them that match the cell at their own place, and "match_peak", the
+      mean weight of the best match.
+    """
+    stays = (_match_motion(matched["place"]) == 0).all(-1)
+    return {
+        "match_stays": _mean_over(stays[..., None], cells),
+        "match_peak": _mean_over(matched["weight"][..., None], cells),
+    }
+
+
+def _match_motion(place: Int[Array, "n y x"]) -> Float[Array, "n y x 2"]:
+    """Returns how far, in cells, each cell's match lies from it: x, y."""
+    height, width = place.shape[1:]
+    rows, columns = jnp.divmod(place, width)
+    own = jnp.mgrid[:height, :width]
+    return jnp.stack([columns - own[1], rows - own[0]], -1).astype(jnp.float32)
+
+
+def _mean_over(image: Shaped[Array, "n h w c"], cells: Float[Array, "n y x"]) -> Float[Array, " n"]:
+    """Averages an image over its cells with 1."""
+    n, height, width, _ = image.shape
+    _, rows, columns = cells.shape
+    means = image.reshape(n, rows, height // rows, columns, width // columns, -1).mean((2, 4, 5))
+    return (means * cells).sum((1, 2)) / jnp.maximum(cells.sum((1, 2)), 1.0)
 
 
 def _on_channels(video: Float[Array, "b t h w c"]) -> Float[Array, "b h w d"]:

@@ -159,9 +159,14 @@ class Correspondence(nn.Module):
 
     def warp_exemplar(
         self, queries: Float[Array, "b n e"], exemplar: dict[str, Array], size: tuple[int, int]
-    ) -> Float[Array, "b h w 3"]:
-        """Warps an exemplar by Eq. 5 to the coarse image of the full size (height, width)."""
-        cells = correlation.softmax_warp(
+    ) -> dict[str, Array]:
+        """Warps an exemplar by Eq. 5 to the full size (height, width).
+
+        Returns:
+          "coarse", the warped exemplar (b h w 3); and of each cell, without a gradient, "place"
+          (b y x), the number of the exemplar's cell that weighs most in it, and "weight" (b y x).
+        """
+        cells, place, weight = correlation.softmax_match(
             queries,
             exemplar["keys"],
             exemplar["values"],
@@ -173,17 +178,21 @@ class Correspondence(nn.Module):
         inner = side if self.warp == "patch" else 1
         cells = cells.reshape(-1, rows, columns, inner, inner, 3)
         picture = cells.transpose(0, 1, 3, 2, 4, 5).reshape(-1, rows * inner, columns * inner, 3)
-        return resampling.resize_nearest(picture, *size)
+        return {
+            "coarse": resampling.resize_nearest(picture, *size),
+            "place": place.reshape(-1, rows, columns),
+            "weight": weight.reshape(-1, rows, columns),
+        }
 
     def __call__(
         self, label: Float[Array, "b h w c"], exemplar: Float[Array, "b h w 3"], train: bool
     ) -> dict[str, Array]:
-        """Returns "features", x_S (b y x d), and "coarse", the warped exemplar (b h w 3)."""
+        """Returns "features", x_S (b y x d), and what `warp_exemplar` returns."""
         features = self.pose_features(label, train)
         queries = self.encode_pose(features, train)
         _, height, width, _ = label.shape
-        coarse = self.warp_exemplar(queries, self.encode_exemplar(exemplar, train), (height, width))
-        return {"features": features, "coarse": coarse}
+        warped = self.warp_exemplar(queries, self.encode_exemplar(exemplar, train), (height, width))
+        return {"features": features, **warped}
 
     def _descriptors(self, features: Array, train: bool, projection: nn.Module) -> Array:
         x = features.astype(self.dtype)

@@ -10,7 +10,7 @@ import math
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int, Shaped
 
 _EXACT = lax.Precision.HIGHEST  # the softmax is sharp: rounding of 1e-3 moves its peak
 
@@ -62,8 +62,23 @@ def softmax_warp(
       sharpness: sigma, the inverse of the temperature.
       chunk: at most so many rows of M are there at a time.
     """
+    return softmax_match(queries, keys, values, sharpness=sharpness, chunk=chunk)[0]
+
+
+def softmax_match(
+    queries: Float[Array, "b n c"],
+    keys: Float[Array, "b m c"],
+    values: Float[Array, "b m d"],
+    *,
+    sharpness: float = 100.0,
+    chunk: int = 512,
+) -> tuple[Float[Array, "b n d"], Int[Array, "b n"], Float[Array, "b n"]]:
+    """Returns `softmax_warp`, and for each query the key of the largest weight and that weight.
+
+    These two are constant: they have no gradient.
+    """
     queries, keys, values = (x.astype(jnp.float32) for x in (queries, keys, values))
-    return _warp(float(sharpness), int(chunk), queries, keys, values)
+    return _match(float(sharpness), int(chunk), queries, keys, values)
 
 
 def chunk_rows(x: Float[Array, "b n c"], chunk: int) -> Float[Array, "s b r c"]:
@@ -75,7 +90,7 @@ def chunk_rows(x: Float[Array, "b n c"], chunk: int) -> Float[Array, "s b r c"]:
     return x.reshape(b, count, rows, c).swapaxes(0, 1)
 
 
-def join_rows(x: Float[Array, "s b r c"], n: int) -> Float[Array, "b n c"]:
+def join_rows(x: Shaped[Array, "s b r c"], n: int) -> Shaped[Array, "b n c"]:
     """Inverts `chunk_rows`."""
     s, b, r, c = x.shape
     return x.swapaxes(0, 1).reshape(b, s * r, c)[:, :n]
@@ -86,23 +101,26 @@ def _scores(queries: Array, keys: Array, sharpness: float) -> Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _warp(sharpness: float, chunk: int, queries: Array, keys: Array, values: Array) -> Array:
+def _match(sharpness: float, chunk: int, queries: Array, keys: Array, values: Array):
     return _forward(sharpness, chunk, queries, keys, values)[0]
 
 
 def _forward(sharpness: float, chunk: int, queries: Array, keys: Array, values: Array):
-    def rows(part: Array) -> tuple[Array, Array]:
+    def rows(part: Array) -> tuple[Array, ...]:
         scores = _scores(part, keys, sharpness)
         total = jax.nn.logsumexp(scores, -1, keepdims=True)
         weights = jnp.exp(scores - total)
-        return jnp.einsum("bnm,bmd->bnd", weights, values, precision=_EXACT), total
+        out = jnp.einsum("bnm,bmd->bnd", weights, values, precision=_EXACT)
+        return out, total, scores.argmax(-1, keepdims=True), weights.max(-1, keepdims=True)
 
-    out, total = (join_rows(x, queries.shape[1]) for x in lax.map(rows, chunk_rows(queries, chunk)))
-    return out, (queries, keys, values, out, total)
+    parts = lax.map(rows, chunk_rows(queries, chunk))
+    out, total, place, weight = (join_rows(x, queries.shape[1]) for x in parts)
+    return (out, place[..., 0], weight[..., 0]), (queries, keys, values, out, total)
 
 
-def _backward(sharpness: float, chunk: int, saved: tuple, g: Array):
+def _backward(sharpness: float, chunk: int, saved: tuple, gradients: tuple):
     queries, keys, values, out, total = saved
+    g, *_ = gradients
     # The softmax's own gradient needs the mean of g . v under the weights, which is g . out.
     mean = (g * out).sum(-1, keepdims=True)
     parts = tuple(chunk_rows(x, chunk) for x in (queries, g, total, mean))
@@ -123,4 +141,4 @@ def _backward(sharpness: float, chunk: int, saved: tuple, g: Array):
     return join_rows(d_queries, queries.shape[1]), d_keys, d_values
 
 
-_warp.defvjp(_forward, _backward)
+_match.defvjp(_forward, _backward)

@@ -93,7 +93,7 @@ def train_stage(
         writer.describe_compilation(stage, train_step, time.monotonic() - began)
 
         data = closing(batches(start_step=start))
-        record = closing(writer.Writer(directory, start))
+        record = closing(writer.Writer(directory, start, method.warnings))
         shown = closing(progress(stage, start, config.steps))
         stop = stack.enter_context(interrupt.StopRequest(checkpoints.reached_preemption))
         log: dict[str, jax.Array] = {}

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -27,9 +27,21 @@ class Writer:
 
     A run that resumes at an earlier step than it was cut off at makes the steps between again: the
     lines of metrics.jsonl that it had written for them are removed.
+
+    Args:
+      directory: of the stage.
+      start_step: the step that it begins at.
+      warnings: says what is wrong by the numbers of a step, see `Method.warnings`; the first that
+        it says is logged.
     """
 
-    def __init__(self, directory: epath.Path, start_step: int):
+    def __init__(
+        self,
+        directory: epath.Path,
+        start_step: int,
+        warnings: Callable[[Mapping[str, float]], Sequence[str]] = lambda numbers: (),
+    ):
+        self._warnings, self._warned = warnings, False
         self._path = directory / "metrics.jsonl"
         self._lines: list[str] = []
         self._events = None
@@ -45,9 +57,10 @@ class Writer:
             self._events = _Events(directory, start_step)
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Records {name: number} at a step."""
+        """Records {update/name: number} at a step."""
         if jax.process_index() != 0:
             return
+        self._warn(step, {name.partition("/")[2]: value for name, value in scalars.items()})
         line = json.dumps({"step": step, **scalars})
         if self._is_local:
             with self._path.open("a") as file:
@@ -57,6 +70,11 @@ class Writer:
             io.write_text(self._path, "".join(f"{line}\n" for line in self._lines))
         if self._events:
             self._events.write(step, scalars)
+
+    def _warn(self, step: int, scalars: Mapping[str, float]) -> None:
+        for line in () if self._warned else self._warnings(scalars):
+            logging.warning("step %d: %s", step, line)
+            self._warned = True
 
     def close(self) -> None:
         """Ends the TensorBoard events."""

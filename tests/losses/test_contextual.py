@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from psrjax.errors import UserError
 from psrjax.losses import contextual
 
 
@@ -67,3 +68,27 @@ def test_layers_are_summed_with_their_weights_the_finest_halved():
     }
     expected = 2 * naive(*map(halve, pairs[3])) + 4 * naive(*pairs[4]) + 8 * naive(*pairs[5])
     np.testing.assert_allclose(contextual.over_layers(ours, theirs), expected, rtol=1e-4)
+
+
+def test_blocks_are_matched_with_the_block_at_their_own_position_only():
+    sizes = {"relu3_2": (2, 16, 8, 4), "relu4_2": (2, 8, 4, 4), "relu5_2": (2, 4, 4, 4)}
+    ours, theirs = (
+        {name: features(seed + i, shape) for i, (name, shape) in enumerate(sizes.items())}
+        for seed in (0, 10)
+    )
+    halve = lambda x: x.reshape(2, 8, 2, 4, 2, 4).mean((2, 4))  # noqa: E731
+    expected = 0.0
+    for name, weight in {"relu3_2": 2, "relu4_2": 4, "relu5_2": 8}.items():
+        pair = [x[name] if name != "relu3_2" else halve(x[name]) for x in (ours, theirs)]
+        blocks = [[b for rows in np.split(x, 2, 1) for b in np.split(rows, 2, 2)] for x in pair]
+        expected += weight * np.mean([naive(*both) for both in zip(*blocks, strict=True)])
+    given = [{name: jnp.asarray(x) for name, x in both.items()} for both in (ours, theirs)]
+    np.testing.assert_allclose(contextual.over_layers(*given, blocks=2), expected, rtol=1e-4)
+
+
+def test_blocks_of_less_than_2x2_positions_are_refused():
+    given = {name: jnp.ones((1, 8, 8, 2)) for name in contextual.LAYERS}
+    with pytest.raises(UserError, match=r"context_blocks=4: relu3_2 has 4x4 positions"):
+        contextual.over_layers(given, given, blocks=4)
+    with pytest.raises(UserError, match=r"context_blocks=3: relu3_2 has 4x4 positions"):
+        contextual.over_layers(given, given, blocks=3)

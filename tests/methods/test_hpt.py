@@ -10,7 +10,7 @@ import pytest
 from psrjax import config as configs
 from psrjax.data import spec
 from psrjax.errors import UserError
-from psrjax.methods import base
+from psrjax.methods import base, hpt
 from psrjax.ops import pose_label
 from psrjax.training import optimizer, state, step
 
@@ -145,8 +145,18 @@ def test_the_baseline_copies_the_frame_of_the_nearest_pose():
     np.testing.assert_array_equal(shown["nearest_pose"], batch()["source"][:, order])
 
 
+def transfer_log(same=False, **fields):
+    out, given = transfer_outputs(same, **fields)
+    return out["log"], given
+
+
+def transfer_terms(same):
+    out, given = transfer_outputs(same)
+    return out["terms"], out["shared"], given
+
+
 @functools.cache
-def transfer_terms(same, **fields):
+def transfer_outputs(same, **fields):
     method = build("transfer", **fields)
     made = jax.jit(method.init, compiler_options=CHEAP)(jax.random.key(0), batch())
     given = {key: value[:, :1] for key, value in batch().items()}
@@ -156,10 +166,9 @@ def transfer_terms(same, **fields):
         out, _ = method.apply(
             variables, "generator", given, {}, {}, mutable=["spectral"], method="loss"
         )
-        return out["terms"], out["shared"]
+        return out
 
-    terms, shared = jax.jit(run, compiler_options=CHEAP)(made, given)
-    return terms, shared, given
+    return jax.jit(run, compiler_options=CHEAP)(made, given), given
 
 
 def test_the_warp_is_compared_on_pairs_of_a_frame_with_itself_only():
@@ -211,9 +220,70 @@ def test_sequences_shorter_than_l_are_told():
 
 
 def test_choices_that_do_not_exist_are_told():
-    for field in ("gan", "warp", "smoothing", "align_to", "pose_label"):
+    for field in ("gan", "warp", "smoothing", "smooth_input", "align_to", "pose_label"):
         with pytest.raises(UserError, match=f"config.method.{field}: no 'x'; there are"):
             build(**{field: "x"})
+
+
+def test_the_measures_of_a_correspondence_are_counted_cell_by_cell():
+    rng = np.random.default_rng(0)
+    own = np.arange(12).reshape(3, 4)
+    place = np.where(rng.random((2, 3, 4)) < 0.5, own, rng.integers(0, 12, (2, 3, 4)))
+    weight = rng.random((2, 3, 4)).astype(np.float32)
+    cells = (rng.random((2, 3, 4)) < 0.6).astype(np.float32)
+    matched = {"place": jnp.asarray(place), "weight": jnp.asarray(weight)}
+    found = hpt.match_scores(matched, jnp.asarray(cells))
+    for i in range(2):
+        inside = cells[i] > 0
+        np.testing.assert_allclose(found["match_stays"][i], (place[i] == own)[inside].mean())
+        np.testing.assert_allclose(found["match_peak"][i], weight[i][inside].mean(), rtol=1e-6)
+
+
+def test_a_correspondence_that_has_become_the_identity_is_told_of_in_one_line():
+    method = build("transfer")
+    (line,) = method.warnings({"match_stays": 1.0, "match_peak": 0.99, "match_gain": 0.0})
+    assert "the correspondence has collapsed: 100% of the person's cells" in line
+    assert "\n" not in line
+    for healthy in ({"match_stays": 0.3, "match_peak": 0.99}, {"match_stays": 1.0}, {}):
+        assert method.warnings(healthy) == ()
+
+
+def test_the_log_says_how_much_nearer_the_warped_exemplar_is_to_the_truth():
+    """With a sharpness of 0 every cell is the exemplar's mean; on a pair of equals it says 0."""
+    log, given = transfer_log(sharpness=0.0)
+    truth, exemplar = (np.asarray(given[k][0, 0], np.float64) for k in ("target", "source"))
+    sticks = pose_label.stick_figure(given["target_joints"][0], height=16, width=16)[0]
+    cells = np.asarray(sticks).reshape(8, 2, 8, 2, 3).max((1, 3, 4)) > 0
+    inside = cells.repeat(2, 0).repeat(2, 1)
+    mean = np.broadcast_to(exemplar.mean((0, 1)), truth.shape)
+    errors = [np.square(x - truth)[inside].mean() for x in (exemplar, mean)]
+    np.testing.assert_allclose(log["match_gain"], 10 * np.log10(errors[0] / errors[1]), atol=1e-3)
+    np.testing.assert_allclose(log["match_peak"], 1 / 64, rtol=1e-4)
+    same, _ = transfer_log(same=True, sharpness=0.0)
+    assert set(map(float, same.values())) == {0.0}  # a frame with itself says nothing
+
+
+def test_nothing_of_the_correspondence_reads_the_octaves():
+    """They are the channels behind the label: the pose adaptor has none for them."""
+    zeros = jax.tree.map(jnp.zeros_like, dict(batch()))
+    made = [
+        jax.eval_shape(build("transfer", octaves=octaves).init, jax.random.key(0), zeros)["params"]
+        for octaves in (0, 3)
+    ]
+    shapes = [jax.tree.map(jnp.shape, params) for params in made]
+    assert shapes[0]["align"] == shapes[1]["align"]
+    assert shapes[0]["generator"] != shapes[1]["generator"]
+
+
+def test_g1_sees_poses_and_its_own_frames_alone_if_it_so_reads_eq_8():
+    method = build("temporal", smooth_input="pose", history=2)
+    made = jax.jit(method.init, compiler_options=CHEAP)(jax.random.key(0), batch())
+    changed = jax.tree.map(lambda x: x + 0.1, made["params"]["generator"])
+    other = {**made, "params": {**made["params"], "generator": changed}}
+    start, run = runner(method)
+    one, two = (run(v, batch(), start(v, batch()))[0]["steps"] for v in (made, other))
+    assert np.abs(one["transfer"] - two["transfer"]).max() > 1e-3
+    np.testing.assert_array_equal(one["temporal"], two["temporal"])
 
 
 @pytest.mark.slow

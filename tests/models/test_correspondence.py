@@ -53,7 +53,8 @@ def own_match(net, variables, picture):
     def run(variables, picture):
         exemplar = net.apply(variables, picture, False, method="encode_exemplar")
         size = picture.shape[1:3]
-        return net.apply(variables, exemplar["keys"], exemplar, size, method="warp_exemplar")
+        keys = exemplar["keys"]
+        return net.apply(variables, keys, exemplar, size, method="warp_exemplar")["coarse"]
 
     return run(variables, picture)
 

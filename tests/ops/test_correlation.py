@@ -37,6 +37,17 @@ def test_the_chunked_warp_equals_the_dense_one(chunk):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("chunk", [7, 96])
+def test_the_best_match_is_the_largest_weight_of_the_dense_matrix(chunk):
+    queries, keys, values = inputs()
+    match = functools.partial(correlation.softmax_match, sharpness=20.0, chunk=chunk)
+    out, place, weight = jax.jit(match)(queries, keys, values)
+    weights = dense(queries, keys, jnp.broadcast_to(jnp.eye(M), (2, M, M)), sharpness=20.0)
+    np.testing.assert_array_equal(place, weights.argmax(-1))
+    np.testing.assert_allclose(weight, weights.max(-1), rtol=1e-4)
+    np.testing.assert_allclose(out, weights @ values, atol=1e-5)
+
+
 @pytest.mark.parametrize("chunk", [7, 32])
 def test_its_gradients_equal_those_of_the_dense_one(chunk):
     g = np.random.default_rng(1).normal(size=(2, N, D)).astype(np.float32)
