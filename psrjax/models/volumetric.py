@@ -18,8 +18,13 @@ from psrjax.nn import blocks, layers
 from psrjax.ops import geometry
 
 DECODERS = ("separate_heads", "common_head", "context")
-ENCODERS = ("concat_videos", "separate", "concat_all")
+ENCODERS = {  # {encoder of later layers: {one of its encoders: the inputs that it reads}}
+    "concat_videos": {"videos": ("source", "estimate"), "depth": ("depth",)},
+    "separate": {"source": ("source",), "estimate": ("estimate",), "depth": ("depth",)},
+    "concat_all": {"all": ("source", "estimate", "depth")},
+}
 WARP_SCOPES = ("mesh", "all")
+INITIALIZATIONS = ("gtnet", "gentle")
 BACKGROUND, VISIBLE, OCCLUDED = 0, 1, 2  # the labels of `target_visibility`
 
 
@@ -30,6 +35,7 @@ class Encoder(nn.Module):
       width: channels of the stem; the output has four times as many.
       blocks: how many residual blocks.
       norm: see `psrjax.nn.layers.make_norm`.
+      initialization: "gtnet", or "gentle": blocks that begin as almost the identity.
       dtype: compute type.
       remat: see `psrjax.nn.blocks.maybe_remat`.
     """
@@ -37,6 +43,7 @@ class Encoder(nn.Module):
     width: int = 64
     blocks: int = 6
     norm: str = "batch"
+    initialization: str = "gtnet"
     dtype: DTypeLike = jnp.float32
     remat: str = "none"
 
@@ -47,8 +54,9 @@ class Encoder(nn.Module):
         x = self._layer(x, train, "down0", 2 * self.width, kernel_size=3, stride=2)
         x = self._layer(x, train, "down1", 4 * self.width, kernel_size=3, stride=2)
         block = blocks.maybe_remat(blocks.Residual3D, self.remat)
+        scale = {"gtnet": 1.0, "gentle": 0.1}[self.initialization]
         for i in range(self.blocks):
-            x = block(norm=self.norm, dtype=self.dtype, name=f"block{i}")(x, train)
+            x = block(self.norm, scale=scale, dtype=self.dtype, name=f"block{i}")(x, train)
         return x
 
     def _layer(
@@ -74,12 +82,14 @@ class Decoder(nn.Module):
     Attributes:
       width: channels before the head.
       heads: names of the heads, each a video of its own from the same features.
+      initialization: "gtnet", or "gentle": heads that begin where tanh is steep.
       (the others are those of `Encoder`)
     """
 
     width: int = 64
     heads: tuple[str, ...] = ("head",)
     norm: str = "batch"
+    initialization: str = "gtnet"
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -98,16 +108,21 @@ class Decoder(nn.Module):
             )(x)
             norm = layers.make_norm(self.norm, dtype=self.dtype, name=f"up{i}_norm")
             x = nn.relu(norm(x, train))
-        # Departs from: GTNet's Kaiming fan-out, which starts a 3-channel head deep in the tanh's
-        # flat ends (inputs of std 4.6).
-        return {
-            name: jnp.tanh(
-                layers.Conv(3, (7, 7, 7), padding=3, dtype=self.dtype, name=name)(x).astype(
-                    jnp.float32
-                )
+        # Kaiming's fan-out starts a head of 3 channels deep in the flat ends of tanh (inputs of
+        # std 4.6).
+        init = {"gtnet": layers.kaiming_fan_out, "gentle": layers.uniform_fan_in}
+        made = {}
+        for name in self.heads:
+            head = layers.Conv(
+                3,
+                (7, 7, 7),
+                padding=3,
+                dtype=self.dtype,
+                init=init[self.initialization],
+                name=name,
             )
-            for name in self.heads
-        }
+            made[name] = jnp.tanh(head(x).astype(jnp.float32))
+        return made
 
 
 class Reconstruction(nn.Module):
@@ -124,6 +139,7 @@ class Reconstruction(nn.Module):
     width: int = 64
     blocks: int = 6
     norm: str = "batch"
+    initialization: str = "gtnet"
     dtype: DTypeLike = jnp.float32
     remat: str = "none"
 
@@ -138,18 +154,17 @@ class Reconstruction(nn.Module):
         """Returns "background", "visible" and "occluded": videos (b t h w 3) in [-1, 1], unmasked.
 
         Raises:
-          UserError: for an unknown decoder, or sizes that are not multiples of 4.
+          UserError: for sizes that are not multiples of 4.
         """
-        check_choice("decoder", self.decoder, DECODERS)
         check_size(source)
         inputs = {"source": source, "prior": prior, "depth": depth}
         latent = _encode(self, inputs, train)
-        if self.decoder == "context":
-            heads = {"background": ("head",), "foreground": ("head",)}
-        elif self.decoder == "common_head":
-            heads = {"background": ("head",), "foreground": ("head_visible", "head_occluded")}
-        else:
-            heads = {"background": ("head",), "visible": ("head",), "occluded": ("head",)}
+        heads = {
+            "separate_heads": {"visible": ("head",), "occluded": ("head",)},
+            "common_head": {"foreground": ("head_visible", "head_occluded")},
+            "context": {"foreground": ("head",)},
+        }[self.decoder]
+        heads = {"background": ("head",), **heads}
         made = {
             name: _decoder(self, f"decode_{name}", names)(latent, train)
             for name, names in heads.items()
@@ -177,6 +192,7 @@ class Refinement(nn.Module):
     width: int = 64
     blocks: int = 6
     norm: str = "batch"
+    initialization: str = "gtnet"
     dtype: DTypeLike = jnp.float32
     remat: str = "none"
 
@@ -191,16 +207,14 @@ class Refinement(nn.Module):
         """Returns the refined video in [-1, 1], before Eq. 1 mixes it with the estimate.
 
         Raises:
-          UserError: for an unknown encoder, or sizes that are not multiples of 4.
+          UserError: for sizes that are not multiples of 4.
         """
-        check_choice("encoder", self.encoder, ENCODERS)
         check_size(source)
-        if self.encoder == "separate":
-            inputs = {"source": source, "estimate": estimate, "depth": depth}
-        elif self.encoder == "concat_videos":
-            inputs = {"videos": jnp.concatenate([source, estimate], -1), "depth": depth}
-        else:
-            inputs = {"all": jnp.concatenate([source, estimate, depth], -1)}
+        given = {"source": source, "estimate": estimate, "depth": depth}
+        inputs = {
+            name: jnp.concatenate([given[part] for part in parts], -1)
+            for name, parts in ENCODERS[self.encoder].items()
+        }
         return _decoder(self, "decode", ("head",))(_encode(self, inputs, train), train)["head"]
 
 
@@ -209,9 +223,10 @@ def begin_refinement(
 ) -> dict[str, Any]:
     """Makes a tree of `Refinement` from `Reconstruction`'s: the second layer begins as the first.
 
-    The estimate takes the place of the prior, the background's decoder makes the whole frame. With
-    `encoder="separate"` the net then computes what the first layer's background does; encoders
-    that share inputs take the stems side by side and the rest from the source's encoder.
+    The estimate takes the place of the prior; the decoder of the visible person, or of the whole
+    person, makes the whole frame. With `encoder="separate"` the net then computes what that decoder
+    of the first layer does; encoders that share inputs take the stems side by side and the rest
+    from the source's encoder.
 
     Args:
       reconstruction: one collection (parameters, or statistics) of the first layer.
@@ -220,13 +235,12 @@ def begin_refinement(
     Returns:
       The same collection of the second layer.
     """
-    old = reconstruction
-    made = {"decode": old["decode_background"]}
-    inputs = {
-        "separate": {"source": ("source",), "estimate": ("prior",), "depth": ("depth",)},
-        "concat_videos": {"videos": ("source", "prior"), "depth": ("depth",)},
-        "concat_all": {"all": ("source", "prior", "depth")},
-    }[encoder]
+    old = {**reconstruction, "encode_estimate": reconstruction["encode_prior"]}
+    person = old["decode_visible" if "decode_visible" in old else "decode_foreground"]
+    heads = {"head_visible": "head", "head_occluded": ""}
+    decoder = {heads.get(name, name): layer for name, layer in person.items()}
+    made = {"decode": {name: layer for name, layer in decoder.items() if name}}
+    inputs = ENCODERS[encoder]
     for name, parts in inputs.items():
         encoders = [old[f"encode_{part}"] for part in parts]
         made[f"encode_{name}"] = dict(encoders[0])
@@ -234,7 +248,7 @@ def begin_refinement(
             stems = [encoder["stem"]["kernel"] for encoder in encoders]
             made[f"encode_{name}"]["stem"] = {"kernel": jnp.concatenate(stems, -2)}
     if "fuse" in old and len(inputs) > 1:
-        rows = dict(zip(("source", "prior", "depth"), jnp.split(old["fuse"]["kernel"], 3, -2)))
+        rows = dict(zip(("source", "estimate", "depth"), jnp.split(old["fuse"]["kernel"], 3, -2)))
         kernel = jnp.concatenate([rows[parts[0]] for parts in inputs.values()], -2)
         made["fuse"] = {**old["fuse"], "kernel": kernel}
     return made
@@ -247,6 +261,7 @@ def _encode(net: Reconstruction | Refinement, inputs: dict[str, Array], train: b
             net.width,
             net.blocks,
             norm=net.norm,
+            initialization=net.initialization,
             dtype=net.dtype,
             remat=net.remat,
             name=f"encode_{name}",
@@ -266,7 +281,14 @@ def _encode(net: Reconstruction | Refinement, inputs: dict[str, Array], train: b
 
 
 def _decoder(net: Reconstruction | Refinement, name: str, heads: tuple[str, ...]) -> Decoder:
-    return Decoder(net.width, heads, norm=net.norm, dtype=net.dtype, name=name)
+    return Decoder(
+        net.width,
+        heads,
+        norm=net.norm,
+        initialization=net.initialization,
+        dtype=net.dtype,
+        name=name,
+    )
 
 
 def check_size(video: Array) -> None:
@@ -281,17 +303,6 @@ def check_size(video: Array) -> None:
             f"PSR-Net takes frames, height and width that are multiples of 4, not {frames} frames "
             f"of {height}x{width}: change config.data.sampling.t or config.data.crop"
         )
-
-
-def check_choice(field: str, value: object, choices: tuple) -> None:
-    """Refuses a field's value that is none of its choices.
-
-    Raises:
-      UserError: naming the field and the choices.
-    """
-    if value not in choices:
-        listed = ", ".join(map(str, choices))
-        raise UserError(f"config.method.{field}: no {value!r}; there are {listed}")
 
 
 def compose(
@@ -327,11 +338,7 @@ def add_previous(
       mesh: 1 on the mesh of frame t, 0 elsewhere.
       zeta: the paper's factor.
       scope: "mesh" adds on the mesh only; "all" also off it, where the flow is 0.
-
-    Raises:
-      UserError: for an unknown scope.
     """
-    check_choice("warp_scope", scope, WARP_SCOPES)
     if zeta == 0.0:
         return video
     b, t = video.shape[:2]

@@ -74,8 +74,8 @@ def test_alpha_mixes_linearly():
 
 
 @functools.cache
-def losses(stage):
-    method, made = build(stage), variables(stage)
+def losses(stage, **fields):
+    method, made = build(stage, **fields), variables(stage)
     out, _ = jax.jit(
         lambda v, b: method.apply(v, "generator", b, {}, {}, mutable=["batch_stats"], method="loss")
     )(made, batch())
@@ -83,13 +83,20 @@ def losses(stage):
 
 
 def test_the_first_layer_counts_regions_alike_and_the_second_all_pixels():
-    """Eq. 4 and Eq. 5 with the Huber loss written out in NumPy on the video that was judged."""
+    """Eq. 4 and Eq. 5 with the Huber loss written out in NumPy on the video that was judged.
+
+    The variant `later_regions` gives later layers the loss of Eq. 4.
+    """
     region = np.asarray(batch()["target_visibility"][..., 0])
-    for stage in ("layer1", "layer2"):
-        out = losses(stage)
+    for stage, fields, by_region in (
+        ("layer1", {}, True),
+        ("layer2", {}, False),
+        ("layer2", {"later_regions": "bvo"}, True),
+    ):
+        out = losses(stage, **fields)
         error = np.abs(np.asarray(out["shared"]["video"] - batch()["target"]))
         huber = np.where(error < 1, 0.5 * error**2, error - 0.5).sum(-1)
-        if stage == "layer1":
+        if by_region:
             expected = sum(huber[region == label].mean() for label in (0, 1, 2))
         else:
             expected = huber.mean()
@@ -101,6 +108,25 @@ def test_terms_belong_to_the_stage_whatever_is_switched_off():
     assert set(first) == {"reconstruction", "perceptual", "adversarial_frame"}
     assert set(later) == {"reconstruction", "adversarial_frame", "adversarial_video"}
     assert first["perceptual"] == later["adversarial_video"] == 0
+
+
+def test_what_the_first_layer_makes_of_each_region_is_shown_beside_the_visibility_map():
+    """Eq. 2 without ζ: the decoders' videos, put together by the map's colours, are layer 1."""
+    method = build(zeta=0.0)
+    run = jax.jit(lambda v, b: method.apply(v, b, {}, True, method="synthesize")[0])
+    made = run(variables(), batch())
+    shown = made["intermediates"]
+    assert set(shown) == {"prior", "visibility", "depth", "background", "visible", "occluded"}
+    colors = np.unique(np.asarray(shown["visibility"]).reshape(-1, 3), axis=0)
+    assert len(colors) == 3
+    label = np.asarray(batch()["target_visibility"])
+    for number, region in enumerate(("background", "visible", "occluded")):
+        here = label[..., 0] == number
+        assert len(np.unique(np.asarray(shown["visibility"])[here], axis=0)) == 1
+        np.testing.assert_array_equal(
+            np.asarray(made["steps"]["layer1"])[here], np.asarray(shown[region])[here]
+        )
+    np.testing.assert_array_equal(shown["depth"], batch()["target_depth"])
 
 
 def test_only_the_first_layer_needs_perceptual_weights():
@@ -133,6 +159,8 @@ def test_baselines_are_the_source_the_texture_and_the_texture_over_the_mean_fram
         ({"stage": "layer4"}, "stage: no 'layer4'; there are layer1, layer2, layer3"),
         ({"stage": "layer2", "layers": 1}, "stage: no 'layer2'; there are layer1"),
         ({"recon_regions": "fg"}, "recon_regions: no 'fg'; there are none, fgbg, bvo"),
+        ({"later_regions": "fg"}, "later_regions: no 'fg'; there are none, fgbg, bvo"),
+        ({"initialization": "he"}, "initialization: no 'he'; there are gtnet, gentle"),
         ({"perceptual": "vgg"}, "perceptual: no 'vgg'; there are i3d, random, off"),
         ({"prior": "gray"}, "prior: no 'gray'; there are texture, texture_on_mean, zeros"),
         ({"decoder": "one"}, "decoder: no 'one'"),
@@ -167,17 +195,18 @@ def test_a_second_layer_that_begins_as_the_first_has_its_own_shapes(encoder, dec
     )
 
 
-def test_a_second_layer_that_begins_as_the_first_makes_the_firsts_background():
-    method = build(encoder="separate", init_from="before")
+@pytest.mark.parametrize("decoder", volumetric.DECODERS)
+def test_a_second_layer_that_begins_as_the_first_makes_the_firsts_person(decoder):
+    method = build(encoder="separate", decoder=decoder, init_from="before")
     made = method.init_from_previous(jax.jit(method.init)(jax.random.key(0), batch()))
     first = {kind: tree["layer1"] for kind, tree in made.items()}
     second = {kind: tree["layer2"] for kind, tree in made.items()}
     inputs = (batch()["source"], batch()["target_prior"], batch()["target_depth"].repeat(3, -1))
-    parts = volumetric.Reconstruction(width=2, blocks=1).apply(first, *inputs, False)
+    parts = volumetric.Reconstruction(decoder, width=2, blocks=1).apply(first, *inputs, False)
     whole = volumetric.Refinement(width=2, blocks=1, encoder="separate").apply(
         second, *inputs, False
     )
-    np.testing.assert_allclose(whole, parts["background"], atol=1e-6)
+    np.testing.assert_allclose(whole, parts["visible"], atol=1e-6)
 
 
 def test_a_third_layer_begins_as_the_second_and_a_fresh_one_as_nothing():

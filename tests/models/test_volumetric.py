@@ -89,13 +89,6 @@ def test_sizes_that_cannot_be_halved_twice_are_refused(size):
         shapes(volumetric.Reconstruction(**NARROW), size, size, size)
 
 
-def test_unknown_variants_are_told():
-    with pytest.raises(UserError, match="decoder: no 'one'; there are separate_heads, common_head"):
-        shapes(volumetric.Reconstruction("one"), *(CLIP,) * 3)
-    with pytest.raises(UserError, match="encoder: no 'one'; there are concat_videos, separate"):
-        shapes(volumetric.Refinement("one"), *(CLIP,) * 3)
-
-
 def test_the_network_looks_ahead_and_behind_in_time_and_stays_in_range():
     net = volumetric.Refinement(norm="instance", **NARROW)
     clips = [video(i) for i in range(3)]
@@ -165,8 +158,6 @@ def test_the_warp_stays_on_the_mesh_unless_told_otherwise():
     np.testing.assert_array_equal(np.asarray(on_mesh)[off], np.asarray(x)[off])
     np.testing.assert_array_equal(np.asarray(on_mesh)[~off], np.asarray(everywhere)[~off])
     np.testing.assert_allclose(everywhere[:, 1:], x[:, 1:] + 0.1 * x[:, :-1], atol=1e-6)
-    with pytest.raises(UserError, match="warp_scope: no 'body'; there are mesh, all"):
-        volumetric.add_previous(x, flow(0.0, 0.0), mesh, scope="body")
 
 
 def test_no_gradient_flows_through_the_frame_before():
@@ -178,6 +169,32 @@ def test_no_gradient_flows_through_the_frame_before():
     slope = np.asarray(jax.grad(later)(video()))
     np.testing.assert_array_equal(slope[:, 0], 0.0)
     np.testing.assert_array_equal(slope[:, 1:], 1.0)
+
+
+def started(net):
+    _, variables = net.init_with_output(jax.random.key(0), video(), True)
+    return variables["params"]
+
+
+def test_weights_begin_as_gtnets_script_has_them_or_gently():
+    """`gtnet`: every convolution by Kaiming's fan-out, every norm at 1; `gentle` by less."""
+    gtnet, gentle = (
+        started(volumetric.Encoder(8, 2, initialization=kind))
+        for kind in volumetric.INITIALIZATIONS
+    )
+    for block in ("block0", "block1"):
+        assert (gtnet[block]["norm0"]["scale"] == 1).all()
+        assert (gtnet[block]["norm1"]["scale"] == 1).all()
+        assert (gentle[block]["norm0"]["scale"] == 1).all()
+        np.testing.assert_allclose(gentle[block]["norm1"]["scale"], 0.1)
+    latent = video(1, (1, 2, 4, 4, 32))
+    for kind, std in (
+        ("gtnet", np.sqrt(2 / (3 * 7**3))),
+        ("gentle", 1 / np.sqrt(3 * 8 * 7**3)),  # uniform within 1 / sqrt(fan in)
+    ):
+        net = volumetric.Decoder(8, initialization=kind)
+        params = net.init_with_output(jax.random.key(0), latent, True)[1]["params"]
+        assert params["head"]["kernel"].std() == pytest.approx(std, rel=0.03)
 
 
 def test_bfloat16_is_close_to_float32():

@@ -221,6 +221,7 @@ class TorchReference(common.TorchReference):
         "decoder": ("separate_heads",),
         "encoder": ("concat_videos",),
         "recon_regions": ("bvo",),
+        "later_regions": ("none",),
         "warp_scope": ("mesh",),
         "perceptual": ("off",),
         "prior": ("texture",),
