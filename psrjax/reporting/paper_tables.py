@@ -21,6 +21,8 @@ MEASURED = (*registry.BASIC, *registry.FURTHER)  # by the evaluation of a run
 
 Scores = dict[str, float]
 
+_SCHEDULE = {"decay_start_step", "decay_end_step", "milestones"}  # steps, of an optimizer
+
 # The keys of a config that tell rows apart: stages, fields of the method, weights.
 _DISTINCTIVE = re.compile(r"(stages|method|weights)\b|overrides\..*\.weights\.").match
 
@@ -58,8 +60,9 @@ class Table:
       rows: in the paper's order.
       windows: of `evaluation.evaluate`.
       note: a remark for the reader; may be "".
-      scales: {name: {"variant": of the config, "set": {dotted key: value}, "note": what sets its
-        runs apart from the paper's method, beside their size}}.
+      scales: {name: {"variant": of the config, "set": {dotted key: value}, "steps": {stage: number,
+        by which the schedules of rates shrink too}, "note": what sets its runs apart from the
+        paper's method, beside their size}}.
       set: {dotted key: value} for all rows at every scale.
     """
 
@@ -147,13 +150,31 @@ def load(table: Table, variant: str, scale: str) -> Any:
         raise UserError(f"{table.name}: no scale {scale!r}; there are {', '.join(table.scales)}")
     size = table.scales[scale]
     both = ",".join(each for each in (size["variant"], variant) if each)
-    stages = config_lib.load(f"{table.method}:{both}").stages
+    name = f"{table.method}:{both}"
+    stages = config_lib.load(name).stages
     values = {
         key: value
         for key, value in {**size.get("set", {}), **table.set}.items()
         if not key.startswith("overrides.") or key.split(".")[1] in stages
     }
-    return config_lib.load(f"{table.method}:{both}", values)
+    config = config_lib.load(name, values)
+    for stage, steps in size.get("steps", {}).items():
+        if stage in stages:
+            config_lib.update(config, _shortened(config, stage, steps))
+    return config
+
+
+def _shortened(config: Any, stage: str, steps: int) -> dict[str, Any]:
+    """Returns the overrides that shorten a stage, and the schedules of its rates with it."""
+    own = config_lib.stage_config(config, stage)
+    found: dict[str, Any] = {"steps": steps}
+    for update, options in own.optimizer.items():
+        for key in _SCHEDULE & set(options):
+            at = options[key]
+            many = isinstance(at, tuple)
+            shorter = tuple(each * steps // own.steps for each in (at if many else (at,)))
+            found[f"optimizer.{update}.{key}"] = shorter if many else shorter[0]
+    return config_lib.in_stage(stage, found)
 
 
 def matching_rows(table: Table, config: Mapping[str, Any]) -> dict[str, Row]:

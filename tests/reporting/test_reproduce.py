@@ -1,5 +1,6 @@
 """Tables of the papers: their numbers are the printed ones; runs are planned, resumed, compared."""
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -8,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from psrjax import config as configs
 from psrjax.data import loader
 from psrjax.data.source import Clip, View
 from psrjax.errors import UserError
@@ -272,3 +274,24 @@ def test_every_table_stands_on_at_least_16_frames(name, scale, tmp_path, monkeyp
     monkeypatch.setattr(loader, "open_split", lambda data, split: clips_of(data))
     for run in reproduce.plan(TABLES[name], scale, tmp_path):
         reproduce._require_frames(TABLES[name], run)
+
+
+def test_a_scale_that_shortens_a_stage_shortens_the_schedule_of_its_rates_too():
+    for label, name in (("Full", "hpt-table1"), ("Ours (MS c)", "internet-table2")):
+        table = TABLES[name]
+        row = next(row for row in table.rows if row.label == label)
+        size = {"variant": "demo", "steps": {"transfer": 60, "joint": 60}}
+        short = dataclasses.replace(table, scales={"half": size, "whole": {"variant": "demo"}})
+        stage = "joint" if "joint" in paper_tables.load(table, "", "demo").stages else "transfer"
+        half, whole = (
+            configs.stage_config(paper_tables.load(short, row.after or row.variant, scale), stage)
+            for scale in ("half", "whole")
+        )
+        assert half.steps == 60
+        for update, options in whole.optimizer.items():
+            for key in ("decay_start_step", "decay_end_step", "milestones"):
+                if key in options:
+                    part = np.divide(half.optimizer[update][key], half.steps)
+                    np.testing.assert_allclose(
+                        part, np.divide(options[key], whole.steps), atol=0.02
+                    )
