@@ -113,10 +113,10 @@ def _sample(image: Array, points: Array, padding: str, edge: float) -> Array:
     fraction = (points - low).astype(image.dtype)
     x, y = low[..., 0].astype(jnp.int32), low[..., 1].astype(jnp.int32)
     # Whole rows of channels are gathered from a flat image: many times faster on CPUs than
-    # interpolating channel by channel.
-    rows = jnp.asarray(image).reshape(-1, channels)
-    first = np.arange(0, len(rows), height * width, dtype=np.int32)
-    first = first.reshape(lead[0], *(1,) * (x.ndim - len(lead)), *lead[1:])
+    # interpolating channel by channel. Each of the batch is flat by itself, so that devices which
+    # share a batch read their own rows only.
+    rows = jnp.asarray(image).reshape(lead[0], -1, channels)
+    first = np.arange(0, rows.shape[1], height * width, dtype=np.int32).reshape(lead[1:])
     weights, indices = [], []
     for dx, dy in ((0, 0), (1, 0), (0, 1), (1, 1)):
         inside = (x + dx >= 0) & (x + dx < width) & (y + dy >= 0) & (y + dy < height)
@@ -126,50 +126,58 @@ def _sample(image: Array, points: Array, padding: str, edge: float) -> Array:
         weights.append(jnp.where(inside, weight, 0.0))
         index = jnp.clip(y + dy, 0, height - 1) * width + jnp.clip(x + dx, 0, width - 1)
         indices.append(first + index)
-    return _blend(len(rows), rows, jnp.stack(weights), jnp.stack(indices))
+    return _blend(rows.shape[1], rows, jnp.stack(weights), jnp.stack(indices))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _blend(count: int, rows: Array, weights: Array, indices: Array) -> Array:
-    """Returns sum_k weights[k] rows[indices[k]]: (count c), (k *n), (k *n) -> (*n c)."""
+    """Returns sum_k weights[k] rows[indices[k]]: (b count c), (k b *n), (k b *n) -> (b *n c)."""
     del count
     pairs = zip(weights, indices, strict=True)
-    taken = [w[..., None] * rows.at[index].get(mode="promise_in_bounds") for w, index in pairs]
-    return jnp.asarray(sum(taken))
+    return jnp.asarray(sum(weight[..., None] * _take(rows, index) for weight, index in pairs))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _scatter(count: int, values: Array, weights: Array, indices: Array) -> Array:
-    """Applies the adjoint of `_blend` in the rows: (*n c), (k *n), (k *n) -> (count c).
+    """Applies the adjoint of `_blend` in the rows: (b *n c), (k b *n), (k b *n) -> (b count c).
 
     XLA's scatter on CPUs, which is what autodiff makes of a gather, takes a microsecond per row; a
     plain loop over the rows takes a tenth of it. Devices cannot share a loop, so one only.
     """
-    channels = values.shape[-1]
-    rows = jnp.zeros((count, channels), values.dtype)
+    batch, channels = len(values), values.shape[-1]
+    rows = jnp.zeros((batch, count, channels), values.dtype)
     if jax.default_backend() != "cpu" or jax.device_count() > 1:
+        add_rows = jax.vmap(lambda rows, i, new: rows.at[i].add(new, mode="promise_in_bounds"))
         for weight, index in zip(weights, indices, strict=True):
-            rows = rows.at[index].add(weight[..., None] * values, mode="promise_in_bounds")
+            rows = add_rows(rows, index, weight[..., None] * values)
         return rows
-    values, weights, indices = values.reshape(-1, channels), weights.ravel(), indices.ravel()
+    first = np.arange(0, batch * count, count, dtype=np.int32)
+    indices = (indices + first.reshape(-1, *(1,) * (indices.ndim - 2))).ravel()
+    values, weights = values.reshape(-1, channels), weights.ravel()
 
     def add(i: Array, rows: Array) -> Array:
         here = jax.lax.dynamic_slice(rows, (indices[i], 0), (1, channels))
         new = here + weights[i] * values[i % len(values)]
         return jax.lax.dynamic_update_slice(rows, new, (indices[i], 0))
 
-    return jax.lax.fori_loop(0, len(indices), add, rows)
+    rows = rows.reshape(-1, channels)
+    return jax.lax.fori_loop(0, len(indices), add, rows).reshape(batch, count, channels)
 
 
 def _weight_gradient(rows: Array, values: Array, indices: Array) -> Array:
-    """Multiplies each weight's row and value: (count c), (*n c), (k *n) -> (k *n).
+    """Multiplies each weight's row and value: (b count c), (b *n c), (k b *n) -> (k b *n).
 
     The sum over channels is a matrix product: on CPUs XLA's sum takes five times as long at 64.
     """
     ones = jnp.ones((rows.shape[-1],), rows.dtype)
-    products = (values * rows.at[index].get(mode="promise_in_bounds") for index in indices)
+    products = (values * _take(rows, index) for index in indices)
     exact = jax.lax.Precision.HIGHEST
     return jnp.stack([jnp.matmul(product, ones, precision=exact) for product in products])
+
+
+def _take(rows: Array, index: Array) -> Array:
+    """Takes rows of each of the batch: (b count c), (b *n) -> (b *n c)."""
+    return jax.vmap(lambda rows, index: rows.at[index].get(mode="promise_in_bounds"))(rows, index)
 
 
 _blend.defvjp(
