@@ -64,8 +64,13 @@ class Method(base.Method):
                 "points": jnp.zeros((b, t, 3, 2)),
                 "source_points": jnp.zeros((b, 3, 2)),
                 "atlas": jnp.zeros((b, h, w, 3)),
+                "number": count[None],
             }
         return made, {**carry, "count": carry["count"] + now.shape[1]}
+
+    def warnings(self, numbers):
+        """Of long clips."""
+        return ("that is long",) if numbers.get("number", 0.0) > 4.0 else ()
 
     def poses(self, batch):
         """A triangle whose shape is the frame's brightness."""
@@ -399,13 +404,15 @@ def test_a_better_first_frame_is_found_by_pose(tmp_path):
         Method.start = monkey
     panel = video.read(next(p for p in paths if ".intermediates.mkv" in str(p))).frames[0]
     share = ((145 / 127.5 - 1) * (SIZE[0] * SIZE[1] - 1) + 1) / (SIZE[0] * SIZE[1])
-    assert abs(int(panel[60, 192 * 5 + 60, 0]) - 255 * share) <= 1  # "first": of frame 13
+    assert abs(int(panel[60, 192 * 3 + 60, 0]) - 255 * share) <= 1  # "first": of frame 13
     with pytest.raises(UserError, match="give --method.relative"):
         drive(tmp_path, clip, source=source, find_best_frame=True)
 
 
-def test_explanations_are_drawn_for_every_frame(tmp_path):
-    _, paths = drive(tmp_path, Clip(10), intermediates=True)
+def test_explanations_are_drawn_and_numbers_averaged_over_every_frame(tmp_path, caplog):
+    with caplog.at_level("INFO", "absl"):
+        _, paths = drive(tmp_path, Clip(10), intermediates=True)
+    assert caplog.messages[-2:] == ["means: number 4.50", "that is long"]  # of 0 to 9, no padding
     assert {path.name for path in paths} == {
         *("out.mkv", "out.compare.mkv", "out.intermediates.mkv", "out.intermediates.png"),
         "out.intermediates.atlas.png",

@@ -48,6 +48,16 @@ def test_events_hold_the_numbers_and_say_where_the_run_went_on(tmp_path):
     assert found == [(5, "generator/l1", 2.5), (6, "generator/l1", 3.0)]
 
 
+def test_what_a_method_finds_wrong_in_its_log_is_told_once(tmp_path, caplog):
+    warnings = lambda numbers: ["it has collapsed"] if numbers["stays"] > 0.9 else []  # noqa: E731
+    record = writer.Writer(tmp_path, 0, warnings)
+    with caplog.at_level("WARNING", "absl"):
+        for step, stays in ((1, 0.5), (2, 0.95), (3, 0.99)):
+            record.write(step, {"generator/stays": stays})
+    record.close()
+    assert caplog.messages == ["step 2: it has collapsed"]
+
+
 def test_where_nobody_watches_progress_is_a_line_with_rate_time_left_and_loss(caplog, monkeypatch):
     now = iter([0.0, 10.0, 20.0, 30.0])
     monkeypatch.setattr(writer, "time", SimpleNamespace(monotonic=lambda: next(now)))
