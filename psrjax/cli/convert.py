@@ -4,10 +4,11 @@
 
 reads a checkpoint of AliaksandrSiarohin/first-order-model with its YAML config; DIR is then a run.
 
-    psrjax convert torchvision|fid-inception|i3d|lpips FILE [--to FOLDER]
+    psrjax convert torchvision|fid-inception|i3d|lpips|super-slomo FILE [--to FOLDER]
 
 reads published weights of a frozen network: VGG-19, VGG-16 or AlexNet, the Inception of FID, I3D,
-or the heads of LPIPS; by default FOLDER is where `psrjax.pretrained.registry` looks last.
+the heads of LPIPS, or Super SloMo; by default FOLDER is where `psrjax.pretrained.registry` looks
+last.
 """
 
 from collections.abc import Sequence

@@ -76,8 +76,10 @@ def _face_psnr(made: jax.Array, truth: jax.Array, inputs: Inputs) -> jax.Array:
     return jnp.mean(image.psnr(*squares), where=there)
 
 
-def _interp_psnr(made: ClipFeatures, truth: ClipFeatures) -> float:
-    return interpolation.interp_psnr(made.frames, truth.frames).mean()
+def _interp_psnr(made: ClipFeatures, truth: ClipFeatures, *networks: str) -> float:
+    weights = [clip_features.weights(network) for network in networks]
+    learned = functools.partial(interpolation.learned_halfway, *weights) if weights else None
+    return interpolation.interp_psnr(made.frames, truth.frames, learned).mean()
 
 
 def _lpips(net: str, made: ClipFeatures, truth: ClipFeatures, *networks: str) -> float:
@@ -118,6 +120,7 @@ _OF_ARRAYS = {
 # {metric: (made clip, true clip, names of its networks …) -> a number}
 _OF_CLIPS = {
     "interp_psnr[dis]": _interp_psnr,
+    "interp_psnr[slomo]": _interp_psnr,
     "clip_fid": _clip_fid,
     "act_l1_logits": _act_l1,
     "lpips_alex": functools.partial(_lpips, "alex"),

@@ -81,6 +81,9 @@ _METRICS: dict[str, Metric] = {
     "sd_lua": _decibels("detail.sd_lua", side=3),
     "sd_eq": _decibels("detail.sd_eq", side=2),
     "interp_psnr[dis]": _decibels("interpolation.interp_psnr", side=16, frames=3),
+    "interp_psnr[slomo]": Metric(
+        "interpolation.interp_psnr", networks=("super_slomo",), decibel=True, frames=3
+    ),
     "face_psnr": _decibels("image.psnr", _JOINTS, side=4),
     "e_temp": _over_time("temporal_error", *FLOWS, of="clip"),
     "e_temp_gap": _over_time("temporal_gap", "target", *FLOWS, of="clip"),

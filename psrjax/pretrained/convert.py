@@ -12,7 +12,8 @@ import numpy as np
 from psrjax.errors import UserError
 from psrjax.pretrained import alexnet, lpips, registry, torch_files, vgg
 
-KINDS = ("torchvision", "fid-inception", "i3d", "lpips")
+KINDS = ("torchvision", "fid-inception", "i3d", "lpips", "super-slomo")
+_SLOMO_PARTS = {"flow": "state_dictFC", "synthesis": "state_dictAT"}  # {our net: its dict there}
 # Layers of the files that no network here has: the classifiers behind the convolutions.
 _UNUSED = {"torchvision": r"classifier\.\d+\.(weight|bias)"}
 _COUNTERS = r".*\.num_batches_tracked"
@@ -45,6 +46,8 @@ def convert(kind: str, path: str | os.PathLike, to: str | os.PathLike = "") -> t
     saved = torch_files.load(path)
     if isinstance(saved, Mapping) and isinstance(saved.get("state_dict"), Mapping):
         saved = saved["state_dict"]
+    if kind == "super-slomo":
+        saved = _joined(saved, str(path))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     digits = registry.published_hash(path.name)
     if not digest.startswith(digits):
@@ -56,6 +59,16 @@ def convert(kind: str, path: str | os.PathLike, to: str | os.PathLike = "") -> t
     folder = Path(to) if to else registry.search_path()[-1]
     made = folder / f"{registry.NETWORKS[name].file}.npz"
     return made, registry.write(made, weights, source=digest)
+
+
+def _joined(saved: Any, where: str) -> dict[str, Any]:
+    """Joins the state dicts of Super SloMo's two nets, which lie beside numbers of its training."""
+    found = {}
+    for part in _SLOMO_PARTS.values():
+        if not isinstance(saved, Mapping) or not isinstance(saved.get(part), Mapping):
+            raise UserError(f"{where}: holds no {part!r}; is it a checkpoint of Super-SloMo?")
+        found |= {f"{part}.{key}": value for key, value in saved[part].items()}
+    return found
 
 
 def convert_arrays(
@@ -106,6 +119,9 @@ def convert_arrays(
 
 def published_name(network: str, unit: str, part: str) -> str:
     """Returns the published file's name of an array of a network of the registry."""
+    if network == "super_slomo":
+        net, _, layer = unit.partition(".")
+        return f"{_SLOMO_PARTS[net]}.{layer}.{_plain(part)}"
     if network.startswith("lpips"):
         return f"{unit}.model.1.weight"
     if network in ("vgg19", "vgg16", "alexnet"):
@@ -134,8 +150,8 @@ def _place(network: str, unit: str) -> int:
 
 def _network(kind: str, arrays: Mapping[str, np.ndarray], where: str) -> str:
     """Recognizes the network that a file holds."""
-    if kind == "fid-inception":
-        return "inception"
+    if kind in ("fid-inception", "super-slomo"):
+        return {"fid-inception": "inception", "super-slomo": "super_slomo"}[kind]
     if kind == "i3d":
         return "i3d_whole"
     first = "lin0.model.1.weight" if kind == "lpips" else "features.0.weight"

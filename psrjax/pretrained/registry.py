@@ -62,6 +62,9 @@ NETWORKS = {
         "fid-inception",
         "inception",
     ),
+    "super_slomo": Network(
+        "psrjax.pretrained.super_slomo", "SuperSloMo.ckpt", "super-slomo", "super_slomo"
+    ),
     "lpips_alex": Network(
         "psrjax.pretrained.lpips", "alex.pth", "lpips", "lpips_alex", {"net": "alex"}
     ),

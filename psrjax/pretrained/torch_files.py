@@ -5,6 +5,7 @@ Tensors become NumPy arrays; every class but those that a file of tensors needs 
 """
 
 import collections
+import datetime
 import io
 import os
 import pickle
@@ -31,6 +32,7 @@ _MAGIC = 0x1950A86A20F9469CFC6C  # begins the older format
 _CONTAINERS = {
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("collections", "defaultdict"): collections.defaultdict,
+    ("datetime", "datetime"): datetime.datetime,
     ("builtins", "dict"): dict,
     ("builtins", "list"): list,
     ("builtins", "set"): set,
@@ -91,7 +93,7 @@ def load(path: str | os.PathLike) -> Any:
 
     Raises:
       UserError: naming the file, if it is missing, damaged, or holds more than tensors in dicts,
-        lists, numbers and strings.
+        lists, numbers, strings and dates.
     """
     path = Path(path)
     if not path.is_file():
