@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from psrjax.errors import UserError
+from psrjax.runtime import target
 
 PADDINGS = ("zeros", "border", "reflection")
 
@@ -146,7 +147,7 @@ def _scatter(count: int, values: Array, weights: Array, indices: Array) -> Array
     """
     batch, channels = len(values), values.shape[-1]
     rows = jnp.zeros((batch, count, channels), values.dtype)
-    if jax.default_backend() != "cpu" or jax.device_count() > 1:
+    if target.platform() != "cpu" or jax.device_count() > 1:
         add_rows = jax.vmap(lambda rows, i, new: rows.at[i].add(new, mode="promise_in_bounds"))
         for weight, index in zip(weights, indices, strict=True):
             rows = add_rows(rows, index, weight[..., None] * values)

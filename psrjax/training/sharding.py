@@ -1,6 +1,7 @@
 """Placement of arrays on devices: the mesh, and one rule for the state."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -14,26 +15,27 @@ from psrjax.errors import UserError
 AXES = ("data", "fsdp")
 
 
-def make_mesh(config: MeshSection) -> Mesh:
+def make_mesh(config: MeshSection, devices: Sequence[Any] | None = None) -> Mesh:
     """Makes the ("data", "fsdp") mesh over all devices of all processes; data=-1 takes the rest.
 
-    A run of one process may take fewer devices than there are.
+    A run of one process may take fewer devices than there are. `devices` are others than this
+    run's, to compile for.
 
     Raises:
       UserError: if the sizes do not multiply to the number of devices.
     """
-    devices = jax.device_count()
-    fsdp = config.fsdp
-    data = config.data if config.data > 0 else devices // fsdp
+    devices = jax.devices() if devices is None else devices
+    count, fsdp = len(devices), config.fsdp
+    data = config.data if config.data > 0 else count // fsdp
     used = data * fsdp
-    if used > devices or (used < devices and (config.data < 0 or jax.process_count() > 1)):
+    if used > count or (used < count and (config.data < 0 or jax.process_count() > 1)):
         raise UserError(
             f"config.mesh: data={config.data} times fsdp={fsdp} does not make the "
-            f"{devices} devices of this run; set config.mesh.fsdp to a divisor of {devices}"
+            f"{count} devices of this run; set config.mesh.fsdp to a divisor of {count}"
         )
     # Auto, because make_mesh's own default types shardings into every operation of the nets.
     return jax.make_mesh(
-        (data, fsdp), AXES, axis_types=(AxisType.Auto,) * 2, devices=jax.devices()[:used]
+        (data, fsdp), AXES, axis_types=(AxisType.Auto,) * 2, devices=devices[:used]
     )
 
 

@@ -10,6 +10,7 @@ import optax
 from psrjax.data import spec
 from psrjax.errors import UserError
 from psrjax.methods.base import Method
+from psrjax.runtime import target
 from psrjax.training.state import STREAMS, TrainState, average, drop, merge_stats, pick
 
 Tree = Mapping[str, Any]  # of arrays
@@ -86,7 +87,7 @@ def gradient_norm(gradients: Any) -> jax.Array:
     squares in 9 instead of 30 ms). Elsewhere sums are fast, and the reshaping would gather what is
     sharded.
     """
-    if jax.default_backend() != "cpu":
+    if target.platform() != "cpu":
         return optax.tree.norm(gradients)
     return jnp.sqrt(sum(map(_sum_of_squares, jax.tree.leaves(gradients))))
 

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from psrjax.errors import UserError
 from psrjax.ops.conv import cpu
 from psrjax.ops.conv.native import ConvShape, adjoint, convolve
+from psrjax.runtime import target
 
 FORMULATIONS = ("auto", "native", "fold")
 _formulation = "auto"
@@ -36,7 +37,7 @@ def use(formulation: str) -> None:
 
 
 def _folds() -> bool:
-    return _formulation == "fold" or (_formulation == "auto" and jax.default_backend() == "cpu")
+    return _formulation == "fold" or (_formulation == "auto" and target.platform() == "cpu")
 
 
 def conv(
