@@ -33,6 +33,7 @@ _CONTAINERS = {
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("collections", "defaultdict"): collections.defaultdict,
     ("datetime", "datetime"): datetime.datetime,
+    ("_codecs", "encode"): lambda text, _: text.encode("latin1"),  # how bytes are written
     ("builtins", "dict"): dict,
     ("builtins", "list"): list,
     ("builtins", "set"): set,
