@@ -22,6 +22,7 @@ from psrjax.errors import UserError
 from psrjax.runtime import memory_pages
 
 _EXTRAS = {"av": "video", "jinja2": "report", "matplotlib": "report"}  # {module: its extra}
+_ALONE = ("camera", "convert", "data", "doctor", "prepare", "report")  # need no other process
 _USAGE = "usage: psrjax COMMAND [flags]; psrjax COMMAND --help lists a command's flags"
 
 
@@ -89,10 +90,12 @@ def run(name: str, arguments: Sequence[str]) -> None:
         arguments = [_with_config_path(each) for each in arguments]
         sys.argv = [program, *arguments]  # config flags read it
         command = importlib.import_module(f"psrjax.cli.{name}")
+        if name not in _ALONE:
+            _define_processes()
         if {"--help", "-h", "-help"} & set(arguments):
             _print_help(command)
             return
-        app.run(_guarded(command.main), argv=sys.argv, flags_parser=_parse_flags)
+        app.run(_guarded(name, command.main), argv=sys.argv, flags_parser=_parse_flags)
     except UserError as error:
         _fail(str(error))
     except ModuleNotFoundError as error:
@@ -104,24 +107,38 @@ def run(name: str, arguments: Sequence[str]) -> None:
         sys.exit(130)
 
 
+def _define_processes() -> None:
+    flags.DEFINE_string(
+        "coordinator", "", "HOST:PORT of process 0 of a run of several processes; TPU slices, GKE, "
+        "SLURM and Open MPI tell it by themselves"
+    )  # fmt: skip
+    flags.DEFINE_integer("processes", -1, "how many processes the run has; 1 is this one alone")
+    flags.DEFINE_integer("process_id", -1, "the number of this one of them, from 0")
+
+
 def _print_help(command: ModuleType) -> None:
     print(f"{(command.__doc__ or '').strip()}\n{flags.FLAGS.module_help(command)}")
+    if "coordinator" in flags.FLAGS:
+        print(flags.FLAGS.module_help(__name__))
     if flags.FLAGS.find_module_defining_flag("config") == ConfigFlag.__module__:
         print(f"\n  --config: {flags.FLAGS['config'].help}")
         print("  --config.KEY=VALUE: changes one value of it")
 
 
-def _guarded(command: Callable[[list[str]], None]) -> Callable[[list[str]], None]:
+def _guarded(name: str, command: Callable[[list[str]], None]) -> Callable[[list[str]], None]:
     """Wraps a command: sets up logging, other processes and the compilation cache before."""
 
     def guarded(argv: list[str]) -> None:
-        from psrjax.runtime import jax_setup  # imports JAX: not before the flags are right
+        from psrjax.runtime import cluster, jax_setup  # import JAX: not before the flags are right
 
         logging.use_absl_handler()
         logging.set_verbosity(logging.INFO)
         logging.get_absl_handler().addFilter(_is_worth_reading)
         sys.unraisablehook = _report_unraisable
-        jax_setup.start_distributed()
+        if name not in _ALONE:
+            values = flags.FLAGS
+            named = cluster.Named(values.coordinator, values.processes, values.process_id)
+            cluster.join(named)
         jax_setup.use_compilation_cache()
         command(argv[1:])
 

@@ -11,7 +11,7 @@ import toy
 from absl import flags
 
 from psrjax import config as config_lib
-from psrjax.runtime import jax_setup
+from psrjax.runtime import cluster
 from psrjax.training import stages
 
 
@@ -31,7 +31,7 @@ def main():
     arguments = parser.parse_args()
     flags.FLAGS.mark_as_parsed()
     toy.install()
-    jax_setup.start_distributed()
+    cluster.join()
     if arguments.die_at_step >= 0:
         toy.BEFORE_BATCH = lambda step: die() if step == arguments.die_at_step else None
     if arguments.die_while_saving:
