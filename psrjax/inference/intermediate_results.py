@@ -6,7 +6,7 @@ An array of `Method.synthesize`'s "intermediates" is drawn by its axes:
   (b t h w 1)    maps in [0, 1], black to white
   (b t h w 2)    motion in pixels of the array's own grid: the hue is its direction
   (b t h w p)    shares of p > 3 parts, the first one background: black, as in Yang et al.'s Fig. 8
-  (b t k h w 1)  a map of each source frame
+  (b t k h w 1), (b t k h w 3)   a map or a picture of each source frame
   (b t j 2)      points in [-1, 1] on the driving frames, in the colours of the parts
   (b j 2)        points of the source: one whose name begins with "source"
   (b h w 3), (b h w 1)   one for the whole clip: a picture file of its own
@@ -60,9 +60,9 @@ def panels(
             drawn["source"] = _with_points(drawn["source"], array)
         elif array.ndim == 3 and array.shape[-1] == 2:  # (t j 2)
             drawn["driving"] = _with_points(drawn["driving"], array[number])
-        elif array.ndim == 5:  # (t k h w 1)
+        elif array.ndim == 5:  # (t k h w c)
             many = enumerate(array[number])
-            drawn |= {f"{name} {i + 1}": _enlarged(_map(one), size) for i, one in many}
+            drawn |= {f"{name} {i + 1}": _enlarged(draw(one), size) for i, one in many}
         elif array.ndim == 4:
             drawn[name] = _enlarged(draw(array[number]), size)
     return drawn

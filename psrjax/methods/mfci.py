@@ -1,14 +1,17 @@
 """MFCI: a person in another's motion, from several frames, with attention over these.
 
 Cheng, Huang, Yuan, Zhou, Liu: "Multi-Frame Content Integration with a Spatio-Temporal Attention
-Mechanism for Person Video Motion Transfer". Equation numbers are the paper's. The stages `single`
-and `single_gan` train the single-frame model (Balakrishnan et al. 2018), a system of its own; in
-`joint` it is frozen, and what it finds in K source frames is integrated.
+Mechanism for Person Video Motion Transfer". Equation numbers are the paper's. The stage `single`
+trains the single-frame model (Balakrishnan et al. 2018), a system of its own; in `joint` it is
+frozen, and what it finds in K source frames is integrated. `content` before `single` is optional
+and ours: the single-frame model by content losses, before its discriminator is there.
 """
 
+import functools
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -22,7 +25,8 @@ from psrjax.nn.discriminators import frame_ranges
 from psrjax.ops import limb, pose_label, pose_normalization
 from psrjax.pretrained import vgg
 
-STAGES = ("single", "single_gan", "joint")
+STAGES = ("content", "single", "joint")
+_LAYERS = ("foreground", "background")
 VGG_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
 
 
@@ -46,6 +50,10 @@ class Method(base.Method):
       attention_stride: see `integration.Fusion`.
       chunk: likewise.
       perceptual: weights of VGG-19: "vgg19", "random" (tests) or "off".
+      kernels: "scaled": the scores of source frames begin small, so that fusion begins as almost
+        the average, and the kernels of the "res6" discriminators keep the size of what they see.
+        `Departs from:` the paper, which is silent: see `frame_ranges`. "default": as every other
+        layer begins.
       init_from: the last layers of `joint` begin "fresh" or as those of the "single" model.
         `Departs from:` the paper, which is silent, where it is "single": the first steps then
         improve on the single-frame model instead of learning it anew.
@@ -53,7 +61,8 @@ class Method(base.Method):
         from:` the paper, which sees their composition only: where a person hardly moves from his
         place, the background branch may then generate him too, and in transfer he stays as a ghost.
       align: in transfer, driving poses are brought to the source person's size and place by "torso"
-        (see `limb.aligned`), or left as they are ("none").
+        (see `limb.aligned`). `Departs from:` the paper, which is silent: people of other sizes
+        would change theirs. "none" leaves the poses as they are.
     """
 
     stage: str = "joint"
@@ -69,6 +78,7 @@ class Method(base.Method):
     blocks: int = 6
     attention_stride: int = 8
     chunk: int = 512
+    kernels: str = "scaled"
     perceptual: str = "vgg19"
     init_from: str = "fresh"
     matte: bool = False
@@ -81,6 +91,7 @@ class Method(base.Method):
             "stage": STAGES,
             "fusion": integration.FUSIONS,
             "discriminator_kind": frame_ranges.KINDS,
+            "kernels": ("scaled", "default"),
             "perceptual": base.VGG19,
             "init_from": ("fresh", "single"),
             "align": ("torso", "none"),
@@ -89,8 +100,9 @@ class Method(base.Method):
     def setup(self):
         """Builds the nets of this stage, and the single-frame model."""
         common: dict[str, Any] = {"dtype": self.dtype}
+        scaled = self.kernels == "scaled"
         self.single = posewarp.PoseWarp(self.width, self.num_downsamples, **common)
-        if self.stage == "single_gan":
+        if self.stage == "single":
             self.discriminator = posewarp.PairDiscriminator(
                 self.discriminator_width, self.num_downsamples, **common
             )
@@ -101,10 +113,11 @@ class Method(base.Method):
             self.blocks,
             self.attention_stride,
             self.chunk,
+            small_scores=scaled,
             remat=self.remat,
             **common,
         )
-        judge: dict[str, Any] = {**common, "strided": self.discriminator_layers}
+        judge: dict[str, Any] = {**common, "strided": self.discriminator_layers, "scaled": scaled}
         if self.frame_discriminator:
             self.image_discriminator = frame_ranges.make_discriminator(
                 self.discriminator_kind,
@@ -119,10 +132,8 @@ class Method(base.Method):
 
     @property
     def _discriminators(self) -> tuple[str, ...]:
-        if self.stage == "single_gan":
-            return ("discriminator",)
-        if self.stage == "single":
-            return ()
+        if self.stage != "joint":
+            return ("discriminator",) * (self.stage == "single")
         return ("image_discriminator",) * self.frame_discriminator + (
             "video_discriminator",
         ) * bool(self.ranges)
@@ -246,21 +257,41 @@ class Method(base.Method):
                 f"{source.shape[1]} were given: name footage with as many frames, or set "
                 "config.data.sampling.k and config.method.sources and train again"
             )
-        return {**self.single.encode(source, joints), "joints": joints}
+        return {**self.single.encode(source, joints), "joints": joints, "behind_joints": joints}
 
     def _integrated(
         self, encoded: Mapping, target_joints: Float[Array, "b t 26 3"], train: bool
     ) -> dict[str, Array]:
         """Returns "video", "mask", "foreground", "background", in `joint` also sources' weights."""
-        ahead = self.single.foreground_features(dict(encoded), encoded["joints"], target_joints)
-        behind = encoded["features"][:, None]
+        ahead, behind = self._features(encoded, target_joints)
         if self.stage != "joint":
-            ahead = ahead[:, :, 0]
-            return self.single.heads(ahead, jnp.broadcast_to(behind[:, :, 0], ahead.shape))
-        h, w = ahead.shape[3:5]
-        source = limb.joint_maps(encoded["joints"], height=h, width=w)
-        target = limb.joint_maps(target_joints, height=h, width=w)
-        return self.integrate(ahead, behind, source, target, train)
+            return jax.tree.map(lambda x: x[:, :, 0], self._alone(encoded, target_joints))
+        maps = functools.partial(limb.joint_maps, height=ahead.shape[3], width=ahead.shape[4])
+        return self.integrate(
+            ahead,
+            behind,
+            maps(encoded["joints"]),
+            maps(encoded["behind_joints"]),
+            maps(target_joints),
+            train,
+        )
+
+    def _features(
+        self, encoded: Mapping, target_joints: Float[Array, "b t 26 3"]
+    ) -> tuple[Float[Array, "b t k h w c"], Float[Array, "b 1 k h w c"]]:
+        """Returns F_fg of every target pose from every source frame, and F_bg of every frame."""
+        ahead = self.single.foreground_features(dict(encoded), encoded["joints"], target_joints)
+        return ahead, encoded["features"][:, None]
+
+    def _alone(
+        self, encoded: Mapping, target_joints: Float[Array, "b t 26 3"]
+    ) -> dict[str, Float[Array, "b t k h w c"]]:
+        """Returns what the single-frame model makes of each source frame alone (Fig. 7)."""
+        ahead, behind = self._features(encoded, target_joints)
+        b, t, k = ahead.shape[:3]
+        pairs = (x.reshape(b, t * k, *x.shape[3:]) for x in jnp.broadcast_arrays(ahead, behind))
+        made = self.single.heads(*pairs)
+        return {name: value.reshape(b, t, k, *value.shape[2:]) for name, value in made.items()}
 
     # ------------------------------------------------------------------------------- synthesis
 
@@ -291,16 +322,24 @@ class Method(base.Method):
         """Generates frame by frame, passing nothing on; see the base class.
 
         "foreground" is the person without what stands behind, for another background.
-        Intermediates are it, the "background", and what each source frame gives to either (Fig. 7).
+        Intermediates are it and the "background"; in `joint` also, as in Fig. 7, what the
+        single-frame model makes of each source frame alone, and what each gives to either.
         """
         made = self._integrated(carry, batch["target_joints"], False)
         shown: dict[str, Any] = {name: made[name] for name in ("video", "mask", "foreground")}
         if intermediates:
-            shown["intermediates"] = {name: made[name] for name in ("foreground", "background")}
-            for name in ("foreground", "background"):
-                if f"{name}_weights" in made:
-                    shown["intermediates"][f"{name} from"] = made[f"{name}_weights"][..., None]
+            shown["intermediates"] = {name: made[name] for name in _LAYERS}
+        if intermediates and self.stage == "joint":
+            alone = self._alone(carry, batch["target_joints"])
+            for name in _LAYERS:
+                shown["intermediates"][f"{name} alone"] = alone[name]
+                shown["intermediates"][f"{name} from"] = made[f"{name}_weights"][..., None]
         return shown, carry
+
+    def replace_background(self, carry: Any, behind: Any) -> Any:
+        """Takes the features of the background branch from other footage (4.3)."""
+        taken = {"features": behind["features"], "behind_joints": behind["joints"]}
+        return {**carry, **taken}
 
     def baselines(self, batch: Batch) -> dict[str, Array]:
         """Returns the source frame whose pose is nearest, for each frame; and the first one."""

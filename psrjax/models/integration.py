@@ -39,6 +39,7 @@ class Fusion(nn.Module):
       blocks: residual blocks of "rb6".
       attention_stride: a power of two.
       chunk: see `psrjax.nn.attention.attend`.
+      small_scores: whether fusion by "rb6" begins as almost the average.
       dtype: compute type; the weights of source frames are float32.
       remat: see `psrjax.nn.blocks.maybe_remat`.
     """
@@ -47,6 +48,7 @@ class Fusion(nn.Module):
     blocks: int = 6
     attention_stride: int = 8
     chunk: int = 512
+    small_scores: bool = True
     dtype: DTypeLike = jnp.float32
     remat: str = "none"
 
@@ -110,8 +112,8 @@ class Fusion(nn.Module):
         block = blocks.maybe_remat(hourglass.Residual, self.remat)
         for i in range(self.blocks):
             x = block("instance", self.dtype, name=f"block{i}")(x, train)
-        # Small: fusion begins as almost the average.
-        scores = self._conv(x, k, "scores", init=layers.xavier_small).astype(jnp.float32)
+        small = {"init": layers.xavier_small} if self.small_scores else {}
+        scores = self._conv(x, k, "scores", **small).astype(jnp.float32)
         return jnp.moveaxis(scores.reshape(b, t, h, w, k), -1, 2)
 
     def _exchange(self, features: Array, source_maps: Array, target_maps: Array, train: bool):
@@ -167,6 +169,7 @@ class Integration(nn.Module):
     blocks: int = 6
     attention_stride: int = 8
     chunk: int = 512
+    small_scores: bool = True
     dtype: DTypeLike = jnp.float32
     remat: str = "none"
 
@@ -176,6 +179,7 @@ class Integration(nn.Module):
         ahead: Float[Array, "b t k h w c"],
         behind: Float[Array, "b 1 k h w c"],
         source_maps: Float[Array, "b k h w j"],
+        behind_maps: Float[Array, "b k h w j"],
         target_maps: Float[Array, "b t h w j"],
         train: bool,
     ) -> dict[str, Array]:
@@ -183,23 +187,26 @@ class Integration(nn.Module):
 
         Args:
           ahead: foreground features of every target pose from every source frame.
-          behind: background features of every source frame.
+          behind: background features of every source frame, or of as many frames of other footage.
           source_maps: the joints of the source frames.
+          behind_maps: the joints of the frames that `behind` is of.
           target_maps: the joints of the target frames.
           train: see `Fusion`.
         """
         fused = {}
-        for name, features in (("foreground", ahead), ("background", behind)):
+        of_frames = {"foreground": (ahead, source_maps), "background": (behind, behind_maps)}
+        for name, (features, maps) in of_frames.items():
             fuse = Fusion(
                 self.kind,
                 self.blocks,
                 self.attention_stride,
                 self.chunk,
+                self.small_scores,
                 self.dtype,
                 self.remat,
                 name=name,
             )
-            fused[name] = fuse(features, source_maps, target_maps, train)
+            fused[name] = fuse(features, maps, target_maps, train)
         heads = posewarp.Heads(self.dtype, name="heads")
         made = heads(fused["foreground"]["features"], fused["background"]["features"])
         weights = {f"{name}_weights": found["weights"] for name, found in fused.items()}

@@ -14,6 +14,7 @@ from psrjax.methods import base, mfci
 from psrjax.training import optimizer
 
 SIZE, B, K, T = 16, 1, 2, 4
+BOTH = ("single", "joint")
 TINY = {
     "width": 4,
     "num_downsamples": 2,
@@ -115,6 +116,52 @@ def test_nothing_of_the_target_but_its_poses_is_needed():
     assert shown["intermediates"]["foreground from"].shape == (B, T, K, SIZE, SIZE, 1)
 
 
+def test_another_clips_background_is_completed_and_the_person_stays_the_same():
+    """Section 4.3: the background branch works on a third video, the foreground branch does not."""
+    made, weights = method(), variables(stage="joint")
+    third = {key: batch()[key][:, ::-1] for key in ("source", "source_joints")}
+    third = {**batch(), "source": -third["source"], "source_joints": 0.5 * third["source_joints"]}
+
+    def run(weights, first, third):
+        carries = [made.apply(weights, each, method="start") for each in (first, third)]
+        carries.append(made.replace_background(*carries))
+        return [
+            made.apply(weights, first, carry, True, method="synthesize")[0] for carry in carries
+        ]
+
+    own, other, replaced = compiled(run)(weights, batch(), third)
+    shown = [each["intermediates"] for each in (own, other, replaced)]
+    np.testing.assert_allclose(shown[2]["foreground"], shown[0]["foreground"], atol=1e-5)
+    np.testing.assert_allclose(shown[2]["background"], shown[1]["background"], atol=1e-5)
+    assert float(jnp.abs(shown[0]["background"] - shown[1]["background"]).max()) > 0.01
+    mask = np.asarray(own["mask"])
+    truth = shown[0]["foreground"] * mask + shown[1]["background"] * (1 - mask)
+    np.testing.assert_allclose(replaced["video"], truth, atol=1e-5)
+
+
+def test_explanations_show_what_each_source_frame_gives_alone():
+    """Fig. 7: the same as the single-frame model run on that frame."""
+    joint, weights = method(), variables(stage="joint")
+
+    def run(weights, given):
+        carry = joint.apply(weights, given, method="start")
+        return joint.apply(weights, given, carry, True, method="synthesize")[0]["intermediates"]
+
+    shown = compiled(run)(weights, batch())
+    single = method(stage="single")
+    for number in range(K):
+        one = {k: batch()[k][:, number : number + 1] for k in ("source", "source_joints")}
+
+        def alone(weights, given):
+            carry = single.apply(weights, given, method="start")
+            return single.apply(weights, given, carry, True, method="synthesize")[0]
+
+        made = compiled(alone)(weights, {**batch(), **one})["intermediates"]
+        for layer in ("foreground", "background"):
+            found = shown[f"{layer} alone"][:, :, number]
+            np.testing.assert_allclose(found, made[layer], atol=1e-5)
+
+
 def test_background_features_are_computed_in_start_only():
     made, weights = method(), variables(stage="joint")
     carry = jax.eval_shape(lambda b: made.apply(weights, b, method="start"), batch())
@@ -158,22 +205,23 @@ def test_sources_without_joints_and_other_joint_sets_are_told():
 @pytest.mark.parametrize(
     ("label", "fusion", "ranges", "stages"),
     (
-        ("MSE", "rb6_sa2d", (3, 5, 7), 2),
-        ("MSE+VGG", "rb6_sa2d", (3, 5, 7), 2),
-        ("MSE+VGG+RB6", "rb6", (), 3),
-        ("MSE+VGG+RB6+D_V^3", "rb6", (3,), 3),
-        ("MSE+VGG+RB6+D_V", "rb6", (3, 5, 7), 3),
-        ("MSE+VGG+Avg+D_V", "avg", (3, 5, 7), 3),
-        ("MSE+VGG+Max+D_V", "max", (3, 5, 7), 3),
-        ("MSE+VGG+SA3D+RB6+D_V", "sa3d_rb6", (3, 5, 7), 3),
-        ("MSE+VGG+RB6+SA2D+D_V", "rb6_sa2d", (3, 5, 7), 3),
+        ("MSE", "rb6_sa2d", (3, 5, 7), ("single",)),
+        ("MSE+VGG", "rb6_sa2d", (3, 5, 7), ("single",)),
+        ("MSE+VGG+RB6", "rb6", (), BOTH),
+        ("MSE+VGG+RB6+D_V^3", "rb6", (3,), BOTH),
+        ("MSE+VGG+RB6+D_V", "rb6", (3, 5, 7), BOTH),
+        ("MSE+VGG+Avg+D_V", "avg", (3, 5, 7), BOTH),
+        ("MSE+VGG+Max+D_V", "max", (3, 5, 7), BOTH),
+        ("MSE+VGG+SA3D+RB6+D_V", "sa3d_rb6", (3, 5, 7), BOTH),
+        ("MSE+VGG+RB6+SA2D+D_V", "rb6_sa2d", (3, 5, 7), BOTH),
     ),
 )
 def test_the_rows_of_table_1_are_ablations(label, fusion, ranges, stages):
     config = configs.load(f"mfci:{label}")
-    assert len(config.stages) == stages
+    assert config.stages == stages
     assert config.method.fusion == fusion and config.method.ranges == ranges
-    assert (config.method.perceptual == "off") == (label == "MSE")
+    perceptual = configs.stage_config(config, stages[-1]).method.perceptual
+    assert (perceptual == "off") == (label == "MSE")
 
 
 @pytest.mark.parametrize("variant", ("rb6", "w/o D_I", "w/o D_V", "w/o D_I,w/o D_V"))
@@ -194,6 +242,32 @@ def test_the_papers_weights_are_the_defaults():
     truth = {"mse": 1, "perceptual": 0.2, "adversarial_image": 0.2, "adversarial_video": 0.1}
     assert weights == pytest.approx(truth)
     assert config.data.sampling.k == config.method.sources == 4 and config.data.sampling.t == 8
+
+
+def test_the_single_model_is_pretrained_as_in_section_4():
+    """By squared error and a GAN together, for 200 000 steps of four pairs."""
+    config = configs.load("mfci")
+    assert config.stages == BOTH
+    single = configs.stage_config(config, "single")
+    assert (single.steps, single.batch, single.method.perceptual) == (200_000, 4, "off")
+    weights = single.weights.generator.to_dict()
+    assert {name for name, weight in weights.items() if weight} == {"mse", "adversarial_image"}
+    assert set(method(stage="single").updates) == {"generator", "discriminator"}
+    assert config.data.flip == 0.0 and config.method.init_from == "fresh"
+
+
+@pytest.mark.parametrize(("variant", "last"), (("", ("joint",)), ("MSE", ()), ("tiny", ("joint",))))
+def test_content_first_gives_the_discriminator_half_of_the_steps(variant, last):
+    plain = configs.load(f"mfci:{variant}")
+    for names in (f"{variant},content_first", f"content_first,{variant}"):
+        config = configs.load(f"mfci:{names}")
+        assert config.stages == ("content", "single", *last)
+        content, single = (configs.stage_config(config, stage) for stage in config.stages[:2])
+        assert set(content.weights) == set(method(stage="content").updates) == {"generator"}
+        if names.endswith("first"):  # a later preset sets the steps anew
+            whole = configs.stage_config(plain, "single")
+            assert content.steps + single.steps == whole.steps
+            assert content.batch == single.batch == whole.batch
 
 
 def test_frames_outside_unit_coordinates_do_not_break_the_warp():

@@ -98,3 +98,12 @@ def test_wrong_kinds_and_sizes_are_told():
         jax.eval_shape(
             lambda *a: layer.init(jax.random.key(0), *a, False), features, sources, targets
         )
+
+
+@pytest.mark.parametrize("small", (True, False))
+def test_fusion_begins_as_almost_the_average_only_where_scores_are_small(small):
+    layer = integration.Fusion("rb6", **SMALL, small_scores=small)
+    arguments = inputs()
+    variables = jax.jit(layer.init, static_argnums=4)(jax.random.key(0), *arguments, False)
+    weights = jax.jit(layer.apply, static_argnums=4)(variables, *arguments, False)["weights"]
+    assert (float(jnp.abs(weights - 1.0 / K).max()) < 0.05) == small

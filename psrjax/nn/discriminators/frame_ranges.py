@@ -38,10 +38,14 @@ class ResidualDiscriminator(nn.Module):
 
     Attributes:
       width: channels of the first layer and block; they grow to eight times as many.
+      scaled: whether kernels begin so that they keep the size of what they see. `Departs from:`
+        Cheng et al., who are silent: with the layers' default a fresh discriminator hardly sees its
+        input.
       dtype: compute type; logits are float32.
     """
 
     width: int = 64
+    scaled: bool = True
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -71,8 +75,8 @@ class ResidualDiscriminator(nn.Module):
             (kernel_size, kernel_size),
             padding=kernel_size // 2,
             dtype=self.dtype,
-            init=init,
             name=name,
+            **({"init": init} if self.scaled else {}),
         )
         return conv(x)
 
@@ -85,6 +89,7 @@ class FrameRangeDiscriminators(nn.Module):
       kind: "res6" (`ResidualDiscriminator`) or "patch" (vid2vid's `MultiScaleDiscriminator`).
       width: channels of each discriminator's first layer.
       strided: strided layers of the "patch" discriminators.
+      scaled: of "res6", see `ResidualDiscriminator`.
       dtype: compute type; logits are float32.
     """
 
@@ -92,6 +97,7 @@ class FrameRangeDiscriminators(nn.Module):
     kind: str = "res6"
     width: int = 64
     strided: int = 3
+    scaled: bool = True
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -108,7 +114,7 @@ class FrameRangeDiscriminators(nn.Module):
         Raises:
           UserError: for a range that is longer than the video, or an unknown kind.
         """
-        options = {"strided": self.strided, "dtype": self.dtype}
+        options = {"strided": self.strided, "scaled": self.scaled, "dtype": self.dtype}
         return {
             f"range{n}": make_discriminator(self.kind, self.width, name=f"range{n}", **options)(
                 windows(video, flow, n), train
@@ -118,7 +124,7 @@ class FrameRangeDiscriminators(nn.Module):
 
 
 def make_discriminator(
-    kind: str, width: int, *, strided: int, dtype: DTypeLike, name: str
+    kind: str, width: int, *, strided: int, scaled: bool, dtype: DTypeLike, name: str
 ) -> ResidualDiscriminator | multiscale.MultiScaleDiscriminator:
     """Makes a discriminator of frames, or of frames side by side, called with (x, train).
 
@@ -126,7 +132,7 @@ def make_discriminator(
       UserError: for an unknown kind.
     """
     if kind == "res6":
-        return ResidualDiscriminator(width, dtype=dtype, name=name)
+        return ResidualDiscriminator(width, scaled, dtype=dtype, name=name)
     if kind == "patch":
         return multiscale.MultiScaleDiscriminator(
             scales=2, width=width, strided=strided, dtype=dtype, name=name
