@@ -1,8 +1,11 @@
 """Pose labels: joints drawn as the images that a pose-conditioned network reads.
 
 Joints are the contract's 26, x and y in [-1, 1], confidence 0 where missing; the labels show their
-COCO-18. Sizes in pixels are those of an image 256 high, and grow with it.
+COCO-18, stick figures their BODY_25 too. Sizes in pixels are those of an image 256 high, and grow
+with it.
 """
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +25,33 @@ COLORS = (  # OpenPose's, by joint; a limb has the colour of its number
     *((0, 255, 0), (0, 255, 85), (0, 255, 170), (0, 255, 255), (0, 170, 255), (0, 85, 255)),
     *((0, 0, 255), (85, 0, 255), (170, 0, 255), (255, 0, 255), (255, 0, 170), (255, 0, 85)),
 )
+_BODY_25_COLORS = (  # OpenPose's, by joint; a limb has the colour of its second joint
+    *((255, 0, 85), (255, 0, 0), (255, 85, 0), (255, 170, 0), (255, 255, 0)),
+    *((170, 255, 0), (85, 255, 0), (0, 255, 0), (255, 0, 0), (0, 255, 85), (0, 255, 170)),
+    *((0, 255, 255), (0, 170, 255), (0, 85, 255), (0, 0, 255), (255, 0, 170), (170, 0, 255)),
+    *((255, 0, 255), (85, 0, 255), *3 * ((0, 0, 255),), *3 * ((0, 255, 255),)),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A stick figure: its joints as a layout of the 26, and the colours of these and of its limbs.
+
+    Of plain layouts only: each joint is one of the 26.
+    """
+
+    layout: pose.Layout
+    colors: tuple[tuple[int, int, int], ...]
+    limb_colors: tuple[tuple[int, int, int], ...]
+
+
+_BODY_25 = pose.layout("body25")
+FIGURES = {
+    "coco18": Figure(_LAYOUT, COLORS, COLORS),
+    "body25": Figure(
+        _BODY_25, _BODY_25_COLORS, tuple(_BODY_25_COLORS[end] for _, end in _BODY_25.limbs)
+    ),
+}
 
 
 def draw(
@@ -71,27 +101,30 @@ def places(height: int, width: int, *, octaves: int) -> Float[np.ndarray, "h w c
 
 def discs(joints: Float[Array, "b 26 3"], *, height: int, width: int) -> Float[Array, "b h w 18"]:
     """Draws 1 within `RADIUS` of each joint, else 0; nothing for a missing joint."""
-    points, present = _points(joints, height, width)
-    away = jnp.square(_pixels(height, width) - points[:, None, None]).sum(-1)
-    inside = away <= _radius(height) ** 2
-    return (inside & present[:, None, None]).astype(jnp.float32)
+    return _discs(*_points(joints, height, width), height, width)
 
 
 def stick_figure(
-    joints: Float[Array, "b 26 3"], *, height: int, width: int
+    joints: Float[Array, "b 26 3"], *, height: int, width: int, figure: str = "coco18"
 ) -> Float[Array, "b h w 3"]:
     """Draws coloured discs, and over them each limb as an ellipse of opacity 0.6.
 
-    OpenPose's colours and order; a limb is drawn where both of its ends are there.
+    A limb is drawn where both of its ends are there.
+
+    Args:
+      joints: see the module.
+      height: of the picture, pixels.
+      width: likewise.
+      figure: which of `FIGURES`, in OpenPose's colours and order: "coco18", or "body25" with feet.
     """
-    points, present = _points(joints, height, width)
-    colors = jnp.asarray(COLORS, jnp.float32) / 255.0
+    drawn = FIGURES[figure]
+    points, present = _points(joints, height, width, drawn.layout)
     image = jnp.zeros((len(joints), height, width, 3))
-    covered = discs(joints, height=height, width=width)
-    for joint in range(len(COLORS)):
-        image = jnp.where(covered[..., joint : joint + 1] > 0, colors[joint], image)
+    covered = _discs(points, present, height, width)
+    for joint, color in enumerate(drawn.colors):
+        image = jnp.where(covered[..., joint : joint + 1] > 0, _unit(color), image)
     pixels = _pixels(height, width)[:, :, 0]
-    for number, (start, end) in enumerate(_LIMBS):
+    for (start, end), color in zip(drawn.layout.limbs, drawn.limb_colors):
         middle = (points[:, start] + points[:, end])[:, None, None] / 2.0
         along = (points[:, end] - points[:, start]) / 2.0
         half = jnp.sqrt(jnp.square(along).sum(-1) + 1e-6)[:, None, None]
@@ -101,7 +134,7 @@ def stick_figure(
         aside = (offset[..., 0] * along[..., 1] - offset[..., 1] * along[..., 0]) / _radius(height)
         inside = jnp.square(forward) + jnp.square(aside) <= 1.0
         inside &= (present[:, start] & present[:, end])[:, None, None]
-        image = jnp.where(inside[..., None], 0.4 * image + 0.6 * colors[number], image)
+        image = jnp.where(inside[..., None], 0.4 * image + 0.6 * _unit(color), image)
     return image
 
 
@@ -152,11 +185,23 @@ def take_nearest(
     return jax.vmap(lambda mine, places: mine[places])(values, nearest)
 
 
-def _points(joints: Array, height: int, width: int) -> tuple[Array, Array]:
-    """Returns pixel coordinates (b 18 2), and whether each joint is there (b 18)."""
-    joints = joints[:, _VIEW]
+def _points(
+    joints: Array, height: int, width: int, layout: pose.Layout = _LAYOUT
+) -> tuple[Array, Array]:
+    """Returns pixel coordinates (b j 2) of a layout's joints, and whether each is there (b j)."""
+    joints = joints[:, np.asarray(layout.view)]
     points = geometry.unit_to_pixels(joints[..., :2], height=height, width=width)
     return points, joints[..., 2] > 0
+
+
+def _discs(points: Array, present: Array, height: int, width: int) -> Float[Array, "b h w j"]:
+    away = jnp.square(_pixels(height, width) - points[:, None, None]).sum(-1)
+    inside = (away <= _radius(height) ** 2) & present[:, None, None]
+    return inside.astype(jnp.float32)
+
+
+def _unit(color: tuple[int, int, int]) -> Float[np.ndarray, " 3"]:
+    return np.asarray(color, np.float32) / 255.0
 
 
 def _pixels(height: int, width: int) -> np.ndarray:

@@ -59,6 +59,27 @@ def test_sticks_lie_between_their_joints_in_openpose_colours():
     assert not found[:, : 64 - 6].any() and not found[:, 192 + 6 :].any()
 
 
+@pytest.mark.parametrize(
+    ("start", "end", "color"),
+    [
+        ("left ankle", "left big toe", (0, 0, 255)),
+        ("right ankle", "right heel", (0, 255, 255)),
+        ("neck", "middle hip", (255, 0, 0)),
+        ("middle hip", "right hip", (0, 255, 85)),
+    ],
+)
+def test_body_25_draws_feet_and_hips_as_openpose_colours_them(start, end, color):
+    made = np.zeros((1, 26, 3), np.float32)
+    made[0, [pose.NAMES.index(start), pose.NAMES.index(end)]] = (-0.5, 0, 1), (0.5, 0, 1)
+    draw = lambda **more: np.asarray(  # noqa: E731
+        pose_label.stick_figure(jnp.asarray(made), height=256, width=256, **more)
+    )[0]
+    np.testing.assert_allclose(draw(figure="body25")[127, 127] * 255, 0.6 * np.array(color), 1e-5)
+    assert not draw()[127, 127].any()  # COCO-18 knows no such limb
+    made[0, pose.NAMES.index(end), 2] = 0
+    assert not draw(figure="body25")[127, 127].any()
+
+
 def test_labels_have_their_channels_and_range():
     for kind, channels in pose_label.KINDS.items():
         label = np.asarray(pose_label.draw(jnp.asarray(joints()), height=32, width=48, kind=kind))

@@ -247,9 +247,10 @@ class Discriminator(nn.Module):
         return found
 
 
-def draw(joints: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Draws the pose label "hpt21" of (n, 26, 3) joints: (n, 21, h, w)."""
-    joints = joints[:, list(_LAYOUT.view)]
+def draw(joints: torch.Tensor, height: int, width: int, figure: str = "coco18") -> torch.Tensor:
+    """Draws a disc for each joint of (n, 26, 3), then the stick figure: "hpt21" (n, 21, h, w)."""
+    drawn = pose_label.FIGURES[figure]
+    joints = joints[:, list(drawn.layout.view)]
     there = joints[..., 2] > 0
     x = ((joints[..., 0] + 1) * width - 1) / 2
     y = ((joints[..., 1] + 1) * height - 1) / 2
@@ -257,11 +258,11 @@ def draw(joints: torch.Tensor, height: int, width: int) -> torch.Tensor:
     columns, rows = torch.arange(width), torch.arange(height)[:, None]
     away = (columns - x[..., None, None]) ** 2 + (rows - y[..., None, None]) ** 2
     discs = ((away <= radius**2) & there[..., None, None]).float()
-    colors = torch.tensor(pose_label.COLORS) / 255
+    colors, limb_colors = (torch.tensor(c) / 255 for c in (drawn.colors, drawn.limb_colors))
     sticks = torch.zeros(len(joints), 3, height, width)
     for joint, color in enumerate(colors):
         sticks = torch.where(discs[:, joint, None] > 0, color[:, None, None], sticks)
-    start, end = torch.tensor(_LAYOUT.limbs).T
+    start, end = torch.tensor(drawn.layout.limbs).T
     ends = torch.stack([x, y], -1)
     middle, along = (ends[:, start] + ends[:, end]) / 2, (ends[:, end] - ends[:, start]) / 2
     half = (along.square().sum(-1, keepdim=True) + 1e-6).sqrt()
@@ -272,7 +273,7 @@ def draw(joints: torch.Tensor, height: int, width: int) -> torch.Tensor:
     aside = (right * ay - down * ax) / radius
     limbs = (forward**2 + aside**2 <= 1) & (there[:, start] & there[:, end])[..., None, None]
     for limb in range(limbs.shape[1]):
-        mixed = 0.4 * sticks + 0.6 * colors[limb][:, None, None]
+        mixed = 0.4 * sticks + 0.6 * limb_colors[limb][:, None, None]
         sticks = torch.where(limbs[:, limb, None], mixed, sticks)
     return torch.cat([discs, sticks], 1)
 
