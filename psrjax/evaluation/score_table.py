@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from psrjax.evaluation.score_statistics import ALL
+from psrjax.methods.base import ORACLE
 from psrjax.metrics import registry
 
 BASELINE, STEP = "baseline", "step"  # a row's kind: needs no training, or is made by the method
@@ -34,33 +35,43 @@ def best(metric: str, values: Sequence[float]) -> float:
 def table(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Formats the scores over all pairs as cells of text.
 
+    Oracles are never the best: they are given a part of the truth.
+
     Returns:
       {"metrics": names, "rows": [{"name", "baseline", "cells": [{"text", "best", "interval"}]}]};
       a metric that a row lacks is "", and so is an interval that it has not.
     """
     chosen = overall(rows)
     metrics = list(dict.fromkeys(metric for row in chosen for metric in row["metrics"]))
-    winners = {m: best(m, [r["metrics"][m] for r in chosen if m in r["metrics"]]) for m in metrics}
+    rivals = [row for row in chosen if not _is_oracle(row)]
+    winners = {
+        m: best(m, [row["metrics"][m] for row in rivals if m in row["metrics"]])
+        for m in {metric for row in rivals for metric in row["metrics"]}
+    }
     return {
         "metrics": metrics,
         "rows": [
             {
                 "name": row["name"],
                 "baseline": row["kind"] == BASELINE,
-                "cells": [_cell(row, metric, winners[metric]) for metric in metrics],
+                "cells": [_cell(row, metric, winners.get(metric)) for metric in metrics],
             }
             for row in chosen
         ],
     }
 
 
-def _cell(row: Mapping[str, Any], metric: str, winner: float) -> dict[str, Any]:
+def _is_oracle(row: Mapping[str, Any]) -> bool:
+    return ORACLE in row["name"]  # of several runs, a name begins with the run's number
+
+
+def _cell(row: Mapping[str, Any], metric: str, winner: float | None) -> dict[str, Any]:
     value = row["metrics"].get(metric)
     if value is None:
         return {"text": "", "best": False, "interval": ""}
     return {
         "text": format_metric(metric, value),
-        "best": value == winner,
+        "best": value == winner and not _is_oracle(row),
         "interval": format_interval(metric, row.get("interval", {}).get(metric)),
     }
 
@@ -92,9 +103,10 @@ def verdicts(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
     Returns:
       [{"text": a sentence, "good": whether the step is at least as good in every metric of
-      JUDGED_BY}]. The best baseline is taken for each metric by itself.
+      JUDGED_BY}]. The best baseline, no oracle, is taken for each metric by itself.
     """
-    steps, baselines = overall(rows, STEP), overall(rows, BASELINE)
+    steps = overall(rows, STEP)
+    baselines = [row for row in overall(rows, BASELINE) if not _is_oracle(row)]
     said = []
     if steps and baselines:
         strongest = {m: max(row["metrics"][m] for row in baselines) for m in JUDGED_BY}

@@ -14,6 +14,7 @@ from psrjax.errors import UserError
 
 Batch = Mapping[str, Any]
 Variables = Mapping[str, Any]  # nested
+ORACLE = "oracle: "  # begins the labels of baselines that are given the truth
 VGG19 = ("vgg19", "random", "off")  # choices of `perceptual`: its weights, random ones, no term
 
 
@@ -123,7 +124,11 @@ class Method(nn.Module):
         return driving
 
     def baselines(self, batch: Batch) -> dict[str, Any]:
-        """Returns {label: (b t h w 3) video}: trivial answers that this method must beat."""
+        """Returns {label: (b t h w 3) video}: trivial answers that this method must beat.
+
+        One whose label begins with `ORACLE` is given a part of the truth: it shows what the rest
+        costs, and is no rival.
+        """
         raise NotImplementedError
 
     def warnings(self, numbers: Mapping[str, float]) -> tuple[str, ...]:

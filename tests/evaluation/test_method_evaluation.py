@@ -250,6 +250,21 @@ def test_the_table_marks_the_best_of_each_column():
     assert lines[2].split() == ["layer1", "0.8000", "26.00*"]
 
 
+def test_an_oracle_is_neither_the_best_of_a_column_nor_a_rival():
+    rows = rows_of(
+        [
+            ("copy", "baseline", 0.7, 20.0),
+            ("oracle: true uv", "baseline", 0.9, 30.0),
+            ("layer1", "step", 0.8, 26.0),
+        ]
+    )
+    (verdict,) = score_table.verdicts(rows)
+    assert verdict["good"] and "SSIM 0.8000 ≥ 0.7000, PSNR 26.00 ≥ 20.00" in verdict["text"]
+    lines = score_table.text_table(rows).splitlines()
+    assert lines[2].split()[-2:] == ["0.9000", "30.00"]
+    assert lines[3].split() == ["layer1", "0.8000*", "26.00*"]
+
+
 def test_a_grid_has_a_row_for_each_label_and_repeats_single_frames():
     videos = {"source": np.zeros((1, 4, 6, 3), np.uint8), "made": np.ones((9, 4, 6, 3), np.uint8)}
     picture = drawing.grid(videos, columns=3)
