@@ -5,7 +5,8 @@
 One model belongs to one person's clip, filmed by a camera that stands still. Three stages, trained
 in order: uv (the UV generator, on many people: give theirs as
 --config.overrides.uv.data.path=OTHERS, else the person's own clip serves), warmup (UV generator,
-texture and background, without dynamic details), joint (all nets). Its inputs come from
+texture and background, without dynamic details; ours: "w/o warmup" is the paper's), joint (all
+nets). Its inputs come from
 `psrjax prepare --body`. A run that has learned uv can start others: "w/o uv" with
 --config.init.path=RUN --config.init.stage=uv. VARIANT is a comma-separated list of presets, stages
 and ablations, applied in order. Presets:

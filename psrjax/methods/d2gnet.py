@@ -4,6 +4,12 @@
 numbers are the paper's. One model belongs to one person, before a camera that stands still. Stages:
 `uv` teaches the UV generator on many people (Eq. 5); `warmup` trains it, the texture and the
 background on the person's clip, without dynamic details; `joint` trains all nets (Eq. 6).
+
+`Departs from:` the paper, which has no `warmup`: details cannot be right where coordinates are not.
+Without the stage `warmup` the training is the paper's.
+
+`Departs from:` Eq. 6 in `warmup` and `joint`, where Eq. 5's terms go on, as in the repository's
+scripts; weights of 0 leave them out.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -39,11 +45,15 @@ class Method(base.Method):
 
     Attributes:
       history: frames whose poses are in the label: 3 is this one and the last two, or 1.
+      skeleton: the label's stick figure: OpenPose's "body25", or "coco18", which has no feet and no
+        middle hip. `Departs from:` OpenPose, which finds hands too: the contract's 26 joints have
+        none.
       label3d: whether the label has the rendered features of the body's mesh too.
       uv_width: channels of the UV generator's first layer.
       uv_num_downsamples: how often it halves the size.
       uv_blocks: its residual blocks.
       uv_kernel_size: side of its heads' kernels.
+      uv_skips: whether its first half's maps are added to its second half's.
       tex_size: texels on the side of a part of the texture.
       tex_channels: of each texel; 3 is a texture of colours only ("w/o HybridTex").
       mask_tex: at synthesis the learned channels count as 0 ("MaskTex").
@@ -60,6 +70,9 @@ class Method(base.Method):
       discriminator_width: channels of the discriminators' first layers.
       discriminator_layers: their strided layers.
       discriminator_scales: sizes at which frames are judged.
+      gan: the adversarial loss, see `psrjax.losses.adversarial`: "bce" is Eq. 7 (whose 1 - log D is
+        read as log(1 - D): as printed it has no bound). `Departs from:` Eq. 7 where it is
+        "least_squares", as in pix2pixHD, on which the paper's nets are built.
       perceptual: weights of VGG-19: "vgg19", "random" (tests) or "off".
       retarget: what happens to driving poses: moved by the "head" (see
         `psrjax.ops.pose_normalization`), brought to the size and place of the person's "limbs" (see
@@ -67,11 +80,13 @@ class Method(base.Method):
     """
 
     history: int = 3
+    skeleton: str = "body25"
     label3d: bool = True
     uv_width: int = 64
     uv_num_downsamples: int = 4
     uv_blocks: int = 9
     uv_kernel_size: int = 7
+    uv_skips: bool = False
     tex_size: int = 200
     tex_channels: int = 18
     mask_tex: bool = False
@@ -86,6 +101,7 @@ class Method(base.Method):
     discriminator_width: int = 64
     discriminator_layers: int = 3
     discriminator_scales: int = 2
+    gan: str = "least_squares"
     perceptual: str = "vgg19"
     retarget: str = "head"
 
@@ -95,8 +111,10 @@ class Method(base.Method):
         return {
             "stage": STAGES,
             "history": (1, 3),
+            "skeleton": pose_label.FIGURES,
             "d2g": ("picture", "residual", "off"),
             "pose_cond": ("mid", "none"),
+            "gan": adversarial.MODES,
             "perceptual": base.VGG19,
             "retarget": ("head", "limbs", "none"),
         }
@@ -108,7 +126,12 @@ class Method(base.Method):
         compute: dict[str, Any] = {"dtype": self.dtype}
         common: dict[str, Any] = {**compute, "remat": self.remat}
         self.uv = uv_generator.UVGenerator(
-            self.uv_width, self.uv_num_downsamples, self.uv_blocks, self.uv_kernel_size, **common
+            self.uv_width,
+            self.uv_num_downsamples,
+            self.uv_blocks,
+            self.uv_kernel_size,
+            skips=self.uv_skips,
+            **common,
         )
         if self.stage == "uv":
             return
@@ -159,8 +182,8 @@ class Method(base.Method):
 
     @property
     def baseline_reads(self) -> tuple[str, ...]:
-        """The source frames' poses, of which the nearest is copied."""
-        return ("source_joints",)
+        """The source frames' poses, of which the nearest is copied, and their body parts."""
+        return ("source_joints", "source_iuv")
 
     @property
     def pretrained(self) -> tuple[str, ...]:
@@ -238,7 +261,7 @@ class Method(base.Method):
         judged = self._judge(label, frame)
         terms |= {
             "reconstruction": jnp.square(frame - truth).mean(),
-            "adversarial": adversarial.generator_total(judged, mode="least_squares"),
+            "adversarial": adversarial.generator_total(judged, mode=self.gan),
             "temporal": _temporal(frame, batch),
         }
         for name in self.pretrained:
@@ -250,7 +273,7 @@ class Method(base.Method):
     def _discriminator_loss(self, shared: Batch) -> dict[str, Any]:
         real = self._judge(shared["label"], shared["truth"])
         fake = self._judge(shared["label"], shared["frame"])
-        total = adversarial.discriminator_total(real, fake, mode="least_squares")
+        total = adversarial.discriminator_total(real, fake, mode=self.gan)
         log = {"real": adversarial.mean_logit(real), "fake": adversarial.mean_logit(fake)}
         return {"terms": {"adversarial": total}, "shared": {}, "log": log}
 
@@ -277,7 +300,9 @@ class Method(base.Method):
         """Draws each frame's own pose: stick figure and features of the mesh, in [-1, 1]."""
         joints = batch["target_joints"]
         height, width = batch["source"].shape[2:4]
-        sticks = pose_label.stick_figure(flatten_time(joints), height=height, width=width)
+        sticks = pose_label.stick_figure(
+            flatten_time(joints), height=height, width=width, figure=self.skeleton
+        )
         sticks = sticks.reshape(*joints.shape[:2], height, width, 3) * 2.0 - 1.0
         if not self.label3d:
             return sticks
@@ -372,9 +397,24 @@ class Method(base.Method):
         return pose_normalization.normalize(driving, own, rule=self.retarget)
 
     def baselines(self, batch: Batch) -> dict[str, Array]:
-        """Returns the source frame whose pose is nearest, for each frame."""
+        """Returns the source frame whose pose is nearest, for each frame, and an oracle.
+
+        The oracle is a still texture, the mean of the source frames, at the true parts and
+        coordinates of each frame, before the run's background: what a perfect UV generator would
+        give without dynamic details.
+        """
         poses = (batch["source_joints"], batch["target_joints"])
-        return {"nearest_pose": pose_label.take_nearest(batch["source"], *poses)}
+        found = {"nearest_pose": pose_label.take_nearest(batch["source"], *poses)}
+        if self.stage == "uv":
+            return found  # it has no background yet
+        behind = self.background(*batch["source"].shape[2:4])
+
+        def render(frames: Array, iuv: Array, true: Array) -> Array:
+            atlas = texture.static_texture(frames, iuv, size=self.tex_size)
+            return _at_true_coordinates(atlas, true, behind)
+
+        still = jax.vmap(render)(batch["source"], batch["source_iuv"], batch["target_iuv"])
+        return {**found, base.ORACLE + "still texture, true uv": still}
 
 
 def uv_terms(
@@ -395,6 +435,16 @@ def uv_terms(
     mine = jnp.take_along_axis(found["coordinates"], place, -2)[..., 0, :]
     error = jnp.abs(mine - (2.0 * iuv[..., 1:] - 1.0)) * (part > 0)[..., None]
     return {"parts": -likely.mean(), "coordinates": error.sum() / found["coordinates"].size}
+
+
+def _at_true_coordinates(
+    atlas: Float[Array, "p s s 4"], iuv: Float[Array, "t h w 3"], behind: Float[Array, "1 h w 3"]
+) -> Float[Array, "t h w 3"]:
+    """Renders a still texture (`texture.static_texture`) at given parts and coordinates."""
+    parts = jax.nn.one_hot(iuv[..., 0].astype(jnp.int32) - 1, uv_generator.PARTS)
+    places = jnp.broadcast_to(2.0 * iuv[..., None, 1:] - 1.0, (*parts.shape, 2))
+    colors, weight = jnp.split(texture.sample_texture(atlas, places, parts), [3], -1)
+    return jnp.where(weight > 0, colors / jnp.where(weight > 0, weight, 1.0), behind)
 
 
 def uv_picture(found: Mapping[str, Array]) -> Float[Array, "n h w 3"]:

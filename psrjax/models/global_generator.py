@@ -1,5 +1,7 @@
 """pix2pixHD's global generator: downsamples, residual blocks, upsamples (Wang et al. 2018)."""
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
@@ -71,10 +73,14 @@ class GlobalGenerator(nn.Module):
         return [self.width * 2**i for i in range(self.num_downsamples + 1)]
 
     def _encode(self, x: Array, train: bool) -> Array:
-        x = self._first(x, train)
+        return self._levels(x, train)[-1]
+
+    def _levels(self, x: Array, train: bool) -> list[Array]:
+        """Returns the first half's map at each size, the full one first."""
+        found = [self._first(x, train)]
         for i in range(self.num_downsamples):
-            x = self._down(i, x, train)
-        return x
+            found.append(self._down(i, found[-1], train))
+        return found
 
     def _first(self, x: Array, train: bool) -> Array:
         height, width = x.shape[1:3]
@@ -94,7 +100,8 @@ class GlobalGenerator(nn.Module):
         conv = layers.Conv(self.widths[i + 1], (3, 3), dtype=self.dtype, name=f"down{i}", **options)
         return self._activate(conv(x), train, f"down{i}_norm")
 
-    def _decode(self, x: Array, train: bool) -> Array:
+    def _decode(self, x: Array, train: bool, skips: Sequence[Array] = ()) -> Array:
+        """Runs the second half; `skips`, maps of each size but the smallest, are added to its."""
         block = blocks.maybe_remat(_ReflectResidual, self.remat)
         for i in range(self.blocks):
             x = block(dtype=self.dtype, name=f"block{i}")(x, train)
@@ -102,6 +109,7 @@ class GlobalGenerator(nn.Module):
         for i, width in enumerate(self.widths[-2::-1]):
             conv = layers.ConvTranspose(width, (3, 3), dtype=self.dtype, name=f"up{i}", **options)
             x = self._activate(conv(x), train, f"up{i}_norm")
+            x = x + skips[-1 - i] if skips else x
         return x
 
     def _last(self, x: Array, channels: int) -> Array:

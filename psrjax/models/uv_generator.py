@@ -16,11 +16,15 @@ class UVGenerator(global_generator.GlobalGenerator):
     blocks.
 
     Attributes:
-      (those of `GlobalGenerator`; where the net is narrow, the last layer is most of its work)
+      skips: whether each map of the first half is added to the second half's of its size, as in a
+        U-Net: what the label shows of a pixel then need not pass through the smallest size.
+      (the others are those of `GlobalGenerator`; where the net is narrow, the last
+        layer is most of its work)
     """
 
     num_downsamples: int = 4
     blocks: int = 9
+    skips: bool = False
 
     @nn.compact
     def __call__(self, label: Float[Array, "b h w c"], train: bool) -> dict[str, Array]:
@@ -29,7 +33,8 @@ class UVGenerator(global_generator.GlobalGenerator):
         Raises:
           UserError: if the size cannot be halved so often.
         """
-        x = self._decode(self._encode(label, train), train)
+        *levels, x = self._levels(label, train)
+        x = self._decode(x, train, levels if self.skips else ())
         heads = self._last(x, 1 + PARTS + 2 * PARTS)
         coordinates = jnp.tanh(heads[..., 1 + PARTS :])
         return {

@@ -14,6 +14,8 @@ from jaxtyping import Array, Float, Shaped, UInt8
 from psrjax.errors import UserError
 from psrjax.ops import geometry
 
+_UNKNOWN = 1e-4  # weight of a texel that no frame shows
+
 
 def sample_texture(
     texture: Float[Array, "p s s c"],
@@ -49,6 +51,34 @@ def sample_texture(
         lambda total, part: (total + sample(*part), None), empty, (texture, places, weights)
     )
     return total.reshape(*parts.shape[:-1], channels).astype(texture.dtype)
+
+
+def static_texture(
+    frames: Float[Array, "n h w 3"], iuv: Float[Array, "n h w 3"], *, size: int, parts: int = 24
+) -> Float[Array, "p s s 4"]:
+    """Returns the mean colour at each texel times a weight, and the weight, as `unwrap` within jax.
+
+    The weight is 1 where a frame shows the texel. Elsewhere it is next to nothing and the colour
+    the part's mean: a sample of the colours over the same sample of the weights is made of known
+    texels wherever one is near.
+
+    Args:
+      frames: in any range.
+      iuv: the part 0 (background) to `parts`, and u, v in [0, 1].
+      size: texels on a part's side.
+      parts: how many.
+    """
+    part, places = iuv[..., 0].astype(jnp.int32), jnp.rint(iuv[..., 1:] * (size - 1))
+    column, row = jnp.moveaxis(places.astype(jnp.int32), -1, 0)
+    # Pixels of the background go beyond the last texel, where they are dropped.
+    texel = jnp.where(part > 0, ((part - 1) * size + row) * size + column, parts * size * size)
+    values = jnp.concatenate([frames, jnp.ones((*frames.shape[:-1], 1))], -1)
+    sums = jnp.zeros((parts * size * size, 4)).at[texel].add(values, mode="drop")
+    sums = sums.reshape(parts, size * size, 4)
+    whole = sums.sum(1, keepdims=True)
+    mean, own = (each / jnp.maximum(each[..., 3:], 1.0) for each in (whole, sums))
+    found = jnp.where(own[..., 3:] > 0, own, _UNKNOWN * mean)
+    return found.reshape(parts, size, size, 4)
 
 
 def unwrap(

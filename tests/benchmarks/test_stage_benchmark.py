@@ -276,7 +276,7 @@ REFERENCES = {
     "psrnet layer1": ("psrnet:w/o L_p", "layer1", 64, {"method.width": 4}),
     "psrnet layer2": ("psrnet:w/o L_p", "layer2", 64, {"method.width": 4}),
     "internet": ("internet:tiny", "joint", 64, {}),
-    "d2gnet": ("d2gnet:tiny", "joint", 32, {"method.d2g": "picture"}),
+    "d2gnet": ("d2gnet:tiny", "joint", 32, {"method.d2g": "picture", "method.uv_skips": True}),
     "hpt transfer": ("hpt:tiny", "transfer", 32, {"method.attend": True}),
     "mfci joint": ("mfci:tiny", "joint", 32, {"method.fusion": "rb6_sa2d", "method.width": 8}),
 }

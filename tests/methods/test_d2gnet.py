@@ -103,6 +103,24 @@ def test_windows_of_any_length_give_what_the_whole_clip_gives():
         np.testing.assert_allclose(cut[name], whole[name], atol=1e-4)
 
 
+def test_with_skips_each_pixel_of_the_label_reaches_the_coordinates_by_itself():
+    """Nothing but the shortest way is left open: the first layer and the last one."""
+
+    def reached(skips):
+        method = build("uv", uv_skips=skips)
+        params = jax.jit(method.init, compiler_options=CHEAP)(jax.random.key(0), batch())["params"]
+        closed = {k: v for k, v in params["uv"].items() if not k.startswith("up")}
+        closed |= {k: jax.tree.map(jnp.zeros_like, v) for k, v in params["uv"].items() if "up" in k}
+        label = method.apply({"params": params}, batch(), method="_window_labels")[:, -1]
+        found = method.apply(
+            {"params": {"uv": closed}}, label, method=lambda m, x: m.uv(x, False)["logits"]
+        )
+        return float(found.std((1, 2)).max())
+
+    assert reached(True) > 1e-4
+    assert reached(False) < 1e-6
+
+
 def test_the_label_has_this_pose_and_the_last_two():
     first, then = jnp.zeros((1, 2, 1, 1, 1)), jnp.arange(1.0, 4.0).reshape(1, 3, 1, 1, 1)
     labels = d2gnet._with_history(then, first)[0, :, 0, 0]
@@ -150,6 +168,22 @@ def test_the_terms_are_eq_6s_and_the_warm_up_has_the_raw_branchs():
     np.testing.assert_allclose(terms()["terms"]["reconstruction"], expected, rtol=1e-5)
 
 
+def test_gan_bce_is_eq_7():
+    def judged(name):
+        shared = terms()["shared"]
+        logits = build().apply(variables(), shared["label"], shared[name], method="_judge")
+        return [1 / (1 + np.exp(-np.asarray(one["logits"], np.float64))) for one in logits]
+
+    real, fake = judged("truth"), judged("frame")
+    printed = sum(np.log(r).mean() + np.log(1 - f).mean() for r, f in zip(real, fake))
+    found = build(gan="bce").apply(
+        variables(), "discriminator", {}, terms()["shared"], {}, method="loss"
+    )
+    np.testing.assert_allclose(found["terms"]["adversarial"], -printed / 2, rtol=1e-4)
+    ours = terms(gan="bce")["terms"]["adversarial"]
+    np.testing.assert_allclose(ours, -sum(np.log(f).mean() for f in fake), rtol=1e-4)
+
+
 def test_eq_5_against_a_loop_over_pixels():
     rng = np.random.default_rng(3)
     logits = rng.normal(size=(1, 2, 3, 25)).astype(np.float32)
@@ -176,6 +210,31 @@ def test_mask_tex_acts_at_synthesis_alone():
     masked = synthesized([4], build(mask_tex=True))
     np.testing.assert_allclose(masked["video"], synthesized([4], of=plain)["video"], atol=1e-6)
     assert not build(mask_tex=True)._masks(train=True)
+
+
+def test_the_oracle_is_a_still_texture_at_the_true_coordinates_before_the_background():
+    rng = np.random.default_rng(5)
+    atlas = rng.uniform(-1, 1, (24, 4, 4, 3)).astype(np.float32)
+
+    def frames(count):
+        part = rng.integers(0, 25, (1, count, 24, 24))
+        column, row = rng.integers(0, 4, (2, 1, count, 24, 24)) * (part > 0)
+        looks = atlas[np.maximum(part - 1, 0), row, column]
+        return looks, np.stack([part, column / 3, row / 3], -1).astype(np.float32)
+
+    (source, source_iuv), (looks, iuv) = frames(40), frames(4)
+    given = {
+        **batch(),
+        "source": jnp.asarray(source),
+        "source_iuv": jnp.asarray(source_iuv),
+        "source_joints": jnp.ones((1, 40, 26, 3)),
+        "target_iuv": jnp.asarray(iuv),
+    }
+    made = build().apply(variables(), given, method="baselines")
+    behind = np.asarray(variables()["params"]["background"]["picture"])[:, None]
+    expected = np.where(iuv[..., :1] > 0, looks, behind)
+    np.testing.assert_allclose(made["oracle: still texture, true uv"], expected, atol=1e-5)
+    assert list(build("uv").apply({}, given, method="baselines")) == ["nearest_pose"]
 
 
 def footage(*, shift=0, steady=True):
@@ -240,7 +299,7 @@ def test_windows_too_short_for_pairs_with_their_history_are_told():
 
 
 def test_choices_that_do_not_exist_are_told():
-    for field in ("d2g", "pose_cond", "perceptual", "retarget", "history"):
+    for field in ("d2g", "pose_cond", "perceptual", "retarget", "history", "skeleton", "gan"):
         with pytest.raises(UserError, match=f"config.method.{field}: no .*; there are"):
             build(**{field: 7})
 

@@ -149,6 +149,29 @@ def test_unwrapping_averages_over_frames_and_leaves_unseen_texels_empty():
     assert whole.sum() == 15 + 30 + 45
 
 
+def test_the_static_texture_on_the_device_is_the_unwrapped_one_where_frames_show_it():
+    generator = np.random.default_rng(11)
+    part = generator.integers(0, 3, (4, 6, 5, 1))
+    places = generator.integers(0, 256, (4, 6, 5, 2)) * (part > 0)
+    iuv = np.concatenate([part, places], -1).astype(np.uint8)
+    frames = generator.integers(1, 256, (4, 6, 5, 3)).astype(np.float32)
+    expected = texture.unwrap([(frames, iuv)], size=7, parts=3)
+    given = iuv / np.array([1, 255, 255])
+    found = np.asarray(
+        texture.static_texture(
+            jnp.asarray(frames, jnp.float32), jnp.asarray(given), size=7, parts=3
+        )
+    )
+    seen = expected.any(-1)
+    np.testing.assert_array_equal(found[seen][:, 3], 1)
+    np.testing.assert_allclose(found[seen][:, :3], expected[seen], rtol=1e-5)
+    assert found[~seen][:, 3].max() < 1e-3 and not found[2].any()  # nobody shows the third part
+    for number in (0, 1):  # a texel that no frame shows has its part's mean colour
+        empty = found[number][~seen[number]]
+        mean = frames[part[..., 0] == number + 1].mean(0)
+        np.testing.assert_allclose(empty[0, :3] / empty[0, 3], mean, rtol=1e-4)
+
+
 def test_wrong_textures_are_refused():
     atlas, places, weights = inputs()
     with pytest.raises(UserError, match="two are the fewest"):

@@ -60,7 +60,10 @@ class Joining(nn.Module):
 
 
 class Generator(nn.Module):
-    """pix2pixHD's generator; a pose may be concatenated at one level (D2G)."""
+    """pix2pixHD's generator; a pose may be concatenated at one level (D2G).
+
+    With `skips` each map of the first half is added to the second half's of its size (UV).
+    """
 
     def __init__(
         self,
@@ -73,9 +76,11 @@ class Generator(nn.Module):
         label: int = 0,
         pose_width: int = 0,
         pose_level: int = 0,
+        skips: bool = False,
     ):
         super().__init__()
         self.num_downsamples, self.blocks, self.level = len(widths) - 1, blocks, pose_level
+        self.skips = skips
         self.first = common.reflect_conv(inputs, widths[0], 7)
         for i in range(self.num_downsamples):
             self.add_module(f"down{i}", nn.Conv2d(widths[i], widths[i + 1], 3, 2, 1))
@@ -91,7 +96,9 @@ class Generator(nn.Module):
     def forward(self, x: torch.Tensor, label: torch.Tensor | None = None) -> torch.Tensor:
         """Maps (n, inputs, h, w) to (n, outputs, h, w), without a final activation."""
         x = F.relu_(F.instance_norm(self.first(x)))
+        skips = []
         for i in range(self.num_downsamples):
+            skips.append(x)
             x = F.relu_(F.instance_norm(getattr(self, f"down{i}")(x)))
             if self.level == 2 ** (i + 1):
                 x = self.joining(x, self.pose(label))
@@ -99,6 +106,7 @@ class Generator(nn.Module):
             x = getattr(self, f"block{i}")(x)
         for i in range(self.num_downsamples):
             x = F.relu_(F.instance_norm(getattr(self, f"up{i}")(x)))
+            x = x + skips.pop() if self.skips else x
         return self.last(x)
 
 
@@ -128,6 +136,7 @@ class TorchReference(common.TorchReference):
     supported = {
         "stage": ("joint",),
         "d2g": ("picture", "residual"),
+        "gan": ("least_squares",),
         "mask_tex": (False,),
         "perceptual": ("off",),
     }
@@ -137,7 +146,12 @@ class TorchReference(common.TorchReference):
         label = method.history * (6 if method.label3d else 3)
         widths = [method.uv_width * 2**i for i in range(method.uv_num_downsamples + 1)]
         self.uv = Generator(
-            label, 1 + 3 * PARTS, widths, method.uv_blocks, kernel_size=method.uv_kernel_size
+            label,
+            1 + 3 * PARTS,
+            widths,
+            method.uv_blocks,
+            kernel_size=method.uv_kernel_size,
+            skips=method.uv_skips,
         )
         self.texture = Texture(method.tex_size, method.tex_channels)
         self.background = Background(1, 1)  # of the size of what is loaded
@@ -210,7 +224,7 @@ class TorchReference(common.TorchReference):
     def _labels(self, batch: common.Batch) -> torch.Tensor:
         """Draws the pose labels, (b, t, c, h, w)."""
         joints, size = batch["target_joints"], batch["source"].shape[2:4]
-        sticks = hpt.draw(joints.flatten(0, 1), *size)[:, -3:] * 2 - 1
+        sticks = hpt.draw(joints.flatten(0, 1), *size, self.method.skeleton)[:, -3:] * 2 - 1
         labels = [sticks.unflatten(0, joints.shape[:2])]
         if self.method.label3d:
             labels.append(batch["target_mesh_label"].movedim(-1, 2))
