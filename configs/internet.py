@@ -26,15 +26,18 @@ Temporal error of tiny's new people, 900 steps from nothing, mean (and range) of
 1.02 (.96 to 1.09), MS-b 1.16 (1.15 to 1.17), SS4x-a 1.31 (1.12 to 1.57); with each seed MS-c's is
 the least, and its PSNR too (24.8 against 25.6). Further ablations:
 
-  w/o L_reg, mask_grid=warped, random_perceptual, w/o perceptual, instance_norm,
-  quick (demo's and tiny's departures, without which a thousand steps teach no motion: points drawn
-  to what moves, local maps near their points, the warped source kept where it is trusted)
+  w/o L_reg, mask_grid=warped, gan=bce (Eq. 8's logarithms), random_perceptual, w/o perceptual,
+  instance_norm,
+  quick (demo's and tiny's departures, without which a thousand steps teach no motion: local maps
+  near their points, and before the paper's stage "joint" another, "warmup", in which points are
+  drawn to what moves, confidence is kept open, and the warped source stays where it is trusted)
 
-Without VGG-19 ("demo", "tiny", "w/o perceptual") L1 between pictures, at their size, a half and a
-quarter of it, stands in for it.
+Stages: joint, the paper's training; with quick warmup before it. Without VGG-19 ("demo", "tiny",
+"w/o perceptual") L1 between pictures, at their size, a half and a quarter of it, and the
+discriminators' features stand in for it.
 """
 
-from psrjax.config import RunConfig, apply_variant, base, update
+from psrjax.config import RunConfig, apply_variant, base, in_stage, update
 
 DEMO = {"minutes": 12}  # of `psrjax demo --method=internet`, processor time on one core
 
@@ -46,22 +49,28 @@ _SYNTHETIC = {"kind": "many", "size": (64, 48), "people_train": 16, "people_test
 # that would leave a few driving frames of each. Any two frames of a clip make many more pairs.
 _ANY_TWO = {"data.sampling.source": "disjoint", "data.sampling.gap_seconds": 0.4}
 
-# Departs from: Eq. 4 alone. It is least where the confidence is 0 everywhere, and Eq. 6 does not
-# stand firm against that: norms behind the gates undo common factors (mean 0.13 after 600 steps).
-# -log M is in balance with the temporal term at M = 0.3 / (10 error): 1 where frames fit to 0.03.
-_OPEN_GATES = {"weights.generator.confidence_prior": 0.3}
-
 # Departs from: the papers, where a field that starts from nothing learns in tens of thousands of
-# steps. Key points are drawn to what moves, move at first what is near them, and a generator that
-# knows nothing yet leaves the source as it is. See the fields' own descriptions.
-_QUICK = {
-    "method.locality": 20.0,
+# steps. In a stage of its own before the paper's, key points are drawn to what moves, and a
+# generator that knows nothing yet leaves the source as it is. See the fields' own descriptions.
+_WARMUP = {
     "method.keeps_source": True,
     "method.points_on_motion": True,
-    "method.points_padding": 3,
     "weights.generator.points_moving": 1.0,
     "weights.generator.points_apart": 0.5,
     "weights.generator.generated": 2.0,  # or it never learns: the warped source is soon the better
+    # Eq. 4 is least where the confidence is 0 everywhere, and Eq. 6 does not stand firm against
+    # that: norms behind the gates undo common factors (mean 0.13 after 600 steps from nothing).
+    # -log M is in balance with the temporal term at M = 0.3 / (10 error): 1 where frames fit to
+    # 0.03.
+    "weights.generator.confidence_prior": 0.3,
+}
+# The stage "joint" behind it is Eq. 1 and Eq. 6 alone. Key points go on moving what is near them:
+# what a net has learned beside that would fall apart without it.
+_QUICK = {
+    "stages": ("warmup", "joint"),
+    "method.locality": 20.0,
+    "method.points_padding": 3,
+    **in_stage("warmup", _WARMUP),
 }
 
 # A difference of blurred pictures tells which way to move also where nothing overlaps yet.
@@ -69,11 +78,11 @@ _NO_VGG = {
     "method.perceptual": "off",
     "method.perceptual_factors": (1, 2, 4),
     "weights.generator.reconstruction": 10.0,
+    "weights.generator.feature_matching": 0.3,  # of features that are learned here at least
 }
 _DEMO = {
     **_NO_VGG,
     **_ANY_TWO,
-    **_OPEN_GATES,
     **_QUICK,
     # People of 64x64 pictures are 14 pixels wide: motion at a quarter of that could not tell limbs.
     "method.factor": 2,
@@ -93,15 +102,23 @@ _DEMO = {
     "data.crop": (64, 48),
     "data.flip": 0.5,
     "batch": 8,
-    "steps": 1200,
-    "checkpoint_steps": 300,
+    "steps": 2000,
+    "checkpoint_steps": 500,
     "log_steps": 50,
     # Departs from: RAdam, which with b2 = .999 spends its first 2000 steps warming up.
     "optimizer.generator.name": "adam",
     "optimizer.discriminator.name": "adam",
     "optimizer.generator.learning_rate": 5e-4,
-    "optimizer.generator.milestones": (900, 1100),
-    "optimizer.discriminator.milestones": (900, 1100),
+    "optimizer.generator.milestones": (1400, 1800),
+    "optimizer.discriminator.milestones": (1400, 1800),
+    **in_stage(
+        "warmup",
+        {
+            "steps": 600,
+            "optimizer.generator.milestones": (600,),
+            "optimizer.discriminator.milestones": (600,),
+        },
+    ),
 }
 
 PRESETS = {
@@ -120,12 +137,10 @@ PRESETS = {
         "method.discriminator_scales": 1,
         "data.synthetic": {**_SYNTHETIC, "frames": 40},
         "batch": 4,
-        "steps": 900,
-        "checkpoint_steps": 300,
-        "log_steps": 50,
+        "steps": 600,
         "optimizer.generator.learning_rate": 1e-3,
-        "optimizer.generator.milestones": (700,),
-        "optimizer.discriminator.milestones": (700,),
+        "optimizer.generator.milestones": (400, 550),
+        "optimizer.discriminator.milestones": (400, 550),
     },
 }
 
@@ -153,6 +168,7 @@ ABLATIONS = {
     "FoM": _FOM,
     "w/o L_reg": {"method.temporal": "none"},
     "mask_grid=warped": {"method.mask_grid": "warped"},
+    "gan=bce": {"method.gan": "bce"},
     "random_perceptual": {  # at the pictures' own size: VGG-19 halves them four times
         "method.perceptual": "random",
         "method.perceptual_factors": (1,),

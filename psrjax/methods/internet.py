@@ -58,6 +58,8 @@ class Method(base.Method):
       generator_max_channels: no layer of the generator has more channels.
       blocks: residual blocks of the generator.
       discriminator_kind: "multiscale" (Eq. 8) or the first-order model's "valid".
+      gan: the adversarial loss, see `psrjax.losses.adversarial`. `Departs from:` Eq. 8, which
+        prints logarithms ("bce") and cites pix2pixHD for them, whose loss is least squares.
       discriminator_width: channels of the discriminators' first layers.
       discriminator_layers: strided layers, or those of the valid discriminator.
       discriminator_scales: N_D of Eq. 8.
@@ -95,6 +97,7 @@ class Method(base.Method):
     generator_max_channels: int = 512
     blocks: int = 9
     discriminator_kind: str = "multiscale"
+    gan: str = "least_squares"
     discriminator_width: int = 64
     discriminator_layers: int = 3
     discriminator_scales: int = 3
@@ -110,11 +113,12 @@ class Method(base.Method):
     def choices(self) -> dict[str, Collection[Any]]:
         """See the attributes."""
         return {
-            "stage": ("joint",),
+            "stage": ("warmup", "joint"),
             "generator_kind": motion_generator.GENERATORS,
             "temporal": ("none", "a", "b", "c"),
             "mask_grid": ("literal", "warped"),
             "discriminator_kind": ("multiscale", "valid"),
+            "gan": adversarial.MODES,
             "perceptual": base.VGG19,
             "jacobians": ("each", "one", "none"),
             "style": style.STYLES,
@@ -233,7 +237,7 @@ class Method(base.Method):
             return self._generator_loss(batch, pretrained)
         real = self._judge(_unit_range(batch["target"][:, -1]), shared["points"])
         fake = self._judge(shared["picture"], shared["points"])
-        total = adversarial.discriminator_total(real, fake, mode="least_squares")
+        total = adversarial.discriminator_total(real, fake, mode=self.gan)
         log = {"real": real[0]["logits"].mean(), "fake": fake[0]["logits"].mean()}
         return {"terms": {"adversarial": total}, "shared": {}, "log": log}
 
@@ -249,7 +253,7 @@ class Method(base.Method):
         real = self._judge(driving, points["value"])
         fake = self._judge(picture, points["value"])
         terms = {
-            "adversarial": adversarial.generator_total(fake, mode="least_squares"),
+            "adversarial": adversarial.generator_total(fake, mode=self.gan),
             "feature_matching": adversarial.feature_matching(real, fake),
             "reconstruction": self._difference(picture, driving),
             "generated": self._difference(made["generated"], driving),
