@@ -8,6 +8,7 @@ workers or where a run was interrupted, and all processes together give the same
 import dataclasses
 import functools
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -133,14 +134,7 @@ class TrainBatches:
 
     def _open(self, step: int) -> None:
         self._step, self._check = step, True
-        dataset = (
-            grain.MapDataset.range(len(self._examples.rows))
-            .seed(self._seed)
-            .shuffle()
-            .repeat()
-            .random_map(self._examples)
-        )
-        dataset = dataset[jax.process_index() :: jax.process_count()]
+        dataset = self._examples.ordered(self._seed)[jax.process_index() :: jax.process_count()]
         dataset = dataset.batch(_local_batch(self._batch), drop_remainder=True)[step:]
         self._local = _read_ahead(dataset, self._workers)
 
@@ -156,7 +150,8 @@ def train_batches(
 ) -> TrainBatches:
     """Returns endless batches of the training split, the first being that of `start_step`.
 
-    In one epoch every view of every clip is the source once.
+    In one epoch every view of every clip is the source once. With `data.sampling.together` the rows
+    of a clip are neighbours, and their windows start at the same time.
 
     Args:
       data_config: `config.data`: path, train_split, crop, flip, jitter, sampling, workers.
@@ -170,7 +165,8 @@ def train_batches(
       An iterator of {key: global jax.Array} in wire types, with get_state, set_state and close.
 
     Raises:
-      UserError: if the dataset lacks a stream that is read, or a clip is too short.
+      UserError: if the dataset lacks a stream that is read, a clip is too short, or the batch does
+        not hold whole clips where it should.
     """
     examples = _TrainExamples(
         source=_open_train_split(data_config),
@@ -182,6 +178,12 @@ def train_batches(
             jitter=data_config.get("jitter", 0.0),
         ),
     )
+    views = {len(clip.views) for clip in examples.source.clips}
+    if examples.policy.together and (len(views) > 1 or batch % max(views)):
+        raise UserError(
+            f"config.batch: {batch} rows, but data.sampling.together wants a multiple of a clip's "
+            f"views, of which there are {' or '.join(map(str, sorted(views)))}"
+        )
     workers = data_config.get("workers", 0)
     return TrainBatches(examples, batch, seed, start_step, sharding, workers)
 
@@ -206,12 +208,46 @@ class _TrainExamples(grain.transforms.RandomMap):
         """(clip, source view) of each row."""
         return tuple((clip.name, view) for clip in self.source.clips for view in clip.views)
 
-    def random_map(self, row: int, rng: np.random.Generator) -> dict[str, Any]:
+    def ordered(self, seed: int) -> grain.MapDataset:
+        """Returns the endless samples, shuffled anew in each epoch."""
+        if not self.policy.together:
+            rows = grain.MapDataset.range(len(self.rows)).seed(seed).shuffle().repeat()
+            return rows.random_map(self)
+        clips = grain.MapDataset.range(len(self.source.clips)).seed(seed).shuffle().repeat()
+        views = len(self.rows) // len(self.source.clips)
+        return grain.MapDataset.range(sys.maxsize).map(
+            _ViewsTogether(self, clips.random_map(_with_seed), views)
+        )
+
+    def random_map(
+        self, row: int, rng: np.random.Generator, times: np.random.Generator | None = None
+    ) -> dict[str, Any]:
         clip, view = self.rows[row]
-        window = sampling.draw(self.source.clip(clip), view, self.policy, rng)
+        window = sampling.draw(self.source.clip(clip), view, self.policy, rng, times=times)
         sample = sampling.assemble(self.source, window, self.reads)
         sample = sampling.augment(sample, self.augmentation, rng)
         return {**sample, "index": np.int32(row)}
+
+
+def _with_seed(clip: int, rng: np.random.Generator) -> tuple[int, int]:
+    return clip, int(rng.integers(2**63))
+
+
+@dataclass(frozen=True)
+class _ViewsTogether(grain.transforms.Map):
+    """Maps a position to a sample: each of `clips`, (number, seed), is there once for each view."""
+
+    examples: _TrainExamples
+    clips: grain.MapDataset
+    views: int
+
+    def map(self, position: int) -> dict[str, Any]:
+        drawn = self.clips[position // self.views]
+        assert drawn is not None  # grain's filtered elements are
+        clip, seed = drawn
+        view = position % self.views
+        rng, times = np.random.default_rng((seed, view)), np.random.default_rng(seed)
+        return self.examples.random_map(clip * self.views + view, rng, times)
 
 
 @dataclass(frozen=True)

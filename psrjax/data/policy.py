@@ -22,6 +22,8 @@ class Policy:
       held_back: fraction of each clip, at its end, that is not trained on. Evaluation windows lie
         in it and their source frames before it, so that a method of a single clip is scored on
         frames it has not seen.
+      together: whether each clip of a training batch comes with all of its views, each as the
+        source once, all at the same times. A batch is then a multiple of a clip's views.
       k_evaluation: number of source frames of an evaluation (`sampling.evaluation_sources`); 0 is
         k.
     """
@@ -32,6 +34,7 @@ class Policy:
     gap_seconds: float = 0.0
     history: int = 0
     held_back: float = 0.0
+    together: bool = False
     k_evaluation: int = 0
 
     def __post_init__(self):

@@ -114,15 +114,29 @@ def _outside(start: int, how: Policy, frames: int, gap: int) -> list[int]:
     return [*before, *range(min(frames, start + how.t + gap), frames)]
 
 
-def draw(clip: Clip, source_view: str, how: Policy, rng: np.random.Generator) -> Window:
+def draw(
+    clip: Clip,
+    source_view: str,
+    how: Policy,
+    rng: np.random.Generator,
+    *,
+    times: np.random.Generator | None = None,
+) -> Window:
     """Draws a training window with the given source view, and under same_time the target view.
+
+    Args:
+      clip: of the training split.
+      source_view: one of its views.
+      how: the policy.
+      rng: what is drawn with.
+      times: what the window's start is drawn with, if windows of other views are to share it.
 
     Raises UserError as `starts` does.
     """
     targets = [target for source, target in pairs(clip, how) if source == source_view]
     target_view = targets[rng.integers(len(targets))]
     possible = starts(clip, how)
-    start = possible[rng.integers(len(possible))]
+    start = possible[(times or rng).integers(len(possible))]
     window = range(start, start + how.t)
     if how.source == "random":
         itself = rng.random(how.k) < 0.5

@@ -109,6 +109,44 @@ def test_every_view_is_the_source_once_in_an_epoch_and_epochs_differ(config):
     assert len(set(map(tuple, epochs.tolist()))) > 1
 
 
+@pytest.fixture
+def together(config):
+    """Whole clips of three views, the frames as they are stored."""
+    with config.unlocked():
+        config.update({"crop": (0, 0), "flip": 0.0, "jitter": 0.0})
+        config.sampling.together = True
+    return config
+
+
+def test_views_together_are_the_sources_of_one_clip_at_the_same_time(together):
+    """A target at the same time is what another row has as its source."""
+    epochs = []
+    for batch in batches(together, 6, batch=3):
+        first = batch["index"][0]
+        assert first % 3 == 0 and batch["index"].tolist() == [first, first + 1, first + 2]
+        epochs.append(first // 3)
+        for row in range(3):
+            sources = [batch["source"][other] for other in range(3) if other != row]
+            assert sum((batch["target"][row] == source).all() for source in sources) == 1
+    assert sorted(epochs[:3]) == sorted(epochs[3:]) == [0, 1, 2]
+
+
+def test_views_together_keep_the_promises_of_batches(together, monkeypatch):
+    whole = batches(together, 5, batch=6)
+    assert_same(batches(together, 3, batch=6, start_step=2), whole[2:])
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    for process in range(2):
+        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+        for part, expected in zip(batches(together, 5, batch=6), whole, strict=True):
+            np.testing.assert_array_equal(part["index"], expected["index"][process::2])
+            np.testing.assert_array_equal(part["target"], expected["target"][process::2])
+
+
+def test_a_batch_that_cuts_a_clip_in_two_is_refused(together):
+    with pytest.raises(UserError, match="config.batch: 4 rows, .* multiple of a clip's views.* 3"):
+        batches(together, 1)
+
+
 def test_batches_are_global_arrays_with_the_given_sharding(config):
     mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
     sharding = NamedSharding(mesh, PartitionSpec("data"))
