@@ -7,22 +7,27 @@ An array of `Method.synthesize`'s "intermediates" is drawn by its axes:
   (b t h w 2)    motion in pixels of the array's own grid: the hue is its direction
   (b t h w p)    shares of p > 3 parts, the first one background: black, as in Yang et al.'s Fig. 8
   (b t k h w 1), (b t k h w 3)   a map or a picture of each source frame
-  (b t j 2)      points in [-1, 1] on the driving frames, in the colours of the parts
+  (b t j 2)      points in [-1, 1] on the driving (or true) frames, in the colours of the parts
   (b j 2)        points of the source: one whose name begins with "source"
   (b h w 3), (b h w 1)   one for the whole clip: a picture file of its own
   (b t)          numbers, of which `transfer` logs the mean: not drawn
 """
 
 import colorsys
+import os
 from collections.abc import Mapping
+from pathlib import Path
 
 import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from psrjax import io
+from psrjax.data import codec, video
 from psrjax.ops import geometry
 
 SMALLEST = 192  # pixels a panel is enlarged to, at least
+_STRIP = 6  # frames of the picture of a whole clip
 _FULL_MOTION = 0.2  # of the width: motion that is drawn in full colour
 
 
@@ -35,31 +40,26 @@ def colors(count: int) -> UInt8[np.ndarray, "count 3"]:
 
 def panels(
     intermediates: Mapping[str, np.ndarray],
-    source: UInt8[np.ndarray, "k h w 3"],
-    driving: UInt8[np.ndarray, "h w 3"],
-    result: UInt8[np.ndarray, "h w 3"],
+    shown: Mapping[str, UInt8[np.ndarray, "h w 3"]],
     number: int,
 ) -> dict[str, UInt8[np.ndarray, "y x 3"]]:
-    """Draws the panels of one frame: source, driving frame, result, every array that has time.
+    """Draws the panels of one frame: the frames that are shown, and every array that has time.
 
     Args:
       intermediates: of one window, without the batch axis.
-      source: the source frames.
-      driving: the driving frame.
-      result: the synthesized frame.
+      shown: {label: frame} of one size; points are drawn on "source" and "driving" or "truth".
       number: the frame's place in the window.
     """
-    height, width = result.shape[:2]
+    height, width = next(iter(shown.values())).shape[:2]
     scale = max(1, -(-SMALLEST // width))
     size = (height * scale, width * scale)
-    shown = {"source" if i == 0 else f"source {i + 1}": s for i, s in enumerate(source)}
-    shown |= {"driving": driving, "result": result}
     drawn = {label: _enlarged(image, size) for label, image in shown.items()}
     for name, array in intermediates.items():
         if array.ndim == 2:  # (j 2)
             drawn["source"] = _with_points(drawn["source"], array)
         elif array.ndim == 3 and array.shape[-1] == 2:  # (t j 2)
-            drawn["driving"] = _with_points(drawn["driving"], array[number])
+            for label in {"driving", "truth"} & set(drawn):
+                drawn[label] = _with_points(drawn[label], array[number])
         elif array.ndim == 5:  # (t k h w c)
             many = enumerate(array[number])
             drawn |= {f"{name} {i + 1}": _enlarged(draw(one), size) for i, one in many}
@@ -81,6 +81,63 @@ def still_pictures(
         times = max(1, -(-2 * SMALLEST // picture.shape[1]))
         pictures[name] = picture.repeat(times, 0).repeat(times, 1)
     return pictures
+
+
+def write(
+    output: str | os.PathLike,
+    intermediates: Mapping[str, np.ndarray],
+    shown: Mapping[str, UInt8[np.ndarray, "t h w 3"]],
+    times: Float[np.ndarray, " t"],
+) -> list[Path]:
+    """Writes the intermediate results of a whole clip.
+
+    Files: `<stem>.intermediates<suffix>`, a strip of its frames `<stem>.intermediates.png`, and
+    `<stem>.intermediates.NAME.png` of arrays without time.
+
+    Args:
+      output: the result that they belong to.
+      intermediates: of the whole clip, without the batch axis.
+      shown: {label: video}: as `panels` takes their frames.
+      times: seconds at which the frames are shown.
+
+    Returns:
+      The paths of the files, the video first.
+
+    Raises:
+      UserError: if the place cannot be written to.
+    """
+    output = Path(output)
+    moving = output.with_name(f"{output.stem}.intermediates{output.suffix}")
+
+    def row(number: int) -> UInt8[np.ndarray, "y x 3"]:
+        frames = {label: frames[number] for label, frames in shown.items()}
+        return beside(panels(intermediates, frames, number))
+
+    video.write(moving, (row(number) for number in range(len(times))), times=times)
+    pictures = {"": np.concatenate([row(number) for number in strip_frames(len(times))])}
+    pictures |= {f".{name}": image for name, image in still_pictures(intermediates).items()}
+    paths = [output.with_name(f"{output.stem}.intermediates{name}.png") for name in pictures]
+    for path, image in zip(paths, pictures.values(), strict=True):
+        write_picture(path, image)
+    return [moving, *paths]
+
+
+def strip_frames(count: int) -> list[int]:
+    """Chooses frames of a clip, spread over it, for a picture."""
+    return np.unique(np.linspace(0, count - 1, _STRIP).round().astype(int)).tolist()
+
+
+def write_picture(path: Path, image: UInt8[np.ndarray, "h w 3"]) -> None:
+    """Writes a PNG, whole or not at all."""
+    with io.replacing(path) as temporary:
+        temporary.write_bytes(codec.encode_png(image))
+
+
+def beside(
+    images: Mapping[str, UInt8[np.ndarray, "h w 3"]],
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Places pictures side by side, each under its label."""
+    return video.beside({label: image[None] for label, image in images.items()})[0]
 
 
 def draw(image: Float[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w 3"]:

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from psrjax.data import loader, sampling, spec, video
 from psrjax.data.source import Clip, Source
 from psrjax.errors import UserError
-from psrjax.inference import synthesizer
+from psrjax.inference import intermediate_results, synthesizer
 from psrjax.inference.frame_selection import frame_range
 from psrjax.methods.base import Method
 from psrjax.prepare.common.calibration import read_calibration
@@ -234,15 +234,27 @@ def _camera(name: str, size: tuple[int, int]) -> Camera:
 
 @dataclass(frozen=True)
 class SynthesizedClip:
-    """A synthesized clip: {label: (t h w 3) uint8} in the order to show them, and its times.
+    """A synthesized clip.
 
-    The labels are "source", baselines, the method's steps, and "truth" where it is known; `result`
-    is the label of the last step.
+    Attributes:
+      videos: {label: (t h w 3) uint8} in the order to show them: "source", baselines, the method's
+        steps, and "truth" where it is known.
+      steps: the labels of the method's steps; the last one is the result.
+      times: (t,) seconds at which the frames are shown.
+      intermediates: {name: array} as `intermediate_results` draws them, if they were wanted: of the
+        whole clip, those without time of its first window.
     """
 
     videos: dict[str, np.ndarray]
-    result: str
+    steps: tuple[str, ...]
     times: np.ndarray
+    intermediates: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    @property
+    def answers(self) -> dict[str, np.ndarray]:
+        """The truth, where it is known, and the method's steps."""
+        known = (synthesizer.TRUTH, *self.steps)
+        return {label: self.videos[label] for label in known if label in self.videos}
 
 
 def synthesize(
@@ -250,21 +262,33 @@ def synthesize(
     variables: Mapping[str, Any],
     inputs: NovelViewInputs,
     *,
+    intermediates: bool = False,
     show_progress: bool = False,
 ) -> SynthesizedClip:
     """Synthesizes a clip of any length from windows of a fixed one.
 
+    Args:
+      method: as a run restores it.
+      variables: its parameters and statistics.
+      inputs: the clip.
+      intermediates: whether the method's intermediate results are kept.
+      show_progress: whether to show a progress bar.
+
     Raises:
       UserError: if the clip is shorter than a window.
     """
-    synthesize_window = synthesizer.make_synthesizer(method, comparison=True)
+    synthesize_window = synthesizer.make_synthesizer(
+        method, comparison=True, intermediates=intermediates
+    )
     parts: dict[str, list[np.ndarray]] = {}
-    carry, done, result = None, 0, ""
+    drawn: dict[str, list[np.ndarray]] = {}
+    stills: dict[str, np.ndarray] = {}
+    carry, done, steps = None, 0, ()
     starts = windows(inputs.frames, inputs.window)
     for start in tqdm(starts, "synthesize", unit="window", disable=not show_progress):
         batch = dict(inputs.read(start))
         made, carry = synthesize_window(variables, batch, carry)
-        result = list(made["steps"])[-1]
+        steps = tuple(made["steps"])
         shown = {
             name: video for name, video in made["baselines"].items() if name in SHOWN_BASELINES
         }
@@ -275,8 +299,18 @@ def synthesize(
             frames = np.asarray(frames[0])
             frames = frames[np.minimum(np.arange(inputs.window), len(frames) - 1)]
             parts.setdefault(label, []).append(frames[done - start :])
+        for name, array in made.get("intermediates", {}).items():
+            array = np.asarray(array[0])
+            if array.ndim > 2 and len(array) == inputs.window:
+                drawn.setdefault(name, []).append(array[done - start :])
+            else:
+                stills.setdefault(name, array)
         done = start + inputs.window
-    return SynthesizedClip({k: np.concatenate(v) for k, v in parts.items()}, result, inputs.times)
+    videos, kept = (
+        {label: np.concatenate(arrays) for label, arrays in found.items()}
+        for found in (parts, drawn)
+    )
+    return SynthesizedClip(videos, steps, inputs.times, kept | stills)
 
 
 def windows(frames: int, window: int) -> tuple[int, ...]:
@@ -293,14 +327,19 @@ def windows(frames: int, window: int) -> tuple[int, ...]:
     return tuple(starts)
 
 
-def write(path: str | os.PathLike, clip: SynthesizedClip) -> tuple[Path, Path]:
+def write(path: str | os.PathLike, clip: SynthesizedClip) -> list[Path]:
     """Writes `path`, the result alone, and `<stem>.compare<suffix>`, everything side by side.
+
+    A clip with intermediate results also gets the files of `intermediate_results.write`.
 
     Raises:
       UserError: if the place cannot be written to.
     """
     path = Path(path)
     compare = path.with_name(f"{path.stem}.compare{path.suffix}")
-    video.write(path, clip.videos[clip.result], times=clip.times)
+    video.write(path, clip.videos[clip.steps[-1]], times=clip.times)
     video.write(compare, video.beside(clip.videos), times=clip.times)
-    return path, compare
+    if not clip.intermediates:
+        return [path, compare]
+    shown = {synthesizer.SOURCE: clip.videos[synthesizer.SOURCE], **clip.answers}
+    return [path, compare, *intermediate_results.write(path, clip.intermediates, shown, clip.times)]

@@ -57,7 +57,7 @@ def make_synthesizer(
       comparison: gives {"steps", "baselines"}, both {label: (b t h w 3) uint8} in the method's
         order; a method without named steps has one, named after its stage. Otherwise it gives
         "video", and "foreground" and "mask" where the method makes them, all uint8.
-      intermediates: whether the latter also has the method's "intermediates".
+      intermediates: whether there are also the method's "intermediates".
     """
     # Modules hash, which flax's annotations do not tell.
     return _compiled(method, comparison, intermediates)  # pyright: ignore[reportArgumentType]
@@ -73,7 +73,7 @@ def _compiled(method: Method, comparison: bool, intermediates: bool) -> Synthesi
         steps = made.get("steps") or {method.stage: made["video"]}
         # An OrderedDict keeps its order through a compiled function; a dict comes back sorted.
         videos = {"steps": OrderedDict(steps), "baselines": OrderedDict(baselines)}
-        return jax.tree.map(spec.encode_colors, videos), carry
+        return jax.tree.map(spec.encode_colors, videos) | _intermediates(made), carry
 
     return Synthesizer(jax.jit(functools.partial(start, method)), jax.jit(run))
 
@@ -82,6 +82,9 @@ def _encode(made: Mapping[str, Any]) -> dict[str, Any]:
     encoded = {key: spec.encode_colors(made[key]) for key in ("video", "foreground") if key in made}
     if "mask" in made:
         encoded["mask"] = jnp.clip(jnp.round(made["mask"] * 255.0), 0, 255).astype(jnp.uint8)
-    if made.get("intermediates"):
-        encoded["intermediates"] = made["intermediates"]
-    return encoded
+    return encoded | _intermediates(made)
+
+
+def _intermediates(made: Mapping[str, Any]) -> dict[str, Any]:
+    found = made.get("intermediates")
+    return {"intermediates": OrderedDict(found)} if found else {}

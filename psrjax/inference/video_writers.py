@@ -8,16 +8,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from psrjax import io
 from psrjax.data import video
 from psrjax.inference import intermediate_results
 
 _SOURCES = 4  # source frames that are shown: methods may read a hundred
-_STRIP = 6  # frames of the picture of intermediate results
 _AHEAD = 8  # frames that may wait to be encoded: memory does not grow with the video
 _END, _ABORT = "end", "abort"
 
@@ -116,7 +113,7 @@ class VideoWriters:
         self._stack = contextlib.ExitStack()
         self._videos: dict[str, StreamingVideo] = {}
         self._paths: list[Path] = []
-        self._strip = set(np.linspace(0, len(times) - 1, _STRIP).round().astype(int).tolist())
+        self._strip = set(intermediate_results.strip_frames(len(times)))
         self._rows: list[np.ndarray] = []
         self._stills: dict[str, np.ndarray] = {}
         self._written = 0
@@ -142,14 +139,13 @@ class VideoWriters:
         for number, frame in enumerate(result):
             self._push("", frame, audio=self._audio)
             beside = {**shown, "driving": driving[number], "result": frame}
-            self._push("compare", _side_by_side(beside))
+            self._push("compare", intermediate_results.beside(beside))
             if mask is not None:
                 self._push("mask", mask[number].repeat(3, -1))
             if intermediates:
-                row = intermediate_results.panels(
-                    intermediates, self._source, driving[number], frame, number
+                row = intermediate_results.beside(
+                    intermediate_results.panels(intermediates, beside, number)
                 )
-                row = _side_by_side(row)
                 self._push("intermediates", row)
                 if self._written in self._strip:
                     self._rows.append(row)
@@ -172,15 +168,9 @@ class VideoWriters:
 
     def _picture(self, what: str, image: np.ndarray) -> None:
         path = self._name(what, ".png")
-        with io.replacing(path) as temporary:
-            _, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-            temporary.write_bytes(data.tobytes())
+        intermediate_results.write_picture(path, image)
         self._paths.append(path)
 
     def _name(self, what: str, suffix: str = "") -> Path:
         middle = f".{what}" if what else ""
         return self._output.with_name(f"{self._output.stem}{middle}{suffix or self._output.suffix}")
-
-
-def _side_by_side(images: Mapping[str, np.ndarray]) -> np.ndarray:
-    return video.beside({label: image[None] for label, image in images.items()})[0]

@@ -204,7 +204,7 @@ def test_a_synthesized_clip_has_every_frame_once_and_in_order(monkeypatch):
     inputs = novel_view.NovelViewInputs(read, frames=8, window=T, times=np.arange(8) / 25, name="")
     made = novel_view.synthesize(Toy(), {"params": {}}, inputs)
     assert list(made.videos) == ["source", "copy_source", "first", "second", "truth"]
-    assert made.result == "second"
+    assert made.steps[-1] == "second"
     np.testing.assert_array_equal(made.videos["truth"], clip["target"][0])
     np.testing.assert_array_equal(made.videos["first"], quantised(clip["source"][0], 0.1))
 
