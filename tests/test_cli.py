@@ -114,6 +114,53 @@ def test_synthesize_writes_a_playable_video_and_its_comparison(folder, run):
     assert compare["frames"].shape[2] >= 6 * width  # source, x0, three layers, truth
 
 
+def test_synthesize_draws_what_was_computed_on_the_way(folder, run):
+    arguments = ("--frames=0:11", "--intermediates", "--output=why/out.mp4")
+    out = succeed(folder, "synthesize", "--workdir=run", *arguments).split()
+    names = ("out.mp4", "out.compare.mp4", "out.intermediates.mp4", "out.intermediates.png")
+    assert out == [f"why/{name}" for name in names]
+    drawn = read(folder / "why/out.intermediates.mp4")["frames"]
+    panels = ["source", "truth", "layer1", "layer2", "layer3", "prior", "visibility", "depth"]
+    panels += ["background", "visible", "occluded"]
+    assert len(drawn) == 11 and drawn.shape[2] == len(panels) * 192
+    kinds = drawn[5, -96, 192 * panels.index("visibility") :][:192].astype(int)
+    assert (kinds.max(-1) - kinds.min(-1)).max() > 60  # the body's regions have colours
+
+
+TRANSFER = (
+    *("source", "background", "fit=crop", "source_frames", "k=2", "seed=2"),
+    *("window=2", "audio", "check_person", "find_best_frame", "adapt_scale"),
+)
+REFUSED = {  # {the flag that asks for something: flags that are of no use to it}
+    "clip=a": ("mesh", "source_camera", *TRANSFER[1:]),  # --source asks for a transfer
+    "camera=a": ("target_view", "skeletons", "mesh", "source_camera", *TRANSFER[1:]),
+    "video=a": ("clip", "split", "source_view", "target_view", "skeletons", *TRANSFER[1:]),
+    "driving=a": (
+        *("clip", "split", "source_view", "target_view", "skeletons", "camera", "video", "mesh"),
+        "source_camera",
+    ),
+}
+OF_ALL = {"run", "workdir", "stage", "snapshot", "output", "frames", "intermediates", "data"}
+
+
+@pytest.mark.parametrize("asked", REFUSED)
+def test_synthesize_refuses_a_flag_that_it_would_not_use(asked, folder):
+    for flag in REFUSED[asked]:
+        valued = flag in ("audio", "check_person", "find_best_frame", "adapt_scale", "skeletons")
+        given = flag if valued or "=" in flag else f"{flag}=x"
+        done = psrjax(folder, "synthesize", "--workdir=run", f"--{asked}", f"--{given}")
+        assert done.returncode == 2, (flag, done.stderr[-2000:])
+        last = done.stderr.strip().splitlines()[-1]
+        assert last.startswith(f"psrjax: --{flag.partition('=')[0]} goes with "), last
+
+
+def test_every_flag_of_synthesize_is_of_all_or_refused_by_some():
+    text = (Path(__file__).parents[1] / "psrjax/cli/synthesize.py").read_text()
+    flags = set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', text)) - OF_ALL
+    tested = {flag.partition("=")[0] for refused in REFUSED.values() for flag in refused}
+    assert flags == tested | {"source", "driving"}
+
+
 @pytest.fixture(scope="module")
 def filmed(folder, run):
     """A video with uneven times, the mesh of the person in it, and two cameras."""

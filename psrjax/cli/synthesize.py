@@ -12,6 +12,7 @@ Without --source the run's own clip is shown: methods of one person need no more
 
 WHO and MOTION are a picture, a video, a folder of pictures, or a dataset's DIR, DIR:CLIP or
 DIR:CLIP:VIEW ("synthetic" is the run's own). Beside out.mp4 comes a comparison, out.compare.mp4.
+A flag that is of no use to what is synthesized is refused.
 
 --method.FIELD=VALUE replaces a field of the run's method for this video, such as
 --method.relative; psrjax synthesize --run R --method.help lists the fields.
@@ -25,7 +26,7 @@ from absl import flags
 from psrjax import config as config_lib
 from psrjax.cli._method_fields import MethodFlags, describe
 from psrjax.errors import UserError
-from psrjax.inference import driving_poses, footage, novel_view, transfer
+from psrjax.inference import driving_poses, footage, novel_view, skeletons, transfer
 from psrjax.methods.base import Method
 from psrjax.training import checkpoint
 
@@ -35,12 +36,16 @@ flags.DEFINE_alias("workdir", "run")
 _STAGE = flags.DEFINE_string("stage", "", "a stage of the run; by default the last finished one")
 _OUTPUT = flags.DEFINE_string("output", "out.mp4", "the video; the comparison is out.compare.mp4")
 _FRAMES = flags.DEFINE_string("frames", "", "first:end, as in Python; by default the whole clip")
+_INTERMEDIATES = flags.DEFINE_bool("intermediates", False, "draw the steps as out.intermediates.*")
 # A clip of a dataset
 _DATA = flags.DEFINE_string("data", "", "a stored dataset; by default the run's own")
 _SPLIT = flags.DEFINE_string("split", "", "a split of it; by default config.data.eval_split")
 _CLIP = flags.DEFINE_string("clip", "", "a clip's name; by default the split's first")
 _SOURCE_VIEW = flags.DEFINE_string("source_view", "", "the given view; by default the first")
 _TARGET_VIEW = flags.DEFINE_string("target_view", "", "the view to synthesize; by default the next")
+_SKELETONS = flags.DEFINE_bool(
+    "skeletons", False, "a clip: detect and draw out.skeletons.png, with the error of the joints"
+)
 _CAMERA = flags.DEFINE_string("camera", "", "instead of a view: a camera, FILE.json[:NAME]")
 # A video, and the person's mesh; --camera is then the view to synthesize
 _VIDEO = flags.DEFINE_string("video", "", "a source video, instead of a clip of a dataset")
@@ -60,7 +65,6 @@ _K = flags.DEFINE_integer("k", 0, "transfer: the number of source frames; by def
 _SEED = flags.DEFINE_integer("seed", 0, "transfer: of random source frames")
 _WINDOW = flags.DEFINE_integer("window", 0, "transfer: frames synthesized at a time; 0 chooses")
 _AUDIO = flags.DEFINE_bool("audio", None, "transfer: copy the driving video's sound, if it has one")
-_INTERMEDIATES = flags.DEFINE_bool("intermediates", False, "transfer: draw out.intermediates.*")
 _CHECK = flags.DEFINE_bool("check_person", True, "transfer: --driving must show a person")
 _BEST = flags.DEFINE_bool(
     "find_best_frame", False, "transfer, --method.relative: motion since the frame whose pose is "
@@ -69,9 +73,23 @@ _BEST = flags.DEFINE_bool(
 _SCALE = flags.DEFINE_bool("adapt_scale", False, "likewise: motion is scaled by the source's size")
 
 
+# What is synthesized, by the flag that asks for it, and the flags that it uses; those not named
+# here belong to all.
+_USED = {
+    "--driving": (
+        *(_SOURCE, _DRIVING, _BACKGROUND, _FIT, _SOURCE_FRAMES, _K, _SEED, _WINDOW, _AUDIO),
+        *(_CHECK, _BEST, _SCALE),
+    ),
+    "--video": (_VIDEO, _MESH, _SOURCE_CAMERA, _CAMERA),
+    "--camera": (_CAMERA, _SPLIT, _CLIP, _SOURCE_VIEW),
+    "a clip of a dataset": (_SPLIT, _CLIP, _SOURCE_VIEW, _TARGET_VIEW, _SKELETONS),
+}
+
+
 def main(arguments: Sequence[str]) -> None:
     """Writes the videos and prints their paths."""
     del arguments
+    asked = _asked()
     if not _RUN.value:
         raise UserError("--run: name the run's directory")
     stage = _STAGE.value or None
@@ -82,7 +100,7 @@ def main(arguments: Sequence[str]) -> None:
         return
     if _DATA.value:
         config_lib.update(config, {"data.path": _DATA.value})
-    if _SOURCE.value or _DRIVING.value:
+    if asked == "--driving":
         inputs = transfer.open_inputs(
             config,
             source=_SOURCE.value,
@@ -101,10 +119,31 @@ def main(arguments: Sequence[str]) -> None:
             show_progress=True,
         )
     else:
-        made = novel_view.synthesize(method, variables, _inputs(method, config), show_progress=True)
+        made = novel_view.synthesize(
+            method,
+            variables,
+            _inputs(asked, method, config),
+            intermediates=_INTERMEDIATES.value,
+            show_progress=True,
+        )
         paths = novel_view.write(_OUTPUT.value, made)
+        if _SKELETONS.value:
+            paths.append(skeletons.write(_OUTPUT.value, made.answers))
     for path in paths:
         print(path)
+
+
+def _asked() -> str:
+    """Tells what is to be synthesized, a key of `_USED`; refuses flags that it does not use."""
+    flag_of = {"--driving": _SOURCE.value or _DRIVING.value, "--video": _VIDEO.value}
+    flag_of |= {"--camera": _CAMERA.value}
+    asked = next((flag for flag, value in flag_of.items() if value), "a clip of a dataset")
+    used = {name: {flag.name for flag in own} for name, own in _USED.items()}
+    for name in dict.fromkeys(flag.name for own in _USED.values() for flag in own):
+        if flags.FLAGS[name].present and name not in used[asked]:
+            users = " or ".join(path for path, own in used.items() if name in own)
+            raise UserError(f"--{name} goes with {users}, not with {asked}")
+    return asked
 
 
 def _options(inputs: transfer.TransferInputs) -> transfer.TransferOptions:
@@ -124,9 +163,9 @@ def _options(inputs: transfer.TransferInputs) -> transfer.TransferOptions:
     )
 
 
-def _inputs(method: Method, config: Any) -> novel_view.NovelViewInputs:
+def _inputs(asked: str, method: Method, config: Any) -> novel_view.NovelViewInputs:
     frames = _range(_FRAMES.value)
-    if _VIDEO.value:
+    if asked == "--video":
         return novel_view.from_video(
             method,
             config,
@@ -137,7 +176,7 @@ def _inputs(method: Method, config: Any) -> novel_view.NovelViewInputs:
             frames=frames,
         )
     chosen = {"split": _SPLIT.value, "clip": _CLIP.value, "frames": frames}
-    if _CAMERA.value:
+    if asked == "--camera":
         view = _SOURCE_VIEW.value
         return novel_view.from_camera(
             method, config, camera=_CAMERA.value, source_view=view, **chosen
