@@ -45,9 +45,11 @@ _ENVIRONMENT = {
     "TPU_LOG_DIR": "disabled",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # a second process may compile at the same time
     "JAX_ENABLE_COMPILATION_CACHE": "0",
+    "JAX_TRACEBACK_IN_LOCATIONS_LIMIT": "40",  # calls around an operation, to name its place
 }
 _CONFIG, _LOWERED, _MISTAKE, _LOG = "config.json", "lowered.json", "mistake.txt", "log.txt"
-_PROGRAM, _BUFFERS = "*after_buffer_assignment.txt", "*after_optimizations-buffer-assignment.txt"
+_PROGRAM, _BUFFERS = "*after_optimizations.txt", "*after_optimizations-buffer-assignment.txt"
+_WRITTEN = "*after_optimizations-memory-usage-report.txt"  # after both of them
 # XLA's description of an NVIDIA H100 80GB HBM3.
 _H100 = """
 gpu_device_info {
@@ -160,24 +162,18 @@ def _run(command: list[str], folder: Path) -> float:
             command, stdout=log, stderr=log, env={**os.environ, **_ENVIRONMENT}
         )
         try:
-            while not _is_written(folder) and process.poll() is None:
+            while not any(folder.glob(_WRITTEN)) and process.poll() is None:
                 time.sleep(0.2)
         finally:
             process.kill()
             process.wait()
-    if _is_written(folder):
+    if any(folder.glob(_WRITTEN)):
         return time.monotonic() - start
     if (folder / _MISTAKE).exists():
         raise UserError((folder / _MISTAKE).read_text())
     lines = [line for line in (folder / _LOG).read_text(errors="replace").splitlines() if line]
     errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
     raise UserError(f"the compiler failed: {[*lines[-1:], *errors][-1] if lines else 'killed'}")
-
-
-def _is_written(folder: Path) -> bool:
-    """Returns True once XLA has written the program, its last line too."""
-    found = list(folder.glob(_PROGRAM))
-    return bool(found) and found[0].read_text().rstrip(" \n").endswith("\n}")
 
 
 def _only(folder: Path, pattern: str) -> Path:
@@ -228,6 +224,7 @@ def _devices(chip: Chip, topology: str) -> list[Any]:
 
 def _lower_step(config: RunConfig, mesh: jax.sharding.Mesh) -> tuple[Any, dict[str, Any]]:
     """Lowers the step as `training.loop` does, of arrays without values."""
+    config = sharding.for_devices(config, mesh.size)
     sharding.check_batch(config.batch, config.accumulate, mesh)
     by_rows, replicated = sharding.batch_sharding(mesh), sharding.replicated(mesh)
     method = base.build(**config_lib.method_fields(config))

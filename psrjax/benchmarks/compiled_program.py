@@ -30,6 +30,7 @@ _FREE = (  # moves no bytes
 )
 _SLICES = ("dynamic-slice", "slice", "gather")  # they read a part of their first operand
 _UPDATES = {"dynamic-update-slice": 1, "scatter": 2}  # {in place: the operand that is written}
+_OPERATIONS = ("ops", "nn")  # the rooms whose functions are called from everywhere
 _FREE_CALLS = ("AllocateBuffer", "ConcatBitcast")  # of libtpu
 
 
@@ -429,8 +430,8 @@ def _product_flops(line: Instruction, operands: list[str]) -> int:
 
 
 def _convolution_flops(line: Instruction, operands: list[str]) -> int:
-    """Counts as XLA does: products with padding or with the zeros between inputs are left out."""
-    x, kernel, y = (_sizes(shape) for shape in (*operands, line.shape))
+    """Counts as `flops.convolution_flops`: with padding, without the zeros between inputs."""
+    kernel, y = _sizes(operands[1]), _sizes(line.shape)
     labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", line.rest)
     assert labels, line.rest
     window = line.find(r"window=\{([^}]*)\}")
@@ -443,14 +444,10 @@ def _convolution_flops(line: Instruction, operands: list[str]) -> int:
     total = 2 * kernel[labels[2].index("i")]
     total *= math.prod(y[labels[3].index(axis)] for axis in "bf")
     for axis in range(count):
-        size_x, size_k, size_y = (
-            sizes[label.index(str(axis))]
-            for sizes, label in zip((x, kernel, y), labels.groups(), strict=True)
-        )
+        size_k, size_y = kernel[labels[2].index(str(axis))], y[labels[3].index(str(axis))]
         at = np.arange(size_y)[:, None] * strides[axis] - lows[axis]
         at = at + np.arange(size_k) * kernel_dilations[axis]
-        inside = (at >= 0) & (at <= (size_x - 1) * dilations[axis]) & (at % dilations[axis] == 0)
-        total *= int(inside.sum())
+        total *= int((at % dilations[axis] == 0).sum())
     return total
 
 
@@ -490,7 +487,7 @@ def _through_bitcasts(line: Instruction, by_name: Mapping[str, Instruction]) -> 
 
 
 def _places(text: str) -> dict[str, str]:
-    """Returns {number of a stack frame: "file:line" of its innermost function of this package}."""
+    """Returns {number of a stack frame: "file:line" of the layer or loss that it is of}."""
     files = dict(re.findall(r'^(\d+) "([^"]*)"$', _section(text, "FileNames"), re.MULTILINE))
     locations = {
         number: f"{files.get(file, '')}:{line}"
@@ -510,14 +507,18 @@ def _places(text: str) -> dict[str, str]:
 
 
 def _innermost(number: str, frames: Mapping[str, tuple[str, str]]) -> str:
-    first = frames[number][0]
+    """Returns the innermost place in this package, if there is one above its operations."""
+    found = [PurePath(frames[number][0]).name]
     while number in frames:
         place, number = frames[number]
         parts = PurePath(place).parts
-        if "psrjax" in parts:
-            last = len(parts) - 1 - parts[::-1].index("psrjax")
-            return "/".join(parts[last:])
-    return PurePath(first).name
+        if "psrjax" not in parts:
+            continue
+        last = len(parts) - 1 - parts[::-1].index("psrjax")
+        found.append("/".join(parts[last:]))
+        if parts[last + 1] not in _OPERATIONS:
+            return found[-1]
+    return found[1] if len(found) > 1 else found[0]
 
 
 def _section(text: str, title: str) -> str:
