@@ -35,6 +35,12 @@ if TYPE_CHECKING:
 OPEN = ("weights", "optimizer", "overrides", "data.synthetic")  # where overrides may add keys
 COMMON_PRESETS = {"bf16": {"method.dtype": "bfloat16"}}  # of every config file
 DTYPES = ("float32", "bfloat16", "float16")
+# What a batch that is so many times larger does to the learning rates.
+BATCH_RATES = {
+    "sqrt": lambda times: times**0.5,
+    "linear": lambda times: times,
+    "fixed": lambda _: 1,
+}
 
 
 @dataclass
@@ -80,6 +86,7 @@ class DataSection(Section):
     synthetic: dict[str, Any] = field(default_factory=dict[str, Any])  # settings of the latter
     train_split: str = "train"
     eval_split: str = "test"
+    validation_split: str = ""  # of `keep_best`
     crop: tuple[int, int] = (0, 0)  # height and width; 0 is the stored size
     flip: float = 0.0  # the probability that a training clip is mirrored
     jitter: float = 0.0  # how far its colours are changed
@@ -105,7 +112,9 @@ class RunConfig(Section):
     only: tuple[str, ...] = ()  # the stages to train now; () is all
     init: InitSection = field(default_factory=InitSection)
     data: DataSection = field(default_factory=DataSection)
-    batch: int = 1  # global
+    batch: int = 1  # of all devices together
+    batch_per_device: int = 0  # if not 0: the batch is this times the devices
+    batch_rates: str = "sqrt"  # what that does to learning rates: "sqrt", "linear" or "fixed"
     accumulate: int = 1  # micro-batches of a batch
     steps: int = 1000  # of one stage
     seed: int = 0
@@ -119,7 +128,8 @@ class RunConfig(Section):
     mesh: MeshSection = field(default_factory=MeshSection)
     conv: str = "auto"  # how convolutions are computed: "auto", "native" or "fold"
     checkpoint_steps: int = 1000
-    keep_checkpoints: int = 2
+    keep_checkpoints: int = 2  # the newest ones
+    keep_best: str = ""  # a metric: the best by it on `data.validation_split` is kept too
     log_steps: int = 50
     evaluate_steps: int = 0  # 0 is never
     overrides: dict[str, Any] = field(default_factory=dict[str, Any])  # [stage]: changes, nested
@@ -353,7 +363,14 @@ def _validate_stage(config: RunConfig) -> None:
     counts = "batch accumulate steps checkpoint_steps keep_checkpoints log_steps mesh.fsdp"
     for key in counts.split():
         require(flat[key] >= 1, key, "must be at least 1")
+    require(config.batch_per_device >= 0, "batch_per_device", "must be at least 0 (0 is off)")
+    shared = config.batch_per_device % config.accumulate == 0
+    require(shared, "batch_per_device", f"must be a multiple of accumulate {config.accumulate}")
+    known = config.batch_rates in BATCH_RATES
+    require(known, "batch_rates", f"must be one of {_list(BATCH_RATES)}")
     require(config.evaluate_steps >= 0, "evaluate_steps", "must be at least 0 (0 is never)")
+    split = config.data.validation_split
+    require(not config.keep_best or split != "", "data.validation_split", "keep_best needs one")
     divides = config.batch % config.accumulate == 0
     require(divides, "accumulate", f"must divide batch {config.batch}")
     require(0.0 <= config.ema < 1.0, "ema", "must be in [0, 1); 0 is off")

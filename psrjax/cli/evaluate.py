@@ -16,6 +16,10 @@ from psrjax.training import checkpoint
 
 _WORKDIR = flags.DEFINE_string("workdir", "", "the run's directory")
 _STAGE = flags.DEFINE_string("stage", "", "a stage of the run; by default the last finished one")
+_SNAPSHOT = flags.DEFINE_enum(
+    "snapshot", "newest", ["newest", "best"], "of the stage: its newest checkpoint, or the best by "
+    "config.keep_best"
+)  # fmt: skip
 _DATA = flags.DEFINE_string("data", "", "a stored dataset; by default the run's own")
 _SPLIT = flags.DEFINE_string("split", "", "a split of it; by default config.data.eval_split")
 _WINDOWS = flags.DEFINE_enum(
@@ -51,7 +55,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def _run() -> tuple[method_evaluation.Evaluation, str]:
     method, variables, config, stage = checkpoint.restore_for_inference(
-        _WORKDIR.value, _STAGE.value or None
+        _WORKDIR.value, _STAGE.value or None, best=_SNAPSHOT.value == "best"
     )
     given = {"data.path": _DATA.value, "data.sampling.k_evaluation": _K.value}
     config_lib.update(config, {key: value for key, value in given.items() if value})

@@ -34,6 +34,10 @@ _METHOD = MethodFlags()
 _RUN = flags.DEFINE_string("run", "", "the run's directory")
 flags.DEFINE_alias("workdir", "run")
 _STAGE = flags.DEFINE_string("stage", "", "a stage of the run; by default the last finished one")
+_SNAPSHOT = flags.DEFINE_enum(
+    "snapshot", "newest", ["newest", "best"], "of the stage: its newest checkpoint, or the best by "
+    "config.keep_best"
+)  # fmt: skip
 _OUTPUT = flags.DEFINE_string("output", "out.mp4", "the video; the comparison is out.compare.mp4")
 _FRAMES = flags.DEFINE_string("frames", "", "first:end, as in Python; by default the whole clip")
 _INTERMEDIATES = flags.DEFINE_bool("intermediates", False, "draw the steps as out.intermediates.*")
@@ -93,7 +97,9 @@ def main(arguments: Sequence[str]) -> None:
     if not _RUN.value:
         raise UserError("--run: name the run's directory")
     stage = _STAGE.value or None
-    method, variables, config, _ = checkpoint.restore_for_inference(_RUN.value, stage)
+    method, variables, config, _ = checkpoint.restore_for_inference(
+        _RUN.value, stage, best=_SNAPSHOT.value == "best"
+    )
     method = _METHOD.apply(method)
     if _METHOD.wants_help:
         print(describe(method))

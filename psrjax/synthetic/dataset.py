@@ -64,6 +64,7 @@ class SyntheticConfig:
       scenes: how many; both splits share them.
       people_train: how many people act in the split "train".
       people_test: how many others act in the split "test"; 0: there is no such split.
+      people_validation: likewise in "validation".
       clips_per_person: each another action.
       frames: of a clip.
       fps: frames per second.
@@ -80,6 +81,7 @@ class SyntheticConfig:
     scenes: int = 8
     people_train: int = 20
     people_test: int = 6
+    people_validation: int = 0
     clips_per_person: int = 3
     frames: int = 24
     fps: float = 25.0
@@ -161,12 +163,12 @@ def _check(config: SyntheticConfig) -> None:
 
 def clip_specs(config: SyntheticConfig) -> dict[str, list[ClipSpec]]:
     """Lists the clips of each split. People differ between splits, scenes are shared."""
-    names = ("train", "test") if config.people_test else ("train",)
-    splits: dict[str, list[ClipSpec]] = {name: [] for name in names}
-    for person in range(config.people_train + config.people_test):
-        split = "train" if person < config.people_train else "test"
+    counts = {"train": config.people_train, "test": config.people_test}
+    counts |= {"validation": config.people_validation}
+    splits: dict[str, list[ClipSpec]] = {name: [] for name, count in counts.items() if count}
+    people = ((split, first) for split in splits for first in range(counts[split]))
+    for person, (split, first) in enumerate(people):
         generator = np.random.default_rng((config.seed, 7003, person))
-        first = person if split == "train" else person - config.people_train
         for number in range(config.clips_per_person):
             order = first * config.clips_per_person + number
             action = actions.ACTIONS[(first + number) % len(actions.ACTIONS)]
@@ -353,6 +355,8 @@ def ensure_rendered(settings: Mapping[str, Any] | SyntheticConfig, *, processes:
     """
     config = settings if isinstance(settings, SyntheticConfig) else make_config(settings)
     contents = {"version": VERSION, "format": store.FORMAT, **dataclasses.asdict(config)}
+    if not config.people_validation:  # as before there was such a split
+        del contents["people_validation"]
     key = hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()[:16]
     directory = io.cache_folder() / f"synthetic-{config.kind}-{key}"
     if (directory / store.MANIFEST).is_file():

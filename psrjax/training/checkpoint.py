@@ -26,11 +26,12 @@ from psrjax.training.state import TrainState, copy_nets
 
 FOLDER = "checkpoints"  # in the directory of a stage
 CONFIG = "config.json"  # in the run directory
+_SCORE = "score"  # among the metrics that orbax saves with a checkpoint
 FREE_FIELDS = ("dtype", "remat")  # of the method: how it computes, not what
 
 
 class Checkpoints:
-    """The checkpoints of one stage, the newest `keep` of them."""
+    """The checkpoints of one stage: the newest, and where that is asked for the best one."""
 
     def __init__(self, directory: str | os.PathLike[str], config: RunConfig):
         """Opens or makes `<directory>/checkpoints`, and clears what was half-written.
@@ -41,10 +42,20 @@ class Checkpoints:
         """
         self.folder = absolute(directory) / FOLDER
         self._config = config
+        policies: list[preservation_policy.PreservationPolicy] = [
+            preservation_policy.LatestN(config.keep_checkpoints)
+        ]
+        if config.keep_best:
+            policies.append(
+                preservation_policy.BestN(
+                    get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False
+                )
+            )
         self._manager = ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=preservation_policy.LatestN(config.keep_checkpoints),
+                preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
+                best_fn=_score if config.keep_best else None,
                 cleanup_tmp_directories=True,
                 # On a CPU the arrays to be written in the background are views of the very
                 # buffers that the next step is given to overwrite.
@@ -56,13 +67,21 @@ class Checkpoints:
         """Returns the step of the newest checkpoint; 0 where there is none."""
         return self._manager.latest_step() or 0
 
-    def save(self, step: int, state: TrainState, position: Mapping[str, Any]) -> None:
+    def save(
+        self,
+        step: int,
+        state: TrainState,
+        position: Mapping[str, Any],
+        *,
+        score: float | None = None,
+    ) -> None:
         """Saves a state, unless this step is saved already.
 
         Args:
           step: the number of steps taken.
           state: it must be finite; the caller has looked.
           position: of the data, as its iterator gives it; a record and a cross-check.
+          score: by which the best is kept, the higher the better; None where nobody has scored it.
         """
         if step == self._manager.latest_step():
             return
@@ -75,6 +94,7 @@ class Checkpoints:
                 data=ocp.args.JsonSave(dict(position)),
                 config=ocp.args.JsonSave(self._config.to_dict()),
             ),
+            metrics=None if score is None else {_SCORE: float(score)},
             force=True,
         )
 
@@ -188,23 +208,24 @@ def compare_configs(old: RunConfig, new: RunConfig, where: Any) -> None:
 
 
 def load_variables(
-    directory: str | os.PathLike[str], sharding: Sharding | None = None
+    directory: str | os.PathLike[str], sharding: Sharding | None = None, *, best: bool = False
 ) -> dict[str, Any]:
-    """Reads the arrays for inference from a stage's newest readable checkpoint.
+    """Reads the arrays for inference from a stage's newest readable checkpoint, or its best one.
 
     Args:
       directory: of the stage.
       sharding: of every array; by default it lies on this process's first device.
+      best: whether to take the one with the highest score of `config.keep_best`.
 
     Returns:
       {"variables": {"params": (averaged where the run kept averages), collection: …},
        "config": the stage's config, "step": int}.
 
     Raises:
-      UserError: if there is no checkpoint, or none that can be read.
+      UserError: if there is no checkpoint, none that can be read, or none that was scored.
     """
     folder = absolute(directory) / FOLDER
-    steps = saved_steps(directory)
+    steps = [_best_step(directory)] if best else saved_steps(directory)
     sharding = sharding or SingleDeviceSharding(jax.local_devices()[0])
     for step in steps:
         try:
@@ -224,6 +245,18 @@ def saved_steps(directory: str | os.PathLike[str]) -> list[int]:
     folder = absolute(directory) / FOLDER
     names = [path.name for path in folder.iterdir()] if folder.exists() else []
     return sorted((int(name) for name in names if name.isdigit()), reverse=True)
+
+
+def _best_step(directory: str | os.PathLike[str]) -> int:
+    folder = absolute(directory) / FOLDER
+    files = {step: folder / str(step) / "metrics" / "metrics" for step in saved_steps(directory)}
+    scores = {step: io.read_json(file)[_SCORE] for step, file in files.items() if file.exists()}
+    if not scores:
+        raise UserError(
+            f"{absolute(directory)}: no checkpoint was scored: train with config.keep_best=psnr "
+            "and a config.data.validation_split, or take the newest checkpoint"
+        )
+    return max(scores, key=lambda step: scores[step])
 
 
 def find_stage(workdir: str | os.PathLike[str], stage: str | None = None) -> str:
@@ -258,18 +291,19 @@ def read_run_config(workdir: str | os.PathLike[str]) -> RunConfig:
 
 
 def restore_for_inference(
-    workdir: str | os.PathLike[str], stage: str | None = None
+    workdir: str | os.PathLike[str], stage: str | None = None, *, best: bool = False
 ) -> tuple[Method, dict[str, Any], RunConfig, str]:
     """Loads (method, variables, stage's config, stage) of a run, for evaluation and synthesis.
 
     The variables are the averaged ones where the run kept averages. Without `stage` it is the last
-    finished one, or the last with a checkpoint where none is finished.
+    finished one, or the last with a checkpoint where none is finished; `best` is that of
+    `load_variables`.
 
     Raises:
       UserError: if the directory is not a run's, or holds no checkpoint that can be read.
     """
     name = find_stage(workdir, stage)
-    found = load_variables(absolute(workdir) / name)
+    found = load_variables(absolute(workdir) / name, best=best)
     config = found["config"]
     conv.use(config.conv)
     method = base.build(**config_lib.method_fields(config))
@@ -313,6 +347,10 @@ def _check_shapes(here: Any, there: Any, net: str, where: Any) -> None:
                 f"net {net!r} of {where} does not fit: {name} is {old.get(name)} there and "
                 f"{new.get(name)} here; use the same method fields"
             )
+
+
+def _score(metrics: Mapping[str, float]) -> float:
+    return metrics[_SCORE]
 
 
 def _warn_damaged(folder: epath.Path, error: Exception) -> None:

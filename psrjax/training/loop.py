@@ -28,6 +28,7 @@ def train_stage(
     directory: str | os.PathLike[str],
     *,
     evaluate: Callable[[TrainState, int], None] | None = None,
+    score: Callable[[TrainState], float] | None = None,
     progress: Callable[[str, int, int], writer.Progress] = writer.Progress,
 ) -> TrainState:
     """Trains one stage in its directory; killed and called again, it goes on bit for bit.
@@ -36,6 +37,8 @@ def train_stage(
       config: of the stage (`config.stage_config`); a fresh state starts from `config.init`.
       directory: of the stage, local or gs://.
       evaluate: called with (state, step) every `config.evaluate_steps`, to write samples.
+      score: of `config.keep_best`, the higher the better: called with every state that is saved,
+        except where the run is about to be stopped.
       progress: makes the progress display, from (stage, first step, last step).
 
     Returns:
@@ -49,6 +52,7 @@ def train_stage(
     conv.use(config.conv)
     directory, stage = checkpoint.absolute(directory), config.method.stage
     mesh = sharding.make_mesh(config.mesh)
+    config = sharding.for_devices(config, mesh.size)
     sharding.check_batch(config.batch, config.accumulate, mesh)
     batch_sharding, replicated = sharding.batch_sharding(mesh), sharding.replicated(mesh)
     method = base.build(**config_lib.method_fields(config))
@@ -113,7 +117,12 @@ def train_stage(
                 record.write(step, numbers | optimizer.learning_rates(config.optimizer, step - 1))
                 shown.note({update: numbers[f"{update}/loss"] for update in method.updates})
             if saving:
-                checkpoints.save(step, state, data.get_state())
+                checkpoints.save(
+                    step,
+                    state,
+                    data.get_state(),
+                    score=score(state) if score and (last or not stopping) else None,
+                )
             if evaluate and config.evaluate_steps and (step % config.evaluate_steps == 0 or last):
                 evaluate(state, step)
             if stopping and not last:

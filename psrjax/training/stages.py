@@ -13,10 +13,12 @@ from etils import epath
 from psrjax import config as config_lib
 from psrjax import io
 from psrjax.config import RunConfig
-from psrjax.data import codec
+from psrjax.data import codec, loader
 from psrjax.errors import UserError
 from psrjax.evaluation import method_evaluation, score_table
 from psrjax.methods import base
+from psrjax.metrics import registry
+from psrjax.synthetic import dataset
 from psrjax.training import checkpoint, loop, writer
 from psrjax.training.state import TrainState
 from psrjax.vision import drawing
@@ -40,8 +42,8 @@ def train(
       The state at the end of the last stage that was trained; None if all were finished.
 
     Raises:
-      UserError: as `loop.train_stage`; if `workdir` belongs to another method or batch; if the
-        stage before the first one to train has no checkpoint.
+      UserError: as `loop.train_stage` and `_scorer`; if `workdir` belongs to another method or
+        batch; if the stage before the first one to train has no checkpoint.
     """
     config_lib.validate(config)
     root = checkpoint.absolute(workdir)
@@ -61,8 +63,13 @@ def train(
         is_first = stage == (config.only or config.stages)[0]
         if place > 0 and not (is_first and config.init.path):
             own = _from_stage_before(own, root, config.stages[place - 1])
-        evaluate = partial(write_samples, own, root)
-        state = loop.train_stage(own, root / stage, evaluate=evaluate, progress=progress)
+        state = loop.train_stage(
+            own,
+            root / stage,
+            evaluate=partial(write_samples, own, root),
+            score=_scorer(own),
+            progress=progress,
+        )
     return state
 
 
@@ -103,6 +110,38 @@ def write_samples(config: RunConfig, root: epath.Path, state: TrainState, step: 
     lines = folder / "scores.jsonl"
     before = lines.read_text() if lines.exists() else ""
     io.write_text(lines, before + json.dumps({"step": step, **measured}) + "\n")
+
+
+def _scorer(config: RunConfig) -> Callable[[TrainState], float] | None:
+    """Returns the score of `config.keep_best`, the higher the better; None where it is not asked.
+
+    Raises:
+      UserError: for an unknown metric or split, or where several processes train.
+    """
+    metric, split = config.keep_best, config.data.validation_split
+    if not metric:
+        return None
+    known = (*registry.BASIC, *registry.FURTHER)
+    if metric not in known:
+        raise UserError(f"config.keep_best: no metric {metric!r}; there are {', '.join(known)}")
+    if jax.process_count() > 1:
+        raise UserError("config.keep_best: only in runs of one process; leave it empty")
+    loader.open_split(dataset.resolve_path(config.data), split)
+    method = base.build(**config_lib.method_fields(config))
+    further = () if metric in registry.BASIC else (metric,)
+    sign = -1.0 if score_table.lower_is_better(metric) else 1.0
+
+    def score(state: TrainState) -> float:
+        found = method_evaluation.evaluate(
+            method, state.variables, config, split=split, metrics=further
+        )
+        value = score_table.overall(found.rows, score_table.STEP)[-1]["metrics"].get(metric)
+        if value is None:
+            raise UserError(f"config.keep_best={metric}: split {split!r} does not give it")
+        logging.info("%s: %s %.4f on %s", config.method.stage, metric, value, split)
+        return sign * value
+
+    return score
 
 
 def _from_stage_before(config: RunConfig, root: epath.Path, before: str) -> RunConfig:

@@ -96,6 +96,19 @@ def test_people_differ_between_splits_and_rooms_are_shared():
     assert sides == {-1.0, 1.0}  # the performer faces one side camera or the other
 
 
+def test_people_to_validate_on_are_others_and_change_nothing_else(tmp_path, monkeypatch):
+    plain = dataset.clip_specs(dataset.make_config(SMALL))
+    more = dataset.clip_specs(dataset.make_config({**SMALL, "people_validation": 2}))
+    assert list(more) == ["train", "test", "validation"]
+    assert {name: more[name] for name in plain} == plain
+    assert {spec.person for spec in more["validation"]} == {2, 3}
+    monkeypatch.setattr(dataset, "write", lambda config, directory, **_: None)
+    monkeypatch.setenv("PSRJAX_CACHE", str(tmp_path))
+    without = dataset.SyntheticConfig(people_validation=0)
+    with_some = dataset.SyntheticConfig(people_validation=1)
+    assert dataset.ensure_rendered(without) != dataset.ensure_rendered(with_some)
+
+
 def test_the_three_cameras_stand_at_ntu_s_angles(views):
     centres = {view: record.camera.centre for view, record in views.items()}
     angles = [np.degrees(np.arctan2(y, x)) for x, y, _ in centres.values()]

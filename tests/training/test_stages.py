@@ -181,3 +181,43 @@ def test_a_stage_leaves_its_records(toy, tmp_path):
     assert names <= set(records[0])
     assert "generator/inner/kernel" in (folder / "parameters.txt").read_text()
     assert list(folder.glob("events.out.tfevents.*"))
+
+
+def test_the_best_checkpoint_by_the_validation_split_is_kept_and_found(toy, tmp_path, monkeypatch):
+    """By a distance, so the lowest is best; a run that goes on still knows it."""
+    distances = iter((0.5, 0.2, 0.4, 0.3, 0.9, 0.8))
+    asked = []
+
+    def evaluate(method, variables, config, *, split, metrics):
+        asked.append((split, metrics))
+        row = {
+            "pair": "all",
+            "kind": "step",
+            "name": "first",
+            "metrics": {"e_temp": next(distances)},
+        }
+        return method_evaluation.Evaluation([row], [])
+
+    monkeypatch.setattr(method_evaluation, "evaluate", evaluate)
+    monkeypatch.setattr("psrjax.data.loader.open_split", lambda data, split: None)
+    keys = {"checkpoint_steps": 1, "keep_checkpoints": 1, "data.path": str(tmp_path)}
+    keys |= {"keep_best": "e_temp", "data.validation_split": "unseen"}
+    stages.train(make_config(toy, "first", steps=4, **keys), tmp_path)
+    stages.train(make_config(toy, "first", steps=6, **keys), tmp_path)
+    assert asked == 6 * [("unseen", ("e_temp",))]
+    assert checkpoint.saved_steps(tmp_path / "first") == [6, 2]
+    assert checkpoint.load_variables(tmp_path / "first", best=True)["step"] == 2
+    assert checkpoint.load_variables(tmp_path / "first")["step"] == 6
+    best = checkpoint.restore_for_inference(tmp_path, best=True)[1]
+    assert_same(best, checkpoint.load_variables(tmp_path / "first", best=True)["variables"])
+
+
+def test_a_best_checkpoint_needs_a_split_and_scores(toy, tmp_path):
+    with pytest.raises(UserError, match="data.validation_split=: keep_best needs one"):
+        stages.train(make_config(toy, "first", keep_best="psnr"), tmp_path)
+    with pytest.raises(UserError, match="config.keep_best: no metric 'psrn'; there are ssim"):
+        given = {"keep_best": "psrn", "data.validation_split": "unseen"}
+        stages.train(make_config(toy, "first", **given), tmp_path)
+    stages.train(make_config(toy, "first"), tmp_path)
+    with pytest.raises(UserError, match="no checkpoint was scored: train with config.keep_best"):
+        checkpoint.restore_for_inference(tmp_path, best=True)
