@@ -9,8 +9,10 @@ import jax.numpy as jnp
 from absl import logging
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from psrjax.config import MeshSection
+from psrjax import config as config_lib
+from psrjax.config import MeshSection, RunConfig
 from psrjax.errors import UserError
+from psrjax.training import optimizer
 
 AXES = ("data", "fsdp")
 
@@ -39,13 +41,41 @@ def make_mesh(config: MeshSection, devices: Sequence[Any] | None = None) -> Mesh
     )
 
 
+def for_devices(config: RunConfig, devices: int) -> RunConfig:
+    """Returns a stage's config with the batch of so many devices, where it is given for each.
+
+    The rates of `config.optimizer` are those for `config.batch`. For `batch_per_device` times the
+    devices they are multiplied by the ratio of the two batches ("linear": Goyal et al. 2017, for
+    SGD), by its square root ("sqrt": Malladi et al. 2022, for Adam) or stay ("fixed"). The number
+    of steps, and schedules in steps, stay as they are.
+    """
+    if not config.batch_per_device:
+        return config
+    batch = config.batch_per_device * devices
+    factor = config_lib.BATCH_RATES[config.batch_rates](batch / config.batch)
+    logging.info(
+        "stage %s: batch %d (%d on each of %d devices) instead of %d: learning rates times %.3g",
+        *(config.method.stage, batch, config.batch_per_device, devices, config.batch, factor),
+    )
+    changes: dict[str, Any] = {"batch": batch}
+    for update, fields in config.optimizer.items():
+        own = fields.get("learning_rate", optimizer.DEFAULTS["learning_rate"])
+        changes[f"optimizer.{update}.learning_rate"] = own * factor
+        for net, other in fields.get("nets", {}).items():
+            if "learning_rate" in other:
+                key = f"optimizer.{update}.nets.{net}.learning_rate"
+                changes[key] = other["learning_rate"] * factor
+    copy = config_lib.from_json(config_lib.to_json(config))
+    return config_lib.update(copy, changes)
+
+
 def check_batch(batch: int, accumulate: int, mesh: Mesh) -> None:
     """Raises UserError unless every device gets the same share of every micro-batch."""
     if (batch // accumulate) % mesh.size:
         raise UserError(
             f"config.batch={batch} with accumulate={accumulate} gives micro-batches of "
             f"{batch // accumulate}, which {mesh.size} devices cannot share: make config.batch a "
-            f"multiple of {mesh.size * accumulate}"
+            f"multiple of {mesh.size * accumulate}, or give config.batch_per_device"
         )
 
 
