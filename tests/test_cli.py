@@ -327,6 +327,19 @@ MISTAKES = {
     ),
     "real videos without synthesized ones": (("evaluate", "--real=."), "--fake"),
     "a folder that is none": (("evaluate", "--real=x", "--fake=y"), "x: no such folder"),
+    "sets of a run": (("evaluate", "--workdir=run", "--unpaired"), "--unpaired.*give --real DIR"),
+    "masks of sets": (
+        ("evaluate", "--real=x", "--fake=y", "--unpaired", "--masks=z"),
+        "--masks: of no use to sets",
+    ),
+    "a field of videos": (
+        ("evaluate", "--real=x", "--fake=y", "--method.width=4"),
+        "--method.width=4: videos have no method",
+    ),
+    "a field that the scored method lacks": (
+        ("evaluate", "--workdir=run", "--method.colour=red"),
+        "--method.colour: no such field",
+    ),
     "a table that is none": (("reproduce", "psrnet-table9"), "no table 'psrnet-table9'.*table3"),
     "a scale that is none": (("reproduce", "psrnet-table1", "--scale=x"), "no scale 'x'.*tiny"),
     "a conversion of nothing": (("convert",), "psrjax convert first-order-model.*FILE"),

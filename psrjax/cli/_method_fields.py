@@ -31,6 +31,14 @@ class MethodFlags:
         self.wants_help = _HELP in self._given
         self._given.pop(_HELP, None)
 
+    @property
+    def given(self) -> list[str]:
+        """Lists the given fields, as typed: "method.FIELD=VALUE"."""
+        return [
+            f"method.{name}" + (f"={value}" if value is not None else "")
+            for name, value in self._given.items()
+        ]
+
     def apply(self, method: base.Method) -> base.Method:
         """Returns the method with the given fields.
 

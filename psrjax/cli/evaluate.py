@@ -2,18 +2,26 @@
 
 psrjax evaluate --workdir RUN
 psrjax evaluate --real DIR --fake DIR
+psrjax evaluate --real DIR --fake DIR --unpaired --metrics fid
+
+--method.FIELD=VALUE replaces a field of the run's method for these scores, such as
+--method.mask_tex; psrjax evaluate --workdir RUN --method.help lists the fields.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from absl import flags
 
 from psrjax import config as config_lib
+from psrjax.cli._method_fields import MethodFlags, describe
 from psrjax.errors import UserError
 from psrjax.evaluation import folder_evaluation, method_evaluation, score_table
+from psrjax.methods.base import Method
 from psrjax.metrics import registry
 from psrjax.training import checkpoint
 
+_METHOD = MethodFlags()
 _WORKDIR = flags.DEFINE_string("workdir", "", "the run's directory")
 _STAGE = flags.DEFINE_string("stage", "", "a stage of the run; by default the last finished one")
 _SNAPSHOT = flags.DEFINE_enum(
@@ -31,6 +39,9 @@ _K = flags.DEFINE_integer("k", 0, "source frames of each window; 0 is as the run
 _LIMIT = flags.DEFINE_integer("limit", 0, "the number of windows to score; 0 is all", 0)
 _REAL = flags.DEFINE_string("real", "", "instead of a run: a folder of real videos")
 _FAKE = flags.DEFINE_multi_string("fake", [], "with --real: folders of synthesized ones")
+_UNPAIRED = flags.DEFINE_bool(
+    "unpaired", False, "with --real: compares sets, whose videos need not belong together"
+)
 _MASKS = flags.DEFINE_string("masks", "", "with --real: a folder of masks of the people")
 _JOINTS = flags.DEFINE_multi_string(
     "joints", [], "with --real: joints by one detector, for --real and then for each --fake"
@@ -43,6 +54,11 @@ def main(arguments: Sequence[str]) -> None:
     del arguments
     if bool(_WORKDIR.value) == bool(_REAL.value) or bool(_REAL.value) != bool(_FAKE.value):
         raise UserError("evaluate: give --workdir RUN, or --real DIR --fake DIR")
+    if _UNPAIRED.value and not _REAL.value:
+        raise UserError("--unpaired: it compares folders of videos: give --real DIR --fake DIR")
+    if _METHOD.wants_help and _WORKDIR.value:
+        print(describe(_restored()[0]))
+        return
     found, title = _videos() if _REAL.value else _run()
     path = method_evaluation.write(_OUTPUT.value or _WORKDIR.value or "evaluation", found)
     print(score_table.text_table(found.rows))
@@ -54,9 +70,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _run() -> tuple[method_evaluation.Evaluation, str]:
-    method, variables, config, stage = checkpoint.restore_for_inference(
-        _WORKDIR.value, _STAGE.value or None, best=_SNAPSHOT.value == "best"
-    )
+    method, variables, config, stage = _restored()
     given = {"data.path": _DATA.value, "data.sampling.k_evaluation": _K.value}
     config_lib.update(config, {key: value for key, value in given.items() if value})
     found = method_evaluation.evaluate(
@@ -69,16 +83,36 @@ def _run() -> tuple[method_evaluation.Evaluation, str]:
         limit=_LIMIT.value,
         show_progress=True,
     )
+    for row in found.rows:
+        row["about"]["notes"] = [*row["about"].get("notes", ()), *_METHOD.given]
     return found, f"stage {stage}"
 
 
-def _videos() -> tuple[method_evaluation.Evaluation, str]:
-    found = folder_evaluation.evaluate(
-        _REAL.value,
-        _FAKE.value,
-        masks=_MASKS.value,
-        metrics=_METRICS.value,
-        joints=_JOINTS.value,
-        show_progress=True,
+def _restored() -> tuple[Method, dict[str, Any], config_lib.RunConfig, str]:
+    """Restores the run, its method with the fields given as flags."""
+    method, variables, config, stage = checkpoint.restore_for_inference(
+        _WORKDIR.value, _STAGE.value or None, best=_SNAPSHOT.value == "best"
     )
-    return found, f"{found.rows[0]['about']['clips']} clips"
+    return _METHOD.apply(method), variables, config, stage
+
+
+def _videos() -> tuple[method_evaluation.Evaluation, str]:
+    if _METHOD.given:
+        raise UserError(f"--{_METHOD.given[0]}: videos have no method; give --workdir RUN")
+    if not _UNPAIRED.value:
+        found = folder_evaluation.evaluate(
+            _REAL.value,
+            _FAKE.value,
+            masks=_MASKS.value,
+            metrics=_METRICS.value,
+            joints=_JOINTS.value,
+            show_progress=True,
+        )
+        return found, f"{found.rows[0]['about']['clips']} clips"
+    for flag, value in (("masks", _MASKS.value), ("joints", _JOINTS.value)):
+        if value:
+            raise UserError(f"--{flag}: of no use to sets: leave it out, or --unpaired")
+    found = folder_evaluation.evaluate_unpaired(
+        _REAL.value, _FAKE.value, metrics=_METRICS.value, show_progress=True
+    )
+    return found, "sets of videos"

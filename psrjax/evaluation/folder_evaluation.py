@@ -1,4 +1,4 @@
-"""Scores videos that any tool made against real ones of the same names, folder by folder."""
+"""Scores videos that any tool made against real ones: clip by clip, or as sets."""
 
 import itertools
 import os
@@ -69,10 +69,7 @@ def evaluate(
             f"{len(joints)}"
         )
     wanted = find(real)
-    names = [Path(os.path.abspath(fake)).name for fake in fakes]
-    taken = [*names, synthesizer.TRUTH]
-    if len(set(taken)) < len(taken):
-        raise UserError(f"--fake: a second {max(taken, key=taken.count)!r}; rename the folder")
+    names = _names(fakes)
     found = {name: _find_same(fake, real, wanted) for name, fake in zip(names, fakes)}
     person = _find_same(masks, real, wanted) if masks else {}
     scored, about = [], {"real": os.fspath(real), "frames": "8 bits, data range 255"}
@@ -101,6 +98,68 @@ def evaluate(
     return method_evaluation.Evaluation(rows, [], scored, gallery)
 
 
+def evaluate_unpaired(
+    real: str | os.PathLike,
+    fakes: Sequence[str | os.PathLike],
+    *,
+    metrics: Sequence[str],
+    show_progress: bool = False,
+) -> method_evaluation.Evaluation:
+    """Compares each folder of `fakes` with `real` as sets: no clip need have a true one.
+
+    So a transfer between people is scored, for which there is no truth (FID of Table 1 of D2G-Net):
+    `real` then holds videos of the person who is shown. The numbers of clips and frames, and the
+    sizes of frames, may differ.
+
+    Args:
+      real: as in `evaluate`.
+      fakes: likewise.
+      metrics: of `metrics.registry.FURTHER`: those that are of sets of features.
+      show_progress: whether to show a progress bar.
+
+    Returns:
+      As `evaluate`, without scores of single frames and pictures.
+
+    Raises:
+      UserError: if a file cannot be read; for a metric that needs pairs, or that these videos
+        cannot have.
+    """
+    for metric in metrics:
+        if reason := clip_metrics.obstacle(metric):
+            raise UserError(f"--metrics: {reason}")
+        if not set_metrics.unpaired(metric):
+            raise UserError(f"--unpaired: {metric} compares a video with its true one, as pairs")
+    if not metrics:
+        raise UserError("--unpaired: name metrics of sets, as in --metrics=fid")
+    names = _names(fakes)
+    clips = {synthesizer.TRUTH: find(real)} | dict(zip(names, map(find, fakes)))
+    sets = set_metrics.SetAccumulator(metrics)
+    work = [(name, clip) for name, paths in clips.items() for clip in paths]
+    for name, clip in tqdm(work, "evaluate", unit="clip", disable=not show_progress):
+        frames = np.stack(list(_frames(clips[name][clip])))
+        _check_clip(metrics, clip, frames)
+        if name == synthesizer.TRUTH:
+            sets.add_true(score_statistics.ALL, clip, ClipFeatures(frames))
+        else:
+            group = (score_table.STEP, name, score_statistics.ALL)
+            sets.add_made(group, clip, ClipFeatures(frames))
+    about = {"real": os.fspath(real), "psrjax": psrjax.__version__, "unpaired": True}
+    about["notes"] = clip_metrics.weight_notes(metrics)
+    rows = [
+        {
+            "name": name,
+            "kind": score_table.STEP,
+            "split": "",
+            "pair": score_statistics.ALL,
+            "metrics": {},
+            "interval": {},
+            "about": {**about, "clips": len(clips[name])},
+        }
+        for name in names
+    ]
+    return method_evaluation.Evaluation(sets.finish(rows, "whole clips"), [])
+
+
 def find(folder: str | os.PathLike) -> dict[str, Path]:
     """Finds the clips of a folder, {name: path}: videos, or folders of pictures.
 
@@ -122,6 +181,15 @@ def find(folder: str | os.PathLike) -> dict[str, Path]:
             raise UserError(f"{folder}: {path.name} and {found[path.stem].name} are of one name")
         found[path.stem] = path
     return found
+
+
+def _names(fakes: Sequence[str | os.PathLike]) -> list[str]:
+    """Names each folder's row after it."""
+    names = [Path(os.path.abspath(fake)).name for fake in fakes]
+    taken = [*names, synthesizer.TRUTH]
+    if len(set(taken)) < len(taken):
+        raise UserError(f"--fake: a second {max(taken, key=taken.count)!r}; rename the folder")
+    return names
 
 
 def _find_same(folder: Any, real: Any, wanted: Mapping[str, Path]) -> dict[str, Path]:
@@ -233,14 +301,18 @@ def _score_whole(
     metrics: Sequence[str],
 ) -> list[score_statistics.Scored]:
     """Scores a whole clip."""
-    for metric in metrics:
-        if reason := clip_metrics.obstacle(metric, side=min(mask.shape[1:3]), frames=len(mask)):
-            raise UserError(f"--metrics: {reason}: clip {clip!r}")
+    _check_clip(metrics, clip, mask)
     needs = {key for metric in metrics for key in registry.get(metric).needs}
     flows = _flows(truth.frames) if needs & set(registry.FLOWS) else {}
     values = clip_metrics.score(metrics, made, truth, {**flows, "target_mask": mask})
     place = (score_table.STEP, name, score_statistics.ALL, clip, 0)
     return [score_statistics.Scored(*place, values, whole=True)] if values else []
+
+
+def _check_clip(metrics: Sequence[str], clip: str, frames: UInt8[np.ndarray, "t h w _"]) -> None:
+    for metric in metrics:
+        if reason := clip_metrics.obstacle(metric, side=min(frames.shape[1:3]), frames=len(frames)):
+            raise UserError(f"--metrics: {reason}: clip {clip!r}")
 
 
 def _flows(frames: UInt8[np.ndarray, "t h w 3"]) -> dict[str, Float[np.ndarray, "t h w 2"]]:

@@ -32,6 +32,11 @@ _FEATURES = {
 }
 
 
+def unpaired(name: str) -> bool:
+    """Tells whether a metric is of two sets whose clips need not belong together."""
+    return _plain(name) in _FEATURES
+
+
 def _plain(name: str) -> str:
     return name.removeprefix(registry.RANDOM)
 
@@ -113,20 +118,29 @@ class SetAccumulator:
           made: its frames.
           truth: the true ones; those of one clip, pair and start are added once.
         """
-        pair = group[-1]
+        place = (group[-1], clip, start)
+        if place not in self._seen:
+            self._seen.add(place)
+            self.add_true(group[-1], clip, truth)
+        self.add_made(group, clip, made)
+        if self._joints:
+            self._count(group, clip, made, truth)
+
+    def add_true(self, pair: str, clip: str, truth: ClipFeatures) -> None:
+        """Adds a true clip to the set of a pair, which no made clip need belong to."""
         for name in self._distances:
-            sides = [(self._made.setdefault((name, group), _Vectors()), made)]
-            if (pair, clip, start) not in self._seen:
-                sides.append((self._true.setdefault((name, pair), _Vectors()), truth))
-            for vectors, side in sides:
-                vectors.add(clip, _features_of(name, side))
-        self._seen.add((pair, clip, start))
+            vectors = self._true.setdefault((name, pair), _Vectors())
+            vectors.add(clip, _features_of(name, truth))
+
+    def add_made(self, group: tuple[str, str, str], clip: str, made: ClipFeatures) -> None:
+        """Adds a made clip to the set of a row (kind, name and pair) without a true one."""
+        for name in self._distances:
+            vectors = self._made.setdefault((name, group), _Vectors())
+            vectors.add(clip, _features_of(name, made))
         for name in self._inception:
             logits = _features_of(name, made)
             empty = frechet.InceptionScore.empty(logits.shape[1])
             self._scores[name, group] = self._scores.get((name, group), empty).add(logits)
-        if self._joints:
-            self._count(group, clip, made, truth)
 
     def _count(self, group: _Group, clip: str, made: ClipFeatures, truth: ClipFeatures) -> None:
         joints = (jnp.asarray(side.joints(self._detect), jnp.float32) for side in (made, truth))
@@ -227,22 +241,26 @@ class SetAccumulator:
 def _distance(made: _Vectors, true: _Vectors) -> tuple[float, list[float] | None]:
     """Computes the Fréchet distance, and its interval if vectors were kept of two clips or more.
 
-    Clips drawn with replacement repeat vectors, which moves every distance up: the spread of the
-    draws about their own mean is what is laid about the distance.
+    Of paired sets the same clips are drawn for both; of others, each set's own. Clips drawn with
+    replacement repeat vectors, which moves every distance up: the spread of the draws about their
+    own mean is what is laid about the distance.
     """
     if made.moments is not None or true.moments is not None:
         return frechet.frechet_distance(made.total(), true.total()), None
     sides = [np.concatenate(side.kept) for side in (made, true)]
     value = frechet.frechet_distance_of_few(*sides)
-    clips = list(dict.fromkeys(made.clips))
-    if len(clips) < 2:
+    clips = [list(dict.fromkeys(side.clips)) for side in (made, true)]
+    if min(map(len, clips)) < 2:
         return value, None
+    if set(clips[0]) == set(clips[1]):
+        clips[1] = clips[0]
     owners = [
-        np.repeat([clips.index(clip) for clip in side.clips], list(map(len, side.kept)))
-        for side in (made, true)
+        np.repeat([own.index(clip) for clip in side.clips], list(map(len, side.kept)))
+        for own, side in zip(clips, (made, true))
     ]
-    drawn = score_statistics.draws(len(clips), _DRAWS).astype(np.float64)
-    counted = [[times[owner] for owner in owners] for times in drawn]
+    # From a fixed seed, so that draws of equally many clips are the same.
+    drawn = zip(*(score_statistics.draws(len(own), _DRAWS).astype(np.float64) for own in clips))
+    counted = [[times[owner] for times, owner in zip(both, owners)] for both in drawn]
     values = np.array(
         [
             frechet.frechet_distance_of_few(*sides, *weights)

@@ -11,8 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
+from PIL import Image
 
-from psrjax.evaluation import clip_features, clip_metrics, score_statistics, set_metrics
+from psrjax.errors import UserError
+from psrjax.evaluation import (
+    clip_features,
+    clip_metrics,
+    folder_evaluation,
+    score_statistics,
+    set_metrics,
+)
 from psrjax.metrics import features, frechet, keypoints
 from psrjax.prepare.common import detector
 from psrjax.pretrained import registry
@@ -84,6 +92,34 @@ def test_fid_is_of_the_frames_of_all_clips_and_of_each_pair(kept, monkeypatch):
     assert [row["pair"] for row in rows] == ["all", "1->2", "2->1"]
     assert ("fid" in rows[0]["interval"]) == (kept > 5)
     assert any("fid: of 185 frames; fewer than 2048" in n for n in rows[0]["about"]["notes"])
+
+
+def write(folder, named):
+    for name, frames in named.items():
+        (folder / name).mkdir(parents=True)
+        for number, frame in enumerate(frames):
+            Image.fromarray(frame).save(folder / name / f"{number:04d}.png")
+
+
+def test_sets_of_videos_that_do_not_belong_together_are_compared(tmp_path, monkeypatch):
+    monkeypatch.setattr(clip_metrics, "weight_notes", lambda names: [])
+    made, true = clips(5, (4, 9, 3)), clips(6, (7, 12))
+    write(tmp_path / "real", dict(zip(("walk", "own"), true)))
+    write(tmp_path / "fake", dict(zip(("walk", "dance", "throw"), made)))
+    write(tmp_path / "same", dict(zip(("a", "b"), true)))
+    folders = [tmp_path / name for name in ("fake", "same")]
+    found = folder_evaluation.evaluate_unpaired(tmp_path / "real", folders, metrics=("fid", "is"))
+    fake, same = found.rows
+    sides = (np.concatenate([quarters(clip) for clip in side]) for side in (made, true))
+    np.testing.assert_allclose(fake["metrics"]["fid"], expected_distance(*sides), rtol=1e-4)
+    assert fake["interval"]["fid"][0] < fake["metrics"]["fid"] < fake["interval"]["fid"][1]
+    assert (fake["about"]["clips"], same["about"]["clips"]) == (3, 2)
+    assert same["metrics"]["fid"] == pytest.approx(0, abs=1e-3) and same["metrics"]["is"] >= 1
+    assert "fid: of 16 frames; fewer than 2048 bias it upwards" in fake["about"]["notes"]
+    with pytest.raises(UserError, match="--unpaired: ms_ssim compares a video with its true one"):
+        folder_evaluation.evaluate_unpaired(tmp_path / "real", folders, metrics=("ms_ssim",))
+    with pytest.raises(UserError, match="name metrics of sets, as in --metrics=fid"):
+        folder_evaluation.evaluate_unpaired(tmp_path / "real", folders, metrics=())
 
 
 def test_fvd_is_of_pieces_of_16_frames_and_vfid_of_whole_clips():
