@@ -59,6 +59,10 @@ _SOURCE_CAMERA = flags.DEFINE_string("source_camera", "", "with --video: FILE.js
 _SOURCE = flags.DEFINE_string("source", "", "transfer: the person; by default the run's own clip")
 _DRIVING = flags.DEFINE_string("driving", "", "transfer: the person whose motion is taken")
 _BACKGROUND = flags.DEFINE_string("background", "", "transfer: footage of another background")
+_BACKGROUND_AS = flags.DEFINE_enum(
+    "background_as", "auto", transfer.BACKGROUNDS_AS, "transfer: completed by the method's own "
+    "branch, without who stands in it, or as it is; auto: the first where the method can"
+)  # fmt: skip
 _FIT = flags.DEFINE_enum(
     "fit", "exact", footage.FITS, "transfer: files of another aspect ratio are refused, or cropped"
 )
@@ -75,14 +79,12 @@ _BEST = flags.DEFINE_bool(
     "most like the source, not since the first"
 )  # fmt: skip
 _SCALE = flags.DEFINE_bool("adapt_scale", False, "likewise: motion is scaled by the source's size")
-
-
 # What is synthesized, by the flag that asks for it, and the flags that it uses; those not named
 # here belong to all.
 _USED = {
     "--driving": (
         *(_SOURCE, _DRIVING, _BACKGROUND, _FIT, _SOURCE_FRAMES, _K, _SEED, _WINDOW, _AUDIO),
-        *(_CHECK, _BEST, _SCALE),
+        *(_CHECK, _BEST, _SCALE, _BACKGROUND_AS),
     ),
     "--video": (_VIDEO, _MESH, _SOURCE_CAMERA, _CAMERA),
     "--camera": (_CAMERA, _SPLIT, _CLIP, _SOURCE_VIEW),
@@ -114,6 +116,9 @@ def main(arguments: Sequence[str]) -> None:
             background=_BACKGROUND.value,
             fit=_FIT.value,
             reads=driving_poses.reads(method),
+            background_reads=transfer.background_reads(
+                method, _BACKGROUND.value, _BACKGROUND_AS.value
+            ),
         )
         paths = transfer.write(
             method,
@@ -166,6 +171,7 @@ def _options(inputs: transfer.TransferInputs) -> transfer.TransferOptions:
         check_person=_CHECK.value,
         audio=sounding if _AUDIO.value is None else _AUDIO.value,
         intermediates=_INTERMEDIATES.value,
+        background_as=_BACKGROUND_AS.value,
     )
 
 

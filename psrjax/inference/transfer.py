@@ -12,8 +12,10 @@ What a method must provide (see `psrjax.methods.base`):
   synthesize        one window and the carry. Windows follow one another and do not overlap; the
                     last is padded with its last frame, and what is made of that is dropped.
                     Windows of any length must give what the whole clip would give.
-  "video", "mask"   are written; with a background that the method does not read, the mask puts the
-                    "foreground", else the video, upon it.
+  replace_background   gets the carries of the source frames and of as many frames of the
+                    background's footage, where the method completes that (see `TransferOptions`).
+  "video", "mask"   are written; with a background that the method neither reads nor completes, the
+                    mask puts the "foreground", else the video, upon it.
   "intermediates"   are drawn by `intermediate_results`.
   poses             only for `find_best_frame` and `adapt_scale`.
   fit_joints        gets all of the driving joints at once, before the first window, where the
@@ -42,10 +44,12 @@ from psrjax.inference.footage import Footage, open_footage, require_person
 from psrjax.inference.synthesizer import make_synthesizer
 from psrjax.inference.video_writers import VideoWriters
 from psrjax.methods.base import Method
+from psrjax.prepare.common import clip_reader
 from psrjax.synthetic import dataset
 
 _WINDOW = 8  # frames synthesized at a time, at least: more of them only cost memory
 _BACKGROUND = "background"
+BACKGROUNDS_AS = ("auto", "completed", "as_is")
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ def open_inputs(
     background: str = "",
     fit: str = "exact",
     reads: Iterable[str] = (),
+    background_reads: Iterable[str] = (),
 ) -> TransferInputs:
     """Opens the footage at the run's frame size; for the places see `footage.open_footage`.
 
@@ -75,6 +80,7 @@ def open_inputs(
       background: "" is the source's.
       fit: see `open_footage`.
       reads: see `driving_poses.reads`.
+      background_reads: see `background_reads`.
 
     Raises:
       UserError: as `open_footage` does.
@@ -89,8 +95,26 @@ def open_inputs(
     return TransferInputs(
         opened(source or config["data"]["path"], reads=reads - moving),
         opened(driving, reads=moving),
-        opened(background) if background else None,
+        opened(background, reads=background_reads) if background else None,
     )
+
+
+def background_reads(method: Method, background: str, background_as: str) -> tuple[str, ...]:
+    """Lists the keys that the method reads of a background's footage to complete it; may be ().
+
+    Args:
+      method: as a run restores it.
+      background: the footage's place.
+      background_as: see `TransferOptions`; a picture is completed only where that is asked for.
+    """
+    is_picture = Path(background).suffix.lower() in clip_reader.PICTURES
+    if background_as == "as_is" or (background_as == "auto" and is_picture):
+        return ()
+    return _keys_of(method, "source") if _completes_background(method) else ()
+
+
+def _completes_background(method: Method) -> bool:
+    return type(method).replace_background is not Method.replace_background
 
 
 def _keys_of(method: Method, side: str) -> tuple[str, ...]:
@@ -116,6 +140,10 @@ class TransferOptions:
       check_person: whether the driving footage must show a person.
       audio: whether the driving video's sound is copied.
       intermediates: whether the method's intermediate results are drawn.
+      background_as: what is put behind: "completed", what the method's own branch makes of k of the
+        background's frames, without the person who may stand in them (Cheng et al., 4.3); "as_is",
+        a dataset's clean background or a file's frames; "auto": the first where the method has such
+        a branch and the footage has what it reads.
       fields: {field of the method: value}, for this transfer.
     """
 
@@ -129,6 +157,7 @@ class TransferOptions:
     check_person: bool = True
     audio: bool = False
     intermediates: bool = False
+    background_as: str = "auto"
     fields: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -175,6 +204,9 @@ def write(
     method, anchor = _anchored(method, variables, batches, options)
     synthesizer = make_synthesizer(method, intermediates=options.intermediates)
     carry = synthesizer.start(variables, batches.batch(anchor))
+    if batches.completes_background:
+        behind = synthesizer.start(variables, batches.behind(anchor))
+        carry = method.replace_background(carry, behind)
     times = inputs.driving.times[batches.first : batches.end]
     measured: dict[str, list[np.ndarray]] = {}
     with VideoWriters(output, batches.source, times - times[0], audio=audio) as writers:
@@ -220,6 +252,7 @@ class _WindowBatches:
       window: the number of frames of a window.
       first: the first driving frame.
       end: the driving frame behind the last one.
+      completes_background: whether the method completes the background's footage.
     """
 
     def __init__(
@@ -237,6 +270,8 @@ class _WindowBatches:
         self.first, self.end = frame_selection.frame_range(
             options.frames, driving.frames, driving.name
         )
+        self.completes_background = self._completes(method, options.background_as)
+        self._behind: Mapping[str, np.ndarray] = {}  # frames that it is completed from
         self._read_source(_keys_of(method, "source"), sampling, options)
         self._read: dict[str, np.ndarray] = {}  # the window that was read last, and its start
         self._at = -1
@@ -249,6 +284,22 @@ class _WindowBatches:
         fitted_to = (driving_poses.SOURCE_JOINTS,) if self._fits else ()
         self._inputs.source.require((*keys, *fitted_to))
         self._inputs.driving.require([key for key in self._driving_keys if key not in drawn])
+
+    def _completes(self, method: Method, background_as: str) -> bool:
+        background = self._inputs.background
+        if background_as not in BACKGROUNDS_AS:
+            raise UserError(f"--background_as: it is one of {', '.join(BACKGROUNDS_AS)}")
+        if background is None or background_as == "as_is":
+            return False
+        keys = _keys_of(method, "source")
+        if background_as == "completed":
+            if not _completes_background(method):
+                raise UserError(
+                    "--background_as=completed: this method does not complete the background of "
+                    "other footage; leave the flag out"
+                )
+            background.require(keys)
+        return _completes_background(method) and all(_has(background, key) for key in keys)
 
     def _read_source(
         self, keys: Sequence[str], sampling: Mapping[str, Any], options: TransferOptions
@@ -267,9 +318,16 @@ class _WindowBatches:
             frame_selection.require_joints(source.name, chosen, read["source_joints"])
         self.source = read["source"]
         self._fixed = {key: read[key] for key in keys}
+        behind = self._inputs.background or source
         if self._reads_background:
-            behind = self._inputs.background or source
             self._fixed[_BACKGROUND] = behind.background((0,))[0]
+        if self.completes_background:
+            given = options.source_frames in frame_selection.RULES
+            rule = options.source_frames if given else usual
+            others = frame_selection.source_frames(behind, rule, k=len(chosen), seed=options.seed)
+            others = np.resize(others, len(chosen)).tolist()  # again where there are fewer
+            logging.info("the background is completed from frames %s of %s", others, behind.name)
+            self._behind = behind.read(keys, others)
 
     @property
     def starts(self) -> range:
@@ -298,6 +356,10 @@ class _WindowBatches:
         read = self._window_at(start)
         return _batched(self._fixed | {key: read[key] for key in self._driving_keys})
 
+    def behind(self, start: int) -> dict[str, np.ndarray]:
+        """Returns that batch with frames of the background's footage for those of the source."""
+        return self.batch(start) | _batched(self._behind)
+
     def driving(self, start: int) -> np.ndarray:
         """Returns the driving frames of that window, without what comes before it."""
         return self._window_at(start)["target"][self._history :]
@@ -309,7 +371,7 @@ class _WindowBatches:
     def composed(self, made: Mapping[str, np.ndarray], start: int) -> np.ndarray:
         """Puts the synthesized frames upon the background, where the method does not read it."""
         background = self._inputs.background
-        if background is None or self._reads_background:
+        if background is None or self._reads_background or self.completes_background:
             return made["video"]
         if "mask" not in made:
             raise UserError("--background: this method neither reads one nor makes a mask")

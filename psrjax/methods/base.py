@@ -105,6 +105,17 @@ class Method(nn.Module):
         """
         raise NotImplementedError
 
+    def replace_background(self, carry: Any, behind: Any) -> Any:
+        """Returns the carry, what stands behind the person taken from that of other footage.
+
+        Args:
+          carry: what `start` gave for the person's source frames.
+          behind: what it gave for as many frames of the other footage.
+
+        A method that completes no background of its source frames leaves this as it is.
+        """
+        raise NotImplementedError
+
     def poses(self, batch: Batch) -> Any:
         """Returns (b t j 2), the pose of each target frame as points, to choose frames by.
 

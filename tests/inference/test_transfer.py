@@ -450,6 +450,60 @@ def test_a_background_goes_to_the_method_or_behind_its_mask(tmp_path):
     assert black.frames[0, 8, 8, 0] == 0  # -1 is added to the frame
 
 
+class Completing(Method):
+    """Shows the mean of the frames that its background is completed from."""
+
+    masks: bool = True
+
+    def start(self, batch):
+        """And that mean."""
+        return {**super().start(batch), "behind": batch["source"].mean(1)}
+
+    def synthesize(self, batch, carry, intermediates=False):
+        """(b t h w 3)"""
+        made, carry = super().synthesize(batch, carry, intermediates)
+        shown = jnp.broadcast_to(carry["behind"][:, None], made["video"].shape)
+        return {**made, "video": shown}, carry
+
+    def replace_background(self, carry, behind):
+        """Takes that mean."""
+        return {**carry, "behind": behind["behind"]}
+
+
+@pytest.mark.parametrize(
+    ("how", "frames", "left"), [("auto", 9, 21), ("completed", 1, 20), ("as_is", 9, 0)]
+)
+def test_a_background_is_completed_by_the_methods_own_branch_or_put_behind_as_it_is(
+    tmp_path, how, frames, left
+):
+    """From as many frames as the source has, the only one again; as it is, Clip's is black."""
+    behind = Clip(frames, brightness=lambda n: 20 + n)
+    made, _ = drive(
+        tmp_path,
+        Clip(4),
+        Completing(),
+        settings=config(k=3),
+        background=behind,
+        background_as=how,
+    )
+    assert made.frames[0, 8, 2, 0] == left  # where nobody stands
+    assert made.frames[0, 8, 20, 0] == (101 if how == "as_is" else left)  # the whole picture
+    assert behind.asked == ([] if how == "as_is" else [3])
+
+
+def test_backgrounds_are_read_for_a_branch_that_completes_them_only(tmp_path):
+    def reads(method, place, how):
+        return transfer.background_reads(method, place, how)
+
+    assert reads(Completing(), "a.mp4", "auto") == reads(Completing(), "DIR", "auto") == ("source",)
+    assert reads(Completing(), "a.PNG", "auto") == reads(Completing(), "a.mp4", "as_is") == ()
+    assert reads(Completing(), "a.png", "completed") == ("source",)
+    assert reads(Method(), "a.mp4", "auto") == ()
+    with pytest.raises(UserError, match="does not complete the background of other footage"):
+        options = {"background": Clip(1), "background_as": "completed"}
+        drive(tmp_path, Clip(4), Method(masks=True), **options)
+
+
 def test_an_option_that_the_method_does_not_have_is_told(tmp_path):
     with pytest.raises(UserError, match="'depth' is no option of the method"):
         drive(tmp_path, Clip(4), fields={"depth": 3})
