@@ -2,7 +2,10 @@
 # Runs one psrjax command on every worker of a TPU slice, over gcloud. Not run here: see launch/README.md.
 #
 #   TPU=my-pod ZONE=europe-west4-a REPOSITORY=https://… bash launch/tpu_pod.sh \
-#       train --config=psrnet:bf16 --config.data.path=gs://bucket/data --workdir=gs://bucket/runs/a
+#       train --config=psrnet:bf16 --config.batch_per_device=3 \
+#       --config.data.path=gs://bucket/data --workdir=gs://bucket/runs/a
+#
+# my-pod: a slice of any size, such as v5litepod-16 (16 chips, 4 hosts), that `gcloud` has made.
 #
 # REF=branch-or-commit picks what is checked out (default: main). All workers run the same command;
 # `psrjax` finds the others by itself. The run directory and the data lie on a bucket, so that every

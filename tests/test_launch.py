@@ -1,6 +1,9 @@
-"""local.sh on other machines: a stand-in Python records how it is called."""
+"""local.sh on other machines: a stand-in Python records how it is called; examples can start."""
 
+import math
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -8,6 +11,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+from psrjax import config as config_lib
+from psrjax.cli._config import literal
+from psrjax.training import sharding
 
 ROOT = Path(__file__).parents[1]
 TOOLS = "bash cat chmod cp date dirname env grep head mkdir mv printf sed sh tail tr wc".split()
@@ -172,6 +179,52 @@ def test_the_cluster_file_holds_one_job_of_as_many_pods_as_hosts():
     chips = [int(n) for n in pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"].split("x")]
     per_host = pod["containers"][0]["resources"]["limits"]["google.com/tpu"]
     assert job["parallelism"] == job["completions"] == chips[0] * chips[1] // per_host
+
+
+def words(text):
+    """The words of the training command in a comment of a script."""
+    lines = re.search(r"^#.*\btrain (?:.*\\\n#)*.*$", text, re.MULTILINE)[0]
+    return shlex.split(re.sub(r"\\\n#", " ", lines).lstrip("# "))
+
+
+def tpu_pod():
+    text = (ROOT / "launch/tpu_pod.sh").read_text()
+    return words(text), int(re.search(r"v5litepod-(\d+)", text)[1])
+
+
+def slurm():
+    text = (ROOT / "launch/slurm.sbatch").read_text()
+    (nodes,) = re.findall(r"--nodes=(\d+)", text)
+    (tasks,), (gpus,) = (
+        re.findall(rf"^#SBATCH --{name}-per-node=(\d+)", text, re.MULTILINE)
+        for name in ("ntasks", "gpus")
+    )
+    assert tasks == gpus  # one process for each
+    return words(text), int(nodes) * int(gpus)
+
+
+def gke():
+    job = yaml.safe_load((ROOT / "launch/gke.yaml").read_text())
+    pod = job["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+    chips = pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"].split("x")
+    return pod["containers"][0]["command"], math.prod(map(int, chips))
+
+
+@pytest.mark.parametrize("example", [tpu_pod, slurm, gke])
+def test_the_devices_of_an_example_can_share_the_batch_of_its_command(example):
+    command, devices = example()
+    flags = dict(re.findall(r"--([\w.]+)=(\S+)", " ".join(command)))
+    overrides = {
+        key.removeprefix("config."): literal(value)
+        for key, value in flags.items()
+        if key.startswith("config.")
+    }
+    config = config_lib.load(flags["config"], overrides)
+    assert devices == 16
+    for stage in config.stages:
+        own = sharding.for_devices(config_lib.stage_config(config, stage), devices)
+        assert own.batch % devices == 0
+    assert flags["workdir"] and flags["config.data.path"]
 
 
 def test_the_pins_are_exact_and_name_no_registry():

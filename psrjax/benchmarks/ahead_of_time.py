@@ -225,7 +225,6 @@ def _devices(chip: Chip, topology: str) -> list[Any]:
 def _lower_step(config: RunConfig, mesh: jax.sharding.Mesh) -> tuple[Any, dict[str, Any]]:
     """Lowers the step as `training.loop` does, of arrays without values."""
     config = sharding.for_devices(config, mesh.size)
-    sharding.check_batch(config.batch, config.accumulate, mesh)
     by_rows, replicated = sharding.batch_sharding(mesh), sharding.replicated(mesh)
     method = base.build(**config_lib.method_fields(config))
     optimizers = optimizer.make_optimizers(config.optimizer, method.updates)

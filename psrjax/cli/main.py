@@ -22,7 +22,7 @@ from psrjax.errors import UserError
 from psrjax.runtime import memory_pages
 
 _EXTRAS = {"av": "video", "jinja2": "report", "matplotlib": "report"}  # {module: its extra}
-_ALONE = ("camera", "convert", "data", "doctor", "prepare", "report")  # need no other process
+_ALONE = ("camera", "compile", "convert", "data", "doctor", "prepare", "report")
 _USAGE = "usage: psrjax COMMAND [flags]; psrjax COMMAND --help lists a command's flags"
 
 

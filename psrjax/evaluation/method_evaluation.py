@@ -103,7 +103,7 @@ def evaluate(
     batches = loader.evaluation_batches(
         data,
         tuple(dict.fromkeys((*method.reads, *method.baseline_reads, "target_mask"))),
-        batch=1 if in_a_row else config.batch,
+        batch=1 if in_a_row else config.batch_per_device or config.batch,
         split=split,
         windows=_windows(windows),
     )

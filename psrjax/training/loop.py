@@ -53,7 +53,6 @@ def train_stage(
     directory, stage = checkpoint.absolute(directory), config.method.stage
     mesh = sharding.make_mesh(config.mesh)
     config = sharding.for_devices(config, mesh.size)
-    sharding.check_batch(config.batch, config.accumulate, mesh)
     batch_sharding, replicated = sharding.batch_sharding(mesh), sharding.replicated(mesh)
     method = base.build(**config_lib.method_fields(config))
     weights = {update: dict(terms) for update, terms in config.weights.items()}

@@ -48,11 +48,15 @@ def for_devices(config: RunConfig, devices: int) -> RunConfig:
     devices they are multiplied by the ratio of the two batches ("linear": Goyal et al. 2017, for
     SGD), by its square root ("sqrt": Malladi et al. 2022, for Adam) or stay ("fixed"). The number
     of steps, and schedules in steps, stay as they are.
+
+    Raises:
+      UserError: unless every device gets the same share of every micro-batch.
     """
     if not config.batch_per_device:
+        _check_batch(config, devices)
         return config
     batch = config.batch_per_device * devices
-    factor = config_lib.BATCH_RATES[config.batch_rates](batch / config.batch)
+    factor = (batch / config.batch) ** config_lib.BATCH_RATES[config.batch_rates]
     logging.info(
         "stage %s: batch %d (%d on each of %d devices) instead of %d: learning rates times %.3g",
         *(config.method.stage, batch, config.batch_per_device, devices, config.batch, factor),
@@ -69,13 +73,13 @@ def for_devices(config: RunConfig, devices: int) -> RunConfig:
     return config_lib.update(copy, changes)
 
 
-def check_batch(batch: int, accumulate: int, mesh: Mesh) -> None:
-    """Raises UserError unless every device gets the same share of every micro-batch."""
-    if (batch // accumulate) % mesh.size:
+def _check_batch(config: RunConfig, devices: int) -> None:
+    batch, parts = config.batch, config.accumulate
+    if (batch // parts) % devices:
         raise UserError(
-            f"config.batch={batch} with accumulate={accumulate} gives micro-batches of "
-            f"{batch // accumulate}, which {mesh.size} devices cannot share: make config.batch a "
-            f"multiple of {mesh.size * accumulate}, or give config.batch_per_device"
+            f"config.batch={batch} with accumulate={parts} gives micro-batches of "
+            f"{batch // parts}, which {devices} devices cannot share: make config.batch a "
+            f"multiple of {devices * parts}, or give config.batch_per_device"
         )
 
 
