@@ -128,10 +128,10 @@ def _compare(row: Mapping, against: Mapping[str, float], name: str) -> dict[str,
 
 
 def format_metric(name: str, value: float) -> str:
-    """Formats a score: decibels and large values to two places, others to four."""
+    """Formats a score: decibels, percent and large values to two places, others to four."""
     if lower_is_better(name) and 0 < abs(value) < 0.01:
         return f"{value:.1e}"
-    return f"{value:.2f}" if is_decibel(name) or abs(value) >= 10 else f"{value:.4f}"
+    return f"{value:.2f}" if unit(name) in ("dB", "%") or abs(value) >= 10 else f"{value:.4f}"
 
 
 def format_interval(name: str, bounds: Sequence[float] | None) -> str:
@@ -139,7 +139,7 @@ def format_interval(name: str, bounds: Sequence[float] | None) -> str:
     return ", ".join(format_metric(name, bound) for bound in bounds) if bounds else ""
 
 
-def is_decibel(metric: str) -> bool:
-    """Tells whether a metric is measured in decibels."""
+def unit(metric: str) -> str:
+    """Returns a metric's unit: "dB", "%", "pixels", or "" where it has none or is not known."""
     known = registry.available().get(metric)
-    return known is not None and known.decibel
+    return known.unit if known else ""

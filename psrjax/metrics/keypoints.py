@@ -78,19 +78,22 @@ def counts(
 def scores(total: Mapping[str, Any]) -> dict[str, float]:
     """Computes the pose metrics from counts summed over frames; NaN if nothing was detected.
 
-    "kp_l2": mean Euclidean distance of joints detected in both, pixels. "pck@0.2" and so on: share
-    of these within 0.2 of the person's size. "precision" TP/(TP+FP), "recall" TP/(TP+FN) and "f1",
-    2PR/(P+R) of the totals (PSR-Net, Table 4): TP detected in both and within 0.2, FP detected in
-    the made frame only or too far, FN missing in the made frame. "akd": mean |difference| over
-    joints and coordinates, pixels; "mkr": share of the true joints that the made frame misses, mean
-    of frames (Siarohin et al. 2019).
+    "kp_l2": mean Euclidean distance of joints detected in both, pixels. In percent, as PSR-Net's
+    Table 4 prints them: "pck@0.2" and so on, the share of these within 0.2 of the person's size;
+    "precision" TP/(TP+FP), "recall" TP/(TP+FN) and "f1", 2PR/(P+R) of the totals: TP detected in
+    both and within 0.2, FP detected in the made frame only or too far, FN missing in the made
+    frame. "akd": mean |difference| over joints and coordinates, pixels; "mkr": share of the true
+    joints that the made frame misses, from 0 to 1, mean of frames (Siarohin et al. 2019).
     """
     tp, fp, fn = (float(total[f"{kind}"]) for kind in _KINDS)
-    precision, recall = _ratio(tp, tp + fp), _ratio(tp, tp + fn)
+    precision, recall = 100 * _ratio(tp, tp + fp), 100 * _ratio(tp, tp + fn)
     both = float(total["both"])
     return {
         "kp_l2": _ratio(float(total["distance"]), both),
-        **{f"pck@{a}": _ratio(float(total[f"within_{a}"]), float(total["measured"])) for a in PCK},
+        **{
+            f"pck@{limit}": 100 * _ratio(float(total[f"within_{limit}"]), float(total["measured"]))
+            for limit in PCK
+        },
         "precision": precision,
         "recall": recall,
         "f1": _ratio(2 * precision * recall, precision + recall),

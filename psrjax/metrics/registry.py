@@ -27,7 +27,7 @@ class Metric:
         joints, those of all training frames.
       networks: names in `psrjax.pretrained.registry`.
       lower_is_better: whether it is an error or a distance.
-      decibel: whether it is measured in decibels.
+      unit: "dB", "%" or "pixels"; "" is a pure number.
       frames: the fewest consecutive frames of a clip.
       side: the fewest pixels of a frame's shorter side.
     """
@@ -37,7 +37,7 @@ class Metric:
     needs: tuple[str, ...] = ("target",)
     networks: tuple[str, ...] = ()
     lower_is_better: bool = False
-    decibel: bool = False
+    unit: str = ""
     frames: int = 1
     side: int = 1
 
@@ -47,7 +47,7 @@ def _similarity(function: str, side: int, *needs: str) -> Metric:
 
 
 def _decibels(function: str, *needs: str, side: int = 1, frames: int = 1) -> Metric:
-    return Metric(function, needs=("target", *needs), decibel=True, side=side, frames=frames)
+    return Metric(function, needs=("target", *needs), unit="dB", side=side, frames=frames)
 
 
 def _lpips(*networks: str, side: int) -> Metric:
@@ -64,11 +64,20 @@ def _over_time(name: str, *needs: str, of: str = "pair") -> Metric:
 
 
 def _of_joints(name: str) -> Metric:
-    lower_is_better = name in ("kp_l2", "akd", "mkr")
-    return Metric("keypoints.scores", of="set", needs=(DETECTED,), lower_is_better=lower_is_better)
+    unit = _POSE[name]
+    return Metric(
+        "keypoints.scores",
+        of="set",
+        needs=(DETECTED,),
+        lower_is_better=unit != "%",
+        unit=unit,
+    )
 
 
-_POSE = ("kp_l2", "pck@0.2", "pck@0.05", "pck@0.01", "precision", "recall", "f1", "akd", "mkr")
+_POSE = {
+    **{"kp_l2": "pixels", "pck@0.2": "%", "pck@0.05": "%", "pck@0.01": "%"},
+    **{"precision": "%", "recall": "%", "f1": "%", "akd": "pixels", "mkr": ""},
+}
 _METRICS: dict[str, Metric] = {
     "ssim": _similarity("image.ssim", 11),
     "ssim_uniform7": _similarity("image.ssim_uniform7", 7),
@@ -82,7 +91,7 @@ _METRICS: dict[str, Metric] = {
     "sd_eq": _decibels("detail.sd_eq", side=2),
     "interp_psnr[dis]": _decibels("interpolation.interp_psnr", side=16, frames=3),
     "interp_psnr[slomo]": Metric(
-        "interpolation.interp_psnr", networks=("super_slomo",), decibel=True, frames=3
+        "interpolation.interp_psnr", networks=("super_slomo",), unit="dB", frames=3
     ),
     "face_psnr": _decibels("image.psnr", _JOINTS, side=4),
     "e_temp": _over_time("temporal_error", *FLOWS, of="clip"),

@@ -1,4 +1,4 @@
-"""Draws the report's figures as SVG: bars by pair of views, curves over steps and frames."""
+"""Draws the report's figures as SVG: bars by views, curves over steps and frames, sensitivity."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -50,7 +50,8 @@ def bars(metric: str, values: Mapping[str, Mapping[str, float]], palette: Mappin
     span = max(heights) - min(heights) or 1.0
     axes.set_ylim(max(0.0, min(heights) - 0.35 * span), max(heights) + 0.08 * span)
     axes.set_xticks(range(len(pairs)), [pair.replace("->", " → ") for pair in pairs])
-    axes.set_ylabel(f"{metric} [dB]" if score_table.is_decibel(metric) else metric)
+    unit = score_table.unit(metric)
+    axes.set_ylabel(f"{metric} [{unit}]" if unit else metric)
     return _svg(figure, axes)
 
 
@@ -70,6 +71,32 @@ def curves(points: Points, *, x: str, log: bool = False, dashed: Sequence[str] =
         axes.plot(*zip(*line), label=name, color=f"C{i % 10}", **style)
     if log and all(value > 0 for line in points.values() for _, value in line):
         axes.set_yscale("log")
+    axes.set_xlabel(x)
+    return _svg(figure, axes)
+
+
+def sensitivity(
+    metric: str,
+    values: Mapping[float, float],
+    bounds: Mapping[float, Sequence[float]],
+    *,
+    x: str,
+) -> str:
+    """Draws a metric over the values of a parameter, as Fig. 7 of PSR-Net.
+
+    Args:
+      metric: of the values.
+      values: {value of the parameter: score}.
+      bounds: {value of the parameter: (low, high)}, drawn where they are known.
+      x: the parameter's name.
+    """
+    figure = Figure(figsize=(4.6, 2.6), layout="constrained")
+    axes = figure.add_subplot()
+    places = sorted(values)
+    axes.plot(places, [values[place] for place in places], "o-", label=metric, color="C0")
+    for place, (low, high) in bounds.items():
+        axes.vlines(place, low, high, color="C0", alpha=0.4)
+    axes.set_xticks(places)
     axes.set_xlabel(x)
     return _svg(figure, axes)
 

@@ -188,7 +188,7 @@ def test_pose_metrics_are_of_joints_that_are_given(folders):
     found = evaluate(folder, "made", metrics=("kp_l2", "pck@0.05", "pck@0.2"), joints=places)
     metrics = found.rows[0]["metrics"]
     assert metrics["kp_l2"] == pytest.approx(1.5)
-    assert (metrics["pck@0.05"], metrics["pck@0.2"]) == (0.0, 1.0)  # of 18 pixels
+    assert (metrics["pck@0.05"], metrics["pck@0.2"]) == (0.0, 100.0)  # of 18 pixels
     with pytest.raises(UserError, match="--joints: give one for --real and one for each"):
         evaluate(folder, "made", metrics=("kp_l2",), joints=places[:1])
 

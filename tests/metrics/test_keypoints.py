@@ -47,10 +47,10 @@ def test_pose_metrics_equal_loops_over_the_joints(joints):
     precision, recall = tp / (tp + fp), tp / (tp + fn)
     expected = {
         "kp_l2": np.mean(gaps),
-        **{f"pck@{a}": np.mean(np.array(ratios) <= a) for a in (0.2, 0.05, 0.01)},
-        "precision": precision,
-        "recall": recall,
-        "f1": 2 * precision * recall / (precision + recall),
+        **{f"pck@{a}": 100 * np.mean(np.array(ratios) <= a) for a in (0.2, 0.05, 0.01)},
+        "precision": 100 * precision,
+        "recall": 100 * recall,
+        "f1": 100 * 2 * precision * recall / (precision + recall),
         "akd": np.mean(components),
         "mkr": np.mean(missing),
     }
@@ -69,7 +69,9 @@ def test_f1_is_that_of_psrnets_printed_precision_and_recall():
     tp = 1000.0
     total |= {"true_positive": tp, "false_positive": tp / 0.913 - tp}
     total |= {"false_negative": tp / 0.626 - tp}
-    assert round(keypoints.scores(total)["f1"], 3) == 0.743
+    found = keypoints.scores(total)
+    printed = {"precision": 91.3, "recall": 62.6, "f1": 74.3}  # Table 4, G of k = 1
+    assert {name: round(found[name], 1) for name in printed} == printed
 
 
 @pytest.mark.parametrize("norm", keypoints.NORMS)
@@ -83,7 +85,7 @@ def test_pck_depends_on_the_named_length(norm):
     made[0, :, 0] += 0.19 * length
     made[0, :13, 0] += 0.02 * length  # half of them are farther than 0.2
     counts = count(made, truth, norm=norm, size=(100, 200))
-    assert keypoints.scores(counts | {k: v.sum() for k, v in counts.items()})["pck@0.2"] == 0.5
+    assert keypoints.scores(counts | {k: v.sum() for k, v in counts.items()})["pck@0.2"] == 50.0
 
 
 def test_joints_of_other_frames_and_unknown_norms_are_refused():

@@ -9,10 +9,11 @@ import pytest
 
 from psrjax import metrics
 from psrjax.errors import UserError
-from psrjax.evaluation import challenging_poses, clip_metrics, set_metrics
+from psrjax.evaluation import challenging_poses, clip_metrics, score_table, set_metrics
 from psrjax.metrics import detail, image, interpolation, keypoints
 from psrjax.metrics import registry as metric_registry
 from psrjax.pretrained import registry
+from psrjax.reporting import paper_tables
 
 
 @pytest.mark.parametrize("name", metrics.available())
@@ -33,6 +34,31 @@ def test_the_pose_metrics_are_those_that_counts_give():
     )
     named = {name for name, m in metrics.available().items() if "detected_joints" in m.needs}
     assert keypoints.scores(counts).keys() == named
+
+
+def test_a_metric_in_percent_is_100_at_best_as_the_papers_print_it():
+    percent = {name for name, m in metrics.available().items() if m.unit == "%"}
+    assert percent == {"pck@0.2", "pck@0.05", "pck@0.01", "precision", "recall", "f1"}
+    joints = jnp.asarray(np.random.default_rng(0).uniform(1, 9, (4, 26, 3)), jnp.float32)
+    counts = keypoints.counts(joints, joints)
+    best = keypoints.scores({name: value.sum() for name, value in counts.items()})
+    assert {best[name] for name in percent} == {100.0}
+    printed = [
+        row.paper[column]
+        for table in paper_tables.tables().values()
+        for column, metric in table.columns.items()
+        if metric in percent
+        for row in table.rows
+    ]
+    assert printed and min(printed) > 1.0 and max(printed) <= 100.0
+    assert score_table.format_metric("f1", 5.0) == "5.00"
+
+
+def test_decibels_pixels_and_numbers_are_told_apart():
+    units = {name: m.unit for name, m in metrics.available().items()}
+    assert {name for name, unit in units.items() if unit == "pixels"} == {"kp_l2", "akd"}
+    assert units["psnr"] == units["m_psnr_in"] == "dB" and units["ssim"] == units["mkr"] == ""
+    assert set(units.values()) == {"dB", "%", "pixels", ""}
 
 
 def test_untrained_networks_are_asked_for_by_name_only():
