@@ -1,6 +1,7 @@
 """Writes a page that shows runs side by side: scores, papers' tables, curves, videos."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from psrjax.evaluation import score_statistics, score_table
 from psrjax.reporting import figures, filled_table, paper_tables, run_summary
 from psrjax.reporting.run_summary import RunFolder
 
+_PARAMETER = re.compile(r"(\w+) = (\d*\.?\d+)")  # how a row's label tells a parameter's value
 HEADLINE = ("ssim", "psnr", "m_ssim_in", "m_psnr_in")  # shown as bars
 
 
@@ -86,7 +88,26 @@ def _shown(table: Mapping[str, Any]) -> dict[str, Any]:
             )
         rows.append({"label": row["label"], "run": row["run"], "name": row["name"], "cells": cells})
     about = dict.fromkeys(("scale", "clips", "height", "width")) | table["about"]
-    return {**table, "rows": rows, "about": about, "sentences": filled_table.sentences(table)}
+    said = filled_table.sentences(table)
+    return {**table, "rows": rows, "about": about, "sentences": said, "plots": _plots(table)}
+
+
+def _plots(table: Mapping[str, Any]) -> list[str]:
+    """Draws our numbers over the parameter whose values the rows are, a figure for each column."""
+    named = [(_PARAMETER.match(row["label"]), row) for row in table["rows"]]
+    if len({match and match[1] for match, _ in named}) != 1 or not named[0][0]:
+        return []
+    found = []
+    for column in table["columns"]:
+        name = column["name"]
+        values = {float(m[2]): row["ours"][name] for m, row in named if m and name in row["ours"]}
+        bounds = {
+            float(m[2]): row["interval"][name] for m, row in named if m and name in row["interval"]
+        }
+        if len(values) > 1:
+            x = named[0][0][1]
+            found.append(figures.sensitivity(column["metric"], values, bounds, x=x))
+    return found
 
 
 def _side_by_side(runs: Sequence[RunFolder]) -> dict[str, Any]:

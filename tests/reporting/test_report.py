@@ -1,6 +1,7 @@
 """The report shows runs side by side, beside the papers, and plays in a real browser."""
 
 import json
+import re
 
 import browser
 import numpy as np
@@ -12,7 +13,7 @@ from psrjax import io
 from psrjax.data import video
 from psrjax.errors import UserError
 from psrjax.evaluation import failure_gallery, score_export, score_statistics
-from psrjax.reporting import paper_tables, report
+from psrjax.reporting import figures, paper_tables, report
 
 SIZE = 16
 NAMES = {"copy_source": "baseline", "layer1": "step", "layer2": "step", "layer3": "step"}
@@ -100,6 +101,22 @@ def test_rows_of_the_papers_stand_beside_the_runs_that_are_they(runs, tmp_path):
     assert "layer1" not in common and '<td class="paper">0.795</td>' in common
     assert "plain: layer1" in table[table.index("Separate heads") :]
     assert "PG2" in page and '<td class="paper">16.90</td>' in page
+
+
+def test_a_row_for_each_value_of_a_parameter_is_also_drawn_as_a_plot(tmp_path):
+    """Fig. 7 of PSR-Net; the points lie where the values are."""
+    shares = (".1", ".5", ".9")
+    runs = [make_run(tmp_path / a, f"tiny,layer2,alpha={a}", level=20.0) for a in shares]
+    page = report.write(*runs, output=tmp_path / "page.html").read_text()
+    assert "Figure 7" in page and page.count("<!-- α -->") == 2  # SSIM, M-SSIM
+    plain = report.write(runs[0], output=tmp_path / "one.html").read_text()
+    assert "<!-- α -->" not in plain  # one value is no plot
+    svg = figures.sensitivity("psnr", {0.9: 2.0, 0.1: 1.0, 0.5: 3.0}, {0.5: (2.5, 3.5)}, x="α")
+    marker = r'<use xlink:href="#\w+" x="([\d.]+)" y="([\d.]+)" style="fill: #1f77b4'
+    points = re.findall(marker, svg)
+    (x1, y1), (x5, y5), (x9, y9) = [(float(x), float(y)) for x, y in points[:3]]  # and the legend
+    assert x5 - x1 == pytest.approx(x9 - x5, rel=1e-3) and x5 > x1
+    assert (y1 - y5) / (y9 - y5) == pytest.approx(2.0, rel=1e-3) and y5 < y9
 
 
 def test_videos_of_other_tools_are_reported_without_a_run(runs, tmp_path):
