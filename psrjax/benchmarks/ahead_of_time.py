@@ -105,7 +105,8 @@ def find_chip(topology: str) -> Chip:
     name, _, size = topology.partition(":")
     if name not in CHIPS:
         raise UserError(
-            f"--topology={topology}: no chip {name!r}; there are {', '.join(CHIPS)}, as in v5e:4x4"
+            f"--topology={topology}: give a chip and its number, as in v5e:4x4; there are "
+            + ", ".join(CHIPS)
         )
     chip = CHIPS[name]
     dimensions = size.split("x") if size else []

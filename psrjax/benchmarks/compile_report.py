@@ -111,9 +111,9 @@ def advice(
         return f"about {_gib(needed)} GiB, " + ("enough" if needed <= chip.memory else "too much")
 
     if fitting:
-        batch = fitting * compiled.devices * config.accumulate
+        clips = fitting * config.accumulate
         needed = fixed + temporaries * fitting / micro
-        lines.append(f"--config.batch={batch} ({fitting} at once on a device): {outcome(needed)}")
+        lines.append(f"--config.batch_per_device={clips}: {outcome(needed)}")
         parts = next(n for n in range(1, share + 1) if share % n == 0 and share // n <= fitting)
         needed = fixed + temporaries * share / parts / micro
         lines.append(f"--config.accumulate={parts}, the batch stays: {outcome(needed)}")

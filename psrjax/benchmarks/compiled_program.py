@@ -154,19 +154,33 @@ def memory(text: str) -> dict[str, int]:
     return dict(found)
 
 
-def array_bytes(shape: str, *, main_memory_only: bool = False) -> int:
-    """Counts the bytes of the arrays in a printed shape, without the padding of tiles.
+def array_bytes(shape: str) -> int:
+    """Counts the bytes of the arrays in a printed shape, "(f32[8,128]{1,0:T(8,128)}, pred[])"."""
+    return sum(
+        _ITEM_BYTES.get(kind, 0) * math.prod(_numbers(dims))
+        for kind, dims, _ in _ARRAY.findall(shape)
+    )
 
-    Args:
-      shape: such as "(f32[8,128]{1,0:T(8,128)S(1)}, pred[])".
-      main_memory_only: leaves out what lies in a chip's small fast memory, as the printed layout's
-        S(1) says.
+
+def stored_bytes(shape: str) -> int:
+    """Counts the bytes that arrays take in main memory, by their printed layouts.
+
+    TPUs store tiles: T(8,128) fills the two innermost axes up to multiples of 8 and 128. What lies
+    in the chip's small fast memory, S(1), takes none.
     """
     total = 0
     for kind, dims, layout in _ARRAY.findall(shape):
-        if main_memory_only and re.search(r"S\([1-9]\)", layout):
+        if re.search(r"S\([1-9]\)", layout):
             continue
-        total += _ITEM_BYTES.get(kind, 0) * math.prod(_numbers(dims))
+        order = re.match(r"\{([\d,]*)", layout)
+        sizes = _numbers(dims)
+        if order and len(sizes) == len(_numbers(order[1])):
+            sizes = [sizes[axis] for axis in _numbers(order[1])]  # the innermost first
+        tile = re.search(r":T\(([\d,]+)\)", layout)
+        for axis, count in enumerate(reversed(_numbers(tile[1]) if tile else [])):
+            if axis < len(sizes):
+                sizes[axis] = -(-sizes[axis] // count) * count
+        total += _ITEM_BYTES.get(kind, 0) * math.prod(sizes)
     return total
 
 
@@ -262,7 +276,7 @@ class _Reader:
         """Counts what an operation reads and writes; of what it only takes slices of, these."""
         if line.opcode == "copy-start":  # its result is (copy, source, …)
             copy = _ARRAY.search(line.shape)
-            return _main_bytes(shapes.get(line.operands[0], "")) + _main_bytes(
+            return stored_bytes(shapes.get(line.operands[0], "")) + stored_bytes(
                 copy[0] if copy else ""
             )
         results = [found[0] for found in _ARRAY.finditer(line.shape)]
@@ -456,17 +470,13 @@ def _window_numbers(window: str, name: str, count: int) -> list[int]:
     return _numbers(found[1], "x") if found else [1] * count
 
 
-def _main_bytes(shape: str) -> int:
-    return array_bytes(shape, main_memory_only=True)
-
-
 def _read(shape: str, uses: list[tuple[str, Instruction]]) -> int:
     """Counts the bytes read of a value, by (the name it is used under, the user)."""
-    whole = _main_bytes(shape)
+    whole = stored_bytes(shape)
     parts = 0
     for name, user in uses:
         if user.opcode in _SLICES and user.operands[0] == name:
-            parts += array_bytes(user.shape)
+            parts += stored_bytes(_in_main(user.shape))
         elif user.opcode not in _UPDATES or name in user.operands[1:]:
             parts += whole
     return min(whole, parts)
@@ -474,10 +484,15 @@ def _read(shape: str, uses: list[tuple[str, Instruction]]) -> int:
 
 def _written(shape: str, maker: Instruction, shapes: Mapping[str, str]) -> int:
     """Counts the bytes written of a result; of one that is changed in place, the changes."""
-    if maker.opcode in _UPDATES and _main_bytes(shape):
+    if maker.opcode in _UPDATES and stored_bytes(shape):
         changes = maker.operands[_UPDATES[maker.opcode]]
-        return min(array_bytes(shapes.get(changes, shape)), array_bytes(shape))
-    return _main_bytes(shape)
+        return min(stored_bytes(_in_main(shapes.get(changes, shape))), stored_bytes(shape))
+    return stored_bytes(shape)
+
+
+def _in_main(shape: str) -> str:
+    """Returns the shape of a slice as it lies in the main memory's array."""
+    return re.sub(r"S\(\d+\)", "", shape)
 
 
 def _through_bitcasts(line: Instruction, by_name: Mapping[str, Instruction]) -> Instruction:

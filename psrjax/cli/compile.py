@@ -1,9 +1,9 @@
 """Compiles a config for TPUs or GPUs that are not here: memory, FLOPs, bytes, collectives.
 
-    psrjax compile --config=NAME:bf16 --topology=v5e:16x16 --config.batch=256
+    psrjax compile --config=NAME:bf16 --topology=v5e:16x16 --config.batch_per_device=2
     psrjax compile --config=NAME --stage=STAGE --topology=h100 --program=synthesize --json=FILE
 
-The batch is that of all devices. Nothing is run. Exit code 1: a stage does not fit.
+`config.batch` is that of all devices. Nothing is run. Exit code 1: a stage does not fit.
 """
 
 import json
@@ -21,7 +21,7 @@ from psrjax.runtime import machine
 
 _CONFIG = cli.define_config()
 _TOPOLOGY = flags.DEFINE_string(
-    "topology", None, "CHIP:SIZE, as v5e:4x4, v5p:2x2x1, v6e:4x4, h100, h100:8", required=True
+    "topology", "", "CHIP:SIZE, as v5e:4x4, v5p:2x2x1, v6e:4x4, h100, h100:8"
 )
 _STAGE = flags.DEFINE_string("stage", "", "the stage; by default all that the config trains")
 _PROGRAM = flags.DEFINE_enum(
