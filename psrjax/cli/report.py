@@ -1,6 +1,9 @@
 """Writes an HTML page of runs: scores, papers' tables, curves and videos in one file.
 
 psrjax report RUN... [--output page.html]
+
+Several runs of the same data also synthesize some unseen clips anew, shown side by side: as the
+papers show their ablations.
 """
 
 from collections.abc import Sequence
@@ -12,6 +15,8 @@ from psrjax.reporting import report
 
 _WORKDIR = flags.DEFINE_string("workdir", "", "a run's directory; more may follow the flags")
 _OUTPUT = flags.DEFINE_string("output", "", "the page; by default report.html, of one run in RUN")
+_STRIPS = flags.DEFINE_integer("strips", 3, "clips that several runs show side by side; 0 is none")
+_INTERMEDIATES = flags.DEFINE_bool("intermediates", False, "the steps below each of these too")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -19,4 +24,8 @@ def main(arguments: Sequence[str]) -> None:
     folders = [*([_WORKDIR.value] if _WORKDIR.value else []), *arguments]
     if not folders:
         raise UserError("report: name the directories of runs: psrjax report RUN...")
-    print(report.write(*folders, output=_OUTPUT.value))
+    strips = _STRIPS.value if len(folders) > 1 else 0
+    page = report.write(
+        *folders, output=_OUTPUT.value, strips=strips, intermediates=_INTERMEDIATES.value
+    )
+    print(page)

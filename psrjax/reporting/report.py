@@ -9,8 +9,9 @@ import jinja2
 from etils import epath
 
 from psrjax import io
+from psrjax.data import codec
 from psrjax.evaluation import score_statistics, score_table
-from psrjax.reporting import figures, filled_table, paper_tables, run_summary
+from psrjax.reporting import ablation_strips, figures, filled_table, paper_tables, run_summary
 from psrjax.reporting.run_summary import RunFolder
 
 _PARAMETER = re.compile(r"(\w+) = (\d*\.?\d+)")  # how a row's label tells a parameter's value
@@ -21,6 +22,8 @@ def write(
     *folders: str | os.PathLike,
     output: str | os.PathLike = "",
     filled: Sequence[Mapping[str, Any]] = (),
+    strips: int = 0,
+    intermediates: bool = False,
 ) -> epath.Path:
     """Writes a page of runs in one file, pictures, curves and videos included.
 
@@ -32,6 +35,9 @@ def write(
       output: the page; by default `report.html`, in the directory of a single run.
       filled: tables of `filled_table.make` to show. Of other tables of the papers those rows are
         shown that the runs stand for by their configs.
+      strips: the number of clips that several runs of the same data synthesize, to be shown side by
+        side; each strip also becomes a picture beside the page, `<stem>.strip1.png`.
+      intermediates: see `ablation_strips.draw`.
 
     Returns:
       The path of the page.
@@ -49,10 +55,25 @@ def write(
         runs=[run_summary.content(run) for run in runs],
         scores=_side_by_side(runs),
         tables=[_shown(table) for table in tables],
+        strips=_strips(runs, path, strips, intermediates),
         bars=_bars(runs),
     )
     io.write_text(path, page)
     return path
+
+
+def _strips(
+    runs: Sequence[RunFolder], page: epath.Path, clips: int, intermediates: bool
+) -> list[dict[str, str]]:
+    """Draws the strips into files beside the page: [{"title", "picture"}]."""
+    drawn = ablation_strips.draw(runs, clips=clips, intermediates=intermediates) if clips else []
+    found = []
+    for number, strip in enumerate(drawn, 1):
+        path = page.parent / f"{page.stem}.strip{number}.png"
+        with io.replacing(path) as temporary:
+            temporary.write_bytes(codec.encode_png(strip.picture))
+        found.append({"title": strip.title, "picture": run_summary.data_uri(path, "image/png")})
+    return found
 
 
 def _matched(runs: Sequence[RunFolder], known: set[str]) -> list[dict[str, Any]]:
