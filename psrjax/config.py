@@ -85,6 +85,7 @@ class DataSection(Section):
     crop: tuple[int, int] = (0, 0)  # height and width; 0 is the stored size
     flip: float = 0.0  # the probability that a training clip is mirrored
     jitter: float = 0.0  # how far its colours are changed
+    hue: float = 0.0  # how far their hue is turned, as a part of the circle
     sampling: "Policy" = field(default_factory=_default_policy)
     workers: int = 0  # processes that read ahead; 0 is threads only
 

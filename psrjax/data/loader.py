@@ -176,6 +176,7 @@ def train_batches(
             _central_crop(data_config),
             flip=data_config.get("flip", 0.0),
             jitter=data_config.get("jitter", 0.0),
+            hue=data_config.get("hue", 0.0),
         ),
     )
     views = {len(clip.views) for clip in examples.source.clips}

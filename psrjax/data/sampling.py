@@ -277,11 +277,13 @@ class Augmentation:
       flip: probability of a mirror image; refused where values tell left from right (iuv).
       jitter: brightness, contrast and saturation change by a factor in 1 ± jitter, alike in the
         whole sample.
+      hue: its hue turns by up to this part of the circle, either way, alike in the whole sample.
     """
 
     crop: tuple[int, int] = (0, 0)
     flip: float = 0.0
     jitter: float = 0.0
+    hue: float = 0.0
 
 
 def augment(sample: Sample, how: Augmentation, rng: np.random.Generator | None = None) -> Sample:
@@ -297,6 +299,8 @@ def augment(sample: Sample, how: Augmentation, rng: np.random.Generator | None =
     if rng is not None and how.jitter:
         factors = rng.uniform(1 - how.jitter, 1 + how.jitter, 3)
         sample = recolor(sample, factors)
+    if rng is not None and how.hue:
+        sample = turn_hue(sample, rng.uniform(-how.hue, how.hue))
     return sample
 
 
@@ -401,6 +405,21 @@ def recolor(sample: Sample, factors: Float[np.ndarray, "3"]) -> Sample:
         key: _recolored(value, factors) if _is_color(key) else value
         for key, value in sample.items()
     }
+
+
+def turn_hue(sample: Sample, turn: float) -> Sample:
+    """Turns the hue of every colour image by the same part of the circle."""
+    return {
+        key: _hue_turned(value, turn) if _is_color(key) else value for key, value in sample.items()
+    }
+
+
+def _hue_turned(image: UInt8[np.ndarray, "*t h w 3"], turn: float) -> UInt8[np.ndarray, "*t h w 3"]:
+    flat = np.ascontiguousarray(image).reshape(-1, image.shape[-2], 3)
+    hsv = cv2.cvtColor(flat.astype(np.float32) / 255.0, cv2.COLOR_RGB2HSV)
+    hsv[..., 0] = (hsv[..., 0] + 360.0 * turn) % 360.0
+    turned = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+    return np.round(255.0 * turned).clip(0, 255).astype(np.uint8).reshape(image.shape)
 
 
 def _is_color(key: str) -> bool:

@@ -129,6 +129,7 @@ def read_config(path: str | os.PathLike) -> RunConfig:
     overrides["method.jacobians"] = ("one" if shared else "each") if known else "none"
     shape = tuple(get("dataset_params.frame_shape", (256, 256, 3)))[:2]
     overrides |= {"method.factor": 2**levels, "data.crop": shape, "steps": 1}
+    overrides["data.sampling.source"] = "first"  # of a video that is animated
     return config_lib.load("internet:FoM", overrides)
 
 

@@ -1,5 +1,6 @@
 """Windows are what their policy says, and crops, mirrors and colours keep a sample together."""
 
+import colorsys
 from types import SimpleNamespace
 
 import numpy as np
@@ -242,6 +243,23 @@ def test_colours_change_alike_in_the_whole_sample_and_maps_do_not(dataset_folder
     assert any(list(a) != b for a, b in mapping.items())
     for key in ("target_mask", "target_visibility", "target_depth", "target_iuv", "target_flow"):
         np.testing.assert_array_equal(found[key], whole[key])
+
+
+def test_hue_turns_as_colorsys_has_it_alike_in_the_whole_sample(dataset_folder):
+    whole = sample(dataset_folder)
+    found = sampling.turn_hue(whole, -0.1)
+    for key in ("source", "target", "target_prior"):
+        before, after = (side[key].reshape(-1, 3)[::7] for side in (whole, found))
+        for one, other in zip(before / 255.0, after):
+            hue, saturation, value = colorsys.rgb_to_hsv(*one)
+            expected = colorsys.hsv_to_rgb((hue - 0.1) % 1.0, saturation, value)
+            assert np.abs(np.multiply(expected, 255.0) - other).max() <= 1.0
+    for key in ("target_mask", "target_depth", "target_iuv", "target_flow"):
+        np.testing.assert_array_equal(found[key], whole[key])
+    drawn = sampling.augment(whole, sampling.Augmentation(hue=0.1), np.random.default_rng(0))
+    assert (drawn["source"] != whole["source"]).any()
+    still = sampling.augment(whole, sampling.Augmentation(hue=0.1))
+    np.testing.assert_array_equal(still["source"], whole["source"])
 
 
 def test_colour_factors_do_what_their_names_say():
