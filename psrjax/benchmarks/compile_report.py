@@ -167,7 +167,7 @@ def table(found: Mapping[str, Any]) -> str:
         lines.append(
             f"{each['seconds'] * 1e3:9.3g} ms {each['kind']} {each['shape'][:40]}{times}, "
             f"{each['bytes'] / 1e6:.3g} MB, {each['flops'] / 1e9:.3g} GFLOP; "
-            f"{each['place'] or 'made by XLA'} {each['path'][-60:]}"
+            f"{each['place'] or 'made by XLA:'} {each['path'][-60:]}"
         )
     return "\n".join(lines)
 

@@ -74,7 +74,7 @@ class Operation:
       times: how often it runs.
       flops: {type of the factors, such as "bf16", "f32" or "f32 highest": FLOPs}, all runs.
       bytes: to and from the device's main memory, all runs.
-      path: the functions that it comes from, as JAX names them.
+      path: the functions that it comes from, as JAX names them, or the argument that it copies.
       place: file and line in the source.
     """
 
@@ -190,6 +190,7 @@ class _Reader:
         self.places = _places(text)
         self.program = Program()
         self.channels: dict[str, str] = {}
+        self.made_by = {each.name: each for body in self.computations.values() for each in body}
 
     def read(self) -> Program:
         self._walk(self.entry, 1)
@@ -216,7 +217,8 @@ class _Reader:
         chief = ("convolution", "dot", "scatter", "gather", "sort", *COLLECTIVES)
         kind = next((kind for kind in chief if kind in kinds), line.opcode)
         target = line.find(r'custom_call_target="([^"]*)"')
-        where = next((each for each in inside if each.opcode == kind and self._place(each)), line)
+        where = next((each for each in inside if each.opcode == kind and self._place(each)), None)
+        where = where or self._origin(line)
         self.program.operations.append(
             Operation(
                 name=line.name,
@@ -333,6 +335,13 @@ class _Reader:
 
     def _shapes(self, computation: str) -> dict[str, str]:
         return {line.name: line.shape for line in self.computations[computation]}
+
+    def _origin(self, line: Instruction) -> Instruction:
+        """Returns the line, or the first before it that tells where it comes from."""
+        origin = line
+        while origin and not origin.find(r'op_name="([^"]*)"'):
+            origin = self.made_by.get(origin.operands[0]) if origin.operands else None
+        return origin or line
 
     def _place(self, line: Instruction) -> str:
         return self.places.get(line.find(r"stack_frame_id=(\d+)"), "")

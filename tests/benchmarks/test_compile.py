@@ -37,7 +37,8 @@ def test_a_step_compiles_for_tpus_and_its_devices_share_gradients_only():
     assert 0.05 < found["highest_mfu"] < 1  # arrays this small fill few of their tiles
     assert found["memory"]["donated"] > 3 * 4 * 1e5  # parameters and Adam's two moments
     assert len(found["costliest"]) == 10
-    assert all(each["place"].startswith("psrjax/") for each in found["costliest"])
+    for each in found["costliest"]:
+        assert each["place"].startswith("psrjax/") or each["path"].startswith(("state", "batch"))
 
 
 @needs_libtpu
