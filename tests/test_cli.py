@@ -128,7 +128,7 @@ def test_synthesize_draws_what_was_computed_on_the_way(folder, run):
 
 
 TRANSFER = (
-    *("source", "background", "fit=crop", "source_frames", "k=2", "seed=2"),
+    *("source", "background", "background_as=auto", "fit=crop", "source_frames", "k=2", "seed=2"),
     *("window=2", "audio", "check_person", "find_best_frame", "adapt_scale"),
 )
 REFUSED = {  # {the flag that asks for something: flags that are of no use to it}
@@ -137,8 +137,9 @@ REFUSED = {  # {the flag that asks for something: flags that are of no use to it
     "video=a": ("clip", "split", "source_view", "target_view", "skeletons", *TRANSFER[1:]),
     "driving=a": (
         *("clip", "split", "source_view", "target_view", "skeletons", "camera", "video", "mesh"),
-        "source_camera",
+        *("source_camera", "pairs=same_video", "pair_count=2"),
     ),
+    "pairs=same_video": ("clip", "target_view", "camera=a", "source_camera", "fit=crop"),
 }
 OF_ALL = {"run", "workdir", "stage", "snapshot", "output", "frames", "intermediates", "data"}
 

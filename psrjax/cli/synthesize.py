@@ -10,6 +10,10 @@ One person's appearance in another's motion (transfer), from pictures, videos or
 
 Without --source the run's own clip is shown: methods of one person need no more.
 
+A test set of random pairs of a split, within a clip or from one to another:
+
+    psrjax synthesize --run R --pairs same_video --output DIR
+
 WHO and MOTION are a picture, a video, a folder of pictures, or a dataset's DIR, DIR:CLIP or
 DIR:CLIP:VIEW ("synthetic" is the run's own). Beside out.mp4 comes a comparison, out.compare.mp4.
 A flag that is of no use to what is synthesized is refused.
@@ -19,15 +23,25 @@ A flag that is of no use to what is synthesized is refused.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from absl import flags
 
 from psrjax import config as config_lib
 from psrjax.cli._method_fields import MethodFlags, describe
+from psrjax.data import loader
 from psrjax.errors import UserError
-from psrjax.inference import driving_poses, footage, novel_view, skeletons, transfer
+from psrjax.inference import (
+    driving_poses,
+    footage,
+    novel_view,
+    skeletons,
+    transfer,
+    video_pairs,
+)
 from psrjax.methods.base import Method
+from psrjax.synthetic import dataset
 from psrjax.training import checkpoint
 
 _METHOD = MethodFlags()
@@ -79,6 +93,12 @@ _BEST = flags.DEFINE_bool(
     "most like the source, not since the first"
 )  # fmt: skip
 _SCALE = flags.DEFINE_bool("adapt_scale", False, "likewise: motion is scaled by the source's size")
+# Pairs
+_PAIRS = flags.DEFINE_enum(
+    "pairs", "", ["", *video_pairs.SUBSETS], "random pairs of the split: sequences of one clip "
+    "that do not overlap, or of two clips; --output is then a folder"
+)  # fmt: skip
+_COUNT = flags.DEFINE_integer("pair_count", video_pairs.COUNT, "pairs: how many", 1)
 # What is synthesized, by the flag that asks for it, and the flags that it uses; those not named
 # here belong to all.
 _USED = {
@@ -86,6 +106,7 @@ _USED = {
         *(_SOURCE, _DRIVING, _BACKGROUND, _FIT, _SOURCE_FRAMES, _K, _SEED, _WINDOW, _AUDIO),
         *(_CHECK, _BEST, _SCALE, _BACKGROUND_AS),
     ),
+    "--pairs": (_PAIRS, _COUNT, _SPLIT, _K, _SEED),
     "--video": (_VIDEO, _MESH, _SOURCE_CAMERA, _CAMERA),
     "--camera": (_CAMERA, _SPLIT, _CLIP, _SOURCE_VIEW),
     "a clip of a dataset": (_SPLIT, _CLIP, _SOURCE_VIEW, _TARGET_VIEW, _SKELETONS),
@@ -129,6 +150,8 @@ def main(arguments: Sequence[str]) -> None:
             options=_options(inputs),
             show_progress=True,
         )
+    elif asked == "--pairs":
+        paths = _write_pairs(method, variables, config)
     else:
         made = novel_view.synthesize(
             method,
@@ -147,7 +170,7 @@ def main(arguments: Sequence[str]) -> None:
 def _asked() -> str:
     """Tells what is to be synthesized, a key of `_USED`; refuses flags that it does not use."""
     flag_of = {"--driving": _SOURCE.value or _DRIVING.value, "--video": _VIDEO.value}
-    flag_of |= {"--camera": _CAMERA.value}
+    flag_of |= {"--pairs": _PAIRS.value, "--camera": _CAMERA.value}
     asked = next((flag for flag, value in flag_of.items() if value), "a clip of a dataset")
     used = {name: {flag.name for flag in own} for name, own in _USED.items()}
     for name in dict.fromkeys(flag.name for own in _USED.values() for flag in own):
@@ -155,6 +178,14 @@ def _asked() -> str:
             users = " or ".join(path for path, own in used.items() if name in own)
             raise UserError(f"--{name} goes with {users}, not with {asked}")
     return asked
+
+
+def _write_pairs(method: Method, variables: Any, config: Any) -> list[Path]:
+    data = dataset.resolve_path(config.data)
+    split = loader.open_split(data, _SPLIT.value or config.data.eval_split)
+    pairs = video_pairs.choose(split, _PAIRS.value, count=_COUNT.value, seed=_SEED.value)
+    options = {"k": _K.value, "seed": _SEED.value, "show_progress": True}
+    return video_pairs.write(method, variables, config, split, pairs, _OUTPUT.value, **options)
 
 
 def _options(inputs: transfer.TransferInputs) -> transfer.TransferOptions:

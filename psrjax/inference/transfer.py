@@ -144,6 +144,8 @@ class TransferOptions:
         background's frames, without the person who may stand in them (Cheng et al., 4.3); "as_is",
         a dataset's clean background or a file's frames; "auto": the first where the method has such
         a branch and the footage has what it reads.
+      fit_poses: whether the method fits the driving poses to the source person.
+      lossless: whether the result is written without loss, as an .mkv.
       fields: {field of the method: value}, for this transfer.
     """
 
@@ -158,6 +160,8 @@ class TransferOptions:
     audio: bool = False
     intermediates: bool = False
     background_as: str = "auto"
+    fit_poses: bool = True
+    lossless: bool = False
     fields: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -209,7 +213,8 @@ def write(
         carry = method.replace_background(carry, behind)
     times = inputs.driving.times[batches.first : batches.end]
     measured: dict[str, list[np.ndarray]] = {}
-    with VideoWriters(output, batches.source, times - times[0], audio=audio) as writers:
+    written = {"audio": audio, "lossless": options.lossless}
+    with VideoWriters(output, batches.source, times - times[0], **written) as writers:
         for start in tqdm(batches.starts, "synthesize", unit="window", disable=not show_progress):
             made, carry = synthesizer.synthesize(variables, batches.batch(start), carry)
             made = jax.tree.map(lambda array: np.asarray(array[0]), made)
@@ -262,7 +267,7 @@ class _WindowBatches:
         self._inputs = inputs
         self._driving_keys = _keys_of(method, "target")
         self._reads_background = _BACKGROUND in method.synthesis_reads
-        self._fits = driving_poses.fits(method)
+        self._fits = options.fit_poses and driving_poses.fits(method)
         self._require(method)
         self.window = options.window or max(_WINDOW, sampling["t"])
         self._history = sampling.get("history", 0)

@@ -98,6 +98,7 @@ class VideoWriters:
         times: Float[np.ndarray, " t"],
         *,
         audio: str = "",
+        lossless: bool = False,
     ):
         """Opens nothing yet.
 
@@ -106,10 +107,11 @@ class VideoWriters:
           source: the source frames, of which the first are shown beside it.
           times: seconds at which the frames are shown.
           audio: a file whose sound is copied, or "".
+          lossless: of the result.
         """
         self._output, self._times = Path(output), times
         self._source = source[:_SOURCES]
-        self._audio = audio
+        self._options = {"audio": audio, "lossless": lossless}
         self._stack = contextlib.ExitStack()
         self._videos: dict[str, StreamingVideo] = {}
         self._paths: list[Path] = []
@@ -137,7 +139,7 @@ class VideoWriters:
         if intermediates and not self._written:
             self._stills = intermediate_results.still_pictures(intermediates)
         for number, frame in enumerate(result):
-            self._push("", frame, audio=self._audio)
+            self._push("", frame, **self._options)
             beside = {**shown, "driving": driving[number], "result": frame}
             self._push("compare", intermediate_results.beside(beside))
             if mask is not None:
