@@ -1,9 +1,9 @@
 """Says what a compiled program needs of a chip, and what to change where it does not fit."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from psrjax.benchmarks import ahead_of_time, compiled_program
+from psrjax.benchmarks import ahead_of_time, compiled_program, scaling
 from psrjax.benchmarks.ahead_of_time import Compiled
 from psrjax.benchmarks.chips import Chip
 from psrjax.config import RunConfig
@@ -27,6 +27,7 @@ def report(config: RunConfig, topology: str, program: str) -> dict[str, Any]:
     chip = ahead_of_time.find_chip(topology)
     compiled = ahead_of_time.compile_stage(config, topology, program)
     memory = compiled_program.memory(compiled.buffers)
+    read = compiled_program.read(compiled.text)
     found = {
         "method": config.method.name,
         "stage": config.method.stage,
@@ -39,10 +40,15 @@ def report(config: RunConfig, topology: str, program: str) -> dict[str, Any]:
         "memory": memory,
         "memory_available": int(chip.memory),
         "fits": sum(memory.values()) <= chip.memory,
-        **costs(compiled_program.read(compiled.text), compiled.model_flops, chip),
+        **costs(read, compiled.model_flops, chip),
         "lower_s": compiled.lower_s,
         "compile_s": compiled.compile_s,
     }
+    if program == "train" and config.mesh.fsdp == 1:
+        sizes = compiled.sizes
+        pixels = compiled.batch // compiled.devices * sizes["h"] * sizes["w"]
+        pixels *= sizes["k"] + sizes["t"]
+        found["scaling"] = scaling.predict(found, read.collectives, chip, pixels=pixels)
     return found | {"advice": [] if found["fits"] else advice(memory, compiled, config, chip)}
 
 
@@ -158,6 +164,7 @@ def table(found: Mapping[str, Any]) -> str:
         f"{found['memory_s'] * 1e3:.3g} ms by memory: bound by {bound}, "
         f"MFU at most {found['highest_mfu']:.0%}",
         f"collectives {', '.join(exchanged) or 'none'}",
+        *_predictions(found.get("scaling", [])),
         f"compiled in {found['lower_s']:.0f} s of tracing and {found['compile_s']:.0f} s of XLA "
         "(no code was generated)",
         "costliest",
@@ -170,6 +177,15 @@ def table(found: Mapping[str, Any]) -> str:
             f"{each['place'] or 'made by XLA:'} {each['path'][-60:]}"
         )
     return "\n".join(lines)
+
+
+def _predictions(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [
+        f"predicted   {row['devices']} devices: {row['step_s'] * 1e3:.3g} ms a step, "
+        f"{row['collectives_s'] * 1e3:.3g} of collectives, data in {row['input_s'] * 1e3:.3g}; "
+        f"MFU {row['mfu']:.0%}, efficiency {row['efficiency']:.0%}, limited by {row['limit']}"
+        for row in rows
+    ]
 
 
 def _gib(size: float) -> str:
