@@ -68,8 +68,11 @@ _NO_VGG = {
 # Two terms of ours, which the paper's presets weigh 0: "warp", the L1 error of the warped exemplar
 # for every pair, teaches the matching of poses directly; "change", that of what changes from frame
 # to frame, stands in for long training of the discriminator of sequences. G1 is trained on 8 frames
-# in a row: on 3 it hardly meets its own frames (E_temp .741 with change 20, here .711; transfer
-# .756).
+# in a row: on 3 it hardly meets its own frames.
+# The correspondence must have something to find: cells of 2x2 pixels, a softmax soft enough to have
+# gradients beside its peak, and exemplars of other times. Else it becomes the identity.
+# `Departs from:` Eq. 10 in align_to (word `align_refined`): the real picture is one pair with its
+# pose from the first step on, the refined one only when G is good.
 _DEMO = {
     **_NO_VGG,
     **stage_weights("transfer", reconstruction=40.0, warp=10.0, adversarial=0.2),
@@ -78,7 +81,9 @@ _DEMO = {
     **stage_weights("face", adversarial=0.2),
     "method.octaves": 4,
     "method.width": 8,
+    "method.num_downsamples": 1,
     "method.match_blocks": 2,
+    "method.sharpness": 20.0,
     "method.warp": "patch",
     "method.align_to": "real",
     "method.generator_width": 12,
@@ -96,6 +101,7 @@ _DEMO = {
     "method.face_blocks": 3,
     "data.synthetic": {"kind": "long", "size": (48, 48)},
     "data.crop": (48, 48),
+    "data.sampling.source": "disjoint",
     "batch": 4,
     "checkpoint_steps": 250,
     "log_steps": 25,
