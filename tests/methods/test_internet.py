@@ -1,7 +1,6 @@
 """INTERnet's animation: absolute and relative motion, best frames, through the first-order model's
 converted checkpoint; what it refuses."""
 
-import functools
 from pathlib import Path
 
 import cv2
@@ -33,8 +32,12 @@ def run(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def lossless(monkeypatch):
     """What is read back is what was made."""
-    write = functools.partial(video.write, lossless=True)
-    monkeypatch.setattr(video, "write", write)
+    write = video.write
+
+    def write_lossless(*frames, **options):
+        return write(*frames, **{**options, "lossless": True})
+
+    monkeypatch.setattr(video, "write", write_lossless)
 
 
 def scene(number):
