@@ -180,9 +180,8 @@ def is_full_disk(error: BaseException) -> bool:
 
 
 def absolute(path: str | os.PathLike[str]) -> epath.Path:
-    """Returns the absolute path, local or gs://."""
-    path = epath.Path(path)
-    return path if "://" in os.fspath(path) else epath.Path(os.path.abspath(path.expanduser()))
+    """Returns the absolute path, local or gs://. Raises UserError for other addresses."""
+    return io.absolute(path)
 
 
 def compare_configs(old: RunConfig, new: RunConfig, where: Any) -> None:
@@ -225,7 +224,8 @@ def load_variables(
       UserError: if there is no checkpoint, none that can be read, or none that was scored.
     """
     folder = absolute(directory) / FOLDER
-    steps = [_best_step(directory)] if best else saved_steps(directory)
+    steps = saved_steps(directory)
+    steps = [_best_step(directory)] if best and steps else steps
     sharding = sharding or SingleDeviceSharding(jax.local_devices()[0])
     for step in steps:
         try:
