@@ -81,9 +81,11 @@ _LONG = {"kind": "long", "size": (64, 48), "frames": 1000, "folds": 1.0, "stream
 _MANY = {**_LONG, "kind": "many", "people_train": 48, "people_test": 0, "frames": 64}
 _DEMO = {
     **_NO_VGG,
+    **stage_weights("uv", coordinates=2000.0),
     **stage_weights("joint", adversarial=0.1),
     "method.d2g": "residual",
-    "method.uv_width": 12,
+    "method.uv_width": 16,
+    "method.uv_skips": True,
     "method.uv_num_downsamples": 2,
     "method.uv_blocks": 3,
     "method.uv_kernel_size": 3,
