@@ -72,6 +72,8 @@ def from_data(
     first, end = frame_range(frames, entry.frames, entry.name)
     reads = _reads(method)
     sampling.require(source, reads)
+    given = (key for key in method.intermediate_reads if sampling.stream(key) in source.streams)
+    reads = tuple(dict.fromkeys((*reads, *given)))
     crop = sampling.Augmentation(crop=tuple(config.data.crop))
 
     def read(start: int) -> dict[str, np.ndarray]:

@@ -70,6 +70,11 @@ class Method(nn.Module):
         return ()
 
     @property
+    def intermediate_reads(self) -> tuple[str, ...]:
+        """Further keys that only intermediate results show; a clip need not have them."""
+        return ()
+
+    @property
     def pretrained(self) -> tuple[str, ...]:
         """Names of weights (see `pretrained.registry`) handed to `loss`; never checkpointed."""
         return ()

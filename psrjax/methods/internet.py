@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from psrjax.errors import UserError
@@ -197,6 +198,11 @@ class Method(base.Method):
         return ("source", "target")
 
     @property
+    def intermediate_reads(self) -> tuple[str, ...]:
+        """The optical flow of the driving frames, both ways."""
+        return ("target_flow_forward", "target_flow")
+
+    @property
     def pretrained(self) -> tuple[str, ...]:
         """VGG-19's weights, for the perceptual and the style term."""
         return base.frozen_weights("vgg19", self.perceptual)
@@ -348,7 +354,9 @@ class Method(base.Method):
 
         Intermediates are, at the motion's size, "confidence" (b t h w 1), the "weights" (b t h w p)
         of the local motions, background first, their "flow" (b t h w 2) to the source in its
-        pixels, and "source_points" (b j 2) and "points" (b t j 2) in unit coordinates.
+        pixels, and "source_points" (b j 2) and "points" (b t j 2) in unit coordinates. Where the
+        driving frames' optical flow is known, also what Fig. 3 shows, "optical_flow" (b t h w 2)
+        and "occlusion" (b t h w 1), Eq. 3's mask: 1 where the flow can be trusted.
         """
         height, width = batch["target"].shape[2:4]
         driving = self._driving_points(batch)
@@ -370,6 +378,8 @@ class Method(base.Method):
                 "source_points": local_affine.corners_to_unit(carry["points"]["value"], **size),
                 "points": local_affine.corners_to_unit(driving["value"], **size),
             }
+            if batch.keys() >= set(self.intermediate_reads):
+                made["intermediates"] |= _occlusion(batch)
         return made, carry
 
     def poses(self, batch: Batch) -> Float[Array, "b t j 2"]:
@@ -390,6 +400,15 @@ class Method(base.Method):
 def _unit_range(video: Array) -> Array:
     """[-1, 1] to [0, 1]."""
     return (video + 1.0) / 2.0
+
+
+def _occlusion(batch: Batch) -> dict[str, Array]:
+    """The flow to each frame from the one before; a window's first frame shows its second's."""
+    t = batch["target"].shape[1]
+    shown = np.minimum(np.maximum(np.arange(t), 1), t - 1)
+    forward, backward = (batch[key][:, shown] for key in ("target_flow_forward", "target_flow"))
+    trusted = temporal.extrinsic_confidence(flatten_time(forward), flatten_time(backward))
+    return {"optical_flow": forward, "occlusion": split_time(trusted, len(forward))}
 
 
 def _with_time(points: Mapping[str, Array]) -> dict[str, Array]:

@@ -4,6 +4,7 @@ converted checkpoint; what it refuses."""
 from pathlib import Path
 
 import cv2
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -104,6 +105,29 @@ def test_the_motion_is_drawn(run, tmp_path):
     shown = video.read(tmp_path / "out.intermediates.mkv").frames
     labels = ("source", "driving", "result", "confidence", "flow", "weights")
     assert shown.shape[0] == 2 and shown.shape[2] == len(labels) * 192
+
+
+def test_the_optical_flow_is_drawn_with_its_occlusions_where_it_is_known(run):
+    method, variables, _ = run
+    frames = np.stack([scene(1), scene(1), scene(2)])[None].astype(np.float32) / 127.5 - 1.0
+    forward = np.zeros((1, 3, 64, 64, 2), np.float32)
+    forward[:, 1:, 20:40, 20:40] = (3.0, 0.0)  # with nothing that comes back: not to be trusted
+    batch = {"source": jnp.asarray(frames[:, :1]), "target": jnp.asarray(frames)}
+    flows = {"target_flow_forward": jnp.asarray(forward), "target_flow": jnp.zeros_like(forward)}
+
+    def intermediates(batch):
+        carry = method.apply(variables, batch, method="start")
+        made, _ = method.apply(variables, batch, carry, True, method="synthesize")
+        return made["intermediates"]
+
+    assert not intermediates(batch).keys() & {"optical_flow", "occlusion"}
+    found = intermediates(batch | flows)
+    trusted = np.ones((64, 64))
+    trusted[19:41, 19:41] = 0.0  # a pixel further: the motion's boundary
+    trusted[[19, 19, 40, 40], [19, 40, 19, 40]] = 1.0  # less its corners
+    for number in range(3):  # the first frame shows what is known of the second
+        np.testing.assert_array_equal(found["occlusion"][0, number, ..., 0], trusted)
+        np.testing.assert_array_equal(found["optical_flow"][0, number], forward[0, 1])
 
 
 def test_a_source_of_another_shape_is_refused(run, tmp_path):
