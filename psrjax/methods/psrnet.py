@@ -1,8 +1,8 @@
 """PSR-Net: the view of another camera, reconstructed from the mesh and refined layer by layer.
 
-Lakhal, Boscaini, Poiesi, Lanz, Cavallaro: "Multi-View Video Synthesis Through Progressive Synthesis
-and Refinement". Equation numbers are the paper's. Each stage `layer<k>` trains one layer and its
-discriminators on the frozen layers before it.
+Lakhal et al.: "Multi-View Video Synthesis Through Progressive Synthesis and Refinement". Equation
+numbers are the paper's. Each stage `layer<k>` trains one layer and its discriminators on the frozen
+layers before it.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
