@@ -56,3 +56,13 @@ def test_ranges_longer_than_the_clip_are_told():
     video, flow = clip(t=4)
     with pytest.raises(UserError, match="a discriminator of 5 frames and windows of 4"):
         frame_ranges.windows(video, flow, 5)
+
+
+@pytest.mark.parametrize("scaled", (True, False))
+def test_a_fresh_discriminator_sees_its_input_only_where_its_kernels_are_scaled(scaled):
+    colors = jax.random.normal(jax.random.key(1), (16, 1, 1, 3))
+    pictures = jnp.broadcast_to(colors, (16, 16, 16, 3))
+    net = frame_ranges.ResidualDiscriminator(4, scaled)
+    variables = jax.jit(net.init, static_argnums=2)(jax.random.key(0), pictures, True)
+    logits = jax.jit(net.apply, static_argnums=2)(variables, pictures, True)[0]["logits"]
+    assert (float(logits.std()) > 0.02) == scaled
