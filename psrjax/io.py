@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import importlib.util
 import json
 import os
 import shutil
@@ -10,9 +11,38 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import fsspec
 from etils import epath
 
 from psrjax.errors import UserError
+
+
+def is_remote(path: str | os.PathLike) -> bool:
+    """Returns whether a path is an address of a bucket, such as gs://bucket/folder."""
+    return "://" in os.fspath(path)
+
+
+def absolute(path: str | os.PathLike) -> epath.Path:
+    """Returns the absolute path, local or gs://.
+
+    Raises:
+      UserError: if it is an address that nothing here can open.
+    """
+    place = os.fspath(path)
+    if not is_remote(place):
+        return epath.Path(os.path.abspath(os.path.expanduser(place)))
+    scheme = place.partition("://")[0]
+    if scheme != "gs":
+        raise UserError(f"{place}: {scheme}:// cannot be opened; folders and gs:// addresses can")
+    if importlib.util.find_spec("tensorflow") is None:  # which epath would take
+        try:
+            fsspec.get_filesystem_class("gcs")
+        except ImportError as error:
+            raise UserError(
+                f"{place}: needs gcsfs: pip install 'psrjax[gcs]'; or copy it to a disk (`gcloud "
+                "storage cp -r`), or mount the bucket (gcsfuse)"
+            ) from error
+    return epath.Path(place)
 
 
 class DiskFullError(UserError):
