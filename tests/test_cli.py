@@ -103,6 +103,14 @@ def test_evaluate_prints_a_table_and_writes_the_rows(run, evaluated):
     assert [line.split()[0] for line in lines[1:7]] == names
 
 
+def test_a_run_is_scored_with_another_field_of_its_method_and_the_rows_say_so(folder, run):
+    options = ("--stage=layer1", "--limit=1", "--method.zeta=0.5", "--output=other")
+    out = succeed(folder, "evaluate", "--workdir=run", *options)
+    rows = json.loads((folder / "other/results.json").read_text())
+    assert "method.zeta=0.5" in out.splitlines()
+    assert all(row["about"]["notes"][-1] == "method.zeta=0.5" for row in rows)
+
+
 def test_synthesize_writes_a_playable_video_and_its_comparison(folder, run):
     out = succeed(folder, "synthesize", "--workdir=run", "--frames=0:11", "--output=new/out.mp4")
     assert out.split() == ["new/out.mp4", "new/out.compare.mp4"]
