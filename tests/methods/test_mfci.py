@@ -224,6 +224,19 @@ def test_the_rows_of_table_1_are_ablations(label, fusion, ranges, stages):
     assert (perceptual == "off") == (label == "MSE")
 
 
+@pytest.mark.parametrize(
+    ("names", "perceptual"),
+    (("MSE+VGG", "vgg19"), ("random_perceptual", "off"), ("demo,MSE+VGG", "off")),
+)
+def test_the_single_model_has_a_perceptual_loss_only_in_its_own_row(names, perceptual):
+    config = configs.stage_config(configs.load(f"mfci:{names}"), "single")
+    assert config.method.perceptual == perceptual
+    assert (config.weights.generator.perceptual > 0) == (perceptual != "off")
+    for both in ("random_perceptual,MSE+VGG", "MSE+VGG,random_perceptual"):
+        config = configs.stage_config(configs.load(f"mfci:{both}"), "single")
+        assert config.method.perceptual == "random"
+
+
 @pytest.mark.parametrize("variant", ("rb6", "w/o D_I", "w/o D_V", "w/o D_I,w/o D_V"))
 def test_whichever_discriminators_are_left_out_those_that_train_have_weights_and_an_optimizer(
     variant,
