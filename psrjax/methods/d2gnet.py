@@ -342,9 +342,10 @@ class Method(base.Method):
     def synthesize(self, batch: Batch, carry: Any, intermediates: bool = False) -> tuple[dict, Any]:
         """Generates frame by frame, passing only poses on; see the base class.
 
-        Before `joint` the video is the raw branch's, and in `uv` a picture of parts and
-        coordinates. Intermediates are "pose", "part map" and "uv map", from `warmup` on also "raw",
-        the frame without details, the "background", and the texture's colours as an "atlas".
+        Before `joint` the video is the raw branch's (Eq. 4), which in `joint` is a step of its own;
+        in `uv` it is a picture of parts and coordinates. Intermediates are "pose", "part map" and
+        "uv map", from `warmup` on also "raw", the frame without details, the "background", and the
+        texture's colours as an "atlas".
         """
         labels = self._labels(batch)
         b, t = labels.shape[:2]
@@ -370,6 +371,9 @@ class Method(base.Method):
             if self.stage != "uv":
                 shown["intermediates"]["raw"] = jnp.clip(made["raw"], -1.0, 1.0)
         shown = jax.tree.map(lambda x: split_time(x, b), shown)
+        if self.stage == "joint" and self.d2g != "off":
+            raw = split_time(jnp.clip(made["raw"], -1.0, 1.0), b)
+            shown["steps"] = {"raw": raw, self.stage: shown["video"]}
         if intermediates and self.stage != "uv":
             background = made["background"][::t]
             shown["intermediates"] |= {"atlas": self._atlas(b), "background": background}

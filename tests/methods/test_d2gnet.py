@@ -139,6 +139,17 @@ def test_where_nobody_is_the_frame_is_the_background():
     np.testing.assert_array_equal(made["mask"], 0)
 
 
+def test_the_colours_without_details_are_a_step_before_the_frame():
+    start, run = runner(build())
+    made, _ = run(variables(), batch(), start(variables(), batch()))
+    assert set(made["steps"]) == {"raw", "joint"}
+    np.testing.assert_array_equal(made["steps"]["joint"], made["video"])
+    np.testing.assert_array_equal(made["steps"]["raw"], made["intermediates"]["raw"])
+    of = without("details")
+    start, run = runner(build(d2g="off"))
+    assert "steps" not in run(of, batch(), start(of, batch()))[0]  # there is nothing but colours
+
+
 @functools.cache
 def terms(**fields):
     method = build(**fields)
