@@ -210,7 +210,7 @@ def _finish(config: RunConfig, names: set[str]) -> None:
     stages = tuple(stage for stage in STAGES if stage not in left_out)
     update(config, {"stages": stages})
     remove(config, *(f"overrides.{stage}" for stage in sorted(left_out)))
-    if "MSE+VGG" not in names:
+    if "MSE+VGG" not in names or config.method.perceptual == "off":
         alone = tuple(stage for stage in stages if stage != "joint")
         update(config, _each(alone, {"method.perceptual": "off"}))
     if config.method.perceptual == "off":
