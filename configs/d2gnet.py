@@ -20,9 +20,10 @@ and ablations, applied in order. Presets:
               blocks of its pre-training script.
   light       narrower nets: two residual blocks and 512 channels in D2G, for small data and CPUs.
   demo        one person of the synthetic dataset, in clothes that fold, at 64x48 on 2 CPU cores:
-              narrow nets, no VGG-19. A quarter of an hour on one core. On frames held back,
-              SSIM / PSNR, means of seeds: full .942 / 30.1, w/o HybridTex .941 / 30.0, the nearest
-              pose's frame .825 / 24.1; see the README.
+              narrow nets, no VGG-19. 17 minutes on one core. On frames held back, SSIM /
+              PSNR, means of seeds: full .941 / 30.1, w/o HybridTex .941 / 30.0 (with the UV
+              generator as it was before `uv_skips`), the nearest pose's frame .825 / 24.1, the
+              oracle of `evaluate` .944 / 30.4; see docs/results.md.
   tiny        as demo at 32x32, as small as it goes: all stages in less than three minutes.
   bf16        bfloat16 products.
   uv …        only these stages.
@@ -30,7 +31,7 @@ and ablations, applied in order. Presets:
 Ablations, by their labels in the paper's Table 2 (SSIM / PSNR):
 
   w/o D2G (.913 / 36.35), w/o HybridTex (.921 / 36.87), w/o Pose cond (.918 / 36.62), MaskTex (a
-  figure only; at synthesis, on the full model's run)
+  figure only; at synthesis, on the full model's run: evaluate --method.mask_tex=True)
 
 of the supplement: w/o regular, w/o temporal, w/o history; and further ones:
 
@@ -49,7 +50,7 @@ from psrjax.config import (
     update,
 )
 
-DEMO = {"minutes": 15}  # of `psrjax demo --method=d2gnet`: an estimate, not measured whole
+DEMO = {"minutes": 17}  # of `psrjax demo --method=d2gnet`: all but half of `joint` was measured
 
 STAGES = ("uv", "warmup", "joint")
 
