@@ -11,11 +11,13 @@ VARIANT is a comma-separated list of presets and ablations, applied in order. Pr
               74.4 / .079, SS4x-c .919 / 73.9 / .075, MS-b .951 / 41.8 / .041, MS-c .960 / 36.5 /
               .035.
   demo        the synthetic dataset at 64x48 on 2 CPU cores: narrow nets, no VGG-19. On four new
-              people's whole clips: PSNR 23.21, SSIM .772, temporal error .735 (the copied source:
-              20.47, .702, 1.15). Ten minutes on one core.
-  tiny        as demo, smaller and shorter: minutes, for tests. After 819 of its 900 steps, on four
-              new people's whole clips: PSNR 24.45, SSIM 0.814, temporal error 1.07, own key points
-              1.8 pixels off (the copied source: 21.35, 0.741, 1.65, 3.2).
+              people's whole clips, from frame 0: PSNR 22.26, SSIM .710, temporal error .742 (the
+              copied source: 20.87, .710, .736; warmup alone, twice as long: 22.34, .743, .925).
+              18 minutes on one core.
+  tiny        as demo, smaller and shorter: minutes, for tests. On four new people's whole clips,
+              PSNR of the frame and of the person, own key points: after warmup 22.68, 16.33, 1.1
+              pixels off; after joint 22.02, 15.74, 1.8 (the copied source: 22.11, 14.94, 3.1 and
+              2.5).
   bf16        bfloat16 products.
 
 Ablations of Table 2, by their labels (generator, and scheme a, b or c of the temporal loss):
@@ -23,9 +25,9 @@ Ablations of Table 2, by their labels (generator, and scheme a, b or c of the te
   SS4x-a, SS4x-b, SS4x-c, MS-a, MS-b, MS-c (default), FoM (the first-order model's own losses,
   sampling and optimizer)
 
-Temporal error of tiny's new people, 900 steps from nothing, mean (and range) of three seeds: MS-c
-1.02 (.96 to 1.09), MS-b 1.16 (1.15 to 1.17), SS4x-a 1.31 (1.12 to 1.57); with each seed MS-c's is
-the least, and its PSNR too (24.8 against 25.6). Further ablations:
+Temporal error of tiny's new people (at 7f8033c: 900 steps of one stage, quick throughout), mean
+(and range) of three seeds: MS-c 1.02 (.96 to 1.09), MS-b 1.16 (1.15 to 1.17), SS4x-a 1.31 (1.12 to
+1.57); with each seed MS-c's is the least, and its PSNR too (24.8 against 25.6). Further ablations:
 
   w/o L_reg, mask_grid=warped, gan=bce (Eq. 8's logarithms), random_perceptual, w/o perceptual,
   instance_norm,
@@ -40,7 +42,7 @@ discriminators' features stand in for it.
 
 from psrjax.config import RunConfig, apply_variant, base, in_stage, update
 
-DEMO = {"minutes": 12}  # of `psrjax demo --method=internet`, processor time on one core
+DEMO = {"minutes": 18}  # of `psrjax demo --method=internet`, processor time on one core
 
 _EPOCH = 500 * 50 // 16  # steps: 500 videos, each 50 times, as the first-order model repeats them
 
@@ -205,7 +207,7 @@ def get_config(variant: str = "") -> RunConfig:
             "data.flip": 0.5,
             "data.sampling.source": "first",
             "data.sampling.t": 2,
-            "data.sampling.gap_seconds": 2.0,
+            "data.sampling.gap_seconds": 2.0,  # in training; all frames but the first are scored
             "batch": 16,
             "steps": 100 * _EPOCH,
             "checkpoint_steps": _EPOCH,
