@@ -15,9 +15,9 @@ VARIANT is a comma-separated list of presets and ablations, applied in order. Pr
               copied source: 20.87, .710, .736; warmup alone, twice as long: 22.34, .743, .925).
               18 minutes on one core.
   tiny        as demo, smaller and shorter: minutes, for tests. On four new people's whole clips,
-              PSNR of the frame and of the person, own key points: after warmup 22.68, 16.33, 1.1
-              pixels off; after joint 22.02, 15.74, 1.8 (the copied source: 22.11, 14.94, 3.1 and
-              2.5).
+              PSNR of the frame and of the person in two runs of one seed, apart by rounding:
+              after warmup 22.68, 16.33 and 21.40, 16.50; after joint 22.02, 15.74 and 22.09, 16.07
+              (the copied source: 22.11, 14.94).
   bf16        bfloat16 products.
 
 Ablations of Table 2, by their labels (generator, and scheme a, b or c of the temporal loss):

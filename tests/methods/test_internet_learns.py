@@ -26,29 +26,19 @@ def point_error(method, variables, made, truth):
     return np.linalg.norm(points(made) - points(truth), axis=-1).mean()
 
 
-def scores(method, variables, config):
-    """The scores of the run's stage and of the copied source, and the whole evaluation."""
-    found = method_evaluation.evaluate(method, variables, config, windows="clips", samples=1000)
-    rows = {row["name"]: row["metrics"] for row in score_table.overall(found.rows)}
-    return rows[method.stage], rows["copy_source"], found
-
-
 @pytest.mark.slow
-def test_tiny_moves_new_people(tmp_path):
-    """Better frames than the copied source after the warm-up, a better person by Eq. 6 alone.
-
-    So few steps of Eq. 6 alone paint the still background worse than a copy has it.
-    """
+def test_tiny_moves_people_it_has_not_seen_nearer_to_the_truth_than_the_copied_source(tmp_path):
+    # Of the person only: after so few steps the still background is worse than a copy has it.
     # In a process of its own, on one device: eight cannot share its batches of four.
     start = "from psrjax.cli.main import main; main()"
     command = ["train", f"--config={CONFIG}:tiny", f"--workdir={tmp_path}"]
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     subprocess.run([sys.executable, "-c", start, *command], env=environment, check=True)
-    warm, copied, _ = scores(*checkpoint.restore_for_inference(tmp_path, "warmup")[:3])
-    assert warm["psnr"] > copied["psnr"] + 0.2 and warm["ssim"] > copied["ssim"]
     method, variables, config, _ = checkpoint.restore_for_inference(tmp_path)
-    made, copied, found = scores(method, variables, config)
-    assert made["m_psnr_in"] > copied["m_psnr_in"] + 0.2
+    found = method_evaluation.evaluate(method, variables, config, windows="clips", samples=1000)
+    rows = {row["name"]: row["metrics"] for row in score_table.overall(found.rows)}
+    made, copied = rows["joint"], rows["copy_source"]
+    assert made["m_psnr_in"] > copied["m_psnr_in"] + 0.5
     assert made["m_ssim_in"] > copied["m_ssim_in"]
     errors = {
         label: np.mean(
