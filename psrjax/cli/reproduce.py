@@ -9,7 +9,9 @@ from absl import flags
 from psrjax.errors import UserError
 from psrjax.reporting import filled_table, paper_tables, reproduce
 
-_SCALE = flags.DEFINE_string("scale", "tiny", "of the runs: tiny (minutes a row), demo, or paper")
+_SCALE = flags.DEFINE_string(
+    "scale", "tiny", "of the runs: tiny (minutes a row), demo, small (the paper's, smaller), paper"
+)
 _WORKDIR = flags.DEFINE_string("workdir", "", "the folder of the runs; by default runs/TABLE-SCALE")
 _SEEDS = flags.DEFINE_integer("seeds", 1, "the number of runs of each row; the table has the means")
 _DATA = flags.DEFINE_string("data", "", "a stored dataset, instead of the config's own")

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -80,7 +81,7 @@ def test_rows_that_begin_with_another_run_start_from_its_last_stage(tmp_path):
 def test_a_table_that_cannot_be_filled_says_why(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="mfci-table2: people judged"):
         reproduce.plan(TABLES["mfci-table2"], "tiny", tmp_path)
-    with pytest.raises(UserError, match="no scale 'huge'; there are tiny, demo, paper"):
+    with pytest.raises(UserError, match="no scale 'huge'; there are tiny, demo, small, paper"):
         reproduce.plan(TABLES["psrnet-table1"], "huge", tmp_path)
     with pytest.raises(UserError, match="no table 'psrnet-table9'; there are .*psrnet-table3"):
         paper_tables.find("psrnet-table9")
@@ -295,3 +296,29 @@ def test_a_scale_that_shortens_a_stage_shortens_the_schedule_of_its_rates_too():
                     np.testing.assert_allclose(
                         part, np.divide(options[key], whole.steps), atol=0.02
                     )
+
+
+# What makes a run smaller or shorter, and nothing else of a method.
+SIZES = re.compile(
+    r"(overrides\.\w+\.)?("
+    r"steps|batch|checkpoint_steps|log_steps|data\.(crop|synthetic\..*)|"
+    r"method\.(\w*width|\w*blocks|\w*layers|\w*scales|\w*num_downsamples|\w*depth|levels|hidden|"
+    r"max_channels|factor|tex_size|face_size|pose_level|attention_stride|video_time_padding)|"
+    r"optimizer\.\w+\.(learning_rate|decay_\w+_step|milestones))"
+)
+
+
+@pytest.mark.parametrize("name", [n for n, t in TABLES.items() if not paper_tables.obstacle(t)])
+def test_the_small_scale_is_the_papers_method_only_smaller(name):
+    table = TABLES[name]
+    for row in (row for row in table.rows if row.variant is not None):
+        own, paper = (paper_tables.load(table, row.variant, scale) for scale in ("small", "paper"))
+        changed = set(configs.differences(paper, own))
+        assert {key for key in changed if not SIZES.fullmatch(key)} <= {"method.perceptual"}
+        assert own.method.get("perceptual") in ("random", paper.method.get("perceptual"))
+
+
+@pytest.mark.parametrize("name", [n for n, t in TABLES.items() if not paper_tables.obstacle(t)])
+def test_every_scale_but_the_papers_says_what_else_it_changes(name):
+    scales = TABLES[name].scales
+    assert {scale for scale, size in scales.items() if size.get("note")} == {*scales} - {"paper"}
