@@ -40,7 +40,7 @@ from psrjax.config import (
     update,
 )
 
-DEMO = {"minutes": 15}  # of `psrjax demo --method=hpt`: an estimate, not measured whole
+DEMO = {"minutes": 22}  # of `psrjax demo --method=hpt`: processor time, on one core
 
 STAGES = ("transfer", "temporal", "face")
 
