@@ -9,6 +9,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from etils import epath
 from jaxtyping import UInt8
 from tqdm import tqdm
 
@@ -67,7 +68,7 @@ def stats(directory: str | os.PathLike) -> dict[str, Any]:
                         joints.append(values)
     first = next(iter(opened.values()))
     return {
-        "bytes": sum(f.stat().st_size for f in Path(directory).rglob("*") if f.is_file()),
+        "bytes": _bytes(io.absolute(directory)),
         "streams": {name: codec.STREAMS[name].meaning for name in first.streams},
         "splits": {split: _counts(source.clips) for split, source in opened.items()},
         "ranges": {name: found.told() for name, found in sorted(ranges.items())},
@@ -124,6 +125,11 @@ def _joints(joints: np.ndarray) -> dict[str, Any]:
         if there.any()
         else 0.0,
     }
+
+
+def _bytes(folder: epath.Path) -> int:
+    """Sums the sizes of a folder's files; buckets have no recursive glob."""
+    return sum(_bytes(e) if e.is_dir() else e.stat().length for e in folder.iterdir())
 
 
 def check(directory: str | os.PathLike) -> list[str]:

@@ -10,12 +10,13 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
 from jaxtyping import Shaped
 
+from psrjax import io
 from psrjax.data import codec, spec, store
 from psrjax.errors import UserError
 from psrjax.vision.camera import Camera
@@ -60,7 +61,7 @@ class Source:
     """One split of a stored dataset.
 
     Attributes:
-      directory: the folder of the dataset.
+      directory: the folder of the dataset, local or gs://.
       split: the name of the split.
       streams: names of the stored streams (see `codec.STREAMS`).
       meta: facts of the whole dataset (near, far, …).
@@ -69,7 +70,7 @@ class Source:
     """
 
     def __init__(self, directory: str | os.PathLike, split: str):
-        self.directory = Path(os.path.abspath(directory))
+        self.directory = io.absolute(directory)
         self.split = split
         manifest = store.read_manifest(self.directory)
         if split not in manifest["splits"]:
@@ -188,7 +189,7 @@ class Source:
     def _check_files(self) -> None:
         for file in self._files:
             path = self.directory / file["name"]
-            size = path.stat().st_size if path.is_file() else -1
+            size = path.stat().length if path.is_file() else -1
             if size != file["bytes"]:
                 state = "missing" if size < 0 else f"{size} bytes"
                 raise UserError(
@@ -269,13 +270,13 @@ class LoadedFrames:
 class _Records:
     """The records of several ArrayRecord files as one list; files are opened on first use."""
 
-    def __init__(self, files: Sequence[tuple[Path, int]]):
+    def __init__(self, files: Sequence[tuple[epath.Path, int]]):
         self._files = files
         self._ends = np.cumsum([records for _, records in files])
         self._readers: dict[int, Any] = {}
         self._lock = threading.Lock()
 
-    def path(self, record: int) -> Path:
+    def path(self, record: int) -> epath.Path:
         return self._files[self._number(record)][0]
 
     def read(self, record: int) -> bytes:
@@ -290,6 +291,11 @@ class _Records:
             found = reader.num_records() if reader.ok() else 0
         except RuntimeError as error:
             raise UserError(f"{path}: cannot be read ({error})") from error
+        if not found and io.is_remote(path):  # of the right size, as its bucket says
+            raise UserError(
+                f"{path}: this version of array_record does not read buckets, or lacks the right "
+                "to: copy the dataset to a disk (`gcloud storage cp -r`), or mount it (gcsfuse)"
+            )
         if found != records:  # a cut-off file opens without an error, with no records in it
             raise UserError(
                 f"{path}: {found} readable records, the manifest says {records}: the file is "

@@ -7,6 +7,7 @@ TensorFlow beyond that; here one example at a time is held, and the layout is th
 """
 
 import errno
+import io as bytes_io
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -67,8 +68,13 @@ def require_free(directory: str | os.PathLike) -> Path:
     """Returns the absolute path of a new or empty folder.
 
     Raises:
-      UserError: if something is there already.
+      UserError: if something is there already, or it is in a bucket.
     """
+    if io.is_remote(directory):
+        raise UserError(
+            f"{directory}: datasets are written to a disk: name a folder, then `gcloud storage cp "
+            f"-r FOLDER {directory}`"
+        )
     directory = Path(os.path.abspath(directory))
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise UserError(f"{directory}: exists already; remove it or name another folder")
@@ -247,7 +253,7 @@ def disk_errors(directory: Path) -> Iterator[None]:
 
 
 def open_records(path: str | os.PathLike) -> Any:
-    """Opens an ArrayRecord file for random access."""
+    """Opens an ArrayRecord file for random access; ArrayRecord itself reads gs://."""
     return array_record_module.ArrayRecordReader(os.fspath(path), _READER_OPTIONS)
 
 
@@ -257,7 +263,7 @@ def read_manifest(directory: str | os.PathLike) -> dict[str, Any]:
     Raises:
       UserError: if there is none, or it is of another format.
     """
-    path = Path(directory) / MANIFEST
+    path = io.absolute(directory) / MANIFEST
     if not path.is_file():
         raise UserError(
             f"{directory}: no dataset there (no {MANIFEST}); `psrjax prepare` makes one, and "
@@ -272,9 +278,9 @@ def read_manifest(directory: str | os.PathLike) -> dict[str, Any]:
 
 def read_statistics(directory: str | os.PathLike) -> dict[str, np.ndarray]:
     """Reads {"mean/<view>": (h, w, 3) uint8}. Raises UserError if missing or damaged."""
-    path = Path(directory) / STATISTICS
+    path = io.absolute(directory) / STATISTICS
     try:
-        with np.load(path) as values:
+        with np.load(bytes_io.BytesIO(path.read_bytes())) as values:
             return dict(values)
     except (OSError, ValueError, EOFError, KeyError) as error:
         raise UserError(

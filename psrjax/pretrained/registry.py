@@ -2,19 +2,23 @@
 
 `<name>.npz` holds arrays named `<unit>/<array>` in float32 or float16; a file that `write` made
 also holds its own hash, and that of the file it was converted from. The search path is
-$PSRJAX_WEIGHTS (folders separated as in $PATH), then the cache's folder `weights`.
+$PSRJAX_WEIGHTS (folders or gs:// addresses, separated as in $PATH), then the folder `weights` of
+the cache.
 """
 
 import dataclasses
 import hashlib
 import importlib
+import io as bytes_io
 import os
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from psrjax import io
 from psrjax.errors import UserError
@@ -101,17 +105,17 @@ def shapes(name: str) -> dict[str, dict[str, tuple[int, ...]]]:
     return NETWORKS[network].shapes()
 
 
-def search_path() -> tuple[Path, ...]:
+def search_path() -> tuple[epath.Path, ...]:
     """Lists the folders that are searched, in order."""
     given = os.environ.get("PSRJAX_WEIGHTS", "")
     cache = os.environ.get("PSRJAX_CACHE") or Path.home() / ".cache" / "psrjax"
     return (
-        *(Path(folder) for folder in given.split(os.pathsep) if folder),
-        Path(cache) / "weights",
+        *(io.absolute(folder) for folder in re.split(rf"{os.pathsep}(?!//)", given) if folder),
+        epath.Path(cache) / "weights",
     )
 
 
-def find(network: str) -> Path:
+def find(network: str) -> epath.Path:
     """Finds the file that holds a network's weights.
 
     Raises:
@@ -183,10 +187,10 @@ def _digest(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def _read(
-    path: Path, expected: Mapping[str, Mapping[str, tuple]]
+    path: epath.Path, expected: Mapping[str, Mapping[str, tuple]]
 ) -> dict[str, dict[str, np.ndarray]]:
     try:
-        with np.load(path) as file:
+        with np.load(bytes_io.BytesIO(path.read_bytes())) as file:
             about = {key: str(file[key]) for key in file.files if key.startswith("about/")}
             arrays = {key: file[key].astype(np.float32) for key in file.files if key not in about}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
