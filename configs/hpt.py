@@ -12,7 +12,7 @@ Presets:
               Table 1, full: SSIM .835, IS 3.364, FID 27.682, LPIPS .035, on data of its own.
   ccn         CoCosNet's own losses and optimizer: hinge, feature matching, L1 of the warp.
   demo        one person of the synthetic dataset at 48x48 on 2 CPU cores: narrow nets, no VGG-19.
-  tiny        as demo at 32x32, as small as it goes: all stages in less than three minutes.
+  tiny        as demo at 32x32, as small as it goes: all stages in about three minutes.
   bf16        bfloat16 products.
   transfer …  only these stages.
 
