@@ -204,8 +204,8 @@ def _finish(config: RunConfig, names: set[str]) -> None:
     left_out = {"joint"} if names & _NO_FUSION else set()
     if not names & _CONTENT_FIRST:
         left_out.add("content")
-    elif "steps" not in config.overrides.content:
-        steps = config.overrides.single.steps
+    elif "steps" not in config.overrides["content"]:
+        steps = config.overrides["single"].steps
         update(config, _steps(content=steps // 2, single=steps - steps // 2))
     stages = tuple(stage for stage in STAGES if stage not in left_out)
     update(config, {"stages": stages})

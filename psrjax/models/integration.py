@@ -112,7 +112,7 @@ class Fusion(nn.Module):
         block = blocks.maybe_remat(hourglass.Residual, self.remat)
         for i in range(self.blocks):
             x = block("instance", self.dtype, name=f"block{i}")(x, train)
-        small = {"init": layers.xavier_small} if self.small_scores else {}
+        small: dict[str, Any] = {"init": layers.xavier_small} if self.small_scores else {}
         scores = self._conv(x, k, "scores", **small).astype(jnp.float32)
         return jnp.moveaxis(scores.reshape(b, t, h, w, k), -1, 2)
 

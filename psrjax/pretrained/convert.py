@@ -56,7 +56,7 @@ def convert(kind: str, path: str | os.PathLike, to: str | os.PathLike = "") -> t
             "or not the published one; get it again"
         )
     name, weights = convert_arrays(kind, saved, where=str(path))
-    folder = Path(to) if to else registry.search_path()[-1]
+    folder = Path(to or registry.search_path()[-1])
     made = folder / f"{registry.NETWORKS[name].file}.npz"
     return made, registry.write(made, weights, source=digest)
 

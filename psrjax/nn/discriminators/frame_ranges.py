@@ -5,6 +5,7 @@ see frames and flow only.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -70,13 +71,14 @@ class ResidualDiscriminator(nn.Module):
         return ({"logits": logits.astype(jnp.float32), "features": tuple(features)},)
 
     def _conv(self, x: Array, features: int, kernel_size: int, name: str, init: Callable) -> Array:
+        scaled: dict[str, Any] = {"init": init} if self.scaled else {}
         conv = layers.Conv(
             features,
             (kernel_size, kernel_size),
             padding=kernel_size // 2,
             dtype=self.dtype,
             name=name,
-            **({"init": init} if self.scaled else {}),
+            **scaled,
         )
         return conv(x)
 
