@@ -20,10 +20,9 @@ and ablations, applied in order. Presets:
               blocks of its pre-training script.
   light       narrower nets: two residual blocks and 512 channels in D2G, for small data and CPUs.
   demo        one person of the synthetic dataset, in clothes that fold, at 64x48 on 2 CPU cores:
-              narrow nets, no VGG-19. 17 minutes on one core. On frames held back, SSIM /
-              PSNR, means of seeds: full .941 / 30.1, w/o HybridTex .941 / 30.0 (with the UV
-              generator as it was before `uv_skips`), the nearest pose's frame .825 / 24.1, the
-              oracle of `evaluate` .944 / 30.4; see docs/results.md.
+              narrow nets, no VGG-19. 19 minutes on one core. On frames held back, SSIM /
+              PSNR, one seed: full .942 / 30.2, the nearest pose's frame .825 / 24.1, the oracle
+              of `evaluate` .945 / 30.6; see docs/results.md.
   tiny        as demo at 32x32, as small as it goes: all stages in less than three minutes.
   bf16        bfloat16 products.
   uv …        only these stages.
@@ -50,7 +49,7 @@ from psrjax.config import (
     update,
 )
 
-DEMO = {"minutes": 17}  # of `psrjax demo --method=d2gnet`: all but half of `joint` was measured
+DEMO = {"minutes": 19}  # of `psrjax demo --method=d2gnet`: processor time, of a run that was resumed
 
 STAGES = ("uv", "warmup", "joint")
 
