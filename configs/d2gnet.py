@@ -49,7 +49,7 @@ from psrjax.config import (
     update,
 )
 
-DEMO = {"minutes": 19}  # of `psrjax demo --method=d2gnet`: processor time, of a run that was resumed
+DEMO = {"minutes": 19}  # of `psrjax demo --method=d2gnet`: processor time of a resumed run
 
 STAGES = ("uv", "warmup", "joint")
 

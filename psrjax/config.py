@@ -331,8 +331,23 @@ def to_json(config: RunConfig) -> str:
 
 
 def from_json(text: str) -> RunConfig:
-    """Reads the locked config that `to_json` wrote."""
-    return _locked(_typed(_tuples(json.loads(text))))
+    """Reads the locked config that `to_json` wrote.
+
+    A key that did not exist yet when it was written has its default, so that older runs stay
+    readable.
+    """
+    saved = _tuples(json.loads(text))
+    return _locked(_typed(_completed(saved, base(saved["method"]["name"]).to_dict())))
+
+
+def _completed(saved: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """Returns the saved values over the defaults, nested sections too."""
+    nested = {
+        key: _completed(saved[key], default)
+        for key, default in defaults.items()
+        if isinstance(default, dict) and key in saved
+    }
+    return {**defaults, **saved, **nested}
 
 
 def differences(old: RunConfig, new: RunConfig) -> dict[str, tuple[Any, Any]]:

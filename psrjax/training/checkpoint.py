@@ -187,16 +187,10 @@ def absolute(path: str | os.PathLike[str]) -> epath.Path:
 def compare_configs(old: RunConfig, new: RunConfig, where: Any) -> None:
     """Compares the config of a saved run with this run's; differences that may be are logged.
 
-    A field that the method has got since the run was saved had its default then.
-
     Raises:
       UserError: if the method, a field of it that changes what it computes, or the batch differ.
     """
-    defaults = {f"method.{name}": value for name, value in base.defaults(old.method.name).items()}
     for key, (before, after) in config_lib.differences(old, new).items():
-        before = defaults.get(key) if before is None else before
-        if before == after:
-            continue
         method = key.startswith("method.") and key.removeprefix("method.") not in FREE_FIELDS
         if method or key == "batch":
             raise UserError(
