@@ -343,7 +343,7 @@ def from_json(text: str) -> RunConfig:
 def _completed(saved: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
     """Returns the saved values over the defaults, nested sections too."""
     nested = {
-        key: _completed(saved[key], default)
+        key: _completed(saved[key], cast(dict[str, Any], default))
         for key, default in defaults.items()
         if isinstance(default, dict) and key in saved
     }
