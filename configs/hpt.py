@@ -69,8 +69,9 @@ _NO_VGG = {
 # for every pair, teaches the matching of poses directly; "change", that of what changes from frame
 # to frame, stands in for long training of the discriminator of sequences. G1 is trained on 8 frames
 # in a row: on 3 it hardly meets its own frames.
-# The correspondence must have something to find: cells of 2x2 pixels, a softmax soft enough to have
-# gradients beside its peak, and exemplars of other times. Else it becomes the identity.
+# The correspondence must have something to find: cells of 2x2 pixels, a softmax that begins soft
+# enough to have gradients beside its peak, and exemplars of other times. Else it becomes the
+# identity.
 # `Departs from:` Eq. 10 in align_to (word `align_refined`): the real picture is one pair with its
 # pose from the first step on, the refined one only when G is good.
 _DEMO = {
@@ -83,7 +84,8 @@ _DEMO = {
     "method.width": 8,
     "method.num_downsamples": 1,
     "method.match_blocks": 2,
-    "method.sharpness": 20.0,
+    "method.sharpness": 80.0,
+    "method.sharpness_steps": 1000,
     "method.warp": "patch",
     "method.align_to": "real",
     "method.generator_width": 12,

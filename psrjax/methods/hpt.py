@@ -48,6 +48,8 @@ class Method(base.Method):
       match_blocks: residual blocks behind them.
       match_kernel_size: side of the neighbourhoods that are compared.
       sharpness: sigma of Eq. 5.
+      sharpness_start: see `correspondence.Correspondence`.
+      sharpness_steps: likewise.
       chunk: rows of the correlation, and of the contextual loss, that exist at a time.
       warp: see `correspondence.Correspondence`.
       align_to: what T_I sees in L_D (Eq. 10): the "refined" picture r_I, or the "real" one, as in
@@ -90,6 +92,8 @@ class Method(base.Method):
     match_blocks: int = 4
     match_kernel_size: int = 3
     sharpness: float = 100.0
+    sharpness_start: float = 20.0
+    sharpness_steps: int = 0
     chunk: int = 512
     warp: str = "mean"
     align_to: str = "refined"
@@ -143,6 +147,8 @@ class Method(base.Method):
             blocks=self.match_blocks,
             kernel_size=self.match_kernel_size,
             sharpness=self.sharpness,
+            sharpness_start=self.sharpness_start,
+            sharpness_steps=self.sharpness_steps,
             chunk=self.chunk,
             warp=self.warp,
             **common,

@@ -107,6 +107,10 @@ class Correspondence(nn.Module):
       blocks: residual blocks that both domains share.
       kernel_size: side of the neighbourhood that is compared.
       sharpness: sigma of Eq. 5.
+      sharpness_start: sigma at the first step, if `sharpness_steps` is not 0.
+      sharpness_steps: how many training steps it rises by equal factors; 0 is none. `Departs from:`
+        the paper, whose sigma is fixed: a soft match has gradients beside its peak, by which small
+        nets learn at all; a sharp one has fewer colours mixed.
       chunk: rows of the correlation that exist at a time.
       warp: "mean" moves the mean colour of each cell (the paper), "patch" whole cells.
       dtype: compute type; descriptors, correlation and softmax are float32.
@@ -119,6 +123,8 @@ class Correspondence(nn.Module):
     blocks: int = 4
     kernel_size: int = 3
     sharpness: float = 100.0
+    sharpness_start: float = 20.0
+    sharpness_steps: int = 0
     chunk: int = 512
     warp: str = "mean"
     dtype: DTypeLike = jnp.float32
@@ -136,6 +142,8 @@ class Correspondence(nn.Module):
         project = {"init": layers.xavier_small, "dtype": self.dtype}
         self.pose_projection = layers.Conv(4 * self.width, (1, 1), **project)
         self.picture_projection = layers.Conv(4 * self.width, (1, 1), **project)
+        if self.sharpness_steps:
+            self.step = self.variable("schedule", "step", lambda: jnp.zeros(()))
 
     def pose_features(self, label: Float[Array, "b h w c"], train: bool) -> Array:
         """Returns x_S of Eq. 2, of length 1 at each position: (b y x d)."""
@@ -167,7 +175,7 @@ class Correspondence(nn.Module):
           (b y x), the number of the exemplar's cell that weighs most in it, and "weight" (b y x).
         """
         cells, place, weight = correlation.softmax_match(
-            queries,
+            queries * self._softening(),
             exemplar["keys"],
             exemplar["values"],
             sharpness=self.sharpness,
@@ -192,7 +200,16 @@ class Correspondence(nn.Module):
         queries = self.encode_pose(features, train)
         _, height, width, _ = label.shape
         warped = self.warp_exemplar(queries, self.encode_exemplar(exemplar, train), (height, width))
+        if self.sharpness_steps and train and not self.is_initializing():
+            self.step.value += 1.0
         return {"features": features, **warped}
+
+    def _softening(self) -> Array | float:
+        """Returns today's sigma over its last one: descriptors are multiplied by it."""
+        if not self.sharpness_steps:
+            return 1.0
+        left = 1.0 - jnp.minimum(self.step.value / self.sharpness_steps, 1.0)
+        return (self.sharpness_start / self.sharpness) ** left
 
     def _descriptors(self, features: Array, train: bool, projection: nn.Module) -> Array:
         x = features.astype(self.dtype)

@@ -59,6 +59,23 @@ def own_match(net, variables, picture):
     return run(variables, picture)
 
 
+def test_sigma_rises_by_equal_factors_in_training_only():
+    rising = correspondence.Correspondence(
+        **SMALL, sharpness=80.0, sharpness_start=5.0, sharpness_steps=4
+    )
+    random = np.random.default_rng(0)
+    label, picture = (jnp.asarray(random.normal(size=(1, 16, 16, c)), jnp.float32) for c in (5, 3))
+    variables = rising.init(jax.random.key(0), label, picture, True)
+    for sigma in (5.0, 10.0, 20.0, 40.0, 80.0, 80.0):
+        fixed = correspondence.Correspondence(**SMALL, sharpness=sigma)
+        expected = fixed.apply({**variables, "schedule": {}}, label, picture, False)["weight"]
+        found, kept = rising.apply(variables, label, picture, False, mutable=["schedule"])
+        np.testing.assert_allclose(found["weight"], expected, rtol=1e-5, err_msg=str(sigma))
+        assert kept["schedule"] == variables["schedule"]
+        _, after = rising.apply(variables, label, picture, True, mutable=["schedule", "spectral"])
+        variables |= {"schedule": after["schedule"]}
+
+
 def test_both_domains_have_adaptors_of_their_own_and_features_of_length_one():
     net = correspondence.Correspondence(**SMALL)
     label, picture = jnp.ones((1, 16, 16, 5)), jnp.ones((1, 16, 16, 3))

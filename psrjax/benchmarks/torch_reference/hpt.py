@@ -149,7 +149,9 @@ class Correspondence(nn.Module):
     def warp(self, queries: torch.Tensor, exemplar: Mapping, size: tuple[int, int]) -> torch.Tensor:
         """Warps the exemplar to the coarse picture."""
         scores = queries.transpose(1, 2) @ exemplar["keys"]
-        weights = (scores * self.method.sharpness).softmax(-1)
+        rises = self.method.sharpness_steps > 0  # and this is its first step
+        sharpness = self.method.sharpness_start if rises else self.method.sharpness
+        weights = (scores * sharpness).softmax(-1)
         values = exemplar["values"] @ weights.transpose(1, 2)
         side = 2**self.method.num_downsamples
         if self.method.warp == "patch":
