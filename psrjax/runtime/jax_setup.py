@@ -8,8 +8,15 @@ from psrjax import io
 
 
 def use_compilation_cache() -> None:
-    """Keeps compiled programs in the user's own cache folder, unless JAX has another one."""
-    if jax.config.values["jax_compilation_cache_dir"]:
+    """Keeps compiled programs in the user's own cache folder, unless JAX has another one.
+
+    $JAX_COMPILATION_CACHE_DIR may be a gs:// address, which the processes of a run then share.
+
+    Raises:
+      UserError: if it is an address that nothing here can open.
+    """
+    if given := jax.config.values["jax_compilation_cache_dir"]:
+        io.absolute(given)  # JAX would only warn, at every program
         return
     folder = io.cache_folder() / "compiled"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # who writes here runs code in our name

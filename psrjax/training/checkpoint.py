@@ -39,6 +39,9 @@ class Checkpoints:
         Args:
           directory: of the stage.
           config: of the stage; saved with every checkpoint and compared on resume.
+
+        Raises:
+          UserError: for a bucket where Google's client for it is not installed.
         """
         self.folder = absolute(directory) / FOLDER
         self._config = config
@@ -51,17 +54,18 @@ class Checkpoints:
                     get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False
                 )
             )
-        self._manager = ocp.CheckpointManager(
-            self.folder,
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
-                best_fn=_score if config.keep_best else None,
-                cleanup_tmp_directories=True,
-                # On a CPU the arrays to be written in the background are views of the very
-                # buffers that the next step is given to overwrite.
-                enable_async_checkpointing=jax.default_backend() != "cpu",
-            ),
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
+            best_fn=_score if config.keep_best else None,
+            cleanup_tmp_directories=True,
+            # On a CPU the arrays to be written in the background are views of the very
+            # buffers that the next step is given to overwrite.
+            enable_async_checkpointing=jax.default_backend() != "cpu",
         )
+        try:
+            self._manager = ocp.CheckpointManager(self.folder, options=options)
+        except ImportError as error:  # orbax asks what kind of bucket it is
+            raise UserError(f"{self.folder}: pip install 'psrjax[gcs]' ({error})") from error
 
     def latest_step(self) -> int:
         """Returns the step of the newest checkpoint; 0 where there is none."""

@@ -4,9 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import bucket
 import jax
+import jax.numpy as jnp
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
+from psrjax.errors import UserError
 from psrjax.runtime import jax_setup
 
 ROOT = Path(__file__).parents[2]
@@ -52,3 +56,38 @@ def test_compiled_programs_are_kept_in_the_users_cache_unless_jax_has_another(
     assert found == (given or str(tmp_path / "compiled"))
     if not given:
         assert (tmp_path / "compiled").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.fixture(name="cache_at")
+def cache_at_fixture():
+    """A function that makes JAX keep every program in a folder; the test's end undoes it."""
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: jax.config.values[name] for name in names}
+
+    def use(folder):
+        for name, value in zip(names, (folder, 0.0), strict=True):
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+
+    yield use
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+def test_compiled_programs_may_be_kept_in_a_bucket(cache_at):
+    with bucket.instead_of_the_cloud():
+        cache_at("gs://bucket/compiled")
+        jax_setup.use_compilation_cache()
+        kept = lambda: [name for name in bucket.Bucket.store if "/compiled/" in name]  # noqa: E731
+        found = jax.jit(lambda x: jnp.sin(x) * 41.0)(jnp.ones(3))
+        programs = [name for name in kept() if name.endswith("-cache")]
+        again = jax.jit(lambda x: jnp.sin(x) * 41.0)(jnp.ones(3))
+    assert programs and found.tolist() == again.tolist()
+    assert [name for name in kept() if name.endswith("-cache")] == programs
+
+
+def test_a_cache_at_an_address_that_cannot_be_opened_is_refused(cache_at):
+    cache_at("s3://bucket/compiled")
+    with pytest.raises(UserError, match="s3:// cannot be opened"):
+        jax_setup.use_compilation_cache()
