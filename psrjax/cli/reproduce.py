@@ -13,7 +13,12 @@ _SCALE = flags.DEFINE_string(
     "scale", "tiny", "of the runs: tiny (minutes a row), demo, small (the paper's, smaller), paper"
 )
 _WORKDIR = flags.DEFINE_string("workdir", "", "the folder of the runs; by default runs/TABLE-SCALE")
-_SEEDS = flags.DEFINE_integer("seeds", 1, "the number of runs of each row; the table has the means")
+_SEEDS = flags.DEFINE_integer(
+    "seeds",
+    1,
+    "the number of runs of each row, which all begin after the same one where a row "
+    "begins after another run; the table has the means",
+)
 _DATA = flags.DEFINE_string("data", "", "a stored dataset, instead of the config's own")
 
 
@@ -44,9 +49,12 @@ def _list() -> None:
     tables = paper_tables.tables()
     width = max(map(len, tables))
     for name, table in tables.items():
-        runs = sum(row.variant is not None for row in table.rows)
+        others = [row.label for row in table.rows if row.variant is None]
+        runs = len(table.rows) - len(others)
         state = paper_tables.obstacle(table) or f"{runs} of its {len(table.rows)} rows can be run"
         lacking = [c for c, metric in table.columns.items() if metric not in paper_tables.MEASURED]
         if lacking and not paper_tables.obstacle(table):
             state += f", without {', '.join(lacking)}"
+        if others and not paper_tables.obstacle(table):
+            state += f"; of other systems: {', '.join(others)}"
         print(f"{name:<{width}}  {table.paper}, {table.title}: {state}")

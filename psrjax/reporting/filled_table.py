@@ -50,6 +50,7 @@ def make(
       places that the paper prints}],
       "rows": [{"label", "run", "name", and by column "paper", "ours", "interval": [low, high] of
       the mean over other clips, or of the means of several runs}],
+      "others": labels of the rows of other systems, which have the printed numbers only,
       "orderings": [see `_ordering`], "shared": [[labels that are one step of one run], …]}.
     """
     found: dict[str, list[_Scored]] = {}
@@ -94,6 +95,7 @@ def make(
         "about": {**_about(found), **about},
         "columns": columns,
         "rows": rows,
+        "others": [row.label for row in table.rows if row.variant is None],
         "orderings": sorted(orderings, key=lambda o: list(table.columns).index(o["column"])),
         "shared": [labels for labels in sources.values() if len(labels) > 1],
     }
@@ -186,7 +188,8 @@ def sentences(filled: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Describes a filled table in sentences: [{"text", "good": True, False or None}].
 
     The frames that the numbers stand on; for each column how many of the paper's orderings hold;
-    each that does not; rows that are one run at this scale; columns that nothing fills.
+    each that does not; rows that are one run at this scale; rows of other systems; columns that
+    nothing fills.
     """
     about = filled["about"]
     said = [{"text": measured_on(about), "good": None}] if "clips" in about else []
@@ -204,6 +207,9 @@ def sentences(filled: Mapping[str, Any]) -> list[dict[str, Any]]:
                 said.append({"text": _broken(column, o), "good": False})
     for labels in filled["shared"]:
         said.append({"text": f"one run at this scale: {', '.join(labels)}", "good": None})
+    if filled["others"]:
+        others = ", ".join(filled["others"])
+        said.append({"text": f"other systems, printed numbers only: {others}", "good": None})
     reasons = about.get("obstacles", {})
     for column in filled["columns"]:
         if column["missing"]:

@@ -194,6 +194,7 @@ def test_a_column_that_nothing_fills_is_said(tmp_path):
     assert rows["PG2"]["ours"] == {} and rows["PG2"]["paper"]["M-SSIM"] == 0.954
     lines = filled_table.markdown(filled).splitlines()
     assert any(line.startswith("| PG2 |  | (0.582) |") for line in lines)
+    assert any(line.startswith("- other systems, printed numbers only: PG2, ") for line in lines)
 
 
 def scores_and_clips(evaluated):
