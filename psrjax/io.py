@@ -11,7 +11,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import fsspec
 from etils import epath
 
 from psrjax.errors import UserError
@@ -35,6 +34,8 @@ def absolute(path: str | os.PathLike) -> epath.Path:
     if scheme != "gs":
         raise UserError(f"{place}: {scheme}:// cannot be opened; folders and gs:// addresses can")
     if importlib.util.find_spec("tensorflow") is None:  # which epath would take
+        import fsspec  # a bare machine does not have it
+
         try:
             fsspec.get_filesystem_class("gcs")
         except ImportError as error:
