@@ -1,15 +1,23 @@
-"""Trains all stages of a config in a run directory; resumes an interrupted run."""
+"""Trains all stages of a config in a run directory; resumes an interrupted run.
+
+    psrjax train --config=NAME --workdir=DIR
+    psrjax train --config=NAME --workdir=DIR --profile=10:12
+
+--profile writes a trace of those steps into DIR/STAGE/plugins/profile, for TensorBoard or xprof.
+"""
 
 from absl import flags
 
 from psrjax.cli import main as cli
-from psrjax.training import stages
+from psrjax.training import profile, stages
 
 _CONFIG = cli.define_config()
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run directory, local or gs://", required=True)
+_PROFILE = flags.DEFINE_string("profile", "", "START:STOP, the steps of each stage to trace")
 
 
 def main(arguments: list[str]) -> None:
     """Trains; a finished stage is skipped."""
     del arguments
-    stages.train(_CONFIG.require(), _WORKDIR.value)
+    config, traced = _CONFIG.require(), profile.parse(_PROFILE.value)
+    stages.train(config, _WORKDIR.value, traced=traced)

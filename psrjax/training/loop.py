@@ -1,5 +1,6 @@
 """The training loop: one stage, from the step that its directory is at to its last step."""
 
+import collections
 import contextlib
 import os
 import time
@@ -18,9 +19,11 @@ from psrjax.methods import base
 from psrjax.ops import conv
 from psrjax.pretrained import registry
 from psrjax.synthetic import dataset
-from psrjax.training import checkpoint, interrupt, optimizer, sharding, writer
+from psrjax.training import checkpoint, interrupt, optimizer, profile, sharding, writer
 from psrjax.training.state import TrainState, init_state, with_params, with_variables
 from psrjax.training.step import check_finite, check_weights, jit_step, make_step
+
+_IN_FLIGHT = 2  # steps that the devices may have before them: one runs, the next one is ready
 
 
 def train_stage(
@@ -30,6 +33,7 @@ def train_stage(
     evaluate: Callable[[TrainState, int], None] | None = None,
     score: Callable[[TrainState], float] | None = None,
     progress: Callable[[str, int, int], writer.Progress] = writer.Progress,
+    traced: range = range(0),
 ) -> TrainState:
     """Trains one stage in its directory; killed and called again, it goes on bit for bit.
 
@@ -40,6 +44,7 @@ def train_stage(
       score: of `config.keep_best`, the higher the better: called with every state that is saved,
         except where the run is about to be stopped.
       progress: makes the progress display, from (stage, first step, last step).
+      traced: the steps to be profiled, see `profile.Trace`.
 
     Returns:
       The state after the last step.
@@ -59,9 +64,13 @@ def train_stage(
     optimizers = optimizer.make_optimizers(config.optimizer, method.updates)
     pretrained = jax.device_put({n: registry.load(n) for n in method.pretrained}, replicated)
 
-    options = {"batch": config.batch, "seed": config.seed, "sharding": batch_sharding}
     batches = partial(
-        loader.train_batches, dataset.resolve_path(config.data), method.reads, **options
+        loader.train_batches,
+        dataset.resolve_path(config.data),
+        method.reads,
+        batch=config.batch,
+        seed=config.seed,
+        sharding=batch_sharding,
     )
     with contextlib.closing(batches(start_step=0)) as first:
         example = jax.tree.map(sharding.describe, next(first))
@@ -80,31 +89,34 @@ def train_stage(
         checkpoints = closing(checkpoint.Checkpoints(directory, config))
         state = checkpoints.restore(sharding.place(abstract, shardings))
         if state is None:
-            fresh = jax.jit(make, out_shardings=shardings)(config.seed)
-            state = _initialize(fresh, method, config, replicated)
+            state = _initialize(
+                jax.jit(make, out_shardings=shardings)(config.seed), method, config, replicated
+            )
         start = int(state.step)
 
-        began = time.monotonic()
         jitted = jit_step(
             make_step(method, weights, optimizers, accumulate=config.accumulate, ema=config.ema),
             shardings,
             batch_sharding,
             replicated,
         )
-        train_step = jitted.lower(state, example, pretrained).compile()
+        train_step = _compile(stage, jitted, state, example, pretrained)
         writer.describe_parameters(directory, state.params)
-        writer.describe_compilation(stage, train_step, time.monotonic() - began)
 
         data = closing(batches(start_step=start))
         record = closing(writer.Writer(directory, start, method.warnings))
         shown = closing(progress(stage, start, config.steps))
         stop = stack.enter_context(interrupt.StopRequest(checkpoints.reached_preemption))
-        log: dict[str, jax.Array] = {}
+        trace = closing(profile.Trace(directory, traced))
+        logs = collections.deque[dict[str, jax.Array]]([{}] * _IN_FLIGHT, maxlen=_IN_FLIGHT)
         for step in range(start + 1, config.steps + 1):
-            batch = next(data)
-            jax.block_until_ready(log)  # one step ahead of the device is enough
-            with jax.transfer_guard("disallow"):
-                state, log = train_step(state, batch, pretrained)
+            trace.reach(step, logs[-1])
+            with profile.step(step):
+                batch = next(data)
+                jax.block_until_ready(logs[0])
+                with jax.transfer_guard("disallow"):
+                    state, log = train_step(state, batch, pretrained)
+            logs.append(log)
             shown.update(step)
             stopping, last = stop.reached(step), step == config.steps
             saving = step % config.checkpoint_steps == 0 or last or stopping
@@ -127,6 +139,14 @@ def train_stage(
             if stopping and not last:
                 stop.leave(f"{stage} is saved at step {step}; the same command goes on from there")
         return state
+
+
+def _compile(stage: str, jitted: jax.stages.Wrapped, *inputs: Any) -> jax.stages.Compiled:
+    """Compiles the step for these inputs, and logs what it needs."""
+    began = time.monotonic()
+    compiled = jitted.lower(*inputs).compile()
+    writer.describe_compilation(stage, compiled, time.monotonic() - began)
+    return compiled
 
 
 def _initialize(

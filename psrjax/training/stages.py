@@ -31,21 +31,24 @@ def train(
     workdir: str | os.PathLike[str],
     *,
     progress: Callable[[str, int, int], writer.Progress] | None = None,
+    traced: range = range(0),
 ) -> TrainState | None:
     """Trains the stages in `<workdir>/<stage>/`; skips finished ones, resumes the cut one.
 
     Each stage starts from the one before it in `config.stages`, the first one of this run from
     `config.init` where that is given. `progress` is as in `loop.train_stage`; by default its label
-    says the stage's place.
+    says the stage's place; `traced` are the steps of each stage that are profiled.
 
     Returns:
       The state at the end of the last stage that was trained; None if all were finished.
 
     Raises:
-      UserError: as `loop.train_stage` and `_scorer`; if `workdir` belongs to another method or
-        batch; if the stage before the first one to train has no checkpoint.
+      UserError: as `loop.train_stage` and `_scorer`; if a stage ends before the last traced step;
+        if `workdir` belongs to another method or batch; if the stage before the first one to train
+        has no checkpoint.
     """
     config_lib.validate(config)
+    _check_traced(config, traced)
     root = checkpoint.absolute(workdir)
     if (root / checkpoint.CONFIG).exists():
         checkpoint.compare_configs(checkpoint.read_run_config(root), config, root)
@@ -69,8 +72,18 @@ def train(
             evaluate=partial(write_samples, own, root),
             score=_scorer(own),
             progress=progress,
+            traced=traced,
         )
     return state
+
+
+def _check_traced(config: RunConfig, traced: range) -> None:
+    for stage in config.only or config.stages:
+        steps = config_lib.stage_config(config, stage).steps
+        if traced and traced[-1] > steps:
+            raise UserError(
+                f"--profile={traced[0]}:{traced[-1]}: stage {stage!r} ends at step {steps}"
+            )
 
 
 def _progress(stages: tuple[str, ...], stage: str, start: int, total: int) -> writer.Progress:
