@@ -94,9 +94,11 @@ class DataSection(Section):
 class MeshSection(Section):
     """The devices: see `psrjax.training.sharding`."""
 
-    data: int = -1
-    fsdp: int = 1
-    fsdp_min_bytes: int = 1 << 20
+    data: int = -1  # -1 takes all devices that are left
+    fsdp: int = 1  # over so many devices the state is cut, as rows are
+    fsdp_min_bytes: int = 1 << 20  # smaller arrays of the state stay whole
+    space: int = 1  # over so many devices the height of frames is cut
+    norm_groups: int = 1  # groups of rows of which batch norm takes statistics; 1 is the batch
 
 
 @dataclass
@@ -372,6 +374,7 @@ def _validate_stage(config: RunConfig) -> None:
         is_leaf = all(isinstance(leaf, bool | int | float | str | tuple) for leaf in leaves)
         require(is_leaf, key, "must be a number, a string or a tuple of these")
     counts = "batch accumulate steps checkpoint_steps keep_checkpoints log_steps mesh.fsdp"
+    counts += " mesh.space mesh.norm_groups"
     for key in counts.split():
         require(flat[key] >= 1, key, "must be at least 1")
     require(config.batch_per_device >= 0, "batch_per_device", "must be at least 0 (0 is off)")

@@ -225,7 +225,7 @@ def _devices(chip: Chip, topology: str) -> list[Any]:
 
 def _lower_step(config: RunConfig, mesh: jax.sharding.Mesh) -> tuple[Any, dict[str, Any]]:
     """Lowers the step as `training.loop` does, of arrays without values."""
-    config = sharding.for_devices(config, mesh.size)
+    config = sharding.for_devices(config, sharding.row_devices(mesh))
     by_rows, replicated = sharding.batch_sharding(mesh), sharding.replicated(mesh)
     method = base.build(**config_lib.method_fields(config))
     optimizers = optimizer.make_optimizers(config.optimizer, method.updates)
@@ -237,7 +237,12 @@ def _lower_step(config: RunConfig, mesh: jax.sharding.Mesh) -> tuple[Any, dict[s
     steps.check_weights(method, weights, state, batch, pretrained)
     placed = sharding.state_sharding(state, mesh, min_bytes=config.mesh.fsdp_min_bytes)
     step = steps.make_step(
-        method, weights, optimizers, accumulate=config.accumulate, ema=config.ema
+        method,
+        weights,
+        optimizers,
+        accumulate=config.accumulate,
+        ema=config.ema,
+        placement=sharding.Placement(mesh, placed.params, config.mesh.norm_groups),
     )
     inputs = sharding.place(state, placed), batch, pretrained
     jitted = steps.jit_step(step, placed, by_rows, replicated)

@@ -19,6 +19,7 @@ from psrjax.errors import UserError
 from psrjax.evaluation import folder_evaluation, method_evaluation, score_table
 from psrjax.methods.base import Method
 from psrjax.metrics import registry
+from psrjax.runtime import cluster
 from psrjax.training import checkpoint
 
 _METHOD = MethodFlags()
@@ -61,6 +62,8 @@ def main(arguments: Sequence[str]) -> None:
         return
     found, title = _videos() if _REAL.value else _run()
     path = method_evaluation.write(_OUTPUT.value or _WORKDIR.value or "evaluation", found)
+    if cluster.share()[0] > 0:
+        return
     print(score_table.text_table(found.rows))
     for verdict in score_table.verdicts(found.rows) if _WORKDIR.value else ():
         print(f"{'yes' if verdict['good'] else 'NO '}  {verdict['text']}")

@@ -41,6 +41,7 @@ from psrjax.inference import (
     video_pairs,
 )
 from psrjax.methods.base import Method
+from psrjax.runtime import cluster
 from psrjax.synthetic import dataset
 from psrjax.training import checkpoint
 
@@ -129,6 +130,17 @@ def main(arguments: Sequence[str]) -> None:
         return
     if _DATA.value:
         config_lib.update(config, {"data.path": _DATA.value})
+    paths: list[Path] = []
+    if asked == "--pairs":
+        paths = _write_pairs(method, variables, config)
+    elif cluster.share()[0] == 0:  # one video is made by the first process of a run
+        paths = _write_one(asked, method, variables, config)
+    cluster.gather(None)  # the others wait
+    for path in paths if cluster.share()[0] == 0 else ():
+        print(path)
+
+
+def _write_one(asked: str, method: Method, variables: Any, config: Any) -> list[Path]:
     if asked == "--driving":
         inputs = transfer.open_inputs(
             config,
@@ -141,7 +153,7 @@ def main(arguments: Sequence[str]) -> None:
                 method, _BACKGROUND.value, _BACKGROUND_AS.value
             ),
         )
-        paths = transfer.write(
+        return transfer.write(
             method,
             variables,
             config,
@@ -150,21 +162,17 @@ def main(arguments: Sequence[str]) -> None:
             options=_options(inputs),
             show_progress=True,
         )
-    elif asked == "--pairs":
-        paths = _write_pairs(method, variables, config)
-    else:
-        made = novel_view.synthesize(
-            method,
-            variables,
-            _inputs(asked, method, config),
-            intermediates=_INTERMEDIATES.value,
-            show_progress=True,
-        )
-        paths = novel_view.write(_OUTPUT.value, made)
-        if _SKELETONS.value:
-            paths.append(skeletons.write(_OUTPUT.value, made.answers))
-    for path in paths:
-        print(path)
+    made = novel_view.synthesize(
+        method,
+        variables,
+        _inputs(asked, method, config),
+        intermediates=_INTERMEDIATES.value,
+        show_progress=True,
+    )
+    paths = novel_view.write(_OUTPUT.value, made)
+    if _SKELETONS.value:
+        paths.append(skeletons.write(_OUTPUT.value, made.answers))
+    return paths
 
 
 def _asked() -> str:

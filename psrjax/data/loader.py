@@ -7,9 +7,10 @@ workers or where a run was interrupted, and all processes together give the same
 
 import dataclasses
 import functools
+import itertools
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,8 +135,9 @@ class TrainBatches:
 
     def _open(self, step: int) -> None:
         self._step, self._check = step, True
-        dataset = self._examples.ordered(self._seed)[jax.process_index() :: jax.process_count()]
-        dataset = dataset.batch(_local_batch(self._batch), drop_remainder=True)[step:]
+        share, shares = _share(self._sharding, self._batch)
+        dataset = self._examples.ordered(self._seed)[share::shares]
+        dataset = dataset.batch(self._batch // shares, drop_remainder=True)[step:]
         self._local = _read_ahead(dataset, self._workers)
 
 
@@ -253,10 +255,10 @@ class _ViewsTogether(grain.transforms.Map):
 
 @dataclass(frozen=True)
 class EvaluationBatches:
-    """Batches of all evaluation windows; has a length.
+    """Batches of evaluation windows; has a length.
 
     Iterating gives (batch, ids): the batch as in training, with `index` and `valid`; `ids` lists
-    {"clip", "source_view", "target_view", "start"} of each row of the global batch.
+    {"clip", "source_view", "target_view", "start"} of each row.
     """
 
     examples: "_EvaluationExamples"
@@ -265,23 +267,17 @@ class EvaluationBatches:
     workers: int
 
     def __len__(self) -> int:
-        return -(-len(self.examples.windows) // self.batch)
+        return len(self.examples.rows) // self.batch
 
     def __iter__(self) -> Iterator[tuple[dict[str, jax.Array], list[dict[str, Any]]]]:
-        windows = self.examples.windows
-        dataset = grain.MapDataset.range(len(self) * self.batch).map(self.examples)
-        dataset = dataset.batch(_local_batch(self.batch), drop_remainder=True)
-        # The processes' rows are in order, as the list of ids is.
-        dataset = dataset[jax.process_index() :: jax.process_count()]
-        local = _read_ahead(dataset, self.workers)
+        dataset = grain.MapDataset.range(len(self.examples.rows)).map(self.examples)
+        local = _read_ahead(dataset.batch(self.batch, drop_remainder=True), self.workers)
         try:
             for number, rows in enumerate(local):
                 if number == 0:
                     spec.check(rows, self.examples.reads)
-                first = number * self.batch
-                places = (min(row, len(windows) - 1) for row in range(first, first + self.batch))
-                ids = [_identity(windows[place]) for place in places]
-                yield _to_devices(rows, self.batch, self.sharding), ids
+                ids = [_identity(self.examples.windows[place]) for place in rows["index"]]
+                yield jax.device_put(rows, self.sharding), ids
         finally:
             local.close()
 
@@ -293,17 +289,24 @@ def evaluation_batches(
     batch: int,
     split: str,
     windows: str = "central",
+    in_a_row: bool = False,
+    limit: int = 0,
+    share: tuple[int, int] = (0, 1),
     sharding: jax.sharding.Sharding | None = None,
 ) -> EvaluationBatches:
     """Returns the evaluation windows of a split, ordered by clip, source view, target view, start.
 
     Args:
       data_config: `config.data`; the crop is central.
-      reads: keys of the contract; `index` (row of the list of windows) and `valid` come with them.
-      batch: the global batch; the last one is padded with its last row, `valid` False there.
+      reads: keys of the contract; `index` (row of the list of all windows) and `valid` come too.
+      batch: rows of a batch; where windows are missing one is repeated, `valid` False there.
       split: the split's name.
       windows: "central" or "all", see `sampling.evaluation_windows`.
-      sharding: as in `train_batches`.
+      in_a_row: whether each row of the batches holds all windows of a clip and pair of views, one
+        after the other: as many begin together as a batch has rows.
+      limit: the number of windows; 0 is all of them.
+      share: (number, count): which of so many shares; those of a clip and pair stay together.
+      sharding: of the rows, on devices of this process; None is the default device.
 
     Raises:
       UserError: as `train_batches`.
@@ -311,31 +314,66 @@ def evaluation_batches(
     source = open_split(data_config, split)
     reads = tuple(reads)
     sampling.require(source, reads)
+    policy = sampling.policy(data_config["sampling"])
+    found = sampling.evaluation_windows(source, policy, windows)
+    groups = _groups(found[: limit or None], *share)
     examples = _EvaluationExamples(
         source=source,
         reads=reads,
-        windows=sampling.evaluation_windows(
-            source, sampling.policy(data_config["sampling"]), windows
-        ),
+        windows=found,
+        rows=_side_by_side(groups, batch) if in_a_row else _padded(sum(groups, ()), batch),
         augmentation=_central_crop(data_config),
     )
     return EvaluationBatches(examples, batch, sharding, data_config.get("workers", 0))
 
 
+_Rows = tuple[tuple[int, bool], ...]  # (number of a window, whether it is there to be scored)
+
+
+def _groups(windows: Sequence[sampling.Window], number: int, count: int) -> list[tuple[int, ...]]:
+    """Returns the windows of each clip and pair of views that are in a share, by their numbers."""
+    pair = lambda place: _view_pair(windows[place])  # noqa: E731
+    every = [tuple(places) for _, places in itertools.groupby(range(len(windows)), pair)]
+    middle = lambda places: (places[0] + places[-1] + 1) / 2 / len(windows)  # noqa: E731
+    return [places for places in every if int(middle(places) * count) == number]
+
+
+def _padded(places: Sequence[int], batch: int) -> _Rows:
+    lacking = -len(places) % batch
+    repeated = [(place, False) for place in places[-1:] for _ in range(lacking)]
+    return (*((place, True) for place in places), *repeated)
+
+
+def _side_by_side(groups: Sequence[tuple[int, ...]], batch: int) -> _Rows:
+    """Returns the rows of batches through which each group goes in a row of its own."""
+    rows = []
+    for first in range(0, len(groups), batch):
+        together = groups[first : first + batch]
+        for step in range(max(map(len, together))):
+            rows += [(own[min(step, len(own) - 1)], step < len(own)) for own in together]
+            rows += [(together[-1][-1], False)] * (batch - len(together))
+    return tuple(rows)
+
+
 @dataclass(frozen=True)
 class _EvaluationExamples(grain.transforms.Map):
-    """Maps a row number to a sample; rows beyond the last window repeat it, not valid."""
+    """Maps a row of the batches to a sample."""
 
     source: Source
     reads: tuple[str, ...]
     windows: tuple[sampling.Window, ...]
+    rows: _Rows
     augmentation: sampling.Augmentation
 
     def map(self, row: int) -> dict[str, Any]:
-        place = min(row, len(self.windows) - 1)
+        place, valid = self.rows[row]
         sample = sampling.assemble(self.source, self.windows[place], self.reads)
         sample = sampling.augment(sample, self.augmentation)
-        return {**sample, "index": np.int32(place), "valid": np.bool_(place == row)}
+        return {**sample, "index": np.int32(place), "valid": np.bool_(valid)}
+
+
+def _view_pair(window: sampling.Window) -> tuple[str, str, str]:
+    return window.clip, window.source_view, window.target_view
 
 
 def _identity(window: sampling.Window) -> dict[str, Any]:
@@ -343,12 +381,33 @@ def _identity(window: sampling.Window) -> dict[str, Any]:
     return {name: getattr(window, name) for name in names}
 
 
-def _local_batch(batch: int) -> int:
-    if batch % jax.process_count():
+def _share(sharding: jax.sharding.Sharding | None, batch: int) -> tuple[int, int]:
+    """Returns which of how many equal shares of a batch's rows this process reads.
+
+    Processes whose devices hold the same rows, as those that cut frames by height, read the same.
+
+    Raises:
+      UserError: if the rows cannot be shared so.
+    """
+    if sharding is None:
+        holders = [{process} for process in range(jax.process_count())]
+        own = holders[jax.process_index()]
+    else:
+        rows: dict[int, set[int]] = {}
+        for device, (index,) in sharding.devices_indices_map((batch,)).items():
+            rows.setdefault(device.process_index, set()).update(range(*index.indices(batch)))
+        holders = [set(each) for each in dict.fromkeys(map(frozenset, rows.values()))]
+        own = rows[jax.process_index()]
+        if sum(map(len, holders)) != batch or len({*map(len, holders)}) > 1:
+            raise UserError(
+                f"config.mesh: the {len(rows)} processes do not hold equal shares of the rows: let "
+                "fsdp times space divide, or be a multiple of, the devices of a process"
+            )
+    if batch % len(holders):
         raise UserError(
-            f"config.batch: {batch} rows cannot be divided over {jax.process_count()} processes"
+            f"config.batch: {batch} rows cannot be divided over {len(holders)} processes"
         )
-    return batch // jax.process_count()
+    return holders.index(own), len(holders)
 
 
 def _read_ahead(dataset: grain.MapDataset, workers: int) -> grain.DatasetIterator:

@@ -192,6 +192,10 @@ class ClipScorer:
     """Scores clips as they are made: each window by itself, or windows put together again.
 
     The flows of a clip are read anew, whole: a window's batch knows nothing of what was before it.
+
+    Attributes:
+      scored: the scores of single clips.
+      sets: what the metrics of all clips need.
     """
 
     def __init__(self, names: Sequence[str], source: Source, crop: tuple[int, int]):
@@ -211,7 +215,7 @@ class ClipScorer:
                 raise UserError(f"--metrics: {reason}")
         self.scored: list[Scored] = []
         self._names = tuple(names)
-        self._sets = set_metrics.SetAccumulator(names)
+        self.sets = set_metrics.SetAccumulator(names)
         needs = {key for name in names for key in registry.get(name).needs}
         self._reads = [key for key in (*registry.FLOWS, "target_joints") if key in needs]
         if (
@@ -222,7 +226,7 @@ class ClipScorer:
         sampling.require(source, self._reads)
         if registry.DETECTED in needs:
             detector.environment()  # it is known now, not after the synthesis, if there is none
-        self._open: dict[str, Any] = {}
+        self._open: dict[tuple[str, str, str], dict[str, Any]] = {}  # by clip and views
 
     def add(
         self,
@@ -242,21 +246,25 @@ class ClipScorer:
           kinds: {name: kind} of the videos to score.
           videos: {name: (t h w 3) uint8} of these, and the truth under "".
           mask: (t h w 1) uint8, of the person.
-          joins: whether it goes on where the last one ended.
+          joins: whether it goes on where the last one of its clip and views ended.
         """
+        views = (window["clip"], window["source_view"], window["target_view"])
         if not joins:
-            self.finish()
-            self._open = {"window": window, "pair": pair, "kinds": kinds, "mask": []}
-            self._open["videos"] = {name: [] for name in videos}
-        self._open["mask"].append(mask)
-        for name, parts in self._open["videos"].items():
+            if views in self._open:
+                self.finish()
+            self._open[views] = {"window": window, "pair": pair, "kinds": kinds, "mask": []}
+            self._open[views]["videos"] = {name: [] for name in videos}
+        self._open[views]["mask"].append(mask)
+        for name, parts in self._open[views]["videos"].items():
             parts.append(videos[name])
 
     def finish(self) -> None:
-        """Scores the clip that is open; to be called after the last window."""
-        if not self._open:
-            return
-        clip, self._open = self._open, {}
+        """Scores the clips that are open; to be called when no window goes on with one of them."""
+        clips, self._open = self._open, {}
+        for clip in clips.values():
+            self._finish(clip)
+
+    def _finish(self, clip: Mapping[str, Any]) -> None:
         window, mask = clip["window"], np.concatenate(clip["mask"])
         for name in self._names:
             if reason := obstacle(name, side=min(mask.shape[1:3]), frames=len(mask)):
@@ -269,11 +277,7 @@ class ClipScorer:
             made = videos.pop(name)
             if values := score(self._names, made, truth, inputs):
                 self.scored.append(Scored(*group, *place, values, whole=True))
-            self._sets.add(group, *place, made, truth)
-
-    def rows(self, rows: Sequence[Mapping[str, Any]], made_of: str) -> list[dict[str, Any]]:
-        """Adds the metrics of all clips to rows: `set_metrics.SetAccumulator.finish`."""
-        return self._sets.finish(rows, made_of)
+            self.sets.add(group, *place, made, truth)
 
     def _read(self, window: Mapping[str, Any], frames: int) -> dict[str, np.ndarray]:
         if not self._reads:

@@ -84,6 +84,18 @@ class Gallery:
         )
         self._add_flicker(window["target_view"], made, real, mask)
 
+    def merge(self, other: "Gallery") -> None:
+        """Takes in what another process collected."""
+        self.result = self.result or other.result
+        for frame in other.worst:
+            self._keep_worst(frame)
+        for view, theirs in other.flicker.items():
+            mine = self.flicker.setdefault(view, theirs)
+            if mine is not theirs and mine.made.shape == theirs.made.shape:
+                for field in dataclasses.fields(Flicker):
+                    total = getattr(mine, field.name) + getattr(theirs, field.name)
+                    setattr(mine, field.name, total)
+
     def _keep_worst(self, frame: WorstFrame) -> None:
         """Keeps the worst, at most one of each window: its neighbours look the same."""
         self.worst = sorted([*self.worst, frame], key=lambda f: f.scores["psnr"])[:WORST]

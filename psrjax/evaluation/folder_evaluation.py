@@ -25,6 +25,7 @@ from psrjax.evaluation.clip_features import ClipFeatures
 from psrjax.inference import synthesizer
 from psrjax.metrics import image, interpolation, registry
 from psrjax.prepare.common import clip_reader, joint_files
+from psrjax.runtime import cluster
 
 _CHUNK = 16  # frames scored at a time: memory does not grow with a video's length
 
@@ -41,7 +42,8 @@ def evaluate(
     """Scores each folder of `fakes` against `real`, clip by clip and frame by frame.
 
     A folder holds a video for each clip, or a folder of pictures in the order of their numbers; a
-    folder of pictures alone is one clip. Clips belong together by their names without suffix.
+    folder of pictures alone is one clip. Clips belong together by their names without suffix. The
+    processes of a run share the clips, and all return the whole result.
 
     Args:
       real: the folder of the true videos.
@@ -76,7 +78,7 @@ def evaluate(
     gallery = failure_gallery.Gallery()
     sets = set_metrics.SetAccumulator(metrics)
     given = dict(zip((synthesizer.TRUTH, *names), joints))
-    work = [(name, clip) for name in names for clip in wanted]
+    work = [(name, clip) for name in names for clip in cluster.own_part(list(wanted))]
     for name, clip in tqdm(work, "evaluate", unit="clip", disable=not show_progress):
         streams = {synthesizer.TRUTH: wanted[clip], name: found[name][clip]}
         streams |= {"mask": person[clip]} if masks else {}
@@ -92,6 +94,13 @@ def evaluate(
             sides = _join(streams, pieces, given)
             scored += _score_whole(name, clip, *sides, _mask_of(pieces), metrics)
             sets.add((score_table.STEP, name, score_statistics.ALL), clip, 0, *sides)
+    sets.close()
+    (scored, sets, gallery), *others = cluster.gather((scored, sets, gallery))
+    for more, theirs, pictures in others:
+        scored += more
+        sets.merge(theirs)
+        gallery.merge(pictures)
+    scored.sort(key=lambda entry: names.index(entry.name))
     about |= {"psrjax": psrjax.__version__, "masks": os.fspath(masks), "split": ""}
     about["notes"] = clip_metrics.weight_notes(metrics)
     rows = sets.finish(score_statistics.rows(scored, about), "whole clips")
@@ -135,7 +144,8 @@ def evaluate_unpaired(
     clips = {synthesizer.TRUTH: find(real)} | dict(zip(names, map(find, fakes)))
     sets = set_metrics.SetAccumulator(metrics)
     work = [(name, clip) for name, paths in clips.items() for clip in paths]
-    for name, clip in tqdm(work, "evaluate", unit="clip", disable=not show_progress):
+    own = cluster.own_part(work)
+    for name, clip in tqdm(own, "evaluate", unit="clip", disable=not show_progress):
         frames = np.stack(list(_frames(clips[name][clip])))
         _check_clip(metrics, clip, frames)
         if name == synthesizer.TRUTH:
@@ -143,6 +153,9 @@ def evaluate_unpaired(
         else:
             group = (score_table.STEP, name, score_statistics.ALL)
             sets.add_made(group, clip, ClipFeatures(frames))
+    sets, *others = cluster.gather(sets)
+    for theirs in others:
+        sets.merge(theirs)
     about = {"real": os.fspath(real), "psrjax": psrjax.__version__, "unpaired": True}
     about["notes"] = clip_metrics.weight_notes(metrics)
     rows = [

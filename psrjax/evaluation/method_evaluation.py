@@ -20,10 +20,12 @@ from psrjax.evaluation import (
     score_export,
     score_statistics,
     score_table,
+    set_metrics,
 )
 from psrjax.inference import synthesizer
 from psrjax.methods.base import Method
 from psrjax.metrics import image, registry
+from psrjax.runtime import cluster
 from psrjax.synthetic import dataset
 
 IN_A_ROW = "clips"  # windows of whole clips, one after the other
@@ -76,6 +78,9 @@ def evaluate(
     masked metrics and counted. The windows, and their order, depend on nothing but the dataset.
     Where windows overlap, a frame is scored once, in the first of them.
 
+    In a run of several processes each scores a part of the windows, on all of its devices, and all
+    return the whole result.
+
     Args:
       method: as `psrjax.methods.base.build` gives it, at the stage to be scored.
       variables: its parameters and statistics.
@@ -100,12 +105,20 @@ def evaluate(
     """
     split = split or config.data.eval_split
     data, in_a_row = dataset.resolve_path(config.data), windows == IN_A_ROW
+    devices = synthesizer.devices(limit)
+    where = synthesizer.cut(devices)
+    number, processes = cluster.share()
+    shared = config.batch_per_device or -(-config.batch // (len(devices) * processes))
     batches = loader.evaluation_batches(
         data,
         tuple(dict.fromkeys((*method.reads, *method.baseline_reads, "target_mask"))),
-        batch=1 if in_a_row else config.batch_per_device or config.batch,
+        batch=(1 if in_a_row else shared) * len(devices),
         split=split,
         windows=_windows(windows),
+        in_a_row=in_a_row,
+        limit=limit,
+        share=(number, processes),
+        sharding=where,
     )
     rare = [metric for metric in metrics if metric in challenging_poses.METRICS]
     others = [metric for metric in metrics if metric not in rare]
@@ -117,27 +130,31 @@ def evaluate(
         source = loader.open_split(data, split)
         clips = clip_metrics.ClipScorer(others, source, config.data.crop)
     synthesize = synthesizer.make_synthesizer(method, comparison=True)
-    accumulator, about = _ScoreAccumulator(clips, samples=samples, limit=limit), {}
+    variables = synthesizer.whole(variables, where)
+    accumulator = _ScoreAccumulator(clips, samples=samples)
     carry, last = None, None
-    for batch, ids in tqdm(batches, f"evaluate {split}", unit="batch", disable=not show_progress):
-        about = about or _about(method, split, windows, batch)
-        joins = in_a_row and _view_pair(ids[0]) == last
-        last = _view_pair(ids[0])
+    shown = show_progress and number == 0
+    for batch, ids in tqdm(batches, f"evaluate {split}", unit="batch", disable=not shown):
+        accumulator.found.about = _about(method, split, windows, batch)
+        views = [_view_pair(window) for window in ids]
+        joins = in_a_row and views == last
+        last = views
         made, carry = synthesize(variables, batch, carry if joins else None)
         accumulator.add_batch(batch, ids, made, joins=joins)
-        if accumulator.is_full:
-            break
-    if accumulator.windows == 0:
+    found, *others_found = cluster.gather(accumulator.finish())
+    for each in others_found:
+        found.merge(each, samples)
+    if found.windows == 0:
         raise UserError(f"{config.data.path}: no window to evaluate in split {split!r}")
-    scored = accumulator.finish()
-    about |= {"windows": accumulator.windows, "notes": clip_metrics.weight_notes(metrics)}
+    scored = [*found.scored, *found.clips]
+    about = {**found.about, "windows": found.windows, "notes": clip_metrics.weight_notes(metrics)}
     if rare:
-        chosen = challenging_poses.choose(scored, accumulator.views, rare, *known, data=config.data)
+        chosen = challenging_poses.choose(scored, found.views, rare, *known, data=config.data)
         scored, about = [*scored, *chosen.scored], about | {"challenging_frames": chosen.frames}
-    rows = score_statistics.rows(scored, about)
-    if clips:
-        rows = clips.rows(rows, _made_of(about, in_a_row))
-    return Evaluation(rows, accumulator.samples, scored, accumulator.gallery)
+    table = score_statistics.rows(scored, about)
+    if found.sets:
+        table = found.sets.finish(table, _made_of(about, in_a_row))
+    return Evaluation(table, found.samples, scored, found.gallery)
 
 
 def scored_frames(config: Any, *, windows: str = "central") -> tuple[int, int]:
@@ -173,11 +190,13 @@ def write(folder: str | os.PathLike, found: Evaluation) -> epath.Path:
     """Writes `results.json` and what goes with it (`score_export.write`), and the pictures.
 
     Returns:
-      The path of `results.json`.
+      The path of `results.json`. Only the first process of a run writes.
 
     Raises:
       UserError: if the folder cannot be written to.
     """
+    if cluster.share()[0] > 0:
+        return epath.Path(folder) / score_export.RESULTS
     failure_gallery.write(epath.Path(folder) / failure_gallery.FOLDER, found.gallery)
     return score_export.write(folder, found.rows, found.scored)
 
@@ -214,22 +233,54 @@ def frame_scores(*videos: Any) -> dict[str, np.ndarray]:
     return {metric: np.asarray(found[metric]) for metric in registry.BASIC}
 
 
+@dataclasses.dataclass
+class _Found:
+    """What a process found in its share of the windows.
+
+    Attributes:
+      about: the rows' "about", as far as a batch tells it.
+      windows: their number.
+      views: {name of a pair: its target view}.
+      samples: the first windows, with frames.
+      scored: of single frames.
+      clips: of whole clips.
+      sets: of all clips together, where such metrics are asked for.
+      gallery: the worst frames.
+    """
+
+    about: dict[str, Any] = dataclasses.field(default_factory=dict)
+    windows: int = 0
+    views: dict[str, str] = dataclasses.field(default_factory=dict)
+    samples: list[EvaluatedWindow] = dataclasses.field(default_factory=list)
+    scored: list[score_statistics.Scored] = dataclasses.field(default_factory=list)
+    clips: list[score_statistics.Scored] = dataclasses.field(default_factory=list)
+    sets: set_metrics.SetAccumulator | None = None
+    gallery: failure_gallery.Gallery = dataclasses.field(default_factory=failure_gallery.Gallery)
+
+    def merge(self, other: "_Found", samples: int) -> None:
+        """Takes in what the next process found; of samples so many are kept."""
+        self.about = self.about or other.about
+        self.windows += other.windows
+        self.views |= other.views
+        self.samples = [*self.samples, *other.samples][:samples]
+        self.scored += other.scored
+        self.clips += other.clips
+        if self.sets and other.sets:
+            self.sets.merge(other.sets)
+        self.gallery.merge(other.gallery)
+
+
 class _ScoreAccumulator:
-    """The scores of all windows so far, each frame of a clip and pair of views once."""
+    """The scores of all windows so far, each frame of a clip and pair of views once.
 
-    def __init__(self, clips: clip_metrics.ClipScorer | None, *, samples: int, limit: int) -> None:
-        self.windows = 0
-        self.views: dict[str, str] = {}  # {name of a pair: its target view}
-        self.samples: list[EvaluatedWindow] = []
-        self.gallery = failure_gallery.Gallery()
-        self._clips, self._sample_count, self._limit = clips, samples, limit
-        self._scored: list[score_statistics.Scored] = []
-        self._ends: dict[tuple[str, str, str], int] = {}
+    Attributes:
+      found: so far.
+    """
 
-    @property
-    def is_full(self) -> bool:
-        """Tells whether the limit is reached."""
-        return bool(self._limit) and self.windows >= self._limit
+    def __init__(self, clips: clip_metrics.ClipScorer | None, *, samples: int) -> None:
+        self.found = _Found()
+        self._clips, self._sample_count = clips, samples
+        self._ends: dict[tuple[str, str, str], int] = {}  # of clips and views, as they began
 
     def add_batch(
         self,
@@ -239,14 +290,16 @@ class _ScoreAccumulator:
         *,
         joins: bool,
     ) -> None:
-        """Adds the valid windows of a batch, as far as the limit allows.
+        """Adds the valid windows of a batch.
 
         Args:
           batch: of the loader.
           ids: the place of each window in the data.
           made: {"baselines", "steps"}, both {label: (b t h w 3) uint8}.
-          joins: whether the batch's only window goes on where the last one ended.
+          joins: whether its windows go on where those of the last batch ended.
         """
+        if self._clips and not joins:
+            self._clips.finish()
         truth, mask = batch["target"], np.asarray(batch["target_mask"])
         found = {
             kind: {name: frame_scores(video, truth, mask) for name, video in made[key].items()}
@@ -259,17 +312,15 @@ class _ScoreAccumulator:
             synthesizer.TRUTH: truth,
         }
         for i in np.flatnonzero(np.asarray(batch["valid"])).tolist():
-            if self.is_full:
-                return
             own = {label: np.asarray(video[i]) for label, video in videos.items()}
             scores = {
                 kind: {name: {m: v[i] for m, v in values.items()} for name, values in names.items()}
                 for kind, names in found.items()
             }
             self._add(ids[i], own, mask[i], scores, joins=joins)
-            if len(self.samples) < self._sample_count:
+            if len(self.found.samples) < self._sample_count:
                 place = {k: ids[i][k] for k in ("clip", "source_view", "target_view", "start")}
-                self.samples.append(EvaluatedWindow(**place, videos=own))
+                self.found.samples.append(EvaluatedWindow(**place, videos=own))
 
     def _add(
         self,
@@ -281,9 +332,9 @@ class _ScoreAccumulator:
         joins: bool,
     ) -> None:
         """Adds one window: {label: (t h w 3)}, (t h w 1), {kind: {name: {metric: (t,)}}}."""
-        self.windows += 1
+        self.found.windows += 1
         pair = pair_name(window["source_view"], window["target_view"])
-        self.views[pair] = window["target_view"]
+        self.found.views[pair] = window["target_view"]
         first = max(0, self._ends.get(_view_pair(window), 0) - window["start"])
         self._ends[_view_pair(window)] = window["start"] + len(mask)
         start = window["start"] + first
@@ -291,10 +342,10 @@ class _ScoreAccumulator:
             for name, metrics in names.items():
                 fresh = {metric: values[first:] for metric, values in metrics.items()}
                 entry = score_statistics.Scored(kind, name, pair, window["clip"], start, fresh)
-                self._scored.append(entry)
+                self.found.scored.append(entry)
         if first < len(mask):
             last_step = list(found[score_table.STEP].values())[-1]
-            self.gallery.add(window, pair, videos, mask, last_step)
+            self.found.gallery.add(window, pair, videos, mask, last_step)
         if self._clips:
             kinds = {name: kind for kind, names in found.items() for name in names}
             skip = first if joins else 0
@@ -302,8 +353,12 @@ class _ScoreAccumulator:
             fresh = {name: videos[label][skip:] for name, label in labels.items()}
             self._clips.add(window, pair, kinds, fresh, mask[skip:], joins=joins)
 
-    def finish(self) -> list[score_statistics.Scored]:
-        """Returns all scores, those of whole clips last."""
+    def finish(self) -> _Found:
+        """Returns what was found, the scores of a clip and pair of views one after the other."""
+        order = {(clip, pair_name(*views)): i for i, (clip, *views) in enumerate(self._ends)}
+        self.found.scored.sort(key=lambda entry: order[entry.clip, entry.pair])
         if self._clips:
             self._clips.finish()
-        return [*self._scored, *(self._clips.scored if self._clips else ())]
+            self._clips.sets.close()
+            self.found.clips, self.found.sets = self._clips.scored, self._clips.sets
+        return self.found

@@ -166,9 +166,7 @@ class SetAccumulator:
           vectors were kept) and in "about" the "notes" to them. A row that has too few frames or
           clips for a metric does not have it.
         """
-        if self._detector is not None:
-            self._detector.close()
-            self._detector = None
+        self.close()
         found = []
         for row in rows:
             values, bounds, notes = self._row(row, made_of)
@@ -176,6 +174,26 @@ class SetAccumulator:
             metrics, interval = row["metrics"] | values, row["interval"] | bounds
             found.append({**row, "metrics": metrics, "interval": interval, "about": about})
         return found
+
+    def close(self) -> None:
+        """Ends the pose detector, if it was needed; another one is started where it is again."""
+        if self._detector is not None:
+            self._detector.close()
+            self._detector = None
+
+    def merge(self, other: "SetAccumulator") -> None:
+        """Takes in what another process added up, of other clips."""
+        for key, vectors in other._made.items():
+            self._made[key] = self._made.get(key, _Vectors()).merged(vectors)
+        for key, vectors in other._true.items():
+            self._true[key] = self._true.get(key, _Vectors()).merged(vectors)
+        for key, score in other._scores.items():
+            self._scores[key] = self._scores[key].merge(score) if key in self._scores else score
+        for group, counts in other._counts.items():
+            own = self._counts.setdefault(group, {})
+            for clip, total in counts.items():
+                before = own.get(clip, {})
+                own[clip] = {key: before.get(key, 0.0) + value for key, value in total.items()}
 
     def _row(self, row: Mapping[str, Any], made_of: str) -> tuple[dict, dict, list[str]]:
         groups = self._groups(row)

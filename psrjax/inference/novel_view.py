@@ -282,6 +282,8 @@ def synthesize(
     synthesize_window = synthesizer.make_synthesizer(
         method, comparison=True, intermediates=intermediates
     )
+    where = synthesizer.cut(synthesizer.frame_devices(inputs.window), axis=1)
+    variables = synthesizer.whole(variables, where)
     parts: dict[str, list[np.ndarray]] = {}
     drawn: dict[str, list[np.ndarray]] = {}
     stills: dict[str, np.ndarray] = {}
@@ -289,7 +291,8 @@ def synthesize(
     starts = windows(inputs.frames, inputs.window)
     for start in tqdm(starts, "synthesize", unit="window", disable=not show_progress):
         batch = dict(inputs.read(start))
-        made, carry = synthesize_window(variables, batch, carry)
+        shared = synthesizer.by_frames(batch, where, inputs.window)
+        made, carry = synthesize_window(variables, shared, carry)
         steps = tuple(made["steps"])
         shown = {
             name: video for name, video in made["baselines"].items() if name in SHOWN_BASELINES

@@ -2,12 +2,14 @@
 
 import functools
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 from psrjax.data import spec
 from psrjax.methods.base import Method
@@ -45,6 +47,45 @@ class Synthesizer:
         """Synthesizes one window; a carry of None starts a new clip."""
         carry = self.start(variables, batch) if carry is None else carry
         return self.synthesize(variables, batch, carry)
+
+
+def devices(work: int = 0) -> list[Any]:
+    """Returns the devices of this process that share so many rows; 0 is many."""
+    return jax.local_devices()[: work or None]
+
+
+def cut(devices: Sequence[Any], *, axis: int = 0) -> Sharding | None:
+    """Returns the sharding of arrays that are cut along an axis; None where there is one device."""
+    if len(devices) == 1:
+        return None
+    mesh = jax.sharding.Mesh(np.array(devices), ("devices",))
+    return NamedSharding(mesh, PartitionSpec(*[None] * axis, "devices"))
+
+
+def whole(arrays: Any, where: Sharding | None) -> Any:
+    """Puts arrays, whole, on each device of a sharding that `cut` gave."""
+    if where is None:
+        return arrays
+    assert isinstance(where, NamedSharding)
+    return jax.device_put(arrays, NamedSharding(where.mesh, PartitionSpec()))
+
+
+def frame_devices(frames: int) -> list[Any]:
+    """Returns as many devices of this process as share so many frames evenly."""
+    local = devices()
+    return next(local[:n] for n in range(len(local), 0, -1) if frames % n == 0)
+
+
+def by_frames(batch: Mapping[str, Any], where: Sharding | None, frames: int) -> dict[str, Any]:
+    """Puts a wire batch on devices, its keys with so many frames cut along them."""
+    if where is None:
+        return dict(batch)
+    timed = {key for key, value in batch.items() if value.shape[1:2] == (frames,)}
+    timed -= {key for key in timed if "t" not in spec.KEYS[key].axes.split()}
+    return {
+        key: jax.device_put(value, where) if key in timed else whole(value, where)
+        for key, value in batch.items()
+    }
 
 
 def make_synthesizer(

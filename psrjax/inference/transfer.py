@@ -39,7 +39,7 @@ from tqdm.auto import tqdm
 
 from psrjax.data import loader, spec
 from psrjax.errors import UserError
-from psrjax.inference import driving_poses, frame_selection
+from psrjax.inference import driving_poses, frame_selection, synthesizer
 from psrjax.inference.footage import Footage, open_footage, require_person
 from psrjax.inference.synthesizer import make_synthesizer
 from psrjax.inference.video_writers import VideoWriters
@@ -206,17 +206,20 @@ def write(
         require_person(inputs.driving)
     audio = _audio(inputs.driving, options)
     method, anchor = _anchored(method, variables, batches, options)
-    synthesizer = make_synthesizer(method, intermediates=options.intermediates)
-    carry = synthesizer.start(variables, batches.batch(anchor))
+    compiled = make_synthesizer(method, intermediates=options.intermediates)
+    where = synthesizer.cut(synthesizer.frame_devices(batches.frames_read), axis=1)
+    variables = synthesizer.whole(variables, where)
+    placed = functools.partial(synthesizer.by_frames, where=where, frames=batches.frames_read)
+    carry = compiled.start(variables, placed(batches.batch(anchor)))
     if batches.completes_background:
-        behind = synthesizer.start(variables, batches.behind(anchor))
+        behind = compiled.start(variables, placed(batches.behind(anchor)))
         carry = method.replace_background(carry, behind)
     times = inputs.driving.times[batches.first : batches.end]
     measured: dict[str, list[np.ndarray]] = {}
     written = {"audio": audio, "lossless": options.lossless}
     with VideoWriters(output, batches.source, times - times[0], **written) as writers:
         for start in tqdm(batches.starts, "synthesize", unit="window", disable=not show_progress):
-            made, carry = synthesizer.synthesize(variables, batches.batch(start), carry)
+            made, carry = compiled.synthesize(variables, placed(batches.batch(start)), carry)
             made = jax.tree.map(lambda array: np.asarray(array[0]), made)
             count = min(batches.window, batches.end - start)
             for name, array in made.get("intermediates", {}).items():
@@ -269,8 +272,8 @@ class _WindowBatches:
         self._reads_background = _BACKGROUND in method.synthesis_reads
         self._fits = options.fit_poses and driving_poses.fits(method)
         self._require(method)
-        self.window = options.window or max(_WINDOW, sampling["t"])
         self._history = sampling.get("history", 0)
+        self.window = options.window or _window(sampling["t"], self._history)
         driving = inputs.driving
         self.first, self.end = frame_selection.frame_range(
             options.frames, driving.frames, driving.name
@@ -333,6 +336,11 @@ class _WindowBatches:
             others = np.resize(others, len(chosen)).tolist()  # again where there are fewer
             logging.info("the background is completed from frames %s of %s", others, behind.name)
             self._behind = behind.read(keys, others)
+
+    @property
+    def frames_read(self) -> int:
+        """The number of frames of a window with those before it."""
+        return self._history + self.window
 
     @property
     def starts(self) -> range:
@@ -399,6 +407,12 @@ class _WindowBatches:
             if self._labels is not None:
                 self._read[driving_poses.MESH_LABEL] = self._labels[places]
         return self._read
+
+
+def _window(trained: int, history: int) -> int:
+    """Returns how many frames to synthesize at a time: the devices share them and their history."""
+    count = len(synthesizer.devices())
+    return -(-(max(_WINDOW, trained) + history) // count) * count - history
 
 
 def _batched(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

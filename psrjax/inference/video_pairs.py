@@ -23,6 +23,7 @@ from psrjax.data.source import Source
 from psrjax.errors import UserError
 from psrjax.inference import driving_poses, transfer
 from psrjax.methods.base import Method
+from psrjax.runtime import cluster
 
 SAME_VIDEO, CROSS_VIDEO = "same_video", "cross_video"
 SUBSETS = (SAME_VIDEO, CROSS_VIDEO)
@@ -101,7 +102,7 @@ def write(
 
     Files: `made/NAME.mkv`; where the clip is the same also `real/NAME.mkv`, the driving frames;
     `shown/NAME.compare.mkv` and what else a transfer writes; and `pairs.json`. Within a video the
-    poses stay as they are: there is nobody to fit them to.
+    poses stay as they are: there is nobody to fit them to. The processes of a run share the pairs.
 
     Args:
       method: as a run restores it.
@@ -123,9 +124,10 @@ def write(
     root, rng = Path(folder), np.random.default_rng(seed)
     sampling = config["data"]["sampling"]
     k = k or sampling.get("k_evaluation", 0) or sampling["k"]
-    record = []
-    for pair in tqdm(pairs, "pairs", unit="pair", disable=not show_progress):
-        frames = _source_frames(pair.source, k, sampling["source"] == "first", rng)
+    is_first = sampling["source"] == "first"
+    chosen = [(pair, _source_frames(pair.source, k, is_first, rng)) for pair in pairs]
+    own = cluster.own_part(chosen)
+    for pair, frames in tqdm(own, "pairs", unit="pair", disable=not show_progress):
         places = (f"{split.directory}:{s.clip}:{s.view}" for s in (pair.source, pair.driving))
         inputs = transfer.open_inputs(
             config, source=next(places), driving=next(places), reads=driving_poses.reads(method)
@@ -146,8 +148,10 @@ def write(
             truth = inputs.driving.read(("target",), asked)["target"]
             times = inputs.driving.times[asked.start : asked.stop]
             video.write(root / REAL / shown.name, truth, times=times - times[0], lossless=True)
-        record.append({**dataclasses.asdict(pair), "source_frames": frames})
-    io.write_json(root / RECORD, record)
+    cluster.gather(None)  # until all are made
+    if cluster.share()[0] == 0:
+        record = [{**dataclasses.asdict(pair), "source_frames": frames} for pair, frames in chosen]
+        io.write_json(root / RECORD, record)
     folders = [root / name for name in (MADE, REAL, SHOWN)]
     return [*(each for each in folders if each.exists()), root / RECORD]
 

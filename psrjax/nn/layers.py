@@ -3,9 +3,11 @@
 Parameters are float32; `dtype` is the type of the products. Statistics are always float32.
 """
 
+import contextlib
+import contextvars
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import flax.linen as nn
 import jax
@@ -19,6 +21,7 @@ from psrjax.ops import conv as conv_ops
 
 NORMS = ("batch", "instance", "instance_fixed")
 LEAKY_SLOPE = 0.2
+_norm_groups = contextvars.ContextVar("norm_groups", default=1)
 
 
 def leaky_relu(x: Array) -> Array:
@@ -182,11 +185,25 @@ class ConvTranspose(_Layer):
         return self._add_bias(y)
 
 
+@contextlib.contextmanager
+def batch_norm_groups(count: int) -> Iterator[None]:
+    """Within it, training's batch norm takes statistics of so many groups of rows, each by itself.
+
+    With a group for each device no statistics go between devices, as in PyTorch's
+    DistributedDataParallel without SyncBatchNorm.
+    """
+    token = _norm_groups.set(count)
+    try:
+        yield
+    finally:
+        _norm_groups.reset(token)
+
+
 class BatchNorm(nn.Module):
     """Batch normalization over all but the last axis, with PyTorch's numbers.
 
-    Statistics of the whole (global) batch, in two passes and float32; the biased variance
-    normalizes, the unbiased one is kept for evaluation.
+    Statistics of the whole (global) batch, or of each of `batch_norm_groups`, in float32; the
+    biased variance normalizes, the unbiased one, its mean over the groups, is kept for evaluation.
 
     Attributes:
       epsilon: added to the variance.
@@ -211,13 +228,16 @@ class BatchNorm(nn.Module):
         if not train:
             factor = scale * jax.lax.rsqrt(variance.value + self.epsilon)
             return (x * factor + (bias - mean.value * factor)).astype(self.dtype)
-        count = x.size // x.shape[-1]
-        y, batch_mean, batch_variance = _normalize(x, tuple(range(x.ndim - 1)), self.epsilon)
+        groups = 1 if self.is_initializing() else _norm_groups.get()
+        count = x.size // x.shape[-1] // groups
+        grouped = x if groups == 1 else x.reshape(groups, -1, *x.shape[1:])
+        axes = tuple(range(grouped.ndim - x.ndim, grouped.ndim - 1))
+        y, batch_mean, batch_variance = _normalize(grouped, axes, self.epsilon)
         if not self.is_initializing():
-            unbiased = batch_variance.reshape(channels) * (count / max(count - 1, 1))
-            mean.value += self.momentum * (batch_mean.reshape(channels) - mean.value)
+            unbiased = batch_variance.reshape(groups, -1).mean(0) * (count / max(count - 1, 1))
+            mean.value += self.momentum * (batch_mean.reshape(groups, -1).mean(0) - mean.value)
             variance.value += self.momentum * (unbiased - variance.value)
-        return (y * scale + bias).astype(self.dtype)
+        return (y.reshape(x.shape) * scale + bias).astype(self.dtype)
 
 
 class InstanceNorm(nn.Module):

@@ -7,17 +7,21 @@ where the signs of several processes are there; anywhere else the user names the
 
 import importlib.util
 import os
+import pickle
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 from psrjax.errors import UserError
 
+Work = TypeVar("Work")
 HEARTBEAT_SECONDS = 30  # without one for so long a process counts as dead, and the others end
 _METADATA_SECONDS = 2.0
 _WAYS = "--coordinator=HOST:PORT --processes=N --process_id=I (or JAX_COORDINATOR_ADDRESS, …)"
@@ -99,6 +103,33 @@ def find(
             "--coordinator=HOST:PORT, a free port on the host of rank 0"
         )
     return _options(named) if named.coordinator else None
+
+
+def share() -> tuple[int, int]:
+    """Returns (the number of this process, how many there are)."""
+    return jax.process_index(), jax.process_count()
+
+
+def own_part(work: Sequence[Work]) -> Sequence[Work]:
+    """Returns the part of some work that is this process's; the parts are in order."""
+    number, count = share()
+    first, end = (i * len(work) // count for i in (number, number + 1))
+    return work[first:end]
+
+
+def gather(value: Any) -> list[Any]:
+    """Returns what each process gives, in their order; each must call it, and waits for the others.
+
+    Args:
+      value: anything that can be pickled.
+    """
+    if jax.process_count() == 1:
+        return [value]
+    packed = np.frombuffer(pickle.dumps(value), np.uint8)
+    sizes = multihost_utils.process_allgather(np.int32(len(packed))).tolist()
+    padded = np.pad(packed, (0, max(sizes) - len(packed)))
+    every = multihost_utils.process_allgather(padded)
+    return [pickle.loads(own[:size].tobytes()) for own, size in zip(every, sizes)]
 
 
 def _options(named: Named) -> dict[str, Any]:

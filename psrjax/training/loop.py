@@ -57,7 +57,7 @@ def train_stage(
     conv.use(config.conv)
     directory, stage = checkpoint.absolute(directory), config.method.stage
     mesh = sharding.make_mesh(config.mesh)
-    config = sharding.for_devices(config, mesh.size)
+    config = sharding.for_devices(config, sharding.row_devices(mesh))
     batch_sharding, replicated = sharding.batch_sharding(mesh), sharding.replicated(mesh)
     method = base.build(**config_lib.method_fields(config))
     weights = {update: dict(terms) for update, terms in config.weights.items()}
@@ -95,7 +95,14 @@ def train_stage(
         start = int(state.step)
 
         jitted = jit_step(
-            make_step(method, weights, optimizers, accumulate=config.accumulate, ema=config.ema),
+            make_step(
+                method,
+                weights,
+                optimizers,
+                accumulate=config.accumulate,
+                ema=config.ema,
+                placement=sharding.Placement(mesh, shardings.params, config.mesh.norm_groups),
+            ),
             shardings,
             batch_sharding,
             replicated,

@@ -1,7 +1,12 @@
-"""Placement of arrays on devices: the mesh, and one rule for the state."""
+"""Placement of arrays on devices: the mesh, one rule for the state, and what a step asks for.
+
+The mesh has three axes. Rows of a batch are cut over "data" and "fsdp" together, the height of
+frames over "space", and large arrays of the state over "fsdp" alone.
+"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -11,14 +16,16 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from psrjax import config as config_lib
 from psrjax.config import MeshSection, RunConfig
+from psrjax.data import spec
 from psrjax.errors import UserError
 from psrjax.training import optimizer
 
-AXES = ("data", "fsdp")
+AXES = ("data", "fsdp", "space")
+_ROWS = AXES[:2]  # the axes over which rows are cut
 
 
 def make_mesh(config: MeshSection, devices: Sequence[Any] | None = None) -> Mesh:
-    """Makes the ("data", "fsdp") mesh over all devices of all processes; data=-1 takes the rest.
+    """Makes the mesh of `AXES` over all devices of all processes; data=-1 takes the rest.
 
     A run of one process may take fewer devices than there are. `devices` are others than this
     run's, to compile for.
@@ -27,18 +34,22 @@ def make_mesh(config: MeshSection, devices: Sequence[Any] | None = None) -> Mesh
       UserError: if the sizes do not multiply to the number of devices.
     """
     devices = jax.devices() if devices is None else devices
-    count, fsdp = len(devices), config.fsdp
-    data = config.data if config.data > 0 else count // fsdp
-    used = data * fsdp
+    count, inner = len(devices), config.fsdp * config.space
+    data = config.data if config.data > 0 else count // inner
+    used = data * inner
     if used > count or (used < count and (config.data < 0 or jax.process_count() > 1)):
         raise UserError(
-            f"config.mesh: data={config.data} times fsdp={fsdp} does not make the "
-            f"{count} devices of this run; set config.mesh.fsdp to a divisor of {count}"
+            f"config.mesh: data={config.data} times fsdp={config.fsdp} times space={config.space} "
+            f"does not make the {count} devices of this run; give divisors of {count}"
         )
+    sizes = data, config.fsdp, config.space
     # Auto, because make_mesh's own default types shardings into every operation of the nets.
-    return jax.make_mesh(
-        (data, fsdp), AXES, axis_types=(AxisType.Auto,) * 2, devices=devices[:used]
-    )
+    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices[:used])
+
+
+def row_devices(mesh: Mesh) -> int:
+    """Returns among how many devices, or groups of "space", the rows of a batch are shared."""
+    return math.prod(mesh.shape[axis] for axis in _ROWS)
 
 
 def for_devices(config: RunConfig, devices: int) -> RunConfig:
@@ -49,8 +60,13 @@ def for_devices(config: RunConfig, devices: int) -> RunConfig:
     SGD), by its square root ("sqrt": Malladi et al. 2022, for Adam) or stay ("fixed"). The number
     of steps, and schedules in steps, stay as they are.
 
+    Args:
+      config: of the stage.
+      devices: `row_devices` of the mesh.
+
     Raises:
-      UserError: unless every device gets the same share of every micro-batch.
+      UserError: unless every device, and every group of batch norm, gets the same share of every
+        micro-batch.
     """
     if not config.batch_per_device:
         _check_batch(config, devices)
@@ -70,7 +86,8 @@ def for_devices(config: RunConfig, devices: int) -> RunConfig:
                 key = f"optimizer.{update}.nets.{net}.learning_rate"
                 changes[key] = other["learning_rate"] * factor
     copy = config_lib.from_json(config_lib.to_json(config))
-    return config_lib.update(copy, changes)
+    _check_batch(config_lib.update(copy, changes), devices)
+    return copy
 
 
 def _check_batch(config: RunConfig, devices: int) -> None:
@@ -81,11 +98,16 @@ def _check_batch(config: RunConfig, devices: int) -> None:
             f"{batch // parts}, which {devices} devices cannot share: make config.batch a "
             f"multiple of {devices * parts}, or give config.batch_per_device"
         )
+    if (batch // parts) % config.mesh.norm_groups:
+        raise UserError(
+            f"config.mesh.norm_groups={config.mesh.norm_groups}: does not divide the "
+            f"{batch // parts} rows of a micro-batch; {devices} makes a group of each device's rows"
+        )
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Returns the sharding of a batch: cut along its first axis over all devices."""
-    return NamedSharding(mesh, PartitionSpec(AXES))
+    """Returns the sharding of a batch: cut along its first axis, whole in a group of "space"."""
+    return NamedSharding(mesh, PartitionSpec(_ROWS))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -111,6 +133,60 @@ def state_sharding(abstract: Any, mesh: Mesh, *, min_bytes: int = 1 << 20) -> An
     return jax.tree.map(place, abstract)
 
 
+@dataclass(frozen=True)
+class Placement:
+    """What a training step asks of XLA: where its arrays lie while it works.
+
+    Attributes:
+      mesh: of the devices.
+      params: the shardings of the state's parameters.
+      norm_groups: of how many groups of a batch's rows batch norm takes statistics.
+    """
+
+    mesh: Mesh
+    params: Any
+    norm_groups: int = 1
+
+    def cut_height(self, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        """Cuts the height of a decoded batch's frames over "space"; XLA cuts what follows.
+
+        Raises:
+          UserError: if it cannot be cut into equal parts.
+        """
+        parts = self.mesh.shape["space"]
+
+        def cut(name: str, array: jax.Array) -> jax.Array:
+            axes = spec.KEYS[name].axes.split()
+            if "h" not in axes:
+                return array
+            place = axes.index("h")
+            if array.shape[place] % parts:
+                raise UserError(
+                    f"config.mesh.space={parts}: frames of height {array.shape[place]} cannot be "
+                    "cut into so many equal parts"
+                )
+            where = PartitionSpec(_ROWS, *[None] * (place - 1), "space")
+            return jax.lax.with_sharding_constraint(array, NamedSharding(self.mesh, where))
+
+        return {n: cut(n, array) if parts > 1 else array for n, array in batch.items()}
+
+    def gather(self, params: Any) -> Any:
+        """Makes parameters whole on every device.
+
+        A convolution of rows with a kernel, both cut over "fsdp", XLA otherwise computes by
+        gathering the rows of all devices.
+        """
+        if self.mesh.shape["fsdp"] == 1:
+            return params
+        whole = replicated(self.mesh)
+        return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, whole), params)
+
+    def cut(self, gradients: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Cuts the gradients of some nets as their parameters are."""
+        own = {net: self.params[net] for net in gradients}
+        return jax.tree.map(jax.lax.with_sharding_constraint, gradients, own)
+
+
 def describe(array: jax.Array) -> jax.ShapeDtypeStruct:
     """Returns the shape, type and sharding of an array, without its values."""
     return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding)
@@ -131,7 +207,7 @@ def log_placement(abstract: Any, shardings: Any, mesh: Mesh) -> None:
     pairs = zip(jax.tree.leaves(abstract), jax.tree.leaves(shardings))
     share = sum(_bytes(leaf, sharding.shard_shape(leaf.shape)) for leaf, sharding in pairs)
     logging.info(
-        "mesh data=%d fsdp=%d on %s; the state has %.1f MiB, %.1f MiB on each device",
+        "mesh data=%d fsdp=%d space=%d on %s; the state has %.1f MiB, %.1f MiB on each device",
         *(mesh.shape[axis] for axis in AXES),
         jax.devices()[0].device_kind,
         whole / 2**20,

@@ -10,7 +10,9 @@ import optax
 from psrjax.data import spec
 from psrjax.errors import UserError
 from psrjax.methods.base import Method
+from psrjax.nn import layers
 from psrjax.runtime import target
+from psrjax.training import sharding
 from psrjax.training.state import STREAMS, TrainState, average, drop, merge_stats, pick
 
 Tree = Mapping[str, Any]  # of arrays
@@ -26,6 +28,7 @@ def make_step(
     *,
     accumulate: int = 1,
     ema: float = 0.0,
+    placement: sharding.Placement | None = None,
 ) -> Step:
     """Makes the step, a pure function (state, wire batch, pretrained) -> (state, log).
 
@@ -41,23 +44,34 @@ def make_step(
       optimizers: {update: optimizer}.
       accumulate: number of micro-batches whose mean gradient an update takes.
       ema: decay of the averaged parameters; used if the state holds some.
+      placement: where arrays lie; None leaves it to XLA.
     """
 
     def step(
         state: TrainState, batch: Tree, pretrained: Tree
     ) -> tuple[TrainState, dict[str, jax.Array]]:
+        with layers.batch_norm_groups(placement.norm_groups if placement else 1):
+            return update_all(state, batch, pretrained)
+
+    def update_all(
+        state: TrainState, batch: Tree, pretrained: Tree
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
         key = _step_key(state)
-        micro = _split(spec.decode(batch), accumulate)
+        decoded = spec.decode(batch)
+        micro = _split(placement.cut_height(decoded) if placement else decoded, accumulate)
         params, stats, opt = dict(state.params), state.stats, dict(state.opt)
         log: dict[str, jax.Array] = {}
         shared: dict[str, Any] = {}
         checks: list[jax.Array] = []
         for i, (update, nets) in enumerate(method.updates.items()):
-            loss = _update_loss(method, update, weights[update], drop(params, nets), pretrained)
-            mine = pick(params, nets)
+            whole = placement.gather(params) if placement else params
+            loss = _update_loss(method, update, weights[update], drop(whole, nets), pretrained)
+            inputs, random = (micro, shared), jax.random.fold_in(key, i)
             grads, stats, out = _mean_gradient(
-                loss, mine, stats, (micro, shared), jax.random.fold_in(key, i), accumulate
+                loss, pick(whole, nets), stats, inputs, random, accumulate
             )
+            grads = placement.cut(grads) if placement else grads
+            mine = pick(params, nets)
             changes, opt[update] = optimizers[update].update(grads, opt[update], mine)
             changed: Any = optax.apply_updates(mine, changes)
             params |= changed

@@ -178,18 +178,73 @@ def test_evaluation_visits_every_ordered_pair_once_and_pads_the_last_batch(confi
             ]
 
 
-def test_evaluation_rows_of_two_processes_stay_in_the_order_of_the_ids(config, monkeypatch):
-    whole = [(jax.tree.map(np.asarray, batch), ids) for batch, ids in evaluation(config, batch=4)]
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    slices = []
-    for process in range(2):
+def windows_of(batches):
+    """The valid windows of evaluation batches, in order: (clip and views, start)."""
+    found = []
+    for batch, ids in batches:
+        for row, valid in zip(ids, np.asarray(batch["valid"]), strict=True):
+            if valid:
+                views = (row["clip"], row["source_view"], row["target_view"])
+                found.append((views, row["start"]))
+    return found
+
+
+@pytest.mark.parametrize("count", [2, 4, 7])
+def test_shares_of_the_evaluation_are_its_windows_in_order_and_those_of_a_clip_together(
+    config, count
+):
+    options = {"batch": 4, "windows": "all"}
+    whole = windows_of(evaluation(config, **options))
+    shares = [
+        windows_of(evaluation(config, **options, share=(number, count))) for number in range(count)
+    ]
+    assert sum(shares, []) == whole and len(whole) > 6
+    owners = [{views for views, _ in share} for share in shares]
+    assert sum(map(len, owners)) == len(set().union(*owners))  # no clip and views in two of them
+
+
+def test_a_limit_takes_the_first_windows_whoever_shares_them(config):
+    whole = windows_of(evaluation(config, batch=2, windows="all"))
+    assert windows_of(evaluation(config, batch=2, windows="all", limit=5)) == whole[:5]
+    shares = (
+        windows_of(evaluation(config, batch=2, windows="all", limit=5, share=(number, 2)))
+        for number in range(2)
+    )
+    assert sum(shares, []) == whole[:5]
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_in_a_row_each_row_of_the_batches_goes_through_one_clip_and_the_next(config, batch):
+    found = list(evaluation(config, batch=batch, windows="all", in_a_row=True))
+    whole = windows_of(evaluation(config, batch=1, windows="all"))
+    assert sorted(windows_of(found)) == sorted(whole)
+    by_row = [windows_of((batch, ids) for batch, ids in found)] if batch == 1 else []
+    assert by_row in ([], [whole])
+    starts = {}
+    for rows, ids in found:
+        views = [(row["clip"], row["source_view"], row["target_view"]) for row in ids]
+        for place, (row, valid) in enumerate(zip(ids, np.asarray(rows["valid"]), strict=True)):
+            if valid:
+                starts.setdefault((views[place], place), []).append(row["start"])
+    assert len(starts) == len({views for views, _ in starts})  # each stays in its row
+    assert all(each == sorted(set(each)) for each in starts.values())
+
+
+def test_processes_whose_devices_hold_the_same_rows_read_the_same(config, monkeypatch):
+    class Device:
+        def __init__(self, process_index):
+            self.process_index = process_index
+
+    class Halves:  # rows 0 and 1 on processes 0 and 1, rows 2 and 3 on processes 2 and 3
+        def devices_indices_map(self, shape):
+            assert shape == (4,)
+            return {Device(p): (slice(p // 2 * 2, p // 2 * 2 + 2),) for p in range(4)}
+
+    shares = []
+    for process in range(4):
         monkeypatch.setattr(jax, "process_index", lambda process=process: process)
-        slices.append([(dict(batch), ids) for batch, ids in evaluation(config, batch=4)])
-    for step, (batch, ids) in enumerate(whole):
-        assert slices[0][step][1] == slices[1][step][1] == ids
-        for key, rows in batch.items():
-            parts = [np.asarray(part[step][0][key]) for part in slices]
-            np.testing.assert_array_equal(np.concatenate(parts), rows)
+        shares.append(loader._share(Halves(), 4))
+    assert shares == [(0, 2), (0, 2), (1, 2), (1, 2)]
 
 
 def test_the_batch_must_divide_over_the_processes(config, monkeypatch):

@@ -89,7 +89,11 @@ IDS = [
 @pytest.fixture
 def batches(monkeypatch):
     made = [(wire_batch(0, [True, True]), IDS[0]), (wire_batch(1, [True, False]), IDS[1])]
-    monkeypatch.setattr(loader, "evaluation_batches", lambda *args, **kwargs: iter(made))
+
+    def batches(*args, limit, **options):
+        return iter(made[: 1 if limit == 2 else None])
+
+    monkeypatch.setattr(loader, "evaluation_batches", batches)
     return made
 
 
@@ -297,7 +301,7 @@ def overlapping(monkeypatch, **asked):
 def test_whole_clips_are_synthesized_in_a_row_with_what_the_method_carries(monkeypatch):
     made, asked = overlapping(monkeypatch)
     found = evaluate(Counting(), windows="clips")
-    assert (asked["batch"], asked["windows"]) == (1, "all")
+    assert (asked["in_a_row"], asked["windows"]) == (True, "all")
     step = [entry for entry in found.scored if entry.kind == "step"]
     for entry, (batch, _), brighter, first in zip(step, made, (0.11, 0.22, 0.11), (0, 1, 0)):
         expected = [

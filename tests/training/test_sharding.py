@@ -1,0 +1,196 @@
+"""A step on eight devices is that of one; what cannot be shared is refused in one line."""
+
+import functools
+import re
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from psrjax import config as config_lib
+from psrjax.benchmarks import compiled_stage
+from psrjax.config import MeshSection
+from psrjax.errors import UserError
+from psrjax.methods import base
+from psrjax.nn import layers
+from psrjax.pretrained import registry
+from psrjax.training import optimizer, sharding, state, step
+
+pytestmark = pytest.mark.skipif(jax.device_count() != 8, reason="eight fake CPU devices are wanted")
+STAGES = [(name, stage) for name in config_lib.names() for stage in config_lib.load(name).stages]
+LAST = {name: stage for name, stage in STAGES}
+MESHES = {
+    "rows": {"data": 8},
+    "rows and state": {"data": 2, "fsdp": 4},
+    "rows and height": {"data": 4, "space": 2},
+    "all three": {"data": 2, "fsdp": 2, "space": 2},
+    "height": {"data": 1, "space": 4},
+}
+SGD = {"name": "sgd", "learning_rate": 1e-3}
+
+
+class Trained:
+    """A stage of a method's tiny preset, with SGD, on a mesh."""
+
+    def __init__(self, name, stage, mesh, **changes):
+        config = config_lib.stage_config(config_lib.load(f"{name}:tiny"), stage)
+        method = base.build(**config_lib.method_fields(config))
+        rates = {update: dict(SGD) for update in method.updates}
+        optimizers = optimizer.make_optimizers(rates, method.updates)
+        side = max(config.data.crop)
+        sizes = compiled_stage.BenchmarkOptions(side, side, batch=8).training_sizes(config)
+        sizes["t"] = min(sizes["t"], changes.get("t", sizes["t"]))
+        self.mesh = sharding.make_mesh(MeshSection(**mesh), jax.devices())
+        make = functools.partial(state.init_state, method, optimizers, {**sizes, "b": 1}, ema=False)
+        self.state = make(0)
+        placed = sharding.state_sharding(jax.eval_shape(make, 0), self.mesh, min_bytes=1024)
+        rows, whole = sharding.batch_sharding(self.mesh), sharding.replicated(self.mesh)
+        weights = {update: dict(terms) for update, terms in config.weights.items()}
+        placement = sharding.Placement(self.mesh, placed.params, changes.get("norm_groups", 1))
+        train_step = step.make_step(method, weights, optimizers, placement=placement)
+        self.step = step.jit_step(train_step, placed, rows, whole)
+        self.pretrained = {
+            network: registry.load(f"{network.partition(':')[0]}:random")
+            for network in method.pretrained
+        }
+        draw = functools.partial(compiled_stage.random_batch, method.reads, sizes)
+        self.batches = [draw(seed=seed) for seed in range(3)]
+
+    def parameters(self, steps=3):
+        """{name: array} before the first step, and after the last."""
+        reached = self.state
+        before = jax.device_get(reached.params)
+        for batch in self.batches[:steps]:
+            reached, _ = self.step(reached, batch, self.pretrained)
+        named = lambda tree: {  # noqa: E731
+            jax.tree_util.keystr(path): leaf
+            for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(tree))
+        }
+        return named(before), named(reached.params)
+
+
+@functools.cache
+def of_one_device(name, stage):
+    return Trained(name, stage, {"data": 1}).parameters()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", MESHES)
+@pytest.mark.parametrize(("name", "stage"), STAGES)
+def test_three_steps_on_eight_devices_reach_the_parameters_of_one(name, stage, mesh):
+    before, expected = of_one_device(name, stage)
+    _, found = Trained(name, stage, MESHES[mesh]).parameters()
+    for leaf in expected:
+        np.testing.assert_allclose(found[leaf], expected[leaf], atol=1e-5, rtol=0, err_msg=leaf)
+    assert max(np.abs(expected[leaf] - before[leaf]).max() for leaf in expected) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("mesh", "message"),
+    [
+        ({"fsdp": 3}, "fsdp=3 times space=1 does not make the 8 devices .* divisors of 8"),
+        ({"space": 5}, "fsdp=1 times space=5 does not make the 8 devices .* divisors of 8"),
+        ({"data": 4, "fsdp": 4}, "data=4 times fsdp=4 times space=1 does not make the 8 devices"),
+    ],
+)
+def test_a_mesh_that_does_not_fit_the_devices_is_refused(mesh, message):
+    with pytest.raises(UserError, match=message):
+        sharding.make_mesh(MeshSection(**mesh))
+
+
+def test_frames_whose_height_cannot_be_cut_evenly_are_refused():
+    placement = sharding.Placement(sharding.make_mesh(MeshSection(space=8)), {})
+    frames = {"target": jnp.zeros((1, 2, 12, 16, 3))}
+    with pytest.raises(UserError, match="space=8: frames of height 12 cannot be cut"):
+        jax.eval_shape(placement.cut_height, frames)
+
+
+def test_rows_and_height_lie_where_they_are_asked_to():
+    mesh = sharding.make_mesh(MeshSection(data=2, fsdp=2, space=2))
+    assert sharding.row_devices(mesh) == 4
+    batch = {"target": jnp.zeros((8, 2, 16, 6, 3)), "target_joints": jnp.zeros((8, 2, 26, 3))}
+    rows = sharding.batch_sharding(mesh)
+    found = jax.jit(sharding.Placement(mesh, {}).cut_height, in_shardings=rows)(batch)
+    shapes = {name: array.addressable_shards[0].data.shape for name, array in found.items()}
+    assert shapes == {"target": (2, 2, 8, 6, 3), "target_joints": (2, 2, 26, 3)}
+
+
+def norm_of(x, groups):
+    """Values and kept statistics of a batch norm that trains."""
+    norm = layers.BatchNorm()
+    variables = norm.init(jax.random.key(0), x, True)
+    with layers.batch_norm_groups(groups):
+        y, new = norm.apply(variables, x, True, mutable=["batch_stats"])
+    return np.asarray(y), jax.tree.map(np.asarray, new["batch_stats"])
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_batch_norm_of_groups_is_batch_norm_of_each_and_keeps_their_means(groups):
+    x = np.random.default_rng(0).normal(3.0, 2.0, (8, 5, 3, 4)).astype(np.float32)
+    y, kept = norm_of(jnp.asarray(x), groups)
+    apart = x.reshape(groups, -1, 4).astype(np.float64)
+    mean, deviation = apart.mean(1, keepdims=True), np.sqrt(apart.var(1, keepdims=True) + 1e-5)
+    np.testing.assert_allclose(y, ((apart - mean) / deviation).reshape(x.shape), atol=1e-5)
+    np.testing.assert_allclose(kept["mean"], 0.1 * apart.mean(1).mean(0), rtol=1e-5)
+    unbiased = apart.var(1, ddof=1).mean(0)
+    np.testing.assert_allclose(kept["var"], 0.9 + 0.1 * unbiased, rtol=1e-5)
+
+
+class Net(nn.Module):
+    """A strided convolution, a norm and a convolution back: enough to be cut in every way."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = layers.Conv(32, (3, 3), stride=2, padding=1, name="down")(x)
+        x = nn.relu(layers.BatchNorm(name="norm")(x, True))
+        return layers.Conv(32, (3, 3), padding=1, name="same")(x)
+
+
+def largest_collectives(program):
+    """{kind: the largest number of elements that one of them gives} of a compiled program."""
+    found: dict[str, int] = {}
+    pattern = r"= (.+?) (all-gather|all-to-all|all-reduce|collective-permute)(?:-start)?\("
+    for shapes, kind in re.findall(pattern, program.as_text()):
+        sizes = re.findall(r"\[([\d,]*)\]", shapes)
+        largest = max(int(np.prod([int(n) for n in each.split(",") if n])) for each in sizes)
+        found[kind] = max(found.get(kind, 0), largest)
+    return found
+
+
+X = np.zeros((8, 16, 16, 32), np.float32)
+
+
+def test_where_the_state_is_cut_parameters_are_gathered_and_activations_are_not():
+    mesh = sharding.make_mesh(MeshSection(data=2, fsdp=4))
+    start = Net().init(jax.random.key(0), jnp.asarray(X[:1]))
+    placed = sharding.state_sharding(start, mesh, min_bytes=0)
+    placement = sharding.Placement(mesh, placed["params"])
+
+    def gradients(variables, x):
+        def loss(params):
+            y, _ = Net().apply({**variables, "params": params}, x, mutable=["batch_stats"])
+            return jnp.square(y).sum()
+
+        return placement.cut(jax.grad(loss)(placement.gather(variables["params"])))
+
+    where = (placed, sharding.batch_sharding(mesh))
+    jitted = jax.jit(gradients, in_shardings=where, out_shardings=placed["params"])
+    found = largest_collectives(jitted.lower(start, X).compile())
+    assert set(found) <= {"all-gather", "all-reduce"}
+    assert found["all-gather"] == 3 * 3 * 32 * 32  # a kernel; all rows would be 16 times as many
+
+
+@pytest.mark.parametrize(("groups", "sent"), [(1, {"all-reduce"}), (8, set())])
+def test_with_a_group_for_each_device_batch_norm_sends_nothing(groups, sent):
+    mesh = sharding.make_mesh(MeshSection())
+    start = Net().init(jax.random.key(0), jnp.asarray(X[:1]))
+
+    def forward(x):
+        with layers.batch_norm_groups(groups):
+            return Net().apply(start, x, mutable=["batch_stats"])[0]
+
+    rows = sharding.batch_sharding(mesh)
+    program = jax.jit(forward, in_shardings=rows, out_shardings=rows).lower(X).compile()
+    assert set(largest_collectives(program)) == sent
