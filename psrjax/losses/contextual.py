@@ -75,7 +75,7 @@ def contextual_loss(
 
     @jax.checkpoint
     def best(part: Array) -> Array:
-        similarity = jnp.einsum("bnc,bmc->bnm", part, keys, precision=lax.Precision.HIGHEST)
+        similarity = jnp.einsum("bnc,bmc->bnm", part, keys, precision=correlation.exact())
         # At a match 1 - cosine is rounding noise, which may be negative.
         distance = jnp.maximum(1.0 - similarity, 0.0)
         relative = distance / (distance.min(-1, keepdims=True) + 1e-3)

@@ -265,7 +265,7 @@ class Method(base.Method):
         """Computes Eq. 12 and 13; the later stages have pix2pixHD's perceptual term alone."""
         layers = SECONDS if self.stage == "transfer" else FIRSTS
         pictures = ((_frames_on_channels(x) + 1.0) / 2.0 for x in (picture, truth))
-        ours, theirs = (vgg.features(weights, x, layers) for x in pictures)
+        ours, theirs = (vgg.features(weights, x, layers, dtype=self.dtype) for x in pictures)
         terms = {"perceptual": style.feature_distance(ours, theirs, layers)}
         if self.stage == "transfer":
             deep = ours["relu4_2"] - jax.lax.stop_gradient(theirs["relu4_2"])

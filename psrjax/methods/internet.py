@@ -298,7 +298,9 @@ class Method(base.Method):
             for factor in self.perceptual_factors:
                 layers = vgg.FIRSTS + (GRAM_LAYERS if factor == 1 else ())
                 ours, theirs = (
-                    vgg.features(weights, local_affine.downsample(image, factor), layers)
+                    vgg.features(
+                        weights, local_affine.downsample(image, factor), layers, dtype=self.dtype
+                    )
                     for image in (picture, driving)
                 )
                 chosen = {layer: ours[layer] for layer in vgg.FIRSTS}

@@ -209,7 +209,12 @@ class Method(base.Method):
         terms = {"mse": jnp.square(video - target).mean(), "perceptual": jnp.zeros(())}
         for name in self.pretrained:
             ours, theirs = (
-                vgg.features(pretrained[name], (flatten_time(x) + 1.0) / 2.0, VGG_LAYERS)
+                vgg.features(
+                    pretrained[name],
+                    (flatten_time(x) + 1.0) / 2.0,
+                    VGG_LAYERS,
+                    dtype=self.dtype,
+                )
                 for x in (video, target)
             )
             terms["perceptual"] = style.feature_distance(ours, theirs)

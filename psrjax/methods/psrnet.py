@@ -322,7 +322,7 @@ class Method(base.Method):
             terms["perceptual"] = jnp.zeros(())
             for name in self.pretrained:
                 terms["perceptual"] = perceptual.temporal_perceptual(
-                    pretrained[name], video, target
+                    pretrained[name], video, target, dtype=self.dtype
                 )
         logits = self._judge(video, batch)
         terms |= self._adversarial_terms(

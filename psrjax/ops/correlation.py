@@ -12,7 +12,16 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, Shaped
 
-_EXACT = lax.Precision.HIGHEST  # the softmax is sharp: rounding of 1e-3 moves its peak
+from psrjax.runtime import target
+
+
+def exact() -> lax.Precision:
+    """Returns a precision for correlations of unit vectors whose softmax is sharp.
+
+    Rounding of 1e-3, as of one bfloat16 product, moves its peak. On TPUs three bfloat16 products
+    are taken for one (rounding of 1e-5) and not six, elsewhere float32.
+    """
+    return lax.Precision.HIGH if target.platform() == "tpu" else lax.Precision.HIGHEST
 
 
 def descriptors(
@@ -97,7 +106,7 @@ def join_rows(x: Shaped[Array, "s b r c"], n: int) -> Shaped[Array, "b n c"]:
 
 
 def _scores(queries: Array, keys: Array, sharpness: float) -> Array:
-    return sharpness * jnp.einsum("bnc,bmc->bnm", queries, keys, precision=_EXACT)
+    return sharpness * jnp.einsum("bnc,bmc->bnm", queries, keys, precision=exact())
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -110,7 +119,7 @@ def _forward(sharpness: float, chunk: int, queries: Array, keys: Array, values: 
         scores = _scores(part, keys, sharpness)
         total = jax.nn.logsumexp(scores, -1, keepdims=True)
         weights = jnp.exp(scores - total)
-        out = jnp.einsum("bnm,bmd->bnd", weights, values, precision=_EXACT)
+        out = jnp.einsum("bnm,bmd->bnd", weights, values, precision=exact())
         return out, total, scores.argmax(-1, keepdims=True), weights.max(-1, keepdims=True)
 
     parts = lax.map(rows, chunk_rows(queries, chunk))
@@ -128,11 +137,11 @@ def _backward(sharpness: float, chunk: int, saved: tuple, gradients: tuple):
     def rows(sums: tuple[Array, Array], part: tuple) -> tuple[tuple[Array, Array], Array]:
         query, grad, total, mean = part
         weights = jnp.exp(_scores(query, keys, sharpness) - total)
-        slope = jnp.einsum("bnd,bmd->bnm", grad, values, precision=_EXACT)
+        slope = jnp.einsum("bnd,bmd->bnm", grad, values, precision=exact())
         slope = sharpness * weights * (slope - mean)
-        d_keys = jnp.einsum("bnm,bnc->bmc", slope, query, precision=_EXACT)
-        d_values = jnp.einsum("bnm,bnd->bmd", weights, grad, precision=_EXACT)
-        d_query = jnp.einsum("bnm,bmc->bnc", slope, keys, precision=_EXACT)
+        d_keys = jnp.einsum("bnm,bnc->bmc", slope, query, precision=exact())
+        d_values = jnp.einsum("bnm,bnd->bmd", weights, grad, precision=exact())
+        d_query = jnp.einsum("bnm,bmc->bnc", slope, keys, precision=exact())
         return (sums[0] + d_keys, sums[1] + d_values), d_query
 
     # Rows that only fill up a chunk have g = 0, and so add nothing.

@@ -18,9 +18,12 @@ EPSILON = 1e-3  # of the batch norms, as TensorFlow trained them
 
 
 def norm_relu(unit: Mapping[str, Any], y: Array) -> Array:
-    """Applies a unit's batch norm with frozen statistics, and a ReLU, to its convolution y."""
+    """Applies a unit's batch norm with frozen statistics, and a ReLU, to its convolution y.
+
+    In float32; the result is of y's type.
+    """
     factor = unit["scale"] * lax.rsqrt(jnp.asarray(unit["var"]) + EPSILON)
-    return jax.nn.relu(y * factor + (unit["bias"] - unit["mean"] * factor))
+    return jax.nn.relu(y * factor + (unit["bias"] - unit["mean"] * factor)).astype(y.dtype)
 
 
 def unit_shapes(kernel: tuple[int, ...]) -> dict[str, tuple[int, ...]]:

@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from psrjax.errors import UserError
@@ -65,9 +65,18 @@ TOP_UNITS: dict[str, Unit3D] = {
 }
 
 
-def features(weights: Weights, video: Float[Array, "b t h w 3"]) -> dict[str, Array]:
-    """Returns the float32 features of `LAYERS` of a video in [-1, 1]."""
-    return _walk(functools.partial(_unit, weights), video.astype(jnp.float32))
+def features(
+    weights: Weights, video: Float[Array, "b t h w 3"], *, dtype: DTypeLike = jnp.float32
+) -> dict[str, Array]:
+    """Returns the float32 features of `LAYERS` of a video in [-1, 1].
+
+    Args:
+      weights: see the module.
+      video: RGB.
+      dtype: type of the products, and of the maps between them.
+    """
+    found = _walk(functools.partial(_unit, weights), video.astype(dtype))
+    return {name: x.astype(jnp.float32) for name, x in found.items()}
 
 
 def classify(weights: Weights, video: Float[Array, "b t h w 3"]) -> dict[str, Float[Array, "b _"]]:
@@ -169,7 +178,7 @@ def _unit(weights: Weights, name: str, x: Array) -> Array:
 
 
 def _convolve(name: str, kernel: ArrayLike, x: Array) -> Array:
-    kernel, stride = jnp.asarray(kernel), UNITS[name].stride if name in UNITS else 1
+    kernel, stride = jnp.asarray(kernel, x.dtype), UNITS[name].stride if name in UNITS else 1
     pads = [_same(size, kernel.shape[0], stride) for size in x.shape[1:4]]
     return conv_ops.conv(jnp.pad(x, ((0, 0), *pads, (0, 0))), kernel, stride=stride)
 

@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from psrjax.ops import conv as conv_ops
@@ -39,6 +40,8 @@ def features(
     weights: frozen.Weights,
     image: Float[Array, "b h w 3"],
     layers: Iterable[str] = FIRSTS,
+    *,
+    dtype: DTypeLike = jnp.float32,
 ) -> dict[str, Array]:
     """Returns the float32 features of `layers` of images in [0, 1], in the network's order.
 
@@ -46,14 +49,15 @@ def features(
       weights: see the module; of VGG-16 or VGG-19.
       image: RGB.
       layers: names such as "relu4_2"; those behind the last are not computed.
+      dtype: type of the products, and of the maps between them.
     """
     wanted = {f"conv{layer.removeprefix('relu')}" for layer in layers}
-    x = normalize_image(image)
+    x = normalize_image(image).astype(dtype)
     found = {}
     for name in (unit for unit in UNITS if unit in weights):
         x = _unit(weights[name], _pooled(name, x))
         if name in wanted:
-            found[f"relu{name.removeprefix('conv')}"] = x
+            found[f"relu{name.removeprefix('conv')}"] = x.astype(jnp.float32)
         if len(found) == len(wanted):
             break
     return found
@@ -99,4 +103,5 @@ def _pooled(name: str, x: Array) -> Array:
 
 
 def _unit(mine: Mapping[str, Any], x: Array) -> Array:
-    return jax.nn.relu(conv_ops.conv(x, jnp.asarray(mine["kernel"]), padding=1) + mine["bias"])
+    kernel, bias = (jnp.asarray(mine[name], x.dtype) for name in ("kernel", "bias"))
+    return jax.nn.relu(conv_ops.conv(x, kernel, padding=1) + bias)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tracing
 from jax.extend.core import jaxprs_in_params
 
 from psrjax.ops import correlation
@@ -59,6 +60,35 @@ def test_its_gradients_equal_those_of_the_dense_one(chunk):
         expected = exact(g.astype(np.float64))
     for found, wanted in zip(back(jnp.asarray(g)), expected, strict=True):
         np.testing.assert_allclose(found, wanted, atol=1e-5 * float(np.abs(wanted).max()))
+
+
+def three_products(equation, a, b, precision=None):
+    """A product as TPUs make it by Precision.HIGH: each factor is the sum of two bfloat16."""
+    assert precision is jax.lax.Precision.HIGH
+    high, above = (rounded(x) for x in (a, b))
+    low, below = rounded(a - high), rounded(b - above)
+    pairs = ((high, above), (high, below), (low, above))
+    return sum(EINSUM(equation, *pair, precision=jax.lax.Precision.HIGHEST) for pair in pairs)
+
+
+def rounded(x):
+    return jax.lax.reduce_precision(x, exponent_bits=8, mantissa_bits=7)
+
+
+EINSUM = jnp.einsum
+
+
+def test_three_bfloat16_products_for_one_are_enough_for_values_and_gradients(monkeypatch):
+    g = np.random.default_rng(1).normal(size=(2, N, D)).astype(np.float32)
+
+    def both(*given):
+        found, back = jax.vjp(functools.partial(correlation.softmax_warp, chunk=32), *given)
+        return found, *back(jnp.asarray(g))
+
+    expected = tracing.as_on("cpu", both, *inputs())
+    monkeypatch.setattr(jnp, "einsum", three_products)
+    for found, wanted in zip(tracing.as_on("tpu", both, *inputs()), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, atol=2e-3 * float(np.abs(wanted).max()))
 
 
 def sizes(jaxpr):
