@@ -232,7 +232,7 @@ class BatchNorm(nn.Module):
         count = x.size // x.shape[-1] // groups
         grouped = x if groups == 1 else x.reshape(groups, -1, *x.shape[1:])
         axes = tuple(range(grouped.ndim - x.ndim, grouped.ndim - 1))
-        y, batch_mean, batch_variance = _normalize(grouped, axes, self.epsilon)
+        y, batch_mean, batch_variance = normalize(grouped, axes, self.epsilon)
         if not self.is_initializing():
             unbiased = batch_variance.reshape(groups, -1).mean(0) * (count / max(count - 1, 1))
             mean.value += self.momentum * (batch_mean.reshape(groups, -1).mean(0) - mean.value)
@@ -259,19 +259,71 @@ class InstanceNorm(nn.Module):
     def __call__(self, x: Float[Array, "b *size c"], train: bool) -> Float[Array, "b *size c"]:
         """Normalizes; `train` makes no difference."""
         del train
-        y, _, _ = _normalize(x, tuple(range(1, x.ndim - 1)), self.epsilon)
+        y, _, _ = normalize(x, tuple(range(1, x.ndim - 1)), self.epsilon)
         if self.affine:
             scale = self.param("scale", nn.initializers.constant(self.scale), x.shape[-1:])
             y = y * scale + self.param("bias", nn.initializers.zeros, x.shape[-1:])
         return y.astype(self.dtype)
 
 
-def _normalize(x: Array, axes: tuple[int, ...], epsilon: float) -> tuple[Array, Array, Array]:
+def normalize(
+    x: Float[Array, "*b c"], axes: tuple[int, ...], epsilon: float, *, ddof: int = 0
+) -> tuple[Array, Array, Array]:
+    """Returns x normalized over axes, its mean and its variance, all float32.
+
+    Args:
+      x: of bfloat16 its mean and variance have no gradient.
+      axes: that the statistics are of.
+      epsilon: added to the variance.
+      ddof: 1 for the unbiased variance.
+    """
+    if x.dtype == jnp.bfloat16:
+        return _normalize_rounded(x, axes, epsilon, ddof)
     x = x.astype(jnp.float32)
     mean = x.mean(axes, keepdims=True)
     centred = x - mean
-    variance = jnp.square(centred).mean(axes, keepdims=True)
+    variance = jnp.square(centred).mean(axes, keepdims=True) * _unbiasing(x, mean, ddof)
     return centred * jax.lax.rsqrt(variance + epsilon), mean, variance
+
+
+def _unbiasing(x: Array, mean: Array, ddof: int) -> float:
+    count = x.size // mean.size
+    return count / (count - ddof)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _normalize_rounded(
+    x: Array, axes: tuple[int, ...], epsilon: float, ddof: int
+) -> tuple[Array, Array, Array]:
+    """`normalize`, which reads x once for its statistics, and once for their gradients.
+
+    The mean of squares less the square of the mean, in float32, loses less than the rounding of x
+    to bfloat16 has lost already.
+    """
+    return _normalize_forward(x, axes, epsilon, ddof)[0]
+
+
+def _normalize_forward(x: Array, axes: tuple[int, ...], epsilon: float, ddof: int) -> tuple:
+    exact = x.astype(jnp.float32)
+    mean, square = (each.mean(axes, keepdims=True) for each in (exact, jnp.square(exact)))
+    variance = jnp.maximum(square - jnp.square(mean), 0.0) * _unbiasing(x, mean, ddof)
+    factor = jax.lax.rsqrt(variance + epsilon)
+    return ((exact - mean) * factor, mean, variance), (x, mean, factor)
+
+
+def _normalize_backward(
+    axes: tuple[int, ...], epsilon: float, ddof: int, saved: tuple, gradients: tuple
+) -> tuple[Array]:
+    del epsilon
+    x, mean, factor = saved
+    g, *_ = gradients
+    y = (x.astype(jnp.float32) - mean) * factor
+    slope, turn = (each.mean(axes, keepdims=True) for each in (g, g * y))
+    turn *= _unbiasing(x, mean, ddof)
+    return ((factor * (g - slope - y * turn)).astype(x.dtype),)
+
+
+_normalize_rounded.defvjp(_normalize_forward, _normalize_backward)
 
 
 def make_norm(kind: str, *, dtype: DTypeLike, name: str, scale: float = 1.0) -> nn.Module:

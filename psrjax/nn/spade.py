@@ -6,7 +6,6 @@ and 7).
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
@@ -15,8 +14,7 @@ from psrjax.nn import layers, resampling
 
 def positional_norm(x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
     """Normalizes each position to mean 0 and (unbiased) variance 1 over channels; float32."""
-    x = x.astype(jnp.float32)
-    return (x - x.mean(-1, keepdims=True)) * lax.rsqrt(x.var(-1, keepdims=True, ddof=1) + 1e-5)
+    return layers.normalize(x, (x.ndim - 1,), 1e-5, ddof=1)[0]
 
 
 class Spade(nn.Module):

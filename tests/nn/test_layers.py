@@ -54,6 +54,29 @@ def test_instance_norm_treats_each_sample_alone():
     np.testing.assert_allclose(np.asarray(y).std((1, 2, 3)), 1.0, atol=1e-3)
 
 
+@pytest.mark.parametrize("kind", layers.NORMS)
+@pytest.mark.parametrize("mean", [0.0, 30.0])
+def test_norms_of_bfloat16_have_the_values_and_gradients_of_float32(kind, mean):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(mean + rng.normal(size=(2, 8, 8, 5)), jnp.bfloat16)
+    pull = jnp.asarray(rng.normal(size=x.shape), jnp.float32)
+    norm = layers.make_norm(kind, dtype=jnp.float32, name="norm")
+    variables = norm.init(jax.random.key(0), x, True)
+
+    def both(x):
+        def total(x):
+            y, kept = norm.apply(variables, x, True, mutable=["batch_stats"])
+            return (y * pull).sum(), (y, kept)
+
+        return jax.jit(jax.value_and_grad(total, has_aux=True))(x)
+
+    ((_, found), gradient), ((_, expected), wanted) = both(x), both(x.astype(jnp.float32))
+    for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+    scale = float(np.abs(wanted).max())
+    np.testing.assert_allclose(gradient.astype(jnp.float32), wanted, atol=1e-2 * scale)
+
+
 @pytest.mark.parametrize(
     ("init", "std"),
     [
