@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt8
 from scipy import ndimage
 
@@ -253,7 +254,9 @@ class Method(base.Method):
         made, truth = self._render(label, True), flatten_time(batch["target"][:, -_PAIR:])
         terms = {**uv_terms(made["uv"], iuv), "regular": jnp.square(made["raw"] - truth).mean()}
         for name in self.pretrained:
-            terms["perceptual_regular"] = _perceptual(pretrained[name], made["raw"], truth)
+            terms["perceptual_regular"] = _perceptual(
+                pretrained[name], made["raw"], truth, self.dtype
+            )
         log = {"matte": made["matte"].mean()}
         if self.stage == "warmup":
             return {"terms": terms, "shared": {}, "log": log}
@@ -265,7 +268,7 @@ class Method(base.Method):
             "temporal": _temporal(frame, batch),
         }
         for name in self.pretrained:
-            terms["perceptual"] = _perceptual(pretrained[name], frame, truth)
+            terms["perceptual"] = _perceptual(pretrained[name], frame, truth, self.dtype)
         log["absolute_error"] = jnp.abs(frame - truth).mean()
         shared = {"label": label, "frame": frame, "truth": truth}
         return {"terms": terms, "shared": shared, "log": log}
@@ -433,12 +436,15 @@ def uv_terms(
       found: see `uv_generator.UVGenerator`.
       iuv: the part 0..24 and its u, v in [0, 1].
     """
-    part = iuv[..., 0].astype(jnp.int32)
-    likely = jnp.take_along_axis(jax.nn.log_softmax(found["logits"]), part[..., None], -1)
-    place = jnp.maximum(part - 1, 0)[..., None, None]
-    mine = jnp.take_along_axis(found["coordinates"], place, -2)[..., 0, :]
-    error = jnp.abs(mine - (2.0 * iuv[..., 1:] - 1.0)) * (part > 0)[..., None]
-    return {"parts": -likely.mean(), "coordinates": error.sum() / found["coordinates"].size}
+    # Sums over masks: no gather, and none of the scatters that its gradient would be.
+    mine = iuv[..., :1].astype(jnp.int32) == np.arange(found["logits"].shape[-1])
+    likely = jnp.where(mine, jax.nn.log_softmax(found["logits"]), 0.0).sum(-1)
+    error = jnp.zeros(())
+    for i in (0, 1):
+        here = 2.0 * iuv[..., 1 + i, None] - 1.0
+        apart = jnp.abs(found["coordinates"][..., i] - here)
+        error += jnp.where(mine[..., 1:], apart, 0.0).sum()
+    return {"parts": -likely.mean(), "coordinates": error / found["coordinates"].size}
 
 
 def _at_true_coordinates(
@@ -460,12 +466,16 @@ def uv_picture(found: Mapping[str, Array]) -> Float[Array, "n h w 3"]:
     return jnp.concatenate([red, jnp.where(part[..., None] > 0, mine, -1.0)], -1)
 
 
-def _perceptual(weights: Mapping, picture: Array, truth: Array) -> Float[Array, ""]:
+def _perceptual(
+    weights: Mapping, picture: Array, truth: Array, dtype: DTypeLike
+) -> Float[Array, ""]:
     """pix2pixHD's perceptual distance.
 
     `Departs from:` pix2pixHD, which gives VGG-19 pictures in [-1, 1], for which it was not made.
     """
-    ours, theirs = (vgg.features(weights, (x + 1.0) / 2.0, VGG_LAYERS) for x in (picture, truth))
+    ours, theirs = (
+        vgg.features(weights, (x + 1.0) / 2.0, VGG_LAYERS, dtype=dtype) for x in (picture, truth)
+    )
     return style.feature_distance(ours, theirs, VGG_LAYERS)
 
 

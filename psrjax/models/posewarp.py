@@ -163,7 +163,7 @@ class PoseWarp(nn.Module):
           joints: of the source frames.
           target_joints: the poses to take.
         """
-        limbs = encoded["limbs"]
+        limbs = encoded["limbs"].astype(self.dtype)
         b, k, p, h, w, _ = limbs.shape
         t = target_joints.shape[1]
         pairs = jnp.broadcast_arrays(joints[:, :, None], target_joints[:, None])

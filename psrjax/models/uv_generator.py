@@ -36,8 +36,6 @@ class UVGenerator(global_generator.GlobalGenerator):
         *levels, x = self._levels(label, train)
         x = self._decode(x, train, levels if self.skips else ())
         heads = self._last(x, 1 + PARTS + 2 * PARTS)
-        coordinates = jnp.tanh(heads[..., 1 + PARTS :])
-        return {
-            "logits": heads[..., : 1 + PARTS],
-            "coordinates": coordinates.reshape(*coordinates.shape[:3], PARTS, 2),
-        }
+        # Of u and v each: who takes one of them need not store both in tiles of 2 by 128.
+        places = [jnp.tanh(heads[..., 1 + PARTS + i :: 2]) for i in (0, 1)]
+        return {"logits": heads[..., : 1 + PARTS], "coordinates": jnp.stack(places, -1)}

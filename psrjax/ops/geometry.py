@@ -11,12 +11,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
 
 from psrjax.errors import UserError
 from psrjax.runtime import target
 
 PADDINGS = ("zeros", "border", "reflection")
+_CORNERS = ((0, 0), (1, 0), (0, 1), (1, 1))  # (x, y) of the pixels around a point
+_LANES = 128  # of a row of a TPU's tile
 
 
 def pixels_to_unit(points: Any, *, height: int, width: int) -> Any:
@@ -78,13 +81,25 @@ def sample_parts(
 ) -> Float[Array, "b *out p c"]:
     """Samples p images bilinearly, each at pixel coordinates (x, y) of its own.
 
-    The images' samples lie side by side: at once in the order of channels, which is twice as fast
-    on CPUs as sampling image by image and moving the axis.
+    The images' samples lie side by side. On CPUs they are taken in this order, which is twice as
+    fast as sampling image by image and moving the axis. TPUs store the last axes in tiles, which a
+    few parts would fill with little but padding: there each image is one of the batch.
 
     Raises:
       UserError: for an unknown padding.
     """
-    return _sample(images, points.astype(jnp.float32), padding, 0.5)
+    points = points.astype(jnp.float32)
+    if target.platform() != "tpu":
+        return _sample(images, points, padding, 0.5)
+    b, p = images.shape[:2]
+    points = jnp.moveaxis(points, -2, 1)
+    found = _sample(
+        images.reshape(b * p, *images.shape[2:]),
+        points.reshape(b * p, *points.shape[2:]),
+        padding,
+        0.5,
+    )
+    return jnp.moveaxis(found.reshape(b, p, *found.shape[1:]), 1, -2)
 
 
 def resize(
@@ -110,47 +125,95 @@ def _sample(image: Array, points: Array, padding: str, edge: float) -> Array:
         points = _reflected(points, limits, edge)
     if padding != "zeros":
         points = jnp.clip(points, 0.0, limits)
-    low = jnp.floor(points)
-    fraction = (points - low).astype(image.dtype)
-    x, y = low[..., 0].astype(jnp.int32), low[..., 1].astype(jnp.int32)
+    weights, x, y = _corners(points, height, width, image.dtype)
     # Whole rows of channels are gathered from a flat image: many times faster on CPUs than
     # interpolating channel by channel. Each of the batch is flat by itself, so that devices which
     # share a batch read their own rows only.
+    if target.platform() == "tpu" and len(_CORNERS) * channels <= _LANES and len(lead) == 1:
+        rows = quads(jnp.asarray(image)).reshape(lead[0], -1, len(_CORNERS) * channels)
+        return _blend(rows.shape[1], rows, weights[None], _quad_index(x, y, height, width)[None])
     rows = jnp.asarray(image).reshape(lead[0], -1, channels)
     first = np.arange(0, rows.shape[1], height * width, dtype=np.int32).reshape(lead[1:])
-    weights, indices = [], []
-    for dx, dy in ((0, 0), (1, 0), (0, 1), (1, 1)):
+    indices = [
+        first + jnp.clip(y + dy, 0, height - 1) * width + jnp.clip(x + dx, 0, width - 1)
+        for dx, dy in _CORNERS
+    ]
+    return _blend(rows.shape[1], rows, weights[:, None], jnp.stack(indices))
+
+
+def corners(
+    points: Float[Array, "*n 2"], *, height: int, width: int
+) -> tuple[Array, Int[Array, " *n"]]:
+    """Returns four weights of a bilinear sample (4 *n), zeros outside, and its row of `quads`.
+
+    Args:
+      points: pixel coordinates (x, y).
+      height: of the image.
+      width: of the image.
+    """
+    weights, x, y = _corners(points, height, width, jnp.float32)
+    return weights, _quad_index(x, y, height, width)
+
+
+def _corners(points: Array, height: int, width: int, dtype: DTypeLike) -> tuple[Array, ...]:
+    """Returns the weights (4 *n) of the pixels around points, and the first one's x and y."""
+    low = jnp.floor(points)
+    fraction = (points - low).astype(dtype)
+    x, y = low[..., 0].astype(jnp.int32), low[..., 1].astype(jnp.int32)
+    weights = []
+    for dx, dy in _CORNERS:
         inside = (x + dx >= 0) & (x + dx < width) & (y + dy >= 0) & (y + dy < height)
         weight = (fraction[..., 0] if dx else 1.0 - fraction[..., 0]) * (
             fraction[..., 1] if dy else 1.0 - fraction[..., 1]
         )
         weights.append(jnp.where(inside, weight, 0.0))
-        index = jnp.clip(y + dy, 0, height - 1) * width + jnp.clip(x + dx, 0, width - 1)
-        indices.append(first + index)
-    return _blend(rows.shape[1], rows, jnp.stack(weights), jnp.stack(indices))
+    return jnp.stack(weights), x, y
+
+
+def _quad_index(x: Array, y: Array, height: int, width: int) -> Array:
+    return (jnp.clip(y, -1, height - 1) + 1) * (width + 1) + jnp.clip(x, -1, width - 1) + 1
+
+
+def quads(image: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
+    """Lays each pixel beside those behind, below and both: (b h w c) to (b h+1 w+1 4c).
+
+    The first row and column are those before the image. Where few channels fill a row of a TPU's
+    tile, all corners of a point are one row to gather, and to scatter.
+    """
+    height, width = image.shape[1:3]
+    image = jnp.pad(image, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    shifted = [image[:, dy : dy + height + 1, dx : dx + width + 1] for dx, dy in _CORNERS]
+    return jnp.concatenate(shifted, -1)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _blend(count: int, rows: Array, weights: Array, indices: Array) -> Array:
-    """Returns sum_k weights[k] rows[indices[k]]: (b count c), (k b *n), (k b *n) -> (b *n c)."""
+    """Returns sum_kg weights[k, g] rows[indices[k]][g], g being parts of a row side by side.
+
+    (b count gc), (k g b *n), (k b *n) -> (b *n c).
+    """
     del count
-    pairs = zip(weights, indices, strict=True)
-    return jnp.asarray(sum(weight[..., None] * _take(rows, index) for weight, index in pairs))
+    total = jnp.zeros((), rows.dtype)
+    for each, index in zip(weights, indices, strict=True):
+        for weight, part in zip(each, jnp.split(_take(rows, index), len(each), -1), strict=True):
+            total = total + weight[..., None] * part
+    return total
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _scatter(count: int, values: Array, weights: Array, indices: Array) -> Array:
-    """Applies the adjoint of `_blend` in the rows: (b *n c), (k b *n), (k b *n) -> (b count c).
+    """Applies the adjoint of `_blend` in the rows: (b *n c), (k g b *n), (k b *n) -> (b count gc).
 
     XLA's scatter on CPUs, which is what autodiff makes of a gather, takes a microsecond per row; a
     plain loop over the rows takes a tenth of it. Devices cannot share a loop, so one only.
     """
     batch, channels = len(values), values.shape[-1]
-    rows = jnp.zeros((batch, count, channels), values.dtype)
+    rows = jnp.zeros((batch, count, weights.shape[1] * channels), values.dtype)
     if target.platform() != "cpu" or jax.device_count() > 1:
         add_rows = jax.vmap(lambda rows, i, new: rows.at[i].add(new, mode="promise_in_bounds"))
-        for weight, index in zip(weights, indices, strict=True):
-            rows = add_rows(rows, index, weight[..., None] * values)
+        for each, index in zip(weights, indices, strict=True):
+            new = jnp.concatenate([weight[..., None] * values for weight in each], -1)
+            rows = add_rows(rows, index, new)
         return rows
     first = np.arange(0, batch * count, count, dtype=np.int32)
     indices = (indices + first.reshape(-1, *(1,) * (indices.ndim - 2))).ravel()
@@ -166,14 +229,24 @@ def _scatter(count: int, values: Array, weights: Array, indices: Array) -> Array
 
 
 def _weight_gradient(rows: Array, values: Array, indices: Array) -> Array:
-    """Multiplies each weight's row and value: (b count c), (b *n c), (k b *n) -> (k b *n).
+    """Multiplies each weight's part of a row and value.
 
-    The sum over channels is a matrix product: on CPUs XLA's sum takes five times as long at 64.
+    (b count gc), (b *n c), (k b *n) -> (k g b *n).
     """
-    ones = jnp.ones((rows.shape[-1],), rows.dtype)
-    products = (values * _take(rows, index) for index in indices)
-    exact = jax.lax.Precision.HIGHEST
-    return jnp.stack([jnp.matmul(product, ones, precision=exact) for product in products])
+    groups = rows.shape[-1] // values.shape[-1]
+    return jnp.stack(
+        [
+            jnp.stack([_sum(values * part) for part in jnp.split(_take(rows, index), groups, -1)])
+            for index in indices
+        ]
+    )
+
+
+def _sum(x: Array) -> Array:
+    """Sums over the last axis; on CPUs, where XLA's sum takes five times as long, by a product."""
+    if target.platform() != "cpu":
+        return x.sum(-1)
+    return jnp.matmul(x, jnp.ones(x.shape[-1:], x.dtype), precision=jax.lax.Precision.HIGHEST)
 
 
 def _take(rows: Array, index: Array) -> Array:

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tracing
 from scipy import ndimage
 
 from psrjax.errors import UserError
@@ -155,3 +156,25 @@ def test_the_gradient_of_sampled_parts_is_the_adjoint():
     sampled, back = jax.vjp(lambda images: geometry.sample_parts(images, points), images)
     there, here = jnp.vdot(sampled, y), jnp.vdot(images, back(y)[0])
     np.testing.assert_allclose(there, here, rtol=1e-4)
+
+
+@pytest.mark.parametrize("padding", geometry.PADDINGS)
+def test_the_formulation_for_tpus_gives_the_same_samples_and_gradients(padding):
+    rng = np.random.default_rng(14)
+    frames, maps = image(), image(1, (2, 6, 9, 40))  # one fills rows of a tile, one does not
+    limbs = image(2, (2, 5, 6, 9, 3))
+    grid = jnp.asarray(rng.uniform(-1.4, 1.4, size=(2, 4, 7, 2)), jnp.float32)
+    points = jnp.asarray(rng.uniform(-2, 10, size=(2, 4, 5, 2)), jnp.float32)
+
+    def total(frames, maps, limbs, grid, points):
+        found = [geometry.grid_sample(x, grid, padding=padding) for x in (frames, maps)]
+        found += [geometry.sample_parts(limbs, points, padding=padding)]
+        return sum((jnp.cos(jnp.arange(x.size)).reshape(x.shape) * x).sum() for x in found), found
+
+    both = jax.value_and_grad(total, argnums=range(5), has_aux=True)
+    given = (frames, maps, limbs, grid, points)
+    ((_, found), gradients), ((_, expected), wanted) = (
+        tracing.as_on(platform, both, *given) for platform in ("tpu", "cpu")
+    )
+    for ours, theirs in zip((*found, *gradients), (*expected, *wanted), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=2e-5 * np.abs(theirs).max())

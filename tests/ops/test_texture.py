@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tracing
 
 from psrjax.errors import UserError
 from psrjax.ops import geometry, texture
@@ -59,6 +60,20 @@ def test_all_three_gradients_are_those_of_autodiff():
     ]
     for ours, theirs in zip(*gradients):
         np.testing.assert_allclose(ours, theirs, atol=2e-5, rtol=1e-5)
+
+
+def test_the_formulation_for_tpus_gives_the_same_values_and_gradients(monkeypatch):
+    monkeypatch.setattr(texture, "_PIXELS", 5)  # so that the last chunk is filled up
+    arguments = inputs(1)
+    pull = np.random.default_rng(2).normal(size=(2, 3, 4, CHANNELS)).astype(np.float32)
+
+    def both(*given):
+        found, back = jax.vjp(texture.sample_texture, *given)
+        return found, *back(pull)
+
+    found, expected = (tracing.as_on(platform, both, *arguments) for platform in ("tpu", "cpu"))
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=1e-4)
 
 
 def test_gradients_are_those_of_finite_differences():
