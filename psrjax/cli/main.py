@@ -139,8 +139,9 @@ def _guarded(name: str, command: Callable[[list[str]], None]) -> Callable[[list[
             values = flags.FLAGS
             named = cluster.Named(values.coordinator, values.processes, values.process_id)
             cluster.join(named)
-        jax_setup.use_compilation_cache()
-        command(argv[1:])
+        with cluster.ending_together():
+            jax_setup.use_compilation_cache()
+            command(argv[1:])
 
     return guarded
 

@@ -136,8 +136,11 @@ class TrainBatches:
     def _open(self, step: int) -> None:
         self._step, self._check = step, True
         share, shares = _share(self._sharding, self._batch)
-        dataset = self._examples.ordered(self._seed)[share::shares]
-        dataset = dataset.batch(self._batch // shares, drop_remainder=True)[step:]
+        own, rows = self._examples.ordered(self._seed), self._batch // shares
+        if shares > 1:
+            part = _RowsOfBatches(own, self._batch, share * rows, rows)
+            own = grain.MapDataset.range(sys.maxsize).map(part)
+        dataset = own.batch(rows, drop_remainder=True)[step:]
         self._local = _read_ahead(dataset, self._workers)
 
 
@@ -251,6 +254,20 @@ class _ViewsTogether(grain.transforms.Map):
         view = position % self.views
         rng, times = np.random.default_rng((seed, view)), np.random.default_rng(seed)
         return self.examples.random_map(clip * self.views + view, rng, times)
+
+
+@dataclass(frozen=True)
+class _RowsOfBatches(grain.transforms.Map):
+    """Maps a position to a sample of `rows` neighbouring rows, from `first` on, of each batch."""
+
+    samples: grain.MapDataset
+    batch: int
+    first: int
+    rows: int
+
+    def map(self, position: int) -> Any:
+        step, row = divmod(position, self.rows)
+        return self.samples[step * self.batch + self.first + row]
 
 
 @dataclass(frozen=True)

@@ -5,17 +5,25 @@ JAX itself finds them on TPU VMs, on Kubernetes, under SLURM and under Open MPI,
 where the signs of several processes are there; anywhere else the user names them.
 """
 
+import atexit
+import contextlib
 import importlib.util
+import itertools
 import os
 import pickle
+import re
+import sys
+import threading
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
+import jax._src.distributed
 import numpy as np
 from jax.experimental import multihost_utils
 
@@ -23,7 +31,15 @@ from psrjax.errors import UserError
 
 Work = TypeVar("Work")
 HEARTBEAT_SECONDS = 30  # without one for so long a process counts as dead, and the others end
+_BEAT_SECONDS, _SILENCE_SECONDS, _HOUR_MS = 4.0, 20.0, 3_600_000
+_BEATS, _ENDED = "psrjax/beats/", "ended"
 _METADATA_SECONDS = 2.0
+_EXIT_MISTAKE, _EXIT_LOST = 2, 1
+_LOST = (
+    "another process of this run ended or cannot be reached, so this one ends too: start the same "
+    "command again in all of them; a training goes on from its last checkpoint"
+)
+_LOSS = re.compile(r"gloo|nccl|connection|peer|heartbeat|coordinat|UNAVAILABLE|DEADLINE", re.I)
 _WAYS = "--coordinator=HOST:PORT --processes=N --process_id=I (or JAX_COORDINATOR_ADDRESS, …)"
 
 
@@ -48,7 +64,8 @@ class Named:
 def join(flags: Named = Named()) -> None:
     """Joins this process to the others of its run, if there are any; before any use of devices.
 
-    A process that dies ends the others within `HEARTBEAT_SECONDS` and the seconds of its last step.
+    A process that dies ends the others within `HEARTBEAT_SECONDS` and the seconds of its last step,
+    each with one line.
 
     Raises:
       UserError: if the user named the others in part only, or they cannot be found or reached.
@@ -60,12 +77,97 @@ def join(flags: Named = Named()) -> None:
         return
     try:
         jax.distributed.initialize(**options, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
+        _watch(jax._src.distributed.global_state)
     except (RuntimeError, ValueError, OSError, KeyError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(
             f"the other processes of this run were not found or did not come ({reason}): start the "
             f"same command in all of them, name them by {_WAYS}, or give --processes=1 to run alone"
         ) from error
+
+
+@contextlib.contextmanager
+def ending_together() -> Iterator[None]:
+    """Ends this process at once, with one line, where it or another one cannot go on.
+
+    Python's own end waits for minutes for the other processes of the run. A process alone is left
+    to itself.
+    """
+    try:
+        yield
+    except UserError as error:
+        if not jax.distributed.is_initialized():
+            raise
+        _leave(str(error), _EXIT_MISTAKE)
+    except jax.errors.JaxRuntimeError as error:
+        if not jax.distributed.is_initialized() or not _LOSS.search(str(error)):
+            raise
+        _leave(_LOST, _EXIT_LOST)
+
+
+def _watch(state: Any) -> None:
+    """Watches the other processes from two threads, until this one ends.
+
+    JAX's own watch aborts with a stack trace that says nothing: this one is to be sooner.
+    """
+    client, ending = state.client, threading.Event()
+    beat, end = f"{_BEATS}{state.process_id}", f"psrjax/end/{state.process_id}"
+
+    def end_after(look: Callable[[], None]) -> None:
+        with contextlib.suppress(jax.errors.JaxRuntimeError):  # process 0 does not answer
+            look()
+        if not ending.is_set():
+            _leave(_LOST, _EXIT_LOST)
+
+    looks = (lambda: _await_silence(client, beat, ending), lambda: _await_failure(client, end))
+    threads = [threading.Thread(target=end_after, args=(look,), daemon=True) for look in looks]
+
+    def stop() -> None:  # before JAX waits for the others; a thread left in JAX aborts Python's end
+        ending.set()
+        with contextlib.suppress(jax.errors.JaxRuntimeError):
+            client.key_value_set(end, _ENDED)
+        for thread in threads:
+            thread.join()
+
+    for thread in threads:
+        thread.start()
+    atexit.register(stop)
+
+
+def _await_silence(client: Any, own: str, ending: threading.Event) -> None:
+    """Counts up this process's number in the store of process 0 until another's stays the same."""
+    seen: dict[str, tuple[str, float]] = {}
+    for count in itertools.count():
+        client.key_value_set(own, str(count), allow_overwrite=True)
+        now = time.monotonic()
+        for key, value in client.key_value_dir_get(_BEATS):
+            if seen.get(key, ("", 0.0))[0] != value:
+                seen[key] = value, now
+            elif value != _ENDED and now - seen[key][1] > _SILENCE_SECONDS:
+                return
+        if ending.wait(_BEAT_SECONDS):
+            return client.key_value_set(own, _ENDED, allow_overwrite=True)
+
+
+def _await_failure(client: Any, end: str) -> None:
+    """Waits for what comes when this process ends, and so fails at the moment that process 0 does.
+
+    Raises:
+      JaxRuntimeError: then.
+    """
+    while True:
+        try:
+            client.blocking_key_value_get(end, _HOUR_MS)
+            return
+        except jax.errors.JaxRuntimeError as error:
+            if "DEADLINE_EXCEEDED" not in str(error):
+                raise
+
+
+def _leave(message: str, code: int) -> None:
+    print(f"psrjax: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(code)
 
 
 def find(

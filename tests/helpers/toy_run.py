@@ -46,7 +46,8 @@ def main():
     pairs = (item.split("=") for item in arguments.set)
     overrides = {key: int(value) for key, value in pairs}
     config = config_lib.update(toy.get_config(arguments.variant), overrides)
-    stages.train(config, arguments.workdir)
+    with cluster.ending_together():
+        stages.train(config, arguments.workdir)
 
 
 if __name__ == "__main__":
