@@ -296,9 +296,19 @@ class _Reader:
         by_name = {each.name: each for each in body}
         root = next(each for each in body if each.is_root)
         roots = [by_name[name] for name in root.operands] if root.opcode == "tuple" else [root]
-        makers = [_through_bitcasts(each, by_name) for each in roots]
-        written = (_written(result, each, shapes) for result, each in zip(results, makers))
-        return read + sum(written)
+        makers = [self._maker(_through_bitcasts(each, by_name), shapes) for each in roots]
+        return read + sum(_written(result, *maker) for result, maker in zip(results, makers))
+
+    def _maker(
+        self, line: Instruction, shapes: Mapping[str, str]
+    ) -> tuple[Instruction, Mapping[str, str]]:
+        """Looks into fusions within a fusion: which operation makes the result, and its shapes."""
+        while line.opcode == "fusion":
+            shapes = self._shapes(line.calls[0])
+            by_name = {each.name: each for each in self.computations[line.calls[0]]}
+            root = next(each for each in by_name.values() if each.is_root)
+            line = _through_bitcasts(root, by_name)
+        return line, shapes
 
     def _uses(self, computation: str, name: str) -> list[tuple[str, Instruction]]:
         """Lists who uses a value, under which name; looks through bitcasts and inner fusions."""

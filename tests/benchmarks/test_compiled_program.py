@@ -54,6 +54,20 @@ def test_a_loop_counts_as_often_as_it_runs_and_a_slice_as_a_slice():
     assert program.bytes == 5 * (index + row + row)  # the row is read, and written in place
 
 
+def test_a_fusion_within_a_fusion_writes_in_place_too():
+    inner, rest = LOOP.split("\n\n%condition")
+    outer = """
+%outer_fusion (q0: f32[5,1024], q1: s32[], q2: f32[1024]) -> f32[5,1024] {
+  %q0 = f32[5,1024]{1,0} parameter(0)
+  %q1 = s32[] parameter(1)
+  %q2 = f32[1024]{0} parameter(2)
+  ROOT %nested = f32[5,1024]{1,0} fusion(%q0, %q1, %q2), kind=kLoop, calls=%slice_fusion
+}
+"""
+    nested = f"{inner}\n{outer}\n%condition{rest.replace('%slice_fusion', '%outer_fusion')}"
+    assert compiled_program.read(nested).bytes == compiled_program.read(LOOP).bytes
+
+
 def test_a_loop_runs_as_often_as_xla_says():
     known = 'body=%body, backend_config={"known_trip_count":{"n":"7"}}'
     (fusion,) = compiled_program.read(LOOP.replace("body=%body", known)).operations
