@@ -318,9 +318,16 @@ class _ScoreAccumulator:
                 for kind, names in found.items()
             }
             self._add(ids[i], own, mask[i], scores, joins=joins)
-            if len(self.found.samples) < self._sample_count:
-                place = {k: ids[i][k] for k in ("clip", "source_view", "target_view", "start")}
-                self.found.samples.append(EvaluatedWindow(**place, videos=own))
+            if self._sample_count:
+                self._keep_sample(ids[i], own)
+
+    def _keep_sample(self, window: Mapping[str, Any], videos: dict[str, np.ndarray]) -> None:
+        """Keeps the first windows, in the order of clips and views."""
+        place = {k: window[k] for k in ("clip", "source_view", "target_view", "start")}
+        samples = [*self.found.samples, EvaluatedWindow(**place, videos=videos)]
+        order = list(self._ends)
+        rank = lambda s: (order.index((s.clip, s.source_view, s.target_view)), s.start)  # noqa: E731
+        self.found.samples = sorted(samples, key=rank)[: self._sample_count]
 
     def _add(
         self,

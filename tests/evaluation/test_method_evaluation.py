@@ -1,6 +1,9 @@
 """Scores are of the valid windows, by pair, on 8-bit frames; toy methods with known answers."""
 
+import copy
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -17,11 +20,12 @@ from psrjax.evaluation import (
     score_statistics,
     score_table,
 )
-from psrjax.inference import novel_view
+from psrjax.inference import novel_view, synthesizer
 from psrjax.methods.base import Method as Base
 from psrjax.metrics import challenging, detail, features, interpolation, temporal
 from psrjax.metrics import registry as metric_registry
 from psrjax.pretrained import registry
+from psrjax.runtime import cluster
 from psrjax.synthetic import dataset
 from psrjax.vision import drawing
 
@@ -412,6 +416,73 @@ def test_metrics_of_motion_are_of_whole_clips_or_of_each_window(windows, source)
     assert list(row["metrics"])[:7] == list(metric_registry.BASIC)
     assert row["metrics"]["psnr"] == 100.0 and row["about"]["frames_scored"] == 2 * len(frames)
     assert len(score_statistics.frame_rows(found.scored)) == 2 * 2 * len(frames)  # two names
+
+
+def evaluate_stored(
+    dataset_folder, monkeypatch, *, devices=1, share=(0, 1), gather=lambda own: [own], **options
+):
+    """Evaluates 18 pairs of a clip and views, on so many devices, as one process of several."""
+    stored = {"data.path": str(dataset_folder), "data.crop": (0, 0), "data.sampling.t": 4}
+    monkeypatch.setattr(synthesizer, "devices", lambda work=0: jax.local_devices()[:devices])
+    monkeypatch.setattr(cluster, "share", lambda: share)
+    monkeypatch.setattr(cluster, "gather", gather)
+    config = config_lib.load("psrnet:tiny", stored)
+    return method_evaluation.evaluate(
+        Counting(), {"params": {}}, config, split="train", samples=3, **options
+    )
+
+
+def places(found):
+    return [(s.kind, s.name, s.pair, s.clip, s.start, *s.metrics) for s in found.scored]
+
+
+def assert_same_evaluation(found, expected):
+    assert places(found) == places(expected)
+    for one, other in zip(found.rows, expected.rows, strict=True):
+        assert (one["name"], one["pair"], one["about"]) == (
+            other["name"],
+            other["pair"],
+            other["about"],
+        )
+        for metric, value in other["metrics"].items():
+            np.testing.assert_allclose(one["metrics"][metric], value, rtol=1e-5, err_msg=metric)
+    for one, other in zip(found.samples, expected.samples, strict=True):
+        assert (one.clip, one.target_view, one.start) == (
+            other.clip,
+            other.target_view,
+            other.start,
+        )
+        np.testing.assert_array_equal(one.videos["second"], other.videos["second"])
+    worst = [[(f.clip, f.pair, f.frame) for f in each.gallery.worst] for each in (found, expected)]
+    assert sorted(worst[0]) == sorted(worst[1])
+
+
+@pytest.mark.parametrize("windows", [pytest.param("all", marks=pytest.mark.slow), "clips"])
+def test_several_devices_give_the_scores_of_one(windows, dataset_folder, monkeypatch):
+    options = {"windows": windows, "metrics": ("flicker",)}
+    one = evaluate_stored(dataset_folder, monkeypatch, **options)
+    assert one.rows[0]["about"]["windows"] == 54
+    found = evaluate_stored(dataset_folder, monkeypatch, devices=2, **options)
+    assert_same_evaluation(found, one)
+
+
+def test_the_parts_of_several_processes_make_the_scores_of_one(dataset_folder, monkeypatch):
+    options = {"windows": "clips", "metrics": ("flicker",)}
+    one = evaluate_stored(dataset_folder, monkeypatch, **options)
+    parts = []
+    for number in range(4):
+        keep = lambda own: [parts.append(copy.deepcopy(own)) or own]  # noqa: E731
+        evaluate_stored(dataset_folder, monkeypatch, share=(number, 4), gather=keep, **options)
+    assert sum(part.windows for part in parts) == 54 and min(part.windows for part in parts) > 9
+    found = evaluate_stored(dataset_folder, monkeypatch, gather=lambda own: parts, **options)
+    assert_same_evaluation(found, one)
+
+
+def test_only_the_first_process_writes(batches, tmp_path, monkeypatch):
+    found = evaluate()
+    monkeypatch.setattr(cluster, "share", lambda: (1, 2))
+    assert method_evaluation.write(tmp_path, found) == tmp_path / "results.json"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_vfid_is_of_clips_joined_from_windows_and_the_row_says_so(monkeypatch):
