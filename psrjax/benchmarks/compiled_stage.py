@@ -37,6 +37,7 @@ class BenchmarkOptions:
       pairs: timed pairs of runs against PyTorch.
       data: "" or the data whose loading is timed, see `data_benchmark.measure`.
       joints: where the joints of a video to be prepared come from.
+      operations: also time single operations.
     """
 
     height: int
@@ -48,6 +49,7 @@ class BenchmarkOptions:
     pairs: int = 5
     data: str = ""
     joints: str = "mediapipe"
+    operations: bool = True
 
     def training_sizes(self, config: Any) -> dict[str, int]:
         """Returns the sizes of the contract's axes in a training batch."""

@@ -12,7 +12,7 @@ import jax
 from absl import logging
 
 from psrjax import config as config_lib
-from psrjax.benchmarks import operations, timing
+from psrjax.benchmarks import operations, roofline, timing
 from psrjax.benchmarks.compiled_stage import BenchmarkOptions, parameters, prepare
 from psrjax.methods import base
 from psrjax.runtime import machine
@@ -66,6 +66,7 @@ def _measure_stage(config: Any, options: BenchmarkOptions) -> dict[str, Any]:
     logging.info("compiling")
     stage = prepare(config, options)
     peak = timing.matrix_peak(stage.method.dtype)
+    chip = roofline.find_chip(peak)
     result: dict[str, Any] = {
         "parameters": parameters(stage),
         "matrix_peak_flops_per_s": peak,
@@ -82,14 +83,16 @@ def _measure_stage(config: Any, options: BenchmarkOptions) -> dict[str, Any]:
             "fraction_of_peak": count / found.median / peak,
             "compile_s": program.compile_seconds,
             "xla_flops": program.executed_flops,
+            "roofline": roofline.compare(program, count, found.median, chip),
         }
         if name in ("forward", "animate"):
             frames = options.batch * options.window_sizes(config)["t"]
             result[name]["s_per_frame"] = found.median / frames
-    result["operations"] = {
-        name: timing.measure(call, runs=_OPERATION_RUNS).summary()
-        for name, call in operations.calls().items()
-    }
+    if options.operations:
+        result["operations"] = {
+            name: timing.measure(call, runs=_OPERATION_RUNS).summary()
+            for name, call in operations.calls().items()
+        }
     result["peak_memory_gib"] = machine.peak_memory_gib()
     device = jax.local_devices()[0].memory_stats() or {}  # none on CPUs
     result["peak_device_memory_gib"] = device.get("peak_bytes_in_use", 0) / 2**30

@@ -41,7 +41,14 @@ def _stage(result: Mapping[str, Any]) -> list[str]:
             f"{row['flops'] / 1e9:8.1f} {row['flops_per_s'] / 1e9:8.1f} "
             f"{row['fraction_of_peak']:8.1%} {row['compile_s']:6.1f} s"
         )
-    for name, row in result["operations"].items():
+    for name in (name for name in PROGRAMS if "roofline" in result.get(name, {})):
+        row, found = result[name], result[name]["roofline"]
+        lines.append(
+            f"{name:14}{found['fraction_of_roofline']:.1%} of the roofline: at least "
+            f"{found['at_least_s'] * 1e3:.3g} ms by {found['limit']}; MFU {found['mfu']:.1%}; "
+            f"{found['memory_gib']:.2f} GiB ({found['chip']})"
+        )
+    for name, row in result.get("operations", {}).items():
         lines.append(f"{name:14}{_milliseconds(row)}")
     for name in (name for name in PROGRAMS if "s_per_frame" in result.get(name, {})):
         frame = result[name]["s_per_frame"]

@@ -11,6 +11,7 @@ import numpy as np
 
 _PEAK_SECONDS = 1.0  # how long each matrix size is tried for
 _CPU_SIZES, _ACCELERATOR_SIZES = (1024, 2048), (4096, 8192)
+_CPU_BYTES, _ACCELERATOR_BYTES = 2**28, 2**31  # of the copy that measures bandwidth
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,14 @@ def matrix_peak(dtype: Any = jnp.float32) -> float:
         fastest = min(clock(lambda a=a, b=b: product(a, b)) for _ in range(runs))
         best = max(best, 2 * size**3 / fastest)
     return best
+
+
+def copy_bandwidth() -> float:
+    """Measures the bytes/s to and from this device's memory, of a copy much larger than a cache."""
+    size = _CPU_BYTES if jax.default_backend() == "cpu" else _ACCELERATOR_BYTES
+    array = jax.device_put(np.zeros(size // 4, np.float32))
+    copy = jax.jit(lambda x: x + 1)
+    return 2 * size / min(measure(lambda: copy(array), runs=5).seconds)
 
 
 @dataclass(frozen=True)

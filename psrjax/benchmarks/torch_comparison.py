@@ -59,17 +59,21 @@ def compare(stage: CompiledStage, config: Any, options: BenchmarkOptions) -> dic
     """
     kind = reference_class(stage.method)
     torch.set_num_threads(machine.cores())
-    references, memory_format = _faster_references(kind, stage, config)
-    for reference in set(references.values()):
-        checks = check_same(stage, reference)
+    torch.backends.cudnn.benchmark = True  # cuDNN's fastest algorithm, as XLA takes
+    torch.set_float32_matmul_precision("high")  # TF32 on GPUs, as XLA
+    references, formats = _fastest_references(kind, stage, config)
+    for reference in {each for each in references.values() if not each.is_compiled} or {
+        build(kind, stage, config, channels_last=True)
+    }:
+        checks = check_same(stage, reference, exact=is_exact(stage))
     pairs = _pairs(stage, references, options)
-    others = torch_operations.calls()
-    for name, call in operations.calls().items():
-        pairs[name] = timing.measure_pairs(call, others[name], pairs=options.pairs * 3)
+    others = torch_operations.calls(device()) if options.operations else {}
+    for name, call in operations.calls().items() if options.operations else ():
+        pairs[name] = timing.measure_pairs(call, _timed(others[name]), pairs=options.pairs * 3)
     return {
         "versions": f"PyTorch {torch.__version__}",
         "threads": torch.get_num_threads(),
-        "format": memory_format,
+        "format": formats,
         **checks,
         "pairs": {
             name: {
@@ -93,7 +97,7 @@ def reference_class(method: Method) -> type["TorchReference"]:
     if importlib.util.find_spec(module) is None:
         raise UserError(f"--against=torch: {name} has no PyTorch reference")
     kind = importlib.import_module(module).TorchReference
-    supported = {"dtype": ("float32",), **kind.supported}
+    supported = {"dtype": ("float32", "bfloat16"), **kind.supported}
     for field, values in supported.items():
         value = getattr(method, field)
         value = np.dtype(value).name if field == "dtype" else value
@@ -106,47 +110,108 @@ def reference_class(method: Method) -> type["TorchReference"]:
     return kind
 
 
+def device() -> "torch.device":
+    """Returns where PyTorch runs: the GPU if JAX runs on one.
+
+    Raises:
+      UserError: if PyTorch cannot use it.
+    """
+    if jax.default_backend() != "gpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise UserError(f"--against=torch: PyTorch {torch.__version__} does not see the GPU")
+    return torch.device("cuda")
+
+
+def is_exact(stage: CompiledStage) -> bool:
+    """Returns True if both sides compute in float32: not on GPUs, whose products are TF32."""
+    return jax.default_backend() == "cpu" and np.dtype(stage.method.dtype) == np.float32
+
+
 def build(
     kind: type["TorchReference"], stage: CompiledStage, config: Any, *, channels_last: bool
 ) -> "TorchReference":
-    """Makes a reference with the stage's weights."""
+    """Makes a reference with the stage's weights, on `device()`."""
     pretrained = {
-        name: jax.tree.map(lambda leaf: torch.from_numpy(np.array(leaf)), dict(weights))
-        for name, weights in stage.weights.items()
+        name: jax.tree.map(lambda leaf: torch.from_numpy(np.array(leaf)).to(device()), dict(given))
+        for name, given in stage.weights.items()
     }
-    reference = kind(config, stage.method, pretrained, channels_last=channels_last)
+    with device():
+        reference = kind(config, stage.method, pretrained, channels_last=channels_last)
     reference.prepare(stage.method.updates).load(stage.trained)
     return reference
 
 
-def _faster_references(
+def _fastest_references(
     kind: type["TorchReference"], stage: CompiledStage, config: Any
 ) -> tuple[dict[str, "TorchReference"], str]:
-    """Finds the faster memory format: {"step", "synthesis": reference}, and a line about them."""
-    wire, window = _wire(stage.batch), _wire(stage.window)
+    """Finds what is fastest: {"step", "synthesis": reference}, and a line about all.
+
+    Both memory formats; on GPUs also the step's faster one with `torch.compile`.
+    """
     found: dict[str, list[tuple]] = {"step": [], "synthesis": []}
+    failed = ""
     for channels_last in (False, True):
         reference = build(kind, stage, config, channels_last=channels_last)
         name = "channels last" if channels_last else "channels first"
-        for program, call in (("step", reference.step), ("synthesis", reference)):
-            reference.set_training(program == "step")
-            argument = wire if program == "step" else window
-            timed = timing.measure(functools.partial(call, argument), runs=3)
-            found[program].append((min(timed.seconds), name, reference))
+        _try(found, name, reference, stage)
+    if device().type != "cpu":
+        _, name, best = min(found["step"], key=lambda each: each[0])
+        reference = build(kind, stage, config, channels_last=best.channels_last).compile()
+        try:
+            _try(found, f"{name}, compiled", reference, stage)
+        except Exception as error:  # whatever the compiler raises, the others are still there
+            failed = f"; torch.compile failed: {(str(error).splitlines() or [repr(error)])[0]}"
     said, chosen = [], {}
     for program, timed in found.items():
-        (fast, name, reference), (slow, other, _) = sorted(timed, key=lambda each: each[0])
-        said.append(f"{program} {name} ({fast * 1e3:.0f} ms; {other} {slow * 1e3:.0f} ms)")
+        (fast, name, reference), *rest = sorted(timed, key=lambda each: each[0])
+        others = "".join(f"; {other} {slow * 1e3:.0f} ms" for slow, other, _ in rest)
+        said.append(f"{program} {name} ({fast * 1e3:.0f} ms{others})")
         chosen[program] = reference
-    return chosen, ", ".join(said)
+    return chosen, ", ".join(said) + failed
+
+
+def _try(
+    found: dict[str, list[tuple]], name: str, reference: "TorchReference", stage: CompiledStage
+) -> None:
+    """Times both programs of a reference, and adds (seconds, name, reference) to `found`."""
+    timed = {}
+    for program, call, batch in (
+        ("step", reference.step, stage.batch),
+        ("synthesis", reference, stage.window),
+    ):
+        reference.set_training(program == "step")
+        placed = reference.place(_wire(batch))
+        timed[program] = timing.measure(_timed(functools.partial(call, placed)), runs=3)
+    for program, each in timed.items():
+        found[program].append((min(each.seconds), name, reference))
+
+
+def _timed(call: Callable[[], Any]) -> Callable[[], Any]:
+    """Returns a call that ends when the GPU has."""
+    if device().type == "cpu":
+        return call
+
+    def waiting() -> None:
+        call()
+        torch.cuda.synchronize()
+
+    return waiting
 
 
 def _wire(batch: Mapping) -> dict[str, np.ndarray]:
     return {name: np.array(array) for name, array in batch.items()}
 
 
-def check_same(stage: CompiledStage, reference: "TorchReference") -> dict[str, Any]:
+def check_same(
+    stage: CompiledStage, reference: "TorchReference", *, exact: bool = True
+) -> dict[str, Any]:
     """Checks parameters, FLOPs, one step's losses and gradients, and the video.
+
+    Args:
+      stage: psrjax's side.
+      reference: PyTorch's.
+      exact: both compute in float32. Else losses, gradients and video are compared, but may differ.
 
     Raises:
       UserError: if they differ.
@@ -166,19 +231,21 @@ def check_same(stage: CompiledStage, reference: "TorchReference") -> dict[str, A
     def step(nudge: int) -> dict[str, float]:
         _load(reference, before, nudge)
         reference.set_training(True)
-        reference.draw(stage.method, before, rngs, stage.batch)
+        with device():
+            reference.draw(stage.method, before, rngs, stage.batch)
         return reference.step(_nudged(wire, nudge)) | reference.gradient_norms()
 
     mine = {name: float(value) for name, value in stage.step().items()}
-    log = _compare(mine, step, floor=_LEAST)
+    log = _compare(mine, step, floor=_LEAST, exact=exact)
     after = stage.trained  # with the step's statistics, so that the video is not flat
 
     def video(nudge: int) -> dict[str, np.ndarray]:
         _load(reference, after, nudge)
         reference.set_training(False)
-        return {"video": reference(_nudged(window, nudge)).numpy()}
+        return {"video": reference(_nudged(window, nudge)).float().cpu().numpy()}
 
-    seen = _compare({"video": np.asarray(stage.synthesize())}, video, floor=1.0)
+    made = np.asarray(stage.synthesize(), np.float32)
+    seen = _compare({"video": made}, video, floor=1.0, exact=exact)
     if log.wrong or seen.wrong:
         raise UserError(f"--against=torch: results differ: {'; '.join(log.wrong + seen.wrong)}")
     reference.load(after)
@@ -211,7 +278,11 @@ class _Comparison(NamedTuple):
 
 
 def _compare(
-    ours: Mapping[str, Any], theirs: Callable[[int], Mapping[str, Any]], *, floor: float
+    ours: Mapping[str, Any],
+    theirs: Callable[[int], Mapping[str, Any]],
+    *,
+    floor: float,
+    exact: bool = True,
 ) -> _Comparison:
     """Compares values with the reference's, allowing for what rounding does to them.
 
@@ -225,16 +296,19 @@ def _compare(
       theirs: the reference's, with weights and inputs as they are (0) or nudged by rounding,
         differently for each number.
       floor: the size of smaller values.
+      exact: False: values may differ as they like.
     """
-    exact = theirs(0)
+    unmoved = theirs(0)
 
     def gaps(found: Mapping[str, Any]) -> dict[str, float]:
         return {
             name: float(np.abs(found[name] - value).max() / max(np.abs(value).max(), floor))
-            for name, value in exact.items()
+            for name, value in unmoved.items()
         }
 
     differences = gaps(ours)
+    if not exact:
+        return _Comparison(max(differences.values()), {}, [])
     odd = [name for name, gap in differences.items() if not gap < _TOLERANCE]
     nudged = [gaps(theirs(nudge)) for nudge in range(1, 1 + _NUDGES)] if odd else []
     moves = {name: max(gap[name] for gap in nudged) for name in odd}
@@ -308,8 +382,8 @@ def _pairs(
     stage: CompiledStage, references: Mapping[str, "TorchReference"], options: BenchmarkOptions
 ) -> dict[str, timing.Pairs]:
     """Times synthesis and the training step, interleaved with the reference's."""
-    wire, window = _wire(stage.batch), _wire(stage.window)
     maker, learner = references["synthesis"], references["step"]
+    wire, window = learner.place(_wire(stage.batch)), maker.place(_wire(stage.window))
     maker.set_training(False)
     carry = maker.begin(window)
     synthesis = {
@@ -318,18 +392,19 @@ def _pairs(
         "animate": lambda: maker.go_on(window, carry),
     }
     pairs = {
-        name: timing.measure_pairs(call, synthesis[name], pairs=options.pairs)
+        name: timing.measure_pairs(call, _timed(synthesis[name]), pairs=options.pairs)
         for name, call in stage.calls.items()
         if name in synthesis
     }
     learner.set_training(True)
-    step = timing.measure_pairs(stage.step, lambda: learner.step(wire), pairs=options.pairs)
+    theirs = _timed(lambda: learner.step(wire))
+    step = timing.measure_pairs(stage.step, theirs, pairs=options.pairs)
     return {**pairs, "step": step}
 
 
 def values() -> dict[str, tuple[float, float]]:
     """Computes {operation: (psrjax's value, PyTorch's)}, to check that they are the same."""
-    others = torch_operations.calls()
+    others = torch_operations.calls(device())
     return {
         name: (float(jax.device_get(call()[0])), float(others[name]()[0]))
         for name, call in operations.calls().items()

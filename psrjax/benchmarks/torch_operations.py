@@ -16,10 +16,11 @@ _SSIM_SIZE, _SSIM_SIGMA = 11, 1.5
 _LAYOUTS = (torch.contiguous_format, torch.channels_last)
 
 
-def calls() -> dict[str, Callable[[], Any]]:
+def calls(device: torch.device) -> dict[str, Callable[[], Any]]:
     """Returns {name: call}; samplers in the memory format that is faster here."""
     arrays = {
-        name: tuple(map(torch.from_numpy, each)) for name, each in operations.inputs().items()
+        name: tuple(torch.from_numpy(array).to(device) for array in each)
+        for name, each in operations.inputs().items()
     }
     features, grid = arrays["sample"]
     flow = arrays["warp"][1].movedim(-1, 1).contiguous()
@@ -73,7 +74,7 @@ def _similarity(video: torch.Tensor, truth: torch.Tensor) -> Callable[[], Any]:
 def _ssim(video: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     """Computes SSIM with separable Gaussian windows, depthwise over a stack of the five maps."""
     channels = video.shape[1]
-    offsets = torch.arange(_SSIM_SIZE) - _SSIM_SIZE // 2
+    offsets = torch.arange(_SSIM_SIZE, device=video.device) - _SSIM_SIZE // 2
     window = torch.exp(-(offsets**2) / (2 * _SSIM_SIGMA**2))
     window = (window / window.sum()).expand(channels, 1, -1)
     maps = torch.cat([video, truth, video * video, truth * truth, video * truth])

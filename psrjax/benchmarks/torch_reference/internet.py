@@ -101,7 +101,7 @@ class TorchReference(common.TorchReference):
             return thin_plate.sample(method.make_rng("noise"), count)
 
         drawn = method.apply(variables, rngs=rngs, method=sample)
-        self.transform = ThinPlate(*(torch.from_numpy(np.array(leaf)) for leaf in drawn))
+        self.transform = ThinPlate(*(torch.as_tensor(np.array(leaf)) for leaf in drawn))
 
     def decode(self, wire: Mapping) -> common.Decoded:
         """Decodes frames to [0, 1], (b, frames, 3, h, w)."""
