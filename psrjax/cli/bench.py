@@ -4,6 +4,10 @@
     psrjax bench --config=NAME:demo --config.method.width=32 --against=torch --json=bench.json
     psrjax bench --config=NAME:demo --data=synthetic
     psrjax bench --config=NAME --runs=0 --data=clip.mp4 --size=256x256
+    psrjax bench --suite=DIR "NAME:bf16 --batch=2" "OTHER:bf16 --against=torch"
+
+--suite runs each of its arguments as a `psrjax bench --config=…` of its own, after the facts of the
+machine and the tests of accelerators; see launch/accelerator_check.sh. Called again it goes on.
 
 Needs only jax, flax, optax, numpy, ml_collections and jaxtyping; --data and --against need more.
 Weights of frozen networks that are not found are replaced by untrained ones.
@@ -18,8 +22,7 @@ from typing import Any
 from absl import flags
 
 from psrjax import config as config_lib
-from psrjax.benchmarks import stage_benchmark, text_table
-from psrjax.benchmarks.compiled_stage import BenchmarkOptions
+from psrjax.benchmarks import suite, suite_table
 from psrjax.cli import main as cli
 from psrjax.errors import UserError
 
@@ -33,12 +36,20 @@ _AGAINST = flags.DEFINE_enum("against", "", ["", "torch"], "torch: check and tim
 _PAIRS = flags.DEFINE_integer("pairs", 7, "timed pairs, psrjax and PyTorch in turn", 1)
 _DATA = flags.DEFINE_string("data", "", "also time loading: a stored dataset, synthetic, a video")
 _JOINTS = flags.DEFINE_string("joints", "mediapipe", "of that video, see psrjax prepare --joints")
+_OPERATIONS = flags.DEFINE_bool("operations", True, "also time single operations")
 _JSON = flags.DEFINE_string("json", "", "also write everything to this file")
+_SUITE = flags.DEFINE_string("suite", "", "the folder of a suite, see above")
+_MINUTES = flags.DEFINE_float("minutes", 8.75, "of the suite; what is left is for the next call", 0)
 
 
 def main(arguments: list[str]) -> None:
     """Measures, prints the table, and writes the JSON."""
-    del arguments
+    if _SUITE.value:
+        _run_suite(arguments)
+        return
+    from psrjax.benchmarks import stage_benchmark, text_table  # a suite leaves JAX to its parts
+    from psrjax.benchmarks.compiled_stage import BenchmarkOptions
+
     config = _CONFIG.require()
     config = config_lib.stage_config(config, _STAGE.value or config.stages[0])
     options = BenchmarkOptions(
@@ -50,6 +61,7 @@ def main(arguments: list[str]) -> None:
         pairs=_PAIRS.value,
         data=_DATA.value,
         joints=_JOINTS.value,
+        operations=_OPERATIONS.value,
     )
     result = stage_benchmark.run(config, options)
     print(text_table.table(result))
@@ -59,6 +71,16 @@ def main(arguments: list[str]) -> None:
         temporary = path.with_name(f"{path.name}.tmp")  # psrjax.io is not for bare machines
         temporary.write_text(json.dumps(result, indent=2) + "\n")
         temporary.replace(path)
+
+
+def _run_suite(arguments: list[str]) -> None:
+    """Runs the suite, prints its table; exit code 1 if a part failed or is left."""
+    work = suite.parts(arguments)
+    folder = Path(_SUITE.value).absolute()
+    found = suite.run(folder, work, minutes=_MINUTES.value, table=suite_table.table)
+    print(suite_table.table(found))
+    if found["left"] or any(part["status"] == "failed" for part in found["parts"].values()):
+        sys.exit(1)
 
 
 def _size(config: Any) -> tuple[int, int]:
