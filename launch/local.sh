@@ -117,7 +117,7 @@ run_tests() {
     "$python" -m ruff check .
     "$python" -m ruff format --check .
     "$python" -m pyright --pythonpath "$python"
-    exec "$python" -m pytest -q -n 2 "$@"
+    exec "$python" -m pytest -q -n 2 --dist=loadgroup "$@"
 }
 
 command=${1:-}

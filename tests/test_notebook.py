@@ -5,11 +5,13 @@ import sys
 from pathlib import Path
 
 import nbformat
+import pytest
 from nbclient import NotebookClient
 
 NOTEBOOK = Path(__file__).parents[1] / "launch/colab.ipynb"
 
 
+@pytest.mark.slow
 def test_the_notebook_trains_scores_and_shows_a_picture(tmp_path, monkeypatch):
     monkeypatch.delenv("XLA_FLAGS", raising=False)  # one device, as most people have
     notebook = nbformat.read(NOTEBOOK, as_version=4)

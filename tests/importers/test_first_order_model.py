@@ -46,6 +46,7 @@ def test_nothing_in_a_file_is_run(tmp_path):
         torch_files.load(file)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_becomes_a_run(tmp_path):
     first_order_model.convert(CHECKPOINT, CONFIG, tmp_path / "run")
     method, variables, config, stage = checkpoint.restore_for_inference(tmp_path / "run")

@@ -167,6 +167,7 @@ def test_times_and_a_part_of_the_driving_clip_are_kept(tmp_path):
         drive(tmp_path, clip, frames=(3, 12))
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_clip(tmp_path):
     def peak(count):
         clip = Clip(count, brightness=lambda n: n % 100)

@@ -26,7 +26,11 @@ def labels(name, group):
     return tuple(getattr(configs.module(str(FOLDER / f"{name}.py")), group))
 
 
-ABLATIONS = [(name, label) for name in NAMES for label in labels(name, "ABLATIONS")]
+ABLATIONS = [  # of one method in one process, which then traces each plain stage once
+    pytest.param(name, label, marks=pytest.mark.xdist_group(name))
+    for name in NAMES
+    for label in labels(name, "ABLATIONS")
+]
 PRESETS = [(name, label) for name in NAMES for label in ("", *labels(name, "PRESETS"), "bf16")]
 STAGES = [
     (name, stage) for name in NAMES for stage in configs.load(str(FOLDER / f"{name}.py")).stages

@@ -4,6 +4,7 @@ converted checkpoint; what it refuses."""
 from pathlib import Path
 
 import cv2
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -115,6 +116,7 @@ def test_the_optical_flow_is_drawn_with_its_occlusions_where_it_is_known(run):
     batch = {"source": jnp.asarray(frames[:, :1]), "target": jnp.asarray(frames)}
     flows = {"target_flow_forward": jnp.asarray(forward), "target_flow": jnp.zeros_like(forward)}
 
+    @jax.jit
     def intermediates(batch):
         carry = method.apply(variables, batch, method="start")
         made, _ = method.apply(variables, batch, carry, True, method="synthesize")

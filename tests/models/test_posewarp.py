@@ -61,7 +61,7 @@ def test_the_picture_is_the_foreground_over_the_background(made):
 
 def test_background_features_do_not_know_the_target(made):
     model, (source, joints, targets), variables, out = made
-    other = model.apply(variables, source, joints, targets[:, ::-1])
+    other = jax.jit(model.apply)(variables, source, joints, targets[:, ::-1])
     np.testing.assert_allclose(out["background"][:, 0], out["background"][:, 1], atol=1e-6)
     np.testing.assert_allclose(other["video"], out["video"][:, ::-1], atol=1e-5)
 

@@ -193,7 +193,8 @@ def test_weights_begin_as_gtnets_script_has_them_or_gently():
         ("gentle", 1 / np.sqrt(3 * 8 * 7**3)),  # uniform within 1 / sqrt(fan in)
     ):
         net = volumetric.Decoder(8, initialization=kind)
-        params = net.init_with_output(jax.random.key(0), latent, True)[1]["params"]
+        init = jax.jit(functools.partial(net.init, train=True))
+        params = init(jax.random.key(0), latent)["params"]
         assert params["head"]["kernel"].std() == pytest.approx(std, rel=0.03)
 
 
