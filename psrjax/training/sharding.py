@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from absl import logging
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from psrjax import config as config_lib
@@ -185,6 +186,16 @@ class Placement:
         """Cuts the gradients of some nets as their parameters are."""
         own = {net: self.params[net] for net in gradients}
         return jax.tree.map(jax.lax.with_sharding_constraint, gradients, own)
+
+
+def to_this_process(tree: Any) -> Any:
+    """Returns a tree of arrays that this process can use by itself.
+
+    In a run of several they come to the host, whole; all of them must call it.
+    """
+    if jax.process_count() == 1:
+        return tree
+    return multihost_utils.process_allgather(tree, tiled=True)
 
 
 def describe(array: jax.Array) -> jax.ShapeDtypeStruct:

@@ -19,7 +19,7 @@ from psrjax.evaluation import method_evaluation, score_table
 from psrjax.methods import base
 from psrjax.metrics import registry
 from psrjax.synthetic import dataset
-from psrjax.training import checkpoint, loop, writer
+from psrjax.training import checkpoint, loop, sharding, writer
 from psrjax.training.state import TrainState
 from psrjax.vision import drawing
 
@@ -101,16 +101,13 @@ def write_samples(config: RunConfig, root: epath.Path, state: TrainState, step: 
     """Writes `<root>/<stage>/samples/<step>.png`: windows of the evaluation split, row by label.
 
     A line of `scores.jsonl` beside it says how good they are: {"step", "<metric>/<name>": value}.
+    Every process of a run calls it; the first one writes.
     """
-    if jax.process_count() > 1:
-        logging.log_first_n(
-            logging.INFO, "samples are written by runs of one process; use psrjax evaluate", 1
-        )
-        return
     method = base.build(**config_lib.method_fields(config))
-    found = method_evaluation.evaluate(
-        method, state.variables, config, limit=_SAMPLES, samples=_SAMPLES
-    )
+    variables = sharding.to_this_process(state.variables)
+    found = method_evaluation.evaluate(method, variables, config, limit=_SAMPLES, samples=_SAMPLES)
+    if jax.process_index() > 0:
+        return
     picture = np.concatenate([drawing.grid(sample.videos) for sample in found.samples], 0)
     folder = root / config.method.stage / "samples"
     with io.replacing(folder / f"{step:07d}.png") as temporary:
@@ -129,7 +126,7 @@ def _scorer(config: RunConfig) -> Callable[[TrainState], float] | None:
     """Returns the score of `config.keep_best`, the higher the better; None where it is not asked.
 
     Raises:
-      UserError: for an unknown metric or split, or where several processes train.
+      UserError: for an unknown metric or split.
     """
     metric, split = config.keep_best, config.data.validation_split
     if not metric:
@@ -137,17 +134,14 @@ def _scorer(config: RunConfig) -> Callable[[TrainState], float] | None:
     known = (*registry.BASIC, *registry.FURTHER)
     if metric not in known:
         raise UserError(f"config.keep_best: no metric {metric!r}; there are {', '.join(known)}")
-    if jax.process_count() > 1:
-        raise UserError("config.keep_best: only in runs of one process; leave it empty")
     loader.open_split(dataset.resolve_path(config.data), split)
     method = base.build(**config_lib.method_fields(config))
     further = () if metric in registry.BASIC else (metric,)
     sign = -1.0 if score_table.lower_is_better(metric) else 1.0
 
     def score(state: TrainState) -> float:
-        found = method_evaluation.evaluate(
-            method, state.variables, config, split=split, metrics=further
-        )
+        variables = sharding.to_this_process(state.variables)
+        found = method_evaluation.evaluate(method, variables, config, split=split, metrics=further)
         value = score_table.overall(found.rows, score_table.STEP)[-1]["metrics"].get(metric)
         if value is None:
             raise UserError(f"config.keep_best={metric}: split {split!r} does not give it")
