@@ -22,7 +22,7 @@ if compgen -G "$root/.whl/*.whl" >/dev/null; then
     site=$root:$wheels
 fi
 export PYTHONPATH=$site${PYTHONPATH:+:$PYTHONPATH}
-export JAX_PLATFORMS=${JAX_PLATFORMS-} # JAX looks for an accelerator, and takes the CPU beside it
+[[ ${JAX_PLATFORMS-} == cpu ]] || export JAX_PLATFORMS= # the accelerator, and the CPU beside it
 
 # The published sizes, each at the paper's batch, but INTERnet's 16 clips are more than one GPU holds.
 # Beside PyTorch without the frozen networks' term, which its references leave out (but INTERnet's).

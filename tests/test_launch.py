@@ -158,7 +158,7 @@ def test_no_command_shows_the_usage(machine):
     assert done.returncode == 2 and done.stdout.startswith("usage:")
 
 
-@pytest.mark.parametrize("name", ["local.sh", "tpu_pod.sh", "slurm.sbatch"])
+@pytest.mark.parametrize("name", ["local.sh", "tpu_pod.sh", "slurm.sbatch", "accelerator_check.sh"])
 def test_start_scripts_are_whole(name):
     assert subprocess.run(["bash", "-n", str(ROOT / "launch" / name)]).returncode == 0
 

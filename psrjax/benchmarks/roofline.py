@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+from absl import logging
 
 from psrjax.benchmarks import compiled_program, timing
 from psrjax.benchmarks.chips import CHIPS, Chip
@@ -54,7 +55,12 @@ def compare(program: timing.Program, flops: float, seconds: float, chip: Chip) -
       seconds: that it took.
       chip: that it ran on.
     """
-    read = compiled_program.read(program.call.as_text())
+    try:
+        read = compiled_program.read(program.call.as_text())
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        # Another XLA may print otherwise; the times that were measured are not lost for that.
+        logging.warning("the program could not be read (%r): the bound is that of compute", error)
+        read = compiled_program.Program()
     compute, memory = chip.compute_seconds(read.flops), chip.memory_seconds(read.bytes)
     least = max(compute, memory, flops / chip.peak)
     used = program.call.memory_analysis()

@@ -60,7 +60,7 @@ def parts(benchmarks: Sequence[str]) -> list[Part]:
     found = [Part("devices", devices, 90.0)]
     if (root / _TESTS).exists():  # a checkout
         found.append(Part("tests", _tests(), 200.0, _GROWING, read_tests))
-    for text in benchmarks:
+    for text in (" ".join(each.split()) for each in benchmarks):
         against = "--against" in text
         command = (sys.executable, "-c", _CONSOLE, "bench", "--operations=false")
         found.append(

@@ -2,7 +2,8 @@
 
     JAX_PLATFORMS= python -m pytest -m gpu --noconftest tests/gpu
 
-Without a GPU these tests are skipped; `test_two_devices.py` tries their machinery on the CPU.
+Without a GPU these tests are skipped; `tests/benchmarks/test_two_devices.py` tries their machinery
+on the CPU. Only what a bare machine has is imported in this folder.
 """
 
 import jax
