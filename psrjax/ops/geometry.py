@@ -131,14 +131,16 @@ def _sample(image: Array, points: Array, padding: str, edge: float) -> Array:
     # share a batch read their own rows only.
     if target.platform() == "tpu" and len(_CORNERS) * channels <= _LANES and len(lead) == 1:
         rows = quads(jnp.asarray(image)).reshape(lead[0], -1, len(_CORNERS) * channels)
-        return _blend(rows.shape[1], rows, weights[None], _quad_index(x, y, height, width)[None])
+        index = _quad_index(x, y, height, width)
+        return _blend(rows.shape[1], rows, jnp.stack(weights)[None], index[None])
     rows = jnp.asarray(image).reshape(lead[0], -1, channels)
     first = np.arange(0, rows.shape[1], height * width, dtype=np.int32).reshape(lead[1:])
     indices = [
         first + jnp.clip(y + dy, 0, height - 1) * width + jnp.clip(x + dx, 0, width - 1)
         for dx, dy in _CORNERS
     ]
-    return _blend(rows.shape[1], rows, weights[:, None], jnp.stack(indices))
+    each = jnp.stack([weight[None] for weight in weights])
+    return _blend(rows.shape[1], rows, each, jnp.stack(indices))
 
 
 def corners(
@@ -152,11 +154,13 @@ def corners(
       width: of the image.
     """
     weights, x, y = _corners(points, height, width, jnp.float32)
-    return weights, _quad_index(x, y, height, width)
+    return jnp.stack(weights), _quad_index(x, y, height, width)
 
 
-def _corners(points: Array, height: int, width: int, dtype: DTypeLike) -> tuple[Array, ...]:
-    """Returns the weights (4 *n) of the pixels around points, and the first one's x and y."""
+def _corners(
+    points: Array, height: int, width: int, dtype: DTypeLike
+) -> tuple[list[Array], Array, Array]:
+    """Returns the weights of the four pixels around points, and the first one's x and y."""
     low = jnp.floor(points)
     fraction = (points - low).astype(dtype)
     x, y = low[..., 0].astype(jnp.int32), low[..., 1].astype(jnp.int32)
@@ -167,7 +171,7 @@ def _corners(points: Array, height: int, width: int, dtype: DTypeLike) -> tuple[
             fraction[..., 1] if dy else 1.0 - fraction[..., 1]
         )
         weights.append(jnp.where(inside, weight, 0.0))
-    return jnp.stack(weights), x, y
+    return weights, x, y
 
 
 def _quad_index(x: Array, y: Array, height: int, width: int) -> Array:
@@ -193,11 +197,12 @@ def _blend(count: int, rows: Array, weights: Array, indices: Array) -> Array:
     (b count gc), (k g b *n), (k b *n) -> (b *n c).
     """
     del count
-    total = jnp.zeros((), rows.dtype)
-    for each, index in zip(weights, indices, strict=True):
-        for weight, part in zip(each, jnp.split(_take(rows, index), len(each), -1), strict=True):
-            total = total + weight[..., None] * part
-    return total
+    shares = [
+        weight[..., None] * part
+        for each, index in zip(weights, indices, strict=True)
+        for weight, part in zip(each, jnp.split(_take(rows, index), len(each), -1), strict=True)
+    ]
+    return sum(shares[1:], shares[0])
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -234,12 +239,12 @@ def _weight_gradient(rows: Array, values: Array, indices: Array) -> Array:
     (b count gc), (b *n c), (k b *n) -> (k g b *n).
     """
     groups = rows.shape[-1] // values.shape[-1]
-    return jnp.stack(
-        [
-            jnp.stack([_sum(values * part) for part in jnp.split(_take(rows, index), groups, -1)])
-            for index in indices
-        ]
-    )
+    sums = [
+        _sum(values * part)
+        for index in indices
+        for part in jnp.split(_take(rows, index), groups, -1)
+    ]
+    return jnp.stack(sums).reshape(len(indices), groups, *values.shape[:-1])
 
 
 def _sum(x: Array) -> Array:

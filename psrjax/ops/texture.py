@@ -17,7 +17,7 @@ from psrjax.ops import correlation, geometry
 from psrjax.runtime import target
 
 _UNKNOWN = 1e-4  # weight of a texel that no frame shows
-_PIXELS = 1024  # sampled at a time on TPUs
+_PIXELS = 8192  # of a frame, sampled at a time on TPUs: the samples fit their fast memory
 
 
 def sample_texture(
@@ -28,7 +28,7 @@ def sample_texture(
     """Returns the sum over parts of a part's weight times its texture (D2G-Net, Eq. 1).
 
     Sums are float32, the result is of the texture's type. One part's samples exist at a time,
-    backward too; on TPUs some pixels' samples of all parts, few enough for their fast memory.
+    backward too; on TPUs those of some pixels.
 
     Args:
       texture: one image for each part, at least 2 texels wide.
@@ -59,65 +59,82 @@ def sample_texture(
 
 
 def _sample_pixels(texture: Array, coordinates: Array, parts: Array) -> Array:
-    """`sample_texture`, a few pixels of all parts at a time."""
+    """`sample_texture`, one part and some pixels at a time."""
     b, h, w, p = parts.shape
-    side, channels = texture.shape[1], texture.shape[-1]
-    rows = geometry.quads(texture.astype(jnp.float32)).reshape(-1, 4 * channels)
-    # u and v apart: a last axis of 2 would be padded to 128 in a TPU's tiles.
+    # u and v apart, and the pixels last: TPUs pad the last axes to 8 by 128.
     given = (coordinates[..., 0], coordinates[..., 1], parts)
     given = (x.astype(jnp.float32).reshape(b, h * w, p) for x in given)
-    chunks = tuple(correlation.chunk_rows(x, _PIXELS) for x in given)
-    made = correlation.join_rows(_chunks(side, rows, *chunks), h * w)
-    return made.reshape(b, h, w, channels).astype(texture.dtype)
+    chunks = (jnp.moveaxis(correlation.chunk_rows(x, _PIXELS), -1, 0) for x in given)
+    made = jnp.moveaxis(_sum_of_parts(texture.astype(jnp.float32), *chunks), -2, -1)
+    return correlation.join_rows(made, h * w).reshape(b, h, w, -1).astype(texture.dtype)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _chunks(side: int, rows: Array, u: Array, v: Array, parts: Array) -> Array:
-    """Samples chunks of pixels: rows (p side+1 side+1) by 4c, the others (s b n p), to (s b n c).
-
-    The gradient of the texture is added up in place, of each of the batch by itself: devices that
-    share a batch would else exchange it for each chunk.
-    """
-    return _chunks_forward(side, rows, u, v, parts)[0]
+@jax.custom_vjp
+def _sum_of_parts(texture: Array, u: Array, v: Array, weight: Array) -> Array:
+    """Samples and adds: (p side side c), the others (p s b n), to (s b c n)."""
+    return _sum_forward(texture, u, v, weight)[0]
 
 
-def _chunk_corners(side: int, u: Array, v: Array) -> tuple[Array, Array]:
-    """Returns the corners' weights (4 b n p), and the rows that hold them (b n p)."""
+def _rows(texels: Array) -> Array:
+    """Returns a part's rows of `geometry.quads`, as many as fill whole tiles of a TPU."""
+    rows = geometry.quads(texels[None]).reshape(-1, 4 * texels.shape[-1])
+    return jnp.pad(rows, ((0, -len(rows) % 8), (0, 0)))
+
+
+def _corners(side: int, u: Array, v: Array) -> tuple[Array, Array]:
     points = (jnp.stack([u, v], -1) + 1.0) * ((side - 1) / 2.0)
-    weights, index = geometry.corners(points, height=side, width=side)
-    return weights, index + np.arange(u.shape[-1], dtype=np.int32) * (side + 1) ** 2
+    return geometry.corners(points, height=side, width=side)
 
 
-def _chunks_forward(side: int, rows: Array, u: Array, v: Array, parts: Array) -> tuple:
-    def sample(chunk: tuple[Array, ...]) -> Array:
-        u, v, parts = chunk
-        weights, index = _chunk_corners(side, u, v)
-        taken = jnp.split(rows.at[index].get(mode="promise_in_bounds"), 4, -1)
-        shares = [(parts * x)[..., None] * y for x, y in zip(weights, taken)]
-        return sum(shares[1:], shares[0]).sum(-2)
-
-    return jax.lax.map(sample, (u, v, parts)), (rows, u, v, parts)
+def _take(rows: Array, index: Array) -> list[Array]:
+    return jnp.split(rows.at[index].get(mode="promise_in_bounds"), 4, -1)
 
 
-def _chunks_backward(side: int, saved: tuple, g: Array) -> tuple[Array, ...]:
-    rows, *chunks = saved
+def _sum_forward(texture: Array, u: Array, v: Array, weight: Array) -> tuple:
+    side, channels = texture.shape[1], texture.shape[-1]
 
-    def step(total: Array, chunk: tuple[Array, ...]) -> tuple[Array, tuple]:
-        u, v, parts, g = chunk
-        weights, back, index = jax.vjp(functools.partial(_chunk_corners, side), u, v, has_aux=True)
-        g = g[..., None, :]
-        taken = jnp.split(rows.at[index].get(mode="promise_in_bounds"), 4, -1)
-        found = jnp.stack([(x * g).sum(-1) for x in taken])
-        new = jnp.concatenate([(parts * x)[..., None] * g for x in weights], -1)
-        add = jax.vmap(lambda total, i, new: total.at[i].add(new, mode="promise_in_bounds"))
-        return add(total, index, new), (*back(found * parts), (found * weights).sum(0))
+    def add_part(totals: Array, part: tuple[Array, ...]) -> tuple[Array, None]:
+        texels, *chunks = part
+        rows = _rows(texels)
 
-    empty = jnp.zeros((g.shape[1], *rows.shape))
-    total, gradients = jax.lax.scan(step, empty, (*chunks, g))
-    return (total.sum(0), *gradients)
+        def add(given: tuple[Array, ...]) -> Array:
+            total, u, v, weight = given
+            corners, index = _corners(side, u, v)
+            shares = [x[..., None] * y for x, y in zip(weight * corners, _take(rows, index))]
+            return total + jnp.moveaxis(sum(shares[1:], shares[0]), -1, -2)
+
+        return jax.lax.map(add, (totals, *chunks)), None
+
+    s, b, n = u.shape[1:]
+    totals, _ = jax.lax.scan(add_part, jnp.zeros((s, b, channels, n)), (texture, u, v, weight))
+    return totals, (texture, u, v, weight)
 
 
-_chunks.defvjp(_chunks_forward, _chunks_backward)
+def _sum_backward(saved: tuple[Array, ...], g: Array) -> tuple[Array, ...]:
+    side, batch = saved[0].shape[1], g.shape[1]
+
+    def of_part(part: tuple[Array, ...]) -> tuple[Array, ...]:
+        texels, *chunks = part
+        rows, back_to_texels = jax.vjp(_rows, texels)
+
+        def add(total: Array, given: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...]]:
+            u, v, weight, g = given
+            g = jnp.moveaxis(g, -2, -1)
+            corners, back, index = jax.vjp(functools.partial(_corners, side), u, v, has_aux=True)
+            found = jnp.stack([(x * g).sum(-1) for x in _take(rows, index)])
+            new = jnp.concatenate([x[..., None] * g for x in weight * corners], -1)
+            put = jax.vmap(lambda total, i, new: total.at[i].add(new, mode="promise_in_bounds"))
+            return put(total, index, new), (*back(found * weight), (found * corners).sum(0))
+
+        # Of each of the batch by itself: devices that share it would exchange every chunk.
+        empty = jnp.zeros((batch, *rows.shape))
+        total, gradients = jax.lax.scan(add, empty, (*chunks, g))
+        return (*back_to_texels(total.sum(0)), *gradients)
+
+    return jax.lax.map(of_part, saved)
+
+
+_sum_of_parts.defvjp(_sum_forward, _sum_backward)
 
 
 def static_texture(
