@@ -59,7 +59,7 @@ def parts(benchmarks: Sequence[str]) -> list[Part]:
     root = Path(__file__).parents[2]
     found = [Part("devices", devices, 90.0)]
     if (root / _TESTS).exists():  # a checkout
-        found.append(Part("tests", _tests(), 200.0, _GROWING, read_tests))
+        found.append(Part("tests", _tests(), 240.0, _GROWING, read_tests))
     for text in (" ".join(each.split()) for each in benchmarks):
         against = "--against" in text
         command = (sys.executable, "-c", _CONSOLE, "bench", "--operations=false")
@@ -78,7 +78,7 @@ def _tests() -> tuple[str, ...]:
     # No conftest: it is that of the tests on CPUs, and needs more than a bare machine has.
     command = (sys.executable, "-m", "pytest", "-v", "-m", "gpu", "--noconftest", "--tb=line")
     command += ("-p", "no:cacheprovider", _TESTS)
-    workers = max(min((os.cpu_count() or 1) // 2, 8), 1)
+    workers = max(min((os.cpu_count() or 1) - 2, 14), 1)  # they mostly compile
     alone = importlib.util.find_spec("xdist") is None or workers == 1
     return command if alone else (*command, "-n", str(workers))
 

@@ -95,7 +95,8 @@ class Stage:
             lambda seed: states.init_state(self.method, optimizers, sizes, seed, ema=False)
         )
         with tracing("cpu", cpu, "auto"):
-            self.state = jax.device_get(make(0).replace(rng=None))
+            made = make.lower(0).compile(_QUICK)(0)
+        self.state = jax.device_get(made.replace(rng=None))
         self._optimizers = optimizers
 
     def on(self, device, *, platform="", dtype="float32", nudges=0):
