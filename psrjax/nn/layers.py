@@ -22,6 +22,9 @@ from psrjax.ops import conv as conv_ops
 NORMS = ("batch", "instance", "instance_fixed")
 LEAKY_SLOPE = 0.2
 _norm_groups = contextvars.ContextVar("norm_groups", default=1)
+_place_maps: contextvars.ContextVar[Callable[[Array], Array]] = contextvars.ContextVar(
+    "place_maps", default=lambda maps: maps
+)
 
 
 def leaky_relu(x: Array) -> Array:
@@ -80,6 +83,7 @@ class _Layer(nn.Module):
         return self.param("kernel", self.init, (*self.kernel_size, x.shape[-1], self.features))
 
     def _add_bias(self, y: Array) -> Array:
+        y = _place_maps.get()(y)
         if not self.use_bias:
             return y
         return y + self.param("bias", self.bias_init, (self.features,)).astype(self.dtype)
@@ -186,23 +190,29 @@ class ConvTranspose(_Layer):
 
 
 @contextlib.contextmanager
-def batch_norm_groups(count: int) -> Iterator[None]:
-    """Within it, training's batch norm takes statistics of so many groups of rows, each by itself.
+def on_devices(
+    *, norm_groups: int = 1, place_maps: Callable[[Array], Array] = lambda maps: maps
+) -> Iterator[None]:
+    """Within it, layers are traced for several devices.
 
-    With a group for each device no statistics go between devices, as in PyTorch's
-    DistributedDataParallel without SyncBatchNorm.
+    Args:
+      norm_groups: of how many groups of rows training's batch norm takes statistics, each by
+        itself. With one for each device no statistics go between devices, as in PyTorch's
+        DistributedDataParallel without SyncBatchNorm.
+      place_maps: of every convolution's result, says where it is to lie.
     """
-    token = _norm_groups.set(count)
+    tokens = _norm_groups.set(norm_groups), _place_maps.set(place_maps)
     try:
         yield
     finally:
-        _norm_groups.reset(token)
+        _norm_groups.reset(tokens[0])
+        _place_maps.reset(tokens[1])
 
 
 class BatchNorm(nn.Module):
     """Batch normalization over all but the last axis, with PyTorch's numbers.
 
-    Statistics of the whole (global) batch, or of each of `batch_norm_groups`, in float32; the
+    Statistics of the whole (global) batch, or of each of `on_devices`' groups, in float32; the
     biased variance normalizes, the unbiased one, its mean over the groups, is kept for evaluation.
 
     Attributes:

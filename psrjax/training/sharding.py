@@ -4,6 +4,7 @@ The mesh has three axes. Rows of a batch are cut over "data" and "fsdp" together
 frames over "space", and large arrays of the state over "fsdp" alone.
 """
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from psrjax import config as config_lib
 from psrjax.config import MeshSection, RunConfig
 from psrjax.data import spec
 from psrjax.errors import UserError
+from psrjax.nn import layers
 from psrjax.training import optimizer
 
 AXES = ("data", "fsdp", "space")
@@ -149,7 +151,7 @@ class Placement:
     norm_groups: int = 1
 
     def cut_height(self, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-        """Cuts the height of a decoded batch's frames over "space"; XLA cuts what follows.
+        """Cuts the height of a decoded batch's frames over "space".
 
         Raises:
           UserError: if it cannot be cut into equal parts.
@@ -170,6 +172,24 @@ class Placement:
             return jax.lax.with_sharding_constraint(array, NamedSharding(self.mesh, where))
 
         return {n: cut(n, array) if parts > 1 else array for n, array in batch.items()}
+
+    def of_layers(self) -> contextlib.AbstractContextManager[None]:
+        """Within it, layers are traced as these devices want them: `psrjax.nn.layers.on_devices`.
+
+        Left to itself XLA forgets that maps are cut behind a warp, and computes them everywhere.
+        """
+        parts = self.mesh.shape["space"]
+
+        def cut(maps: jax.Array) -> jax.Array:
+            if maps.ndim < 4 or maps.shape[-3] % parts:
+                return maps
+            free = PartitionSpec.UNCONSTRAINED
+            where = PartitionSpec(*[free] * (maps.ndim - 3), "space", free, free)
+            return jax.lax.with_sharding_constraint(maps, NamedSharding(self.mesh, where))
+
+        if parts == 1:
+            return layers.on_devices(norm_groups=self.norm_groups)
+        return layers.on_devices(norm_groups=self.norm_groups, place_maps=cut)
 
     def gather(self, params: Any) -> Any:
         """Makes parameters whole on every device.

@@ -1,5 +1,6 @@
 """One training step: alternating updates of the nets, in one jitted function."""
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,7 +11,6 @@ import optax
 from psrjax.data import spec
 from psrjax.errors import UserError
 from psrjax.methods.base import Method
-from psrjax.nn import layers
 from psrjax.runtime import target
 from psrjax.training import sharding
 from psrjax.training.state import STREAMS, TrainState, average, drop, merge_stats, pick
@@ -50,7 +50,7 @@ def make_step(
     def step(
         state: TrainState, batch: Tree, pretrained: Tree
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        with layers.batch_norm_groups(placement.norm_groups if placement else 1):
+        with placement.of_layers() if placement else contextlib.nullcontext():
             return update_all(state, batch, pretrained)
 
     def update_all(

@@ -121,7 +121,7 @@ def norm_of(x, groups):
     """Values and kept statistics of a batch norm that trains."""
     norm = layers.BatchNorm()
     variables = norm.init(jax.random.key(0), x, True)
-    with layers.batch_norm_groups(groups):
+    with layers.on_devices(norm_groups=groups):
         y, new = norm.apply(variables, x, True, mutable=["batch_stats"])
     return np.asarray(y), jax.tree.map(np.asarray, new["batch_stats"])
 
@@ -188,7 +188,7 @@ def test_with_a_group_for_each_device_batch_norm_sends_nothing(groups, sent):
     start = Net().init(jax.random.key(0), jnp.asarray(X[:1]))
 
     def forward(x):
-        with layers.batch_norm_groups(groups):
+        with layers.on_devices(norm_groups=groups):
             return Net().apply(start, x, mutable=["batch_stats"])[0]
 
     rows = sharding.batch_sharding(mesh)
