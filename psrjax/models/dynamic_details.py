@@ -91,7 +91,8 @@ class _Joining(nn.Module):
         y = layers.Conv(x.shape[-1], (3, 3), name="conv", **options)(
             jnp.concatenate([x, other], -1)
         )
-        return nn.relu(layers.make_norm("instance_fixed", dtype=self.dtype, name="norm")(y, train))
+        norm = layers.make_norm("instance_fixed", dtype=self.dtype, name="norm")
+        return norm(y, train, slope=0.0)
 
 
 class DynamicDetails(global_generator.GlobalGenerator):

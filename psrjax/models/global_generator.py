@@ -30,8 +30,7 @@ class _ReflectResidual(nn.Module):
                 name=f"conv{i}",
             )
             norm = layers.make_norm("instance_fixed", dtype=self.dtype, name=f"norm{i}")
-            y = norm(conv(y), train)
-            y = y if i else nn.relu(y)
+            y = norm(conv(y), train, slope=None if i else 0.0)
         return x + y
 
 
@@ -125,4 +124,5 @@ class GlobalGenerator(nn.Module):
         return conv(x).astype(jnp.float32)
 
     def _activate(self, x: Array, train: bool, name: str) -> Array:
-        return nn.relu(layers.make_norm("instance_fixed", dtype=self.dtype, name=name)(x, train))
+        norm = layers.make_norm("instance_fixed", dtype=self.dtype, name=name)
+        return norm(x, train, slope=0.0)

@@ -73,7 +73,7 @@ class Encoder(nn.Module):
             name=name,
         )(x)
         norm = layers.make_norm(self.norm, dtype=self.dtype, name=f"{name}_norm")
-        return nn.relu(norm(x, train))
+        return norm(x, train, slope=0.0)
 
 
 class Decoder(nn.Module):
@@ -107,7 +107,7 @@ class Decoder(nn.Module):
                 name=f"up{i}",
             )(x)
             norm = layers.make_norm(self.norm, dtype=self.dtype, name=f"up{i}_norm")
-            x = nn.relu(norm(x, train))
+            x = norm(x, train, slope=0.0)
         # Kaiming's fan-out starts a head of 3 channels deep in the flat ends of tanh (inputs of
         # std 4.6).
         init = {"gtnet": layers.kaiming_fan_out, "gentle": layers.uniform_fan_in}

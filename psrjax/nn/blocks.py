@@ -27,10 +27,12 @@ class Residual3D(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b t h w c"], train: bool) -> Float[Array, "b t h w c"]:
         """Applies the block; the shape stays."""
-        y = nn.relu(self._conv_norm(x, train, 0, scale=1.0))
+        y = self._conv_norm(x, train, 0, scale=1.0, slope=0.0)
         return x + self._conv_norm(y, train, 1, scale=self.scale)
 
-    def _conv_norm(self, x: Array, train: bool, index: int, *, scale: float) -> Array:
+    def _conv_norm(
+        self, x: Array, train: bool, index: int, *, scale: float, slope: float | None = None
+    ) -> Array:
         x = layers.Conv(
             x.shape[-1],
             (3, 3, 3),
@@ -41,7 +43,7 @@ class Residual3D(nn.Module):
             name=f"conv{index}",
         )(x)
         norm = layers.make_norm(self.norm, dtype=self.dtype, name=f"norm{index}", scale=scale)
-        return norm(x, train)
+        return norm(x, train, slope=slope)
 
 
 def maybe_remat(block: type[nn.Module], policy: str) -> type[nn.Module]:

@@ -42,7 +42,7 @@ class Unit(nn.Module):
             x = layers.UpsampledConv(self.width, size, **options)(x)
         else:
             x = layers.Conv(self.width, size, padding=self.kernel_size // 2, **options)(x)
-        x = nn.relu(layers.make_norm(self.norm, dtype=self.dtype, name="norm")(x, train))
+        x = layers.make_norm(self.norm, dtype=self.dtype, name="norm")(x, train, slope=0.0)
         return resampling.avg_pool(x) if self.resample == "down" else x
 
 
@@ -62,7 +62,7 @@ class Residual(nn.Module):
         """Applies the block; the shape stays."""
         y = x
         for i in (1, 2):
-            y = nn.relu(layers.make_norm(self.norm, dtype=self.dtype, name=f"norm{i}")(y, train))
+            y = layers.make_norm(self.norm, dtype=self.dtype, name=f"norm{i}")(y, train, slope=0.0)
             conv = layers.Conv(x.shape[-1], (3, 3), padding=1, dtype=self.dtype, name=f"conv{i}")
             y = conv(y)
         return x + y

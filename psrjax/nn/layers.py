@@ -8,6 +8,7 @@ import contextvars
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -228,8 +229,10 @@ class BatchNorm(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "*b c"], train: bool) -> Float[Array, "*b c"]:
-        """Normalizes by the batch (train) or by the kept statistics."""
+    def __call__(
+        self, x: Float[Array, "*b c"], train: bool, *, slope: float | None = None
+    ) -> Float[Array, "*b c"]:
+        """Normalizes by the batch (train) or by the kept statistics; `slope`: see `normalize`."""
         channels = x.shape[-1:]
         scale = self.param("scale", nn.initializers.constant(self.scale), channels)
         bias = self.param("bias", nn.initializers.zeros, channels)
@@ -237,17 +240,20 @@ class BatchNorm(nn.Module):
         variance = self.variable("batch_stats", "var", jnp.ones, channels)
         if not train:
             factor = scale * jax.lax.rsqrt(variance.value + self.epsilon)
-            return (x * factor + (bias - mean.value * factor)).astype(self.dtype)
+            y = (x * factor + (bias - mean.value * factor)).astype(self.dtype)
+            return _activate(y, slope)
         groups = 1 if self.is_initializing() else _norm_groups.get()
         count = x.size // x.shape[-1] // groups
         grouped = x if groups == 1 else x.reshape(groups, -1, *x.shape[1:])
         axes = tuple(range(grouped.ndim - x.ndim, grouped.ndim - 1))
-        y, batch_mean, batch_variance = normalize(grouped, axes, self.epsilon)
+        y, batch_mean, batch_variance = normalize(
+            grouped, axes, self.epsilon, scale, bias, slope=slope, dtype=self.dtype
+        )
         if not self.is_initializing():
             unbiased = batch_variance.reshape(groups, -1).mean(0) * (count / max(count - 1, 1))
             mean.value += self.momentum * (batch_mean.reshape(groups, -1).mean(0) - mean.value)
             variance.value += self.momentum * (unbiased - variance.value)
-        return (y.reshape(x.shape) * scale + bias).astype(self.dtype)
+        return y.reshape(x.shape)
 
 
 class InstanceNorm(nn.Module):
@@ -266,34 +272,62 @@ class InstanceNorm(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b *size c"], train: bool) -> Float[Array, "b *size c"]:
-        """Normalizes; `train` makes no difference."""
+    def __call__(
+        self, x: Float[Array, "b *size c"], train: bool, *, slope: float | None = None
+    ) -> Float[Array, "b *size c"]:
+        """Normalizes; `train` makes no difference; `slope`: see `normalize`."""
         del train
-        y, _, _ = normalize(x, tuple(range(1, x.ndim - 1)), self.epsilon)
+        scale = bias = None
         if self.affine:
             scale = self.param("scale", nn.initializers.constant(self.scale), x.shape[-1:])
-            y = y * scale + self.param("bias", nn.initializers.zeros, x.shape[-1:])
-        return y.astype(self.dtype)
+            bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
+        axes = tuple(range(1, x.ndim - 1))
+        return normalize(x, axes, self.epsilon, scale, bias, slope=slope, dtype=self.dtype)[0]
 
 
 def normalize(
-    x: Float[Array, "*b c"], axes: tuple[int, ...], epsilon: float, *, ddof: int = 0
+    x: Float[Array, "*b c"],
+    axes: tuple[int, ...],
+    epsilon: float,
+    scale: Float[Array, " c"] | None = None,
+    bias: Float[Array, " c"] | None = None,
+    *,
+    slope: float | None = None,
+    ddof: int = 0,
+    dtype: DTypeLike = jnp.float32,
 ) -> tuple[Array, Array, Array]:
-    """Returns x normalized over axes, its mean and its variance, all float32.
+    """Returns x normalized over axes, scaled, shifted and activated; its mean and its variance.
+
+    These two are float32; of an x of bfloat16 they have no gradient.
 
     Args:
-      x: of bfloat16 its mean and variance have no gradient.
+      x: the maps.
       axes: that the statistics are of.
       epsilon: added to the variance.
+      scale: of each channel; None is 1.
+      bias: of each channel; None is 0.
+      slope: of the leaky ReLU behind it, 0 a ReLU; None is no activation.
       ddof: 1 for the unbiased variance.
+      dtype: of the result.
     """
     if x.dtype == jnp.bfloat16:
-        return _normalize_rounded(x, axes, epsilon, ddof)
+        return _normalize_rounded(x, scale, bias, _Norm(axes, epsilon, slope, ddof, dtype))
     x = x.astype(jnp.float32)
     mean = x.mean(axes, keepdims=True)
     centred = x - mean
     variance = jnp.square(centred).mean(axes, keepdims=True) * _unbiasing(x, mean, ddof)
-    return centred * jax.lax.rsqrt(variance + epsilon), mean, variance
+    y = _affine(centred * jax.lax.rsqrt(variance + epsilon), scale, bias).astype(dtype)
+    return _activate(y, slope), mean, variance
+
+
+class _Norm(NamedTuple):
+    """The static arguments of `normalize`."""
+
+    axes: tuple[int, ...]
+    epsilon: float
+    slope: float | None
+    ddof: int
+    dtype: DTypeLike
 
 
 def _unbiasing(x: Array, mean: Array, ddof: int) -> float:
@@ -301,43 +335,70 @@ def _unbiasing(x: Array, mean: Array, ddof: int) -> float:
     return count / (count - ddof)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _activate(y: Array, slope: float | None) -> Array:
+    if slope is None:
+        return y
+    return nn.leaky_relu(y, slope) if slope else nn.relu(y)
+
+
+def _affine(y: Array, scale: Array | None, bias: Array | None) -> Array:
+    y = y if scale is None else y * scale
+    return y if bias is None else y + bias
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _normalize_rounded(
-    x: Array, axes: tuple[int, ...], epsilon: float, ddof: int
+    x: Array, scale: Array | None, bias: Array | None, norm: _Norm
 ) -> tuple[Array, Array, Array]:
-    """`normalize`, which reads x once for its statistics, and once for their gradients.
+    """`normalize`, which reads x once for its statistics, and keeps nothing else for the way back.
 
     The mean of squares less the square of the mean, in float32, loses less than the rounding of x
-    to bfloat16 has lost already.
+    to bfloat16 has lost already. Barriers keep XLA from storing x as float32 for its second use.
     """
-    return _normalize_forward(x, axes, epsilon, ddof)[0]
+    return _normalize_forward(x, scale, bias, norm)[0]
 
 
-def _normalize_forward(x: Array, axes: tuple[int, ...], epsilon: float, ddof: int) -> tuple:
+def _normalize_forward(x: Array, scale: Array | None, bias: Array | None, norm: _Norm) -> tuple:
     exact = x.astype(jnp.float32)
-    mean, square = (each.mean(axes, keepdims=True) for each in (exact, jnp.square(exact)))
-    variance = jnp.maximum(square - jnp.square(mean), 0.0) * _unbiasing(x, mean, ddof)
-    factor = jax.lax.rsqrt(variance + epsilon)
-    return ((exact - mean) * factor, mean, variance), (x, mean, factor)
+    mean, square = (each.mean(norm.axes, keepdims=True) for each in (exact, jnp.square(exact)))
+    variance = jnp.maximum(square - jnp.square(mean), 0.0) * _unbiasing(x, mean, norm.ddof)
+    factor = jax.lax.rsqrt(variance + norm.epsilon)
+    saved, mean, factor = jax.lax.optimization_barrier(
+        (x, mean, factor)
+    )  # see `_normalize_rounded`
+    y = _affine((saved.astype(jnp.float32) - mean) * factor, scale, bias)
+    y = _activate(y, norm.slope)
+    return (y.astype(norm.dtype), mean, variance), (x, scale, bias, mean, factor)
 
 
-def _normalize_backward(
-    axes: tuple[int, ...], epsilon: float, ddof: int, saved: tuple, gradients: tuple
-) -> tuple[Array]:
-    del epsilon
-    x, mean, factor = saved
-    g, *_ = gradients
+def _normalize_backward(norm: _Norm, saved: tuple, gradients: tuple) -> tuple:
+    x, scale, bias, mean, factor = saved
+    x, g = jax.lax.optimization_barrier((x, gradients[0]))
+    g = g.astype(jnp.float32)
     y = (x.astype(jnp.float32) - mean) * factor
-    slope, turn = (each.mean(axes, keepdims=True) for each in (g, g * y))
-    turn *= _unbiasing(x, mean, ddof)
-    return ((factor * (g - slope - y * turn)).astype(x.dtype),)
+    if norm.slope is not None:
+        _, activated = jax.vjp(
+            functools.partial(_activate, slope=norm.slope), _affine(y, scale, bias)
+        )
+        (g,) = activated(g)
+    total, turn = (each.sum(norm.axes, keepdims=True) for each in (g, g * y))
+    count = x.size // mean.size
+    slope, turn_mean = (_affine(each, scale, None) / count for each in (total, turn))
+    turn_mean *= _unbiasing(x, mean, norm.ddof)
+    d_x = factor * (_affine(g, scale, None) - slope - y * turn_mean)
+    d_scale, d_bias = (each.reshape(-1, each.shape[-1]).sum(0) for each in (turn, total))
+    return (
+        d_x.astype(x.dtype),
+        None if scale is None else d_scale,
+        None if bias is None else d_bias,
+    )
 
 
 _normalize_rounded.defvjp(_normalize_forward, _normalize_backward)
 
 
 def make_norm(kind: str, *, dtype: DTypeLike, name: str, scale: float = 1.0) -> nn.Module:
-    """Makes the norm layer of this kind, to be called as `norm(x, train)`.
+    """Makes the norm layer of this kind, to be called as `norm(x, train)`, perhaps with a `slope`.
 
     Args:
       kind: "batch", "instance", or "instance_fixed", which learns neither scale nor bias.

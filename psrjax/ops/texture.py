@@ -90,37 +90,44 @@ def _take(rows: Array, index: Array) -> list[Array]:
     return jnp.split(rows.at[index].get(mode="promise_in_bounds"), 4, -1)
 
 
+def _at(x: Array, part: Array, chunk: Array) -> Array:
+    return jax.lax.dynamic_slice(x, (part, chunk, 0, 0), (1, 1, *x.shape[2:]))[0, 0]
+
+
 def _sum_forward(texture: Array, u: Array, v: Array, weight: Array) -> tuple:
-    side, channels = texture.shape[1], texture.shape[-1]
+    (parts, side, _, channels), (chunks, b, n) = texture.shape, u.shape[1:]
 
-    def add_part(totals: Array, part: tuple[Array, ...]) -> tuple[Array, None]:
-        texels, *chunks = part
-        rows = _rows(texels)
+    def add_part(totals: Array, part: Array) -> tuple[Array, None]:
+        rows = _rows(texture[part])
 
-        def add(given: tuple[Array, ...]) -> Array:
-            total, u, v, weight = given
-            corners, index = _corners(side, u, v)
-            shares = [x[..., None] * y for x, y in zip(weight * corners, _take(rows, index))]
-            return total + jnp.moveaxis(sum(shares[1:], shares[0]), -1, -2)
+        def add(totals: Array, chunk: Array) -> tuple[Array, None]:
+            # Slices of the whole arrays: XLA would fetch all chunks of a part for each.
+            corners, index = _corners(side, *(_at(x, part, chunk) for x in (u, v)))
+            corners *= _at(weight, part, chunk)
+            shares = [x[..., None] * y for x, y in zip(corners, _take(rows, index))]
+            made = jnp.moveaxis(sum(shares[1:], shares[0]), -1, -2).reshape(b, channels * n)
+            return totals.at[chunk].add(made), None
 
-        return jax.lax.map(add, (totals, *chunks)), None
+        return jax.lax.scan(add, totals, jnp.arange(chunks))[0], None
 
-    s, b, n = u.shape[1:]
-    totals, _ = jax.lax.scan(add_part, jnp.zeros((s, b, channels, n)), (texture, u, v, weight))
-    return totals, (texture, u, v, weight)
+    empty = jnp.zeros((chunks, b, channels * n))  # flat, or channels would be padded to 128
+    totals, _ = jax.lax.scan(add_part, empty, jnp.arange(parts))
+    return totals.reshape(chunks, b, channels, n), (texture, u, v, weight)
 
 
 def _sum_backward(saved: tuple[Array, ...], g: Array) -> tuple[Array, ...]:
-    side, batch = saved[0].shape[1], g.shape[1]
+    texture, u, v, weights = saved
+    (parts, side, _, channels), (chunks, batch, n) = texture.shape, u.shape[1:]
+    flat = g.reshape(1, chunks, batch, channels * n)
 
-    def of_part(part: tuple[Array, ...]) -> tuple[Array, ...]:
-        texels, *chunks = part
-        rows, back_to_texels = jax.vjp(_rows, texels)
+    def of_part(part: Array) -> tuple[Array, ...]:
+        rows, back_to_texels = jax.vjp(_rows, texture[part])
 
-        def add(total: Array, given: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...]]:
-            u, v, weight, g = given
-            g = jnp.moveaxis(g, -2, -1)
-            corners, back, index = jax.vjp(functools.partial(_corners, side), u, v, has_aux=True)
+        def add(total: Array, chunk: Array) -> tuple[Array, tuple[Array, ...]]:
+            g = _at(flat, jnp.zeros_like(part), chunk).reshape(batch, channels, n)
+            g, weight = jnp.moveaxis(g, -2, -1), _at(weights, part, chunk)
+            places = (_at(x, part, chunk) for x in (u, v))
+            corners, back, index = jax.vjp(functools.partial(_corners, side), *places, has_aux=True)
             found = jnp.stack([(x * g).sum(-1) for x in _take(rows, index)])
             new = jnp.concatenate([x[..., None] * g for x in weight * corners], -1)
             put = jax.vmap(lambda total, i, new: total.at[i].add(new, mode="promise_in_bounds"))
@@ -128,10 +135,10 @@ def _sum_backward(saved: tuple[Array, ...], g: Array) -> tuple[Array, ...]:
 
         # Of each of the batch by itself: devices that share it would exchange every chunk.
         empty = jnp.zeros((batch, *rows.shape))
-        total, gradients = jax.lax.scan(add, empty, (*chunks, g))
+        total, gradients = jax.lax.scan(add, empty, jnp.arange(chunks))
         return (*back_to_texels(total.sum(0)), *gradients)
 
-    return jax.lax.map(of_part, saved)
+    return jax.lax.map(of_part, jnp.arange(parts))
 
 
 _sum_of_parts.defvjp(_sum_forward, _sum_backward)

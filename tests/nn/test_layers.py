@@ -55,26 +55,29 @@ def test_instance_norm_treats_each_sample_alone():
 
 
 @pytest.mark.parametrize("kind", layers.NORMS)
-@pytest.mark.parametrize("mean", [0.0, 30.0])
-def test_norms_of_bfloat16_have_the_values_and_gradients_of_float32(kind, mean):
+@pytest.mark.parametrize(("mean", "slope"), [(0.0, 0.0), (0.0, 0.2), (30.0, None)])
+def test_norms_of_bfloat16_have_the_values_and_gradients_of_float32(kind, mean, slope):
     rng = np.random.default_rng(0)
     x = jnp.asarray(mean + rng.normal(size=(2, 8, 8, 5)), jnp.bfloat16)
     pull = jnp.asarray(rng.normal(size=x.shape), jnp.float32)
     norm = layers.make_norm(kind, dtype=jnp.float32, name="norm")
     variables = norm.init(jax.random.key(0), x, True)
+    params = jax.tree.map(lambda p: p + rng.normal(size=p.shape), variables.get("params", {}))
 
     def both(x):
-        def total(x):
-            y, kept = norm.apply(variables, x, True, mutable=["batch_stats"])
+        def total(x, params):
+            given = {**variables, "params": params}
+            y, kept = norm.apply(given, x, True, slope=slope, mutable=["batch_stats"])
             return (y * pull).sum(), (y, kept)
 
-        return jax.jit(jax.value_and_grad(total, has_aux=True))(x)
+        return jax.jit(jax.value_and_grad(total, (0, 1), has_aux=True))(x, params)
 
-    ((_, found), gradient), ((_, expected), wanted) = both(x), both(x.astype(jnp.float32))
+    ((_, found), gradients), ((_, expected), wanted) = both(x), both(x.astype(jnp.float32))
     for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
-    scale = float(np.abs(wanted).max())
-    np.testing.assert_allclose(gradient.astype(jnp.float32), wanted, atol=1e-2 * scale)
+    for ours, theirs in zip(jax.tree.leaves(gradients), jax.tree.leaves(wanted), strict=True):
+        scale = float(np.abs(theirs).max())
+        np.testing.assert_allclose(ours.astype(jnp.float32), theirs, atol=1e-2 * scale)
 
 
 @pytest.mark.parametrize(

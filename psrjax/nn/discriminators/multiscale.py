@@ -89,8 +89,10 @@ class ValidDiscriminator(nn.Module):
             width = min(self.max_channels, self.width * 2 ** (i + 1))
             x = self._conv(x, train, f"conv{i}", width, 4)
             if i:
-                x = layers.make_norm("instance", dtype=self.dtype, name=f"norm{i}")(x, train)
-            x = layers.leaky_relu(x)
+                norm = layers.make_norm("instance", dtype=self.dtype, name=f"norm{i}")
+                x = norm(x, train, slope=layers.LEAKY_SLOPE)
+            else:
+                x = layers.leaky_relu(x)
             if i < self.depth - 1:
                 x = x[:, : x.shape[1] // 2 * 2, : x.shape[2] // 2 * 2]
                 x = resampling.avg_pool(x)

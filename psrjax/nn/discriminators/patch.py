@@ -34,7 +34,8 @@ class _Discriminator(nn.Module):
         """Applies a convolution, a norm (not on the first) and a leaky ReLU."""
         x = self._conv(x, index, self.width * min(2**index, _MAX_CHANNELS), index == 0, **window)
         if index:
-            x = layers.make_norm(self.norm, dtype=self.dtype, name=f"norm{index}")(x, train)
+            norm = layers.make_norm(self.norm, dtype=self.dtype, name=f"norm{index}")
+            return norm(x, train, slope=layers.LEAKY_SLOPE)
         return layers.leaky_relu(x)
 
     def _logits(self, x: Array, index: int, **window: Any) -> Array:

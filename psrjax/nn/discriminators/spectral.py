@@ -60,7 +60,8 @@ class SpectralDiscriminator(nn.Module):
             name, last = f"scale{scale}_conv{i}", i == self.depth - 1
             width, stride = self.width * min(2**i, _MAX_CHANNELS), 1 if last else 2
             if i == 0:
-                x = layers.Conv(width, (4, 4), stride=stride, name=name, **options)(x)
+                conv = layers.Conv(width, (4, 4), stride=stride, name=name, **options)
+                x = layers.leaky_relu(conv(x))
             else:
                 if last and self.attend:
                     name_ = f"scale{scale}_attention"
@@ -71,8 +72,7 @@ class SpectralDiscriminator(nn.Module):
                 norm = layers.make_norm(
                     "instance_fixed", dtype=self.dtype, name=f"scale{scale}_norm{i}"
                 )
-                x = norm(conv(x, train), train)
-            x = layers.leaky_relu(x)
+                x = norm(conv(x, train), train, slope=layers.LEAKY_SLOPE)
             features.append(x)
         logits = layers.Conv(1, (4, 4), name=f"scale{scale}_logits", **options)(x)
         return {"logits": logits.astype(jnp.float32), "features": tuple(features)}
