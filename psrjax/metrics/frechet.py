@@ -8,9 +8,7 @@ rank-deficient covariances take square roots of what rounding leaves, which floa
 import dataclasses
 from typing import Any
 
-import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jaxtyping import Float
 
 from psrjax.errors import UserError
@@ -60,17 +58,6 @@ class Moments:
         between = np.outer(apart, apart) * (self.count * other.count / count)
         return Moments(count, mean, self.scatter + other.scatter + between)
 
-    def over_hosts(self) -> "Moments":
-        """Merges the moments of all processes of a run; each must call it."""
-        if jax.process_count() == 1:
-            return self
-        mine = np.concatenate([[self.count], self.mean, self.scatter.ravel()])
-        size, total = len(self.mean), Moments.empty(len(self.mean))
-        for row in gathered(mine):
-            part = Moments(row[0], row[1 : size + 1], row[size + 1 :].reshape(size, size))
-            total = total.merge(part)
-        return total
-
     @property
     def covariance(self) -> Float[np.ndarray, "d d"]:
         """The unbiased covariance, as of `numpy.cov`.
@@ -81,16 +68,6 @@ class Moments:
         if self.count < 2:
             raise _too_few(self.count)
         return self.scatter / (self.count - 1)
-
-
-def gathered(values: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    """Stacks the float64 values of all processes of a run; each must call it."""
-    if jax.process_count() == 1:
-        return values[None]
-    # The bytes are gathered: as float64 they would be rounded to float32 on the way.
-    flat = np.ascontiguousarray(values).ravel()
-    bits = np.ascontiguousarray(multihost_utils.process_allgather(flat.view(np.uint32)))
-    return bits.view(np.float64).reshape(-1, *values.shape)
 
 
 def _too_few(count: float) -> UserError:
@@ -208,11 +185,6 @@ class InceptionScore:
         return InceptionScore(
             self.counts + other.counts, self.entropy + other.entropy, self.classes + other.classes
         )
-
-    def over_hosts(self) -> "InceptionScore":
-        """Adds up the images of all processes of a run; each must call it."""
-        parts = [np.asarray(part) for part in dataclasses.astuple(self)]
-        return InceptionScore(*(gathered(part).sum(0) for part in parts))
 
     def compute(self) -> tuple[float, float]:
         """Returns the mean and the standard deviation over the splits.
