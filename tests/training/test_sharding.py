@@ -15,6 +15,7 @@ from psrjax.config import MeshSection
 from psrjax.errors import UserError
 from psrjax.methods import base
 from psrjax.nn import layers
+from psrjax.ops import geometry
 from psrjax.pretrained import registry
 from psrjax.training import optimizer, sharding, state, step
 
@@ -146,6 +147,46 @@ class Net(nn.Module):
         x = layers.Conv(32, (3, 3), stride=2, padding=1, name="down")(x)
         x = nn.relu(layers.BatchNorm(name="norm")(x, True))
         return layers.Conv(32, (3, 3), padding=1, name="same")(x)
+
+
+@pytest.mark.parametrize(
+    "mesh", [m if m == "all three" else pytest.param(m, marks=pytest.mark.slow) for m in MESHES]
+)
+def test_gradients_of_convolutions_and_norms_are_those_of_one_device(mesh):
+    """Frames are cut as a step cuts them, warped and convolved with strides."""
+    random = np.random.default_rng(0)
+    batch = {
+        "target": random.normal(size=(8, 2, 16, 12, 3)).astype(np.float32),
+        "target_flow": random.normal(size=(8, 2, 16, 12, 2)).astype(np.float32),
+    }
+    start = Net().init(jax.random.key(0), jnp.zeros((1, 16, 12, 3)))
+
+    def gradients(placement, variables, batch):
+        batch = placement.cut_height(batch)
+        x, flow = (array.reshape(16, *array.shape[2:]) for array in batch.values())
+
+        def loss(params):
+            moved = geometry.warp(x, flow)
+            y, _ = Net().apply({**variables, "params": params}, moved, mutable=["batch_stats"])
+            return jnp.square(y).mean()
+
+        with placement.of_layers():
+            return placement.cut(jax.grad(loss)(placement.gather(variables["params"])))
+
+    found = []
+    for sizes in ({"data": 1}, MESHES[mesh]):
+        devices = sharding.make_mesh(MeshSection(**sizes))
+        placed = sharding.state_sharding(start, devices, min_bytes=0)
+        placement = sharding.Placement(devices, placed["params"])
+        run = jax.jit(
+            functools.partial(gradients, placement),
+            in_shardings=(placed, sharding.batch_sharding(devices)),
+            out_shardings=placed["params"],
+        )
+        found.append(jax.device_get(run(start, batch)))
+    for one, many in zip(*map(jax.tree.leaves, found), strict=True):
+        np.testing.assert_allclose(many, one, atol=1e-5)
+    assert max(np.abs(one).max() for one in jax.tree.leaves(found[0])) > 1e-2
 
 
 def collectives(program):
