@@ -202,7 +202,7 @@ def _blend(count: int, rows: Array, weights: Array, indices: Array) -> Array:
         for each, index in zip(weights, indices, strict=True)
         for weight, part in zip(each, jnp.split(_take(rows, index), len(each), -1), strict=True)
     ]
-    return sum(shares[1:], shares[0])
+    return jnp.asarray(sum(shares[1:], shares[0]))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
