@@ -87,7 +87,9 @@ class _Layer(nn.Module):
         y = _place_maps.get()(y)
         if not self.use_bias:
             return y
-        return y + self.param("bias", self.bias_init, (self.features,)).astype(self.dtype)
+        bias = self.param("bias", self.bias_init, (self.features,))
+        # In float32, or the bias's gradient, a sum over all pixels, would be summed in bfloat16.
+        return (y.astype(jnp.float32) + bias).astype(self.dtype)
 
 
 class Conv(_Layer):

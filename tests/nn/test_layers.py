@@ -94,6 +94,14 @@ def test_initializers_have_the_deviation_of_pytorch(init, std):
     assert abs(kernel.mean()) < 0.05 * std
 
 
+def test_a_biass_gradient_sums_all_pixels_in_float32_while_products_are_bfloat16():
+    layer, x = layers.Conv(4, (1, 1), dtype=jnp.bfloat16), jnp.zeros((2, 64, 64, 3))
+    params = {"kernel": jnp.zeros((1, 1, 3, 4)), "bias": jnp.zeros(4)}
+    total = lambda params: layer.apply({"params": params}, x).sum(dtype=jnp.float32)  # noqa: E731
+    gradient = jax.grad(total)(params)
+    np.testing.assert_array_equal(gradient["bias"], 2 * 64 * 64)  # bfloat16 stops counting at 256
+
+
 def test_parameters_stay_float32_while_products_are_bfloat16():
     layer = layers.Conv(4, (3, 3, 3), padding=1, dtype=jnp.bfloat16)
     y, variables = layer.init_with_output(jax.random.key(0), clips())
