@@ -33,7 +33,7 @@ class SpectralConv(nn.Conv2d):
                 self.right.copy_(F.normalize(matrix.T @ self.left, dim=0, eps=1e-6))
                 self.left.copy_(F.normalize(matrix @ self.right, dim=0, eps=1e-6))
         # Copies: the buffers change again before the backward pass.
-        size = torch.dot(self.left.clone(), matrix @ self.right.clone())
+        size = torch.dot(self.left.clone(), (matrix @ self.right.clone()).float())
         return self._conv_forward(x, self.weight / size, self.bias)
 
 
