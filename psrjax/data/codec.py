@@ -12,8 +12,13 @@ from typing import Any
 
 import cv2
 import numpy as np
+import tensorflow_datasets as tfds
 import zstandard
 from jaxtyping import Shaped
+
+# Here, not where it is used: TFDS replaces builtins.__import__ while it is imported, which threads
+# that read records, and JAX's own late imports beside them, do not survive.
+from tensorflow_datasets.proto import tf_example_pb2
 
 from psrjax.errors import UserError
 from psrjax.vision.camera import Camera
@@ -160,8 +165,6 @@ def features(streams: Any) -> Any:
     source views one after the other, in the order of `sources`. A STILL stream is stored in the
     first example of its view, and is empty in the others.
     """
-    import tensorflow_datasets as tfds  # takes 0.7 s, and not every command needs it
-
     kinds = {
         IMAGE: lambda: tfds.features.Sequence(tfds.features.Text()),
         ARRAY: lambda: tfds.features.Sequence(tfds.features.Text()),
@@ -232,8 +235,6 @@ def read_example(data: bytes) -> Mapping[str, Any]:
     Raises:
       google.protobuf.message.DecodeError: if the bytes are damaged.
     """
-    from tensorflow_datasets.proto import tf_example_pb2
-
     messages: Any = tf_example_pb2  # protobuf makes its classes on import
     stored = messages.Example.FromString(data).features.feature
     return {name: getattr(value, value.WhichOneof("kind")).value for name, value in stored.items()}

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorflow_datasets as tfds
 from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 
 from psrjax import io
@@ -211,8 +212,6 @@ class _MeanFrames:
 def _write_tfds_metadata(
     directory: Path, streams: tuple[str, ...], writers: Mapping[str, _SplitWriter]
 ) -> None:
-    import tensorflow_datasets as tfds
-
     folder: Any = directory  # TFDS asks for its own class of paths
     template = tfds.core.ShardedFileTemplate(
         data_dir=folder, dataset_name=NAME, filetype_suffix="array_record"

@@ -3,6 +3,8 @@
 import json
 import pickle
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -42,6 +44,19 @@ def test_a_background_is_stored_once_for_a_view(tmp_path, make_view):
     assert [bool(example["background"]) for example in examples] == [True] + [False] * (
         len(examples) - 1
     )
+
+
+def test_a_thread_that_reads_imports_nothing(dataset_folder):
+    """An import in a reader's thread meets those of the main thread, and TFDS's stops both."""
+    code = (
+        "import sys\n"
+        "from psrjax.data.source import Source\n"
+        f"source = Source({str(dataset_folder)!r}, 'train')\n"
+        "before = set(sys.modules)\n"
+        "source.read('a', 'cam1', 'frames', [0, 5])\n"
+        "assert not set(sys.modules) - before, set(sys.modules) - before\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
 def test_records_are_read_as_tfds_reads_them(dataset_folder):
