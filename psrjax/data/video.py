@@ -24,7 +24,7 @@ from psrjax.errors import UserError
 _CLOCK = 90_000  # ticks per second of files with uneven times
 _SMALLEST = 192  # width in pixels that frames are enlarged to, at least, for a legible label
 _BAR = 26  # height of the bar with the labels
-_LOSSLESS_SUFFIXES = (".mkv", ".avi")
+LOSSLESS_SUFFIXES = (".mkv", ".avi")
 _MP4_AUDIO = ("aac", "mp3", "ac3", "eac3", "alac", "opus")  # codecs that an mp4 can hold
 
 
@@ -70,6 +70,11 @@ def decode(path: str | os.PathLike) -> Iterator[Frame]:
         raise UserError(
             f"{path}: not a video, or damaged ({getattr(error, 'strerror', None) or error})"
         ) from error
+
+
+def check_audio(path: str | os.PathLike, audio: str | os.PathLike) -> None:
+    """Raises UserError if the sound of the file `audio` cannot be copied into the file `path`."""
+    _Sound(Path(path), audio)
 
 
 def read(path: str | os.PathLike) -> Video:
@@ -138,7 +143,7 @@ def write(
       UserError: if the frames or times are not as they must be, or the file cannot be written.
     """
     path = Path(path)
-    if lossless and path.suffix.lower() not in _LOSSLESS_SUFFIXES:
+    if lossless and path.suffix.lower() not in LOSSLESS_SUFFIXES:
         raise UserError(f"{path}: lossless video needs a name that ends in .mkv")
     timing = _Timing.of(path, fps, times)
     with io.replacing(path) as temporary:
