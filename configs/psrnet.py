@@ -73,6 +73,7 @@ _DEMO = {
     "data.sampling.k": 4,
     "data.sampling.t": 4,
     "data.crop": (48, 48),
+    "data.stored": (0, 0),
     # As many clips to render as three each of 20 and 6 people: who sees more people learns less of
     # an average one.
     "data.synthetic": {
@@ -112,6 +113,7 @@ PRESETS = {
         "optimizer.generator.learning_rate": 1e-3,
         "optimizer.discriminator.learning_rate": 1e-3,
         "data.crop": (32, 32),
+        "data.stored": (0, 0),
         "data.synthetic": {
             "size": (32, 32),
             "scenes": 2,
@@ -181,6 +183,7 @@ def get_config(variant: str = "") -> RunConfig:
         {
             **_layers(3),
             "data.crop": (112, 112),
+            "data.stored": (128, 128),
             "data.sampling.k": 8,
             "data.sampling.t": 8,
             "data.sampling.together": True,  # a clip's three pairs a step, as GTNet's script

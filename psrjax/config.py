@@ -83,6 +83,7 @@ class DataSection(Section):
     eval_split: str = "test"
     validation_split: str = ""  # of `keep_best`
     crop: tuple[int, int] = (0, 0)  # height and width; 0 is the stored size
+    stored: tuple[int, int] = (0, 0)  # size to prepare for this preset; 0 is that of `crop`
     flip: float = 0.0  # the probability that a training clip is mirrored
     jitter: float = 0.0  # how far its colours are changed
     hue: float = 0.0  # how far their hue is turned, as a part of the circle
@@ -217,13 +218,18 @@ def override(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:
     """Sets dotted keys as `update`, but a user's: they outrank a preset's for single stages.
 
     `{"steps": 9}` also removes every `overrides.STAGE.steps`, unless `values` names that one too.
+    `{"data.path": DIR}` also sets `data.crop` to the stored size, unless `values` names that one
+    too, or the preset cuts its crops from larger frames (`data.stored`).
 
     Raises:
       UserError: as `update`.
     """
+    path = values.get("data.path", DataSection.path)
+    if path != DataSection.path and not any(config.data.stored):
+        update(config, {"data.crop": DataSection.crop})
     update(config, values)
     for stage, changes in config.overrides.items():
-        own = {leaf: f"overrides.{stage}.{leaf}" for leaf in _flat(changes)}
+        own = {leaf: f"overrides.{stage}.{leaf}" for leaf in flat(changes)}
         outranked = [key for leaf, key in own.items() if _covers(values, leaf)]
         remove(config, *(key for key in outranked if not _covers(values, key)))
     return config
@@ -247,7 +253,7 @@ def stage_config(config: RunConfig, stage: str) -> RunConfig:
     sections = config.to_dict()
     changes = sections["overrides"].get(stage, {})
     merged = _typed({**sections, "overrides": {}})
-    update(merged, _flat(changes))
+    update(merged, flat(changes))
     merged.method.stage = stage
     return _locked(merged)
 
@@ -354,7 +360,7 @@ def _completed(saved: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any
 
 def differences(old: RunConfig, new: RunConfig) -> dict[str, tuple[Any, Any]]:
     """Returns {dotted key: (old, new)} where two configs differ; a missing value is None."""
-    before, after = _flat(old.to_dict()), _flat(new.to_dict())
+    before, after = flat(old.to_dict()), flat(new.to_dict())
     keys = sorted(set(before) | set(after))
     pairs = {key: (before.get(key), after.get(key)) for key in keys}
     return {key: (a, b) for key, (a, b) in pairs.items() if a != b}
@@ -363,20 +369,20 @@ def differences(old: RunConfig, new: RunConfig) -> dict[str, tuple[Any, Any]]:
 def _validate_stage(config: RunConfig) -> None:
     from psrjax.methods import base as methods
 
-    flat = _flat(config.to_dict())
+    leaves = flat(config.to_dict())
 
     def require(good: bool, key: str, rule: str) -> None:
         if not good:
-            raise UserError(f"config.{key}={flat.get(key)}: {rule} (stage {config.method.stage})")
+            raise UserError(f"config.{key}={leaves.get(key)}: {rule} (stage {config.method.stage})")
 
-    for key, value in flat.items():
-        leaves = cast(tuple[Any, ...], value) if isinstance(value, tuple) else (value,)
-        is_leaf = all(isinstance(leaf, bool | int | float | str | tuple) for leaf in leaves)
+    for key, value in leaves.items():
+        parts = cast(tuple[Any, ...], value) if isinstance(value, tuple) else (value,)
+        is_leaf = all(isinstance(part, bool | int | float | str | tuple) for part in parts)
         require(is_leaf, key, "must be a number, a string or a tuple of these")
     counts = "batch accumulate steps checkpoint_steps keep_checkpoints log_steps mesh.fsdp"
     counts += " mesh.space mesh.norm_groups"
     for key in counts.split():
-        require(flat[key] >= 1, key, "must be at least 1")
+        require(leaves[key] >= 1, key, "must be at least 1")
     require(config.batch_per_device >= 0, "batch_per_device", "must be at least 0 (0 is off)")
     shared = config.batch_per_device % config.accumulate == 0
     require(shared, "batch_per_device", f"must be a multiple of accumulate {config.accumulate}")
@@ -418,16 +424,16 @@ def _is_open(key: str) -> bool:
 
 
 def _unknown_key(config: ConfigDict, key: str) -> str:
-    near = difflib.get_close_matches(key, list(_flat(config)), n=1, cutoff=0.0)
+    near = difflib.get_close_matches(key, list(flat(config)), n=1, cutoff=0.0)
     return f"config.{key}: no such key" + (f"; did you mean config.{near[0]}?" if near else "")
 
 
-def _flat(section: Any) -> dict[str, Any]:
+def flat(section: Any) -> dict[str, Any]:
     """Returns {dotted key: leaf} of a section or of nested dicts."""
     leaves: dict[str, Any] = {}
     for key, value in section.items():
         if isinstance(value, ConfigDict | dict):
-            leaves |= {f"{key}.{name}": leaf for name, leaf in _flat(value).items()}
+            leaves |= {f"{key}.{name}": leaf for name, leaf in flat(value).items()}
         else:
             leaves[key] = value
     return leaves

@@ -12,6 +12,8 @@ PACKAGE = ROOT / "psrjax"
 # The top floor first. Rooms of one floor do not know one another.
 FLOORS = (
     ("cli",),
+    ("__init__",),  # the door: it names what `api` offers, and imports it when it is asked for
+    ("api",),
     ("importers", "benchmarks", "reporting"),
     ("training",),
     ("evaluation",),
@@ -27,7 +29,7 @@ FLOORS = (
     ("ops",),
     ("runtime",),
     ("io",),
-    ("errors", "__init__"),
+    ("errors",),
 )
 HEIGHT = {room: -floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # The folders inside a room, the top one first; "" are the files of the room itself.

@@ -8,19 +8,17 @@ psrjax evaluate --real DIR --fake DIR --unpaired --metrics fid
 --method.mask_tex; psrjax evaluate --workdir RUN --method.help lists the fields.
 """
 
+import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 from absl import flags
 
-from psrjax import config as config_lib
+from psrjax import api
 from psrjax.cli._method_fields import MethodFlags, describe
 from psrjax.errors import UserError
 from psrjax.evaluation import folder_evaluation, method_evaluation, score_table
-from psrjax.methods.base import Method
 from psrjax.metrics import registry
 from psrjax.runtime import cluster
-from psrjax.training import checkpoint
 
 _METHOD = MethodFlags()
 _WORKDIR = flags.DEFINE_string("workdir", "", "the run's directory")
@@ -30,10 +28,13 @@ _SNAPSHOT = flags.DEFINE_enum(
     "config.keep_best"
 )  # fmt: skip
 _DATA = flags.DEFINE_string("data", "", "a stored dataset; by default the run's own")
-_SPLIT = flags.DEFINE_string("split", "", "a split of it; by default config.data.eval_split")
+_SPLIT = flags.DEFINE_string(
+    "split", "", "a split of it; by default config.data.eval_split, or test of a prepared dataset"
+)
 _WINDOWS = flags.DEFINE_enum(
-    "windows", "central", ["central", "all", "clips"],
-    "which windows of each clip and pair of views: the central one, all, or all joined to clips",
+    "windows", "auto", ["auto", "central", "all", "clips"],
+    "which windows of each clip and pair of views: the central one, all, or all joined to clips; "
+    "auto: all where the central ones are too few frames",
 )  # fmt: skip
 _METRICS = flags.DEFINE_list("metrics", [], f"further ones: {', '.join(registry.FURTHER)}")
 _K = flags.DEFINE_integer("k", 0, "source frames of each window; 0 is as the run has it", 0)
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str]) -> None:
     if _UNPAIRED.value and not _REAL.value:
         raise UserError("--unpaired: it compares folders of videos: give --real DIR --fake DIR")
     if _METHOD.wants_help and _WORKDIR.value:
-        print(describe(_restored()[0]))
+        print(describe(_restored().method))
         return
     found, title = _videos() if _REAL.value else _run()
     path = method_evaluation.write(_OUTPUT.value or _WORKDIR.value or "evaluation", found)
@@ -73,30 +74,26 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _run() -> tuple[method_evaluation.Evaluation, str]:
-    method, variables, config, stage = _restored()
-    given = {"data.path": _DATA.value, "data.sampling.k_evaluation": _K.value}
-    config_lib.update(config, {key: value for key, value in given.items() if value})
-    found = method_evaluation.evaluate(
-        method,
-        variables,
-        config,
+    model = _restored()
+    found = api.evaluate(
+        model,
+        data=_DATA.value,
         split=_SPLIT.value,
         windows=_WINDOWS.value,
         metrics=_METRICS.value,
+        k=_K.value,
         limit=_LIMIT.value,
         show_progress=True,
     )
     for row in found.rows:
         row["about"]["notes"] = [*row["about"].get("notes", ()), *_METHOD.given]
-    return found, f"stage {stage}"
+    return found, f"stage {model.stage}"
 
 
-def _restored() -> tuple[Method, dict[str, Any], config_lib.RunConfig, str]:
+def _restored() -> api.Model:
     """Restores the run, its method with the fields given as flags."""
-    method, variables, config, stage = checkpoint.restore_for_inference(
-        _WORKDIR.value, _STAGE.value or None, best=_SNAPSHOT.value == "best"
-    )
-    return _METHOD.apply(method), variables, config, stage
+    model = api.load(_WORKDIR.value, stage=_STAGE.value, best=_SNAPSHOT.value == "best")
+    return dataclasses.replace(model, method=_METHOD.apply(model.method))
 
 
 def _videos() -> tuple[method_evaluation.Evaluation, str]:

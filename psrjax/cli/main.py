@@ -16,14 +16,18 @@ from types import ModuleType
 
 from absl import app, flags, logging
 
+import psrjax
 from psrjax import config as config_lib
+from psrjax.cli import _help
 from psrjax.cli._config import ConfigFlag
 from psrjax.errors import UserError
 from psrjax.runtime import memory_pages
 
 _EXTRAS = {"av": "video", "jinja2": "report", "matplotlib": "report"}  # {module: its extra}
 _ALONE = ("camera", "compile", "convert", "data", "doctor", "prepare", "report")
-_USAGE = "usage: psrjax COMMAND [flags]; psrjax COMMAND --help lists a command's flags"
+_USAGE = (
+    "usage: psrjax COMMAND [flags]; psrjax COMMAND --help lists a command's flags; psrjax --version"
+)
 
 
 def console() -> None:
@@ -53,6 +57,8 @@ def main() -> None:
         width = max(map(len, commands))
         lines = [f"  {command:<{width}}  {line}" for command, line in commands.items()]
         print("\n".join([_USAGE, "", *lines]))
+    elif name in ("--version", "-V"):
+        print(f"psrjax {psrjax.__version__}")
     elif name not in commands:
         _fail(f"no command {name!r}; there are {', '.join(commands)}")
     else:
@@ -93,7 +99,7 @@ def run(name: str, arguments: Sequence[str]) -> None:
         if name not in _ALONE:
             _define_processes()
         if {"--help", "-h", "-help"} & set(arguments):
-            _print_help(command)
+            _print_help(name, command)
             return
         app.run(_guarded(name, command.main), argv=sys.argv, flags_parser=_parse_flags)
     except UserError as error:
@@ -114,22 +120,24 @@ def _define_processes() -> None:
     )  # fmt: skip
     flags.DEFINE_integer("processes", -1, "how many processes the run has; 1 is this one alone")
     flags.DEFINE_integer("process_id", -1, "the number of this one of them, from 0")
+    flags.DEFINE_string(
+        "device", "", "what computes: cpu, gpu, gpu:0 (one of several) or tpu; by default the best "
+        "that JAX finds"
+    )  # fmt: skip
 
 
-def _print_help(command: ModuleType) -> None:
-    print(f"{(command.__doc__ or '').strip()}\n{flags.FLAGS.module_help(command)}")
-    if "coordinator" in flags.FLAGS:
-        print(flags.FLAGS.module_help(__name__))
+def _print_help(name: str, command: ModuleType) -> None:
+    print(_help.command(command, __name__))
     if flags.FLAGS.find_module_defining_flag("config") == ConfigFlag.__module__:
-        print(f"\n  --config: {flags.FLAGS['config'].help}")
-        print("  --config.KEY=VALUE: changes one value of it")
+        print(f"\n{_help.configs(name)}")
 
 
 def _guarded(name: str, command: Callable[[list[str]], None]) -> Callable[[list[str]], None]:
     """Wraps a command: sets up logging, other processes and the compilation cache before."""
 
     def guarded(argv: list[str]) -> None:
-        from psrjax.runtime import cluster, jax_setup  # import JAX: not before the flags are right
+        # They import JAX: not before the flags are right.
+        from psrjax.runtime import cluster, device_choice, jax_setup
 
         logging.use_absl_handler()
         logging.set_verbosity(logging.INFO)
@@ -137,6 +145,7 @@ def _guarded(name: str, command: Callable[[list[str]], None]) -> Callable[[list[
         sys.unraisablehook = _report_unraisable
         if name not in _ALONE:
             values = flags.FLAGS
+            device_choice.use(values.device)
             named = cluster.Named(values.coordinator, values.processes, values.process_id)
             cluster.join(named)
         with cluster.ending_together():

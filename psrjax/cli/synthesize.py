@@ -10,32 +10,42 @@ One person's appearance in another's motion (transfer), from pictures, videos or
 
 Without --source the run's own clip is shown: methods of one person need no more.
 
+Many transfers in one call, every source with every driving, or the rows of a CSV file with the
+columns source and driving. Started again, it goes on where it was cut off:
+
+    psrjax synthesize --run R --source 'people/*.jpg' --driving 'dances/*.mp4' --output DIR
+    psrjax synthesize --run R --batch pairs.csv --output 'DIR/*.gif'
+
 A test set of random pairs of a split, within a clip or from one to another:
 
     psrjax synthesize --run R --pairs same_video --output DIR
 
 WHO and MOTION are a picture, a video, a folder of pictures, or a dataset's DIR, DIR:CLIP or
 DIR:CLIP:VIEW ("synthetic" is the run's own). Beside out.mp4 comes a comparison, out.compare.mp4.
+--output may end in .mp4, .mov, .mkv, .avi, .gif, .webp, or in / for a folder of pictures.
 A flag that is of no use to what is synthesized is refused.
 
 --method.FIELD=VALUE replaces a field of the run's method for this video, such as
 --method.relative; psrjax synthesize --run R --method.help lists the fields.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
+from psrjax import api
 from psrjax import config as config_lib
 from psrjax.cli._method_fields import MethodFlags, describe
 from psrjax.data import loader
 from psrjax.errors import UserError
 from psrjax.inference import (
-    driving_poses,
+    batch_transfer,
     footage,
     novel_view,
+    output_files,
     skeletons,
     transfer,
     video_pairs,
@@ -43,7 +53,6 @@ from psrjax.inference import (
 from psrjax.methods.base import Method
 from psrjax.runtime import cluster
 from psrjax.synthetic import dataset
-from psrjax.training import checkpoint
 
 _METHOD = MethodFlags()
 _RUN = flags.DEFINE_string("run", "", "the run's directory")
@@ -94,18 +103,23 @@ _BEST = flags.DEFINE_bool(
     "most like the source, not since the first"
 )  # fmt: skip
 _SCALE = flags.DEFINE_bool("adapt_scale", False, "likewise: motion is scaled by the source's size")
+_BATCH = flags.DEFINE_string(
+    "batch", "", "transfer: a CSV file of many, with columns source and driving; --output is then "
+    "a folder, or 'DIR/*.gif'"
+)  # fmt: skip
 # Pairs
 _PAIRS = flags.DEFINE_enum(
     "pairs", "", ["", *video_pairs.SUBSETS], "random pairs of the split: sequences of one clip "
     "that do not overlap, or of two clips; --output is then a folder"
 )  # fmt: skip
 _COUNT = flags.DEFINE_integer("pair_count", video_pairs.COUNT, "pairs: how many", 1)
+_PLACES = (_SOURCE, _DRIVING, _BATCH)
 # What is synthesized, by the flag that asks for it, and the flags that it uses; those not named
 # here belong to all.
 _USED = {
     "--driving": (
         *(_SOURCE, _DRIVING, _BACKGROUND, _FIT, _SOURCE_FRAMES, _K, _SEED, _WINDOW, _AUDIO),
-        *(_CHECK, _BEST, _SCALE, _BACKGROUND_AS),
+        *(_CHECK, _BEST, _SCALE, _BACKGROUND_AS, _BATCH),
     ),
     "--pairs": (_PAIRS, _COUNT, _SPLIT, _K, _SEED),
     "--video": (_VIDEO, _MESH, _SOURCE_CAMERA, _CAMERA),
@@ -118,54 +132,45 @@ def main(arguments: Sequence[str]) -> None:
     """Writes the videos and prints their paths."""
     del arguments
     asked = _asked()
+    pairs = batch_transfer.find(_SOURCE.value, _DRIVING.value, _BATCH.value)
     if not _RUN.value:
         raise UserError("--run: name the run's directory")
-    stage = _STAGE.value or None
-    method, variables, config, _ = checkpoint.restore_for_inference(
-        _RUN.value, stage, best=_SNAPSHOT.value == "best"
-    )
-    method = _METHOD.apply(method)
+    model = api.load(_RUN.value, stage=_STAGE.value, best=_SNAPSHOT.value == "best")
+    model = dataclasses.replace(model, method=_METHOD.apply(model.method))
     if _METHOD.wants_help:
-        print(describe(method))
+        print(describe(model.method))
         return
     if _DATA.value:
-        config_lib.update(config, {"data.path": _DATA.value})
+        config_lib.update(model.config, {"data.path": _DATA.value})
     paths: list[Path] = []
     if asked == "--pairs":
-        paths = _write_pairs(method, variables, config)
+        paths = _write_pairs(model)
+    elif pairs:
+        paths = _write_batch(model, pairs) if cluster.share()[0] == 0 else []
     elif cluster.share()[0] == 0:  # one video is made by the first process of a run
-        paths = _write_one(asked, method, variables, config)
+        paths = _write_one(asked, model)
     cluster.gather(None)  # the others wait
     for path in paths if cluster.share()[0] == 0 else ():
         print(path)
 
 
-def _write_one(asked: str, method: Method, variables: Any, config: Any) -> list[Path]:
+def _write_one(asked: str, model: api.Model) -> list[Path]:
+    output_files.check(_OUTPUT.value)
     if asked == "--driving":
-        inputs = transfer.open_inputs(
-            config,
-            source=_SOURCE.value,
-            driving=_required(_DRIVING, "--source"),
-            background=_BACKGROUND.value,
-            fit=_FIT.value,
-            reads=driving_poses.reads(method),
-            background_reads=transfer.background_reads(
-                method, _BACKGROUND.value, _BACKGROUND_AS.value
-            ),
-        )
+        inputs = _transfer_inputs(model, _SOURCE.value, _required(_DRIVING, "--source"))
         return transfer.write(
-            method,
-            variables,
-            config,
+            model.method,
+            model.variables,
+            model.config,
             inputs,
             _OUTPUT.value,
             options=_options(inputs),
             show_progress=True,
         )
     made = novel_view.synthesize(
-        method,
-        variables,
-        _inputs(asked, method, config),
+        model.method,
+        model.variables,
+        _inputs(asked, model.method, model.config),
         intermediates=_INTERMEDIATES.value,
         show_progress=True,
     )
@@ -175,9 +180,40 @@ def _write_one(asked: str, method: Method, variables: Any, config: Any) -> list[
     return paths
 
 
+def _transfer_inputs(model: api.Model, source: str, driving: str) -> transfer.TransferInputs:
+    return model.transfer_inputs(
+        source or None,
+        driving,
+        background=_BACKGROUND.value or None,
+        fit=_FIT.value,
+        background_as=_BACKGROUND_AS.value,
+    )
+
+
+def _write_batch(model: api.Model, pairs: Sequence[batch_transfer.BatchPair]) -> list[Path]:
+    def ready(pair: batch_transfer.BatchPair) -> transfer.Transfer:
+        inputs = _transfer_inputs(model, pair.source, pair.driving)
+        return transfer.Transfer(
+            model.method, model.variables, model.config, inputs, _options(inputs)
+        )
+
+    chosen = {flag.name: flag.value for flag in _USED["--driving"] if flag not in _PLACES}
+    made_by = {**chosen, "run": _RUN.value, "stage": model.stage, "method": _METHOD.given}
+    output = _OUTPUT.value if _OUTPUT.present else "out"
+    found = batch_transfer.write(pairs, ready, output, made_by=made_by)
+    print(found.text)
+    if found.failed:
+        raise UserError(
+            f"{len(found.failed)} of {len(pairs)} failed, the others are written: "
+            + "; ".join(found.failed)
+        )
+    return found.paths
+
+
 def _asked() -> str:
     """Tells what is to be synthesized, a key of `_USED`; refuses flags that it does not use."""
-    flag_of = {"--driving": _SOURCE.value or _DRIVING.value, "--video": _VIDEO.value}
+    transferred = _SOURCE.value or _DRIVING.value or _BATCH.value
+    flag_of = {"--driving": transferred, "--video": _VIDEO.value}
     flag_of |= {"--pairs": _PAIRS.value, "--camera": _CAMERA.value}
     asked = next((flag for flag, value in flag_of.items() if value), "a clip of a dataset")
     used = {name: {flag.name for flag in own} for name, own in _USED.items()}
@@ -188,17 +224,19 @@ def _asked() -> str:
     return asked
 
 
-def _write_pairs(method: Method, variables: Any, config: Any) -> list[Path]:
-    data = dataset.resolve_path(config.data)
-    split = loader.open_split(data, _SPLIT.value or config.data.eval_split)
+def _write_pairs(model: api.Model) -> list[Path]:
+    data = dataset.resolve_path(model.config.data)
+    split = loader.open_split(data, _SPLIT.value or model.config.data.eval_split)
     pairs = video_pairs.choose(split, _PAIRS.value, count=_COUNT.value, seed=_SEED.value)
     options = {"k": _K.value, "seed": _SEED.value, "show_progress": True}
-    return video_pairs.write(method, variables, config, split, pairs, _OUTPUT.value, **options)
+    run = (model.method, model.variables, model.config)
+    return video_pairs.write(*run, split, pairs, _OUTPUT.value, **options)
 
 
 def _options(inputs: transfer.TransferInputs) -> transfer.TransferOptions:
     frames = _range(_FRAMES.value)
-    sounding = bool(inputs.driving.audio) and not frames[0]
+    takes_sound = output_files.takes_sound(_OUTPUT.value)
+    sounding = bool(inputs.driving.audio) and not frames[0] and takes_sound
     return transfer.TransferOptions(
         source_frames=_SOURCE_FRAMES.value,
         k=_K.value,

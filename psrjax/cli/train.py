@@ -8,8 +8,9 @@
 
 from absl import flags
 
+from psrjax import api
 from psrjax.cli import main as cli
-from psrjax.training import profile, stages
+from psrjax.training import profile
 
 _CONFIG = cli.define_config()
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run directory, local or gs://", required=True)
@@ -20,4 +21,4 @@ def main(arguments: list[str]) -> None:
     """Trains; a finished stage is skipped."""
     del arguments
     config, traced = _CONFIG.require(), profile.parse(_PROFILE.value)
-    stages.train(config, _WORKDIR.value, traced=traced)
+    api.train(config, _WORKDIR.value, traced=traced)

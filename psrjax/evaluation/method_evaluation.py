@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from absl import logging
 from etils import epath
 from tqdm.auto import tqdm
 
@@ -16,6 +17,7 @@ from psrjax.errors import UserError
 from psrjax.evaluation import (
     challenging_poses,
     clip_metrics,
+    evaluated_split,
     failure_gallery,
     score_export,
     score_statistics,
@@ -28,6 +30,7 @@ from psrjax.metrics import image, registry
 from psrjax.runtime import cluster
 from psrjax.synthetic import dataset
 
+FEW = 16  # frames: fewer are no score
 IN_A_ROW = "clips"  # windows of whole clips, one after the other
 
 
@@ -85,9 +88,11 @@ def evaluate(
       method: as `psrjax.methods.base.build` gives it, at the stage to be scored.
       variables: its parameters and statistics.
       config: the run's config; `data` and `batch` are read.
-      split: the split's name; by default `config.data.eval_split`.
+      split: the split's name; by default `config.data.eval_split`, or "test" of a prepared dataset
+        (see `evaluated_split`).
       windows: "central", one of each clip and pair of views; "all" of every clip, each by itself;
-        or "clips": all of them in a row, what the method carries from one to the next included.
+        "clips": all of them in a row, what the method carries from one to the next included; or
+        "auto": "central" where these are `FEW` frames or more, else "all".
       metrics: further ones, of `metrics.registry.FURTHER`: of whole clips under "clips", else of
         each window.
       limit: the number of windows to score at most; 0 is all of them.
@@ -103,7 +108,10 @@ def evaluate(
     Raises:
       UserError: if the split holds no window, or the dataset lacks a key that is read.
     """
-    split = split or config.data.eval_split
+    config = evaluated_split.for_scoring(config, split)
+    split = config.data.eval_split
+    if windows == "auto":
+        windows = "central" if scored_frames(config)[1] >= FEW else "all"
     data, in_a_row = dataset.resolve_path(config.data), windows == IN_A_ROW
     devices = synthesizer.devices(limit)
     where = synthesizer.cut(devices)
@@ -152,6 +160,7 @@ def evaluate(
         chosen = challenging_poses.choose(scored, found.views, rare, *known, data=config.data)
         scored, about = [*scored, *chosen.scored], about | {"challenging_frames": chosen.frames}
     table = score_statistics.rows(scored, about)
+    _warn_of_few(table)
     if found.sets:
         table = found.sets.finish(table, _made_of(about, in_a_row))
     return Evaluation(table, found.samples, scored, found.gallery)
@@ -163,6 +172,7 @@ def scored_frames(config: Any, *, windows: str = "central") -> tuple[int, int]:
     Raises:
       UserError: as `evaluate`.
     """
+    config = evaluated_split.for_scoring(config)
     source = loader.open_split(dataset.resolve_path(config.data), config.data.eval_split)
     policy = sampling.policy(config.data.sampling)
     found = sampling.evaluation_windows(source, policy, _windows(windows))
@@ -173,6 +183,17 @@ def scored_frames(config: Any, *, windows: str = "central") -> tuple[int, int]:
         for i in range(policy.t)
     }
     return len(clips), len(frames)
+
+
+def _warn_of_few(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Warns where a score says little for want of frames."""
+    about = rows[0]["about"]
+    if about["frames_scored"] < FEW:
+        logging.warning(
+            "the scores stand on %d frames of %d clips of split %r, too few to tell methods apart: "
+            "score more (--windows=all), or prepare more with --holdout",
+            *(about["frames_scored"], about["clips"], about["split"]),
+        )
 
 
 def _windows(windows: str) -> str:

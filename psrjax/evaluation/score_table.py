@@ -38,8 +38,9 @@ def table(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     Oracles are never the best: they are given a part of the truth.
 
     Returns:
-      {"metrics": names, "rows": [{"name", "baseline", "cells": [{"text", "best", "interval"}]}]};
-      a metric that a row lacks is "", and so is an interval that it has not.
+      {"metrics": names, "rows": [{"name", "baseline", "clips", "frames", "cells": [{"text", "best",
+      "interval"}]}]}; a metric that a row lacks is "", and so is an interval that it has not, or
+      the clips and frames that it stands on where these are not known.
     """
     chosen = overall(rows)
     metrics = list(dict.fromkeys(metric for row in chosen for metric in row["metrics"]))
@@ -54,6 +55,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             {
                 "name": row["name"],
                 "baseline": row["kind"] == BASELINE,
+                "clips": str(row.get("about", {}).get("clips", "")),
+                "frames": str(row.get("about", {}).get("frames_scored", "")),
                 "cells": [_cell(row, metric, winners.get(metric)) for metric in metrics],
             }
             for row in chosen
@@ -77,12 +80,15 @@ def _cell(row: Mapping[str, Any], metric: str, winner: float | None) -> dict[str
 
 
 def text_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Formats `table` as lines of text; the best of each column has a star."""
+    """Formats `table` as lines of text; the best of each column has a star.
+
+    The last columns say how many clips and frames the numbers of a row stand on.
+    """
     content = table(rows)
-    lines = [["", *(metric + " " for metric in content["metrics"])]]
+    lines = [["", *(metric + " " for metric in content["metrics"]), "clips", "frames"]]
     for row in content["rows"]:
         cells = [cell["text"] + ("*" if cell["best"] else " ") for cell in row["cells"]]
-        lines.append([row["name"], *cells])
+        lines.append([row["name"], *cells, row["clips"], row["frames"]])
     return aligned(lines)
 
 

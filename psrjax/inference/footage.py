@@ -93,6 +93,11 @@ class StoredFootage(Footage):
                 f"{source.directory}: its frames are {have[1]}x{have[0]}, the run's "
                 f"{size[1]}x{size[0]}: prepare the footage at that size (psrjax prepare --size)"
             )
+        if have != tuple(size):
+            logging.warning(
+                "%s: the middle %dx%d of its %dx%d frames is taken, the size of the run's frames",
+                *(self.name, *size[::-1], *have[::-1]),
+            )
 
     def require(self, keys: Iterable[str]) -> None:
         """See the base class."""
@@ -251,17 +256,19 @@ def open_footage(
     *,
     size: tuple[int, int],
     fit: str = "exact",
+    split: str = "",
     reads: Iterable[str] = (),
 ) -> Footage:
     """Opens the footage at a place.
 
     Args:
       place: a video, a folder of pictures, a picture; or a dataset's "DIR", "DIR:CLIP" or
-        "DIR:CLIP:VIEW"; "synthetic" is the dataset of the run. By default the first clip of the
-        run's evaluation split, and its first view.
+        "DIR:CLIP:VIEW"; "synthetic" is the dataset of the run. By default the first clip of
+        `split`, and its first view.
       config: the run's config; `data` is read.
       size: (height, width) of the frames to give.
       fit: of files: "exact" only scales; "crop" first takes the largest middle of the right shape.
+      split: by default the run's evaluation split.
       reads: keys that will be read. A video without them, such as joints, is first made into a data
         set in the cache (`psrjax prepare`, with MediaPipe), cut to hold the person.
 
@@ -280,7 +287,8 @@ def open_footage(
     directory = dataset.resolve_path(config["data"])["path"] if is_synthetic else folder
     if not Path(directory).is_dir():
         raise UserError(f"{place}: no such video, picture or dataset")
-    source, clip = _clip(directory, names[0] if names else "", config["data"]["eval_split"])
+    split = split or config["data"]["eval_split"]
+    source, clip = _clip(directory, names[0] if names else "", split)
     view = names[1] if len(names) > 1 else next(iter(clip.views))
     if view not in clip.views:
         raise UserError(f"{place}: no view {view!r}, there are {', '.join(clip.views)}")

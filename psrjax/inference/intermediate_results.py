@@ -24,9 +24,11 @@ from jaxtyping import Float, UInt8
 
 from psrjax import io
 from psrjax.data import codec, video
+from psrjax.inference import output_files
 from psrjax.ops import geometry
 
 SMALLEST = 192  # pixels a panel is enlarged to, at least
+_SOURCES = 4  # source frames that are shown: methods may read a hundred
 _STRIP = 6  # frames of the picture of a whole clip
 _FULL_MOTION = 0.2  # of the width: motion that is drawn in full colour
 
@@ -113,7 +115,8 @@ def write(
         frames = {label: frames[number] for label, frames in shown.items()}
         return beside(panels(intermediates, frames, number))
 
-    video.write(moving, (row(number) for number in range(len(times))), times=times)
+    rows = (row(number) for number in range(len(times)))
+    output_files.write(moving, rows, times=times, suffix=output_files.suffix_of(output))
     pictures = {"": np.concatenate([row(number) for number in strip_frames(len(times))])}
     pictures |= {f".{name}": image for name, image in still_pictures(intermediates).items()}
     paths = [output.with_name(f"{output.stem}.intermediates{name}.png") for name in pictures]
@@ -131,6 +134,11 @@ def write_picture(path: Path, image: UInt8[np.ndarray, "h w 3"]) -> None:
     """Writes a PNG, whole or not at all."""
     with io.replacing(path) as temporary:
         temporary.write_bytes(codec.encode_png(image))
+
+
+def sources(frames: UInt8[np.ndarray, "k h w 3"]) -> dict[str, UInt8[np.ndarray, "h w 3"]]:
+    """Labels the source frames that are shown beside a result, the first ones."""
+    return {f"source {i + 1}" if i else "source": p for i, p in enumerate(frames[:_SOURCES])}
 
 
 def beside(

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from tqdm.auto import tqdm
 from psrjax.data import loader, sampling, spec, video
 from psrjax.data.source import Clip, Source
 from psrjax.errors import UserError
-from psrjax.inference import intermediate_results, synthesizer
+from psrjax.inference import intermediate_results, output_files, synthesizer
+from psrjax.inference.footage import Footage
 from psrjax.inference.frame_selection import frame_range
 from psrjax.methods.base import Method
 from psrjax.prepare.common.calibration import read_calibration
@@ -88,6 +89,34 @@ def from_data(
         times=np.arange(end - first) / entry.views[pair[1]].fps,
         name=f"{entry.name}, {pair[0]} → {pair[1]}",
     )
+
+
+PRIOR = "target_prior"
+
+
+def with_estimate(method: Method, inputs: NovelViewInputs, estimate: Footage) -> NovelViewInputs:
+    """Replaces the initial estimate that a method refines by frames of one's own.
+
+    Args:
+      method: says which keys are read.
+      inputs: the clip whose view is made, as `from_data` opens it.
+      estimate: footage of that view, frame for frame.
+
+    Raises:
+      UserError: if the method refines no estimate, or the estimate has another length.
+    """
+    if PRIOR not in method.reads:
+        raise UserError("this method starts from no estimate of the view: there is none to refine")
+    if estimate.frames != inputs.frames:
+        raise UserError(
+            f"{estimate.name}: {estimate.frames} frames; {inputs.name} has {inputs.frames}"
+        )
+
+    def read(start: int) -> Mapping[str, np.ndarray]:
+        frames = range(start, start + inputs.window)
+        return {**inputs.read(start), PRIOR: estimate.read(("target",), frames)["target"][None]}
+
+    return dataclasses.replace(inputs, read=read)
 
 
 def _clip(config: Any, split: str, name: str) -> tuple[Source, Clip]:
@@ -279,43 +308,68 @@ def synthesize(
     Raises:
       UserError: if the clip is shorter than a window.
     """
-    synthesize_window = synthesizer.make_synthesizer(
-        method, comparison=True, intermediates=intermediates
+    made = synthesize_windows(method, variables, inputs, intermediates=intermediates)
+    count = len(windows(inputs.frames, inputs.window))
+    bar = tqdm(made, "synthesize", unit="window", total=count, disable=not show_progress)
+    parts = list(bar)
+    joined = lambda arrays: {  # noqa: E731
+        name: np.concatenate([each[name] for each in arrays]) for name in arrays[0]
+    }
+    drawn = joined([part.intermediates for part in parts]) | parts[0].stills
+    return SynthesizedClip(
+        joined([part.videos for part in parts]), parts[0].steps, inputs.times, drawn
     )
+
+
+@dataclass(frozen=True)
+class ViewWindow:
+    """Consecutive frames of a novel view: fields as those of `SynthesizedClip`.
+
+    Attributes:
+      videos: {label: (t h w 3) uint8}.
+      steps: the labels of the method's steps.
+      intermediates: those with time, of these frames.
+      stills: those without.
+    """
+
+    videos: dict[str, np.ndarray]
+    steps: tuple[str, ...]
+    intermediates: dict[str, np.ndarray]
+    stills: dict[str, np.ndarray]
+
+
+def synthesize_windows(
+    method: Method,
+    variables: Mapping[str, Any],
+    inputs: NovelViewInputs,
+    *,
+    intermediates: bool = False,
+) -> Iterator[ViewWindow]:
+    """Yields what `synthesize` joins, window by window, each frame once."""
+    compiled = synthesizer.make_synthesizer(method, comparison=True, intermediates=intermediates)
     where = synthesizer.cut(synthesizer.frame_devices(inputs.window), axis=1)
     variables = synthesizer.whole(variables, where)
-    parts: dict[str, list[np.ndarray]] = {}
-    drawn: dict[str, list[np.ndarray]] = {}
-    stills: dict[str, np.ndarray] = {}
-    carry, done, steps = None, 0, ()
-    starts = windows(inputs.frames, inputs.window)
-    for start in tqdm(starts, "synthesize", unit="window", disable=not show_progress):
+    carry, done = None, 0
+    for start in windows(inputs.frames, inputs.window):
         batch = dict(inputs.read(start))
-        shared = synthesizer.by_frames(batch, where, inputs.window)
-        made, carry = synthesize_window(variables, shared, carry)
-        steps = tuple(made["steps"])
-        shown = {
-            name: video for name, video in made["baselines"].items() if name in SHOWN_BASELINES
-        }
-        videos = {synthesizer.SOURCE: batch["source"], **shown, **made["steps"]}
+        made, carry = compiled(variables, synthesizer.by_frames(batch, where, inputs.window), carry)
+        known = {n: video for n, video in made["baselines"].items() if n in SHOWN_BASELINES}
+        videos = {synthesizer.SOURCE: batch["source"], **known, **made["steps"]}
         if "target" in batch:
             videos[synthesizer.TRUTH] = batch["target"]
-        for label, frames in videos.items():
-            frames = np.asarray(frames[0])
-            frames = frames[np.minimum(np.arange(inputs.window), len(frames) - 1)]
-            parts.setdefault(label, []).append(frames[done - start :])
-        for name, array in made.get("intermediates", {}).items():
-            array = np.asarray(array[0])
-            if array.ndim > 2 and len(array) == inputs.window:
-                drawn.setdefault(name, []).append(array[done - start :])
-            else:
-                stills.setdefault(name, array)
+        fresh = np.arange(done - start, inputs.window)
+        found = {name: np.asarray(a[0]) for name, a in made.get("intermediates", {}).items()}
+        moving = {n for n, a in found.items() if a.ndim > 2 and len(a) == inputs.window}
+        yield ViewWindow(
+            {
+                label: np.asarray(v[0])[np.minimum(fresh, v.shape[1] - 1)]
+                for label, v in videos.items()
+            },
+            tuple(made["steps"]),
+            {name: found[name][fresh] for name in found if name in moving},
+            {name: found[name] for name in found if name not in moving},
+        )
         done = start + inputs.window
-    videos, kept = (
-        {label: np.concatenate(arrays) for label, arrays in found.items()}
-        for found in (parts, drawn)
-    )
-    return SynthesizedClip(videos, steps, inputs.times, kept | stills)
 
 
 def windows(frames: int, window: int) -> tuple[int, ...]:
@@ -340,10 +394,11 @@ def write(path: str | os.PathLike, clip: SynthesizedClip) -> list[Path]:
     Raises:
       UserError: if the place cannot be written to.
     """
-    path = Path(path)
+    suffix, path = output_files.suffix_of(path), Path(path)
     compare = path.with_name(f"{path.stem}.compare{path.suffix}")
-    video.write(path, clip.videos[clip.steps[-1]], times=clip.times)
-    video.write(compare, video.beside(clip.videos), times=clip.times)
+    how: Any = {"times": clip.times, "suffix": suffix}
+    output_files.write(path, clip.videos[clip.steps[-1]], **how)
+    output_files.write(compare, video.beside(clip.videos), **how)
     if not clip.intermediates:
         return [path, compare]
     shown = {synthesizer.SOURCE: clip.videos[synthesizer.SOURCE], **clip.answers}

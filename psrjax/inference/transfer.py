@@ -27,7 +27,7 @@ A method's own options are its fields: `TransferOptions.fields` replaces them fo
 
 import functools
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ from tqdm.auto import tqdm
 
 from psrjax.data import loader, spec
 from psrjax.errors import UserError
-from psrjax.inference import driving_poses, frame_selection, synthesizer
+from psrjax.inference import driving_poses, frame_selection, output_files, synthesizer
 from psrjax.inference.footage import Footage, open_footage, require_person
 from psrjax.inference.synthesizer import make_synthesizer
 from psrjax.inference.video_writers import VideoWriters
@@ -85,18 +85,28 @@ def open_inputs(
     Raises:
       UserError: as `open_footage` does.
     """
-    size = tuple(config["data"]["crop"])
-    if not all(size):
-        data = loader.open_split(dataset.resolve_path(config["data"]), config["data"]["eval_split"])
-        size = next(iter(data.clips[0].views.values())).size
+    size = frame_size(config)
     reads = set(reads) - ({_BACKGROUND} if background else set())
     moving = {key for key in reads if key.startswith("target")}
     opened = functools.partial(open_footage, config=config, size=size, fit=fit)
+    data = config["data"]
+    # A model of one person shows the frames that it was trained on.
+    split = data["train_split"] if data["sampling"].get("k_evaluation", 0) else ""
     return TransferInputs(
-        opened(source or config["data"]["path"], reads=reads - moving),
+        opened(source or data["path"], split=split, reads=reads - moving),
         opened(driving, reads=moving),
         opened(background, reads=background_reads) if background else None,
     )
+
+
+def frame_size(config: Any) -> tuple[int, int]:
+    """Returns the (height, width) of a run's frames: its crop, else the stored size."""
+    height, width = config["data"]["crop"]
+    if not (height and width):
+        data = loader.open_split(dataset.resolve_path(config["data"]), config["data"]["eval_split"])
+        stored = next(iter(data.clips[0].views.values())).size
+        height, width = height or stored[0], width or stored[1]
+    return height, width
 
 
 def background_reads(method: Method, background: str, background_as: str) -> tuple[str, ...]:
@@ -165,6 +175,104 @@ class TransferOptions:
     fields: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class TransferWindow:
+    """Consecutive frames of a transfer, as they are made.
+
+    Attributes:
+      frames: (t h w 3) uint8, the result.
+      driving: (t h w 3) uint8, the driving frames.
+      mask: (t h w 1) uint8, of the person, where the method makes one.
+      intermediates: {name: array}, see `intermediate_results`; {} unless they were asked for.
+    """
+
+    frames: np.ndarray
+    driving: np.ndarray
+    mask: np.ndarray | None
+    intermediates: Mapping[str, np.ndarray]
+
+
+class Transfer:
+    """A transfer that is ready to be made: iterate over it for its windows.
+
+    Attributes:
+      source: (k h w 3) uint8, the chosen source frames.
+      times: (t,) seconds at which the frames are shown, the first at 0.
+      audio: the file whose sound goes with them, or "".
+      preview: a picture of the fitted poses, see `driving_poses`; None where there are none.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        variables: Mapping[str, Any],
+        config: Any,
+        inputs: TransferInputs,
+        options: TransferOptions = TransferOptions(),
+    ):
+        """Reads the source and fits the driving poses to it; nothing is synthesized yet.
+
+        Args:
+          method: as a run restores it.
+          variables: its parameters and statistics.
+          config: the run's config; `data.sampling` is read.
+          inputs: the footage.
+          options: see `TransferOptions`.
+
+        Raises:
+          UserError: if the footage cannot give what the method reads, shows no person, or an option
+            does not fit.
+        """
+        self._method = with_fields(method, options.fields)
+        self._variables, self._options = variables, options
+        self.audio = _audio(inputs.driving, options)
+        self._batches = _WindowBatches(self._method, config, inputs, options)
+        self.preview = self._batches.fit_joints(self._method)
+        if options.check_person:
+            require_person(inputs.driving)
+        self.source = self._batches.source
+        times = inputs.driving.times[self._batches.first : self._batches.end]
+        self.times = times - times[0]
+        _tell_times(inputs.driving.name, self.times)
+
+    @property
+    def windows(self) -> int:
+        """The number of windows."""
+        return len(self._batches.starts)
+
+    def __iter__(self) -> Iterator[TransferWindow]:
+        """Synthesizes the windows one by one; memory does not grow with the clip."""
+        batches, options = self._batches, self._options
+        method, anchor = _anchored(self._method, self._variables, batches, options)
+        compiled = make_synthesizer(method, intermediates=options.intermediates)
+        where = synthesizer.cut(synthesizer.frame_devices(batches.frames_read), axis=1)
+        variables = synthesizer.whole(self._variables, where)
+        placed = functools.partial(synthesizer.by_frames, where=where, frames=batches.frames_read)
+        carry = compiled.start(variables, placed(batches.batch(anchor)))
+        if batches.completes_background:
+            behind = compiled.start(variables, placed(batches.behind(anchor)))
+            carry = method.replace_background(carry, behind)
+        measured: dict[str, list[np.ndarray]] = {}
+        for start in batches.starts:
+            made, carry = compiled.synthesize(variables, placed(batches.batch(start)), carry)
+            made = jax.tree.map(lambda array: np.asarray(array[0]), made)
+            count = min(batches.window, batches.end - start)
+            for name, array in made.get("intermediates", {}).items():
+                if array.ndim == 1:
+                    measured.setdefault(name, []).append(array[:count])
+            yield TransferWindow(
+                batches.composed(made, start)[:count],
+                batches.driving(start)[:count],
+                made["mask"][:count] if "mask" in made else None,
+                made.get("intermediates", {}),
+            )
+        means = {name: float(np.concatenate(parts).mean()) for name, parts in measured.items()}
+        if means:
+            logging.info("means: %s", ", ".join(f"{name} {v:.2f}" for name, v in means.items()))
+        for line in method.warnings(means):
+            logging.warning(line)
+
+
 def write(
     method: Method,
     variables: Mapping[str, Any],
@@ -188,7 +296,7 @@ def write(
       variables: its parameters and statistics.
       config: the run's config; `data.sampling` is read.
       inputs: the footage.
-      output: the video to write.
+      output: the file to write, or the folder: see `output_files`.
       options: see `TransferOptions`.
       show_progress: whether to show a progress bar.
 
@@ -196,47 +304,66 @@ def write(
       The paths of the files, the result first.
 
     Raises:
-      UserError: if the footage cannot give what the method reads, shows no person, or an option
-        does not fit.
+      UserError: as `Transfer` and `output_files.check` do.
     """
-    method = with_fields(method, options.fields)
-    batches = _WindowBatches(method, config, inputs, options)
-    previews = batches.fit_joints(method, output)
-    if options.check_person:
-        require_person(inputs.driving)
     audio = _audio(inputs.driving, options)
-    method, anchor = _anchored(method, variables, batches, options)
-    compiled = make_synthesizer(method, intermediates=options.intermediates)
-    where = synthesizer.cut(synthesizer.frame_devices(batches.frames_read), axis=1)
-    variables = synthesizer.whole(variables, where)
-    placed = functools.partial(synthesizer.by_frames, where=where, frames=batches.frames_read)
-    carry = compiled.start(variables, placed(batches.batch(anchor)))
-    if batches.completes_background:
-        behind = compiled.start(variables, placed(batches.behind(anchor)))
-        carry = method.replace_background(carry, behind)
-    times = inputs.driving.times[batches.first : batches.end]
-    measured: dict[str, list[np.ndarray]] = {}
-    written = {"audio": audio, "lossless": options.lossless}
-    with VideoWriters(output, batches.source, times - times[0], **written) as writers:
-        for start in tqdm(batches.starts, "synthesize", unit="window", disable=not show_progress):
-            made, carry = compiled.synthesize(variables, placed(batches.batch(start)), carry)
-            made = jax.tree.map(lambda array: np.asarray(array[0]), made)
-            count = min(batches.window, batches.end - start)
-            for name, array in made.get("intermediates", {}).items():
-                if array.ndim == 1:
-                    measured.setdefault(name, []).append(array[:count])
+    output_files.check(output, audio=audio, lossless=options.lossless)  # before all that takes long
+    made = Transfer(method, variables, config, inputs, options)
+    return save(made, output, lossless=options.lossless, show_progress=show_progress)
+
+
+def save(
+    made: Transfer,
+    output: str | os.PathLike,
+    *,
+    windows: Iterable[TransferWindow] | None = None,
+    lossless: bool = False,
+    show_progress: bool = False,
+) -> list[Path]:
+    """Synthesizes a transfer and writes its files, as `write` does.
+
+    Args:
+      made: the transfer.
+      output: see `write`.
+      windows: its windows, where somebody else looks at them too; by default those of `made`.
+      lossless: of the result.
+      show_progress: whether to show a progress bar.
+    """
+    previews = []
+    if made.preview is not None:
+        previews = [driving_poses.write_preview(output, made.preview)]
+    shown = tqdm(
+        made if windows is None else windows,
+        "synthesize",
+        unit="window",
+        total=made.windows,
+        disable=not show_progress,
+    )
+    how = {"audio": made.audio, "lossless": lossless}
+    with VideoWriters(output, made.source, made.times, **how) as writers:
+        for window in shown:
             writers.add(
-                batches.composed(made, start)[:count],
-                batches.driving(start)[:count],
-                mask=made.get("mask"),
-                intermediates=made.get("intermediates"),
+                window.frames,
+                window.driving,
+                mask=window.mask,
+                intermediates=window.intermediates,
             )
-    means = {name: float(np.concatenate(parts).mean()) for name, parts in measured.items()}
-    if means:
-        logging.info("means: %s", ", ".join(f"{name} {v:.2f}" for name, v in means.items()))
-    for line in method.warnings(means):
-        logging.warning(line)
     return [*writers.finish(), *previews]
+
+
+def _tell_times(name: str, times: np.ndarray) -> None:
+    """Says of footage that it is one frame, or that its frames are not evenly spaced."""
+    if len(times) == 1:
+        logging.info("%s has one frame: a still picture is made", name)
+        return
+    steps = np.diff(times)
+    if steps.max() > 1.25 * steps.min():
+        mean = (len(times) - 1) / times[-1]
+        logging.info(
+            "%s has a variable frame rate: %.4g to %.4g frames a second, %.4g on average; the "
+            "result has the same times",
+            *(name, 1 / steps.max(), 1 / steps.min(), mean),
+        )
 
 
 def with_fields(method: Method, fields: Mapping[str, Any]) -> Method:
@@ -347,14 +474,14 @@ class _WindowBatches:
         """The first frames of the windows."""
         return range(self.first, self.end, self.window)
 
-    def fit_joints(self, method: Method, output: str | os.PathLike) -> list[Path]:
-        """Lets the method fit the driving joints; returns the preview that was written, if any.
+    def fit_joints(self, method: Method) -> np.ndarray | None:
+        """Lets the method fit the driving joints; returns a picture of them, if there are any.
 
         Raises:
           UserError: as the method does, and if there is neither a mesh label nor a body to draw it.
         """
         if not self._fits:
-            return []
+            return None
         source, driving = self._inputs.source, self._inputs.driving
         found = driving_poses.fit(method, source, driving, (self.first, self.end))
         self._fitted = found.joints
@@ -362,7 +489,7 @@ class _WindowBatches:
         if label in self._driving_keys and (found.moved or not _has(driving, label)):
             size = self.source.shape[1:3]
             self._labels = driving_poses.MeshLabels(driving.name, found.joints, size)
-        return [driving_poses.write_preview(output, found.preview)]
+        return found.preview
 
     def batch(self, start: int) -> dict[str, np.ndarray]:
         """Returns the wire batch (b = 1) of the window that starts at a driving frame."""

@@ -11,23 +11,21 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from psrjax.data import video
-from psrjax.inference import intermediate_results
+from psrjax.inference import intermediate_results, output_files
 
-_SOURCES = 4  # source frames that are shown: methods may read a hundred
 _AHEAD = 8  # frames that may wait to be encoded: memory does not grow with the video
 _END, _ABORT = "end", "abort"
 
 
 class StreamingVideo:
-    """A video file that takes its frames one by one; `video.write` runs in a thread.
+    """A file that takes its frames one by one; `output_files.write` runs in a thread.
 
     Use as a context manager: the file appears when the block ends, whole, and not at all if the
     block ends in an error.
     """
 
     def __init__(self, path: str | os.PathLike, **options: Any):
-        """Takes the options of `psrjax.data.video.write`."""
+        """Takes the options of `output_files.write`."""
         self.path = Path(path)
         self._queue: queue.Queue = queue.Queue(_AHEAD)
         self._error: BaseException | None = None
@@ -64,7 +62,7 @@ class StreamingVideo:
 
     def _run(self) -> None:
         try:
-            video.write(self.path, self._frames(), **self._options)
+            output_files.write(self.path, self._frames(), **self._options)
         except _Aborted:
             pass
         except BaseException as error:  # raised again where the frames are pushed
@@ -81,7 +79,7 @@ class StreamingVideo:
 
 
 class _Aborted(Exception):
-    """Ends `video.write` from within, so that it takes its half-written file away."""
+    """Ends `output_files.write` from within, so that it takes its half-written file away."""
 
 
 class VideoWriters:
@@ -110,7 +108,8 @@ class VideoWriters:
           lossless: of the result.
         """
         self._output, self._times = Path(output), times
-        self._source = source[:_SOURCES]
+        self._suffix = output_files.suffix_of(output)
+        self._sources = intermediate_results.sources(source)
         self._options = {"audio": audio, "lossless": lossless}
         self._stack = contextlib.ExitStack()
         self._videos: dict[str, StreamingVideo] = {}
@@ -135,12 +134,11 @@ class VideoWriters:
         intermediates: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         """Writes the next frames, those of `result`; the other arrays may be longer."""
-        shown = {"source" if i == 0 else f"source {i + 1}": p for i, p in enumerate(self._source)}
         if intermediates and not self._written:
             self._stills = intermediate_results.still_pictures(intermediates)
         for number, frame in enumerate(result):
             self._push("", frame, **self._options)
-            beside = {**shown, "driving": driving[number], "result": frame}
+            beside = {**self._sources, "driving": driving[number], "result": frame}
             self._push("compare", intermediate_results.beside(beside))
             if mask is not None:
                 self._push("mask", mask[number].repeat(3, -1))
@@ -163,7 +161,8 @@ class VideoWriters:
 
     def _push(self, what: str, frame: np.ndarray, **options: Any) -> None:
         if what not in self._videos:
-            video_file = StreamingVideo(self._name(what), times=self._times, **options)
+            options = {"times": self._times, "suffix": self._suffix, **options}
+            video_file = StreamingVideo(self._name(what), **options)
             self._videos[what] = self._stack.enter_context(video_file)
             self._paths.append(video_file.path)
         self._videos[what].push(frame)

@@ -60,7 +60,8 @@ def dataset_folder(directory, heads, *, joints=None):
 
 def config(own):
     sampling = {"source": "random", "k": 1, "t": 1, "k_evaluation": 4}
-    data = {"sampling": sampling, "crop": SIZE, "path": own, "eval_split": "train"}
+    data = {"sampling": sampling, "crop": SIZE, "path": own}
+    data |= {"train_split": "train", "eval_split": "test"}
     return ConfigDict({"data": data})
 
 

@@ -11,7 +11,13 @@ from ml_collections import ConfigDict
 
 from psrjax.data import codec, store, video
 from psrjax.errors import UserError
-from psrjax.inference import footage, frame_selection, intermediate_results, transfer, video_writers
+from psrjax.inference import (
+    footage,
+    frame_selection,
+    intermediate_results,
+    output_files,
+    transfer,
+)
 from psrjax.methods import base
 from psrjax.prepare.common import detector
 
@@ -136,7 +142,7 @@ def lossless(monkeypatch):
     """What is written is what was made."""
     write = video.write
     monkeypatch.setattr(
-        video_writers.video,
+        output_files.video,
         "write",
         lambda path, frames, **o: write(path, frames, **{**o, "lossless": True}),
     )
