@@ -3,6 +3,7 @@
 Frames are (h, w, 3) uint8 RGB. Times are seconds from the first frame.
 """
 
+import collections
 import itertools
 import os
 import unicodedata
@@ -22,6 +23,7 @@ from psrjax import io
 from psrjax.errors import UserError
 
 _CLOCK = 90_000  # ticks per second of files with uneven times
+_REORDERED = 16  # H.264 and HEVC: frames that are decoded before one that is shown first, at most
 _SMALLEST = 192  # width in pixels that frames are enlarged to, at least, for a legible label
 _BAR = 26  # height of the bar with the labels
 LOSSLESS_SUFFIXES = (".mkv", ".avi")
@@ -98,16 +100,20 @@ def _decode(container: Any, path: Path) -> Iterator[Frame]:
     stream.thread_type = "AUTO"
     step = 1 / float(stream.average_rate or 25)
     packets, count, first, last = 0, 0, 0.0, 0.0
-    for packet in container.demux(stream):
-        packets += packet.size > 0
-        for frame in packet.decode():
-            time = count * step if frame.pts is None else frame.time
-            first = time if count == 0 else first
-            last = time - first
-            turns = round(frame.rotation / 90) % 4  # counterclockwise
-            image = frame.to_ndarray(format="rgb24")
-            yield Frame(np.ascontiguousarray(np.rot90(image, turns)), last)
-            count += 1
+
+    def decoded() -> Iterator[av.VideoFrame]:
+        nonlocal packets
+        for packet in container.demux(stream):
+            packets += packet.size > 0
+            yield from packet.decode()
+
+    for frame, time in _timed(decoded(), step):
+        first = time if count == 0 else first
+        last = time - first
+        turns = round(frame.rotation / 90) % 4  # counterclockwise
+        image = frame.to_ndarray(format="rgb24")
+        yield Frame(np.ascontiguousarray(np.rot90(image, turns)), last)
+        count += 1
     if stream.frames:
         whole = packets >= stream.frames
     elif container.duration and len(container.streams) == 1:  # Matroska promises seconds only
@@ -116,6 +122,26 @@ def _decode(container: Any, path: Path) -> Iterator[Frame]:
         whole = True
     if not count or not whole:
         raise UserError(f"{path}: the video is cut off, {count} frames of it can be read")
+
+
+def _timed(frames: Iterable[av.VideoFrame], step: float) -> Iterator[tuple[av.VideoFrame, float]]:
+    """Yields frames with their time stamps, or with multiples of `step` where these are wrong.
+
+    AVI has no times of display: frames of a file with B-frames come in their order, with stamps
+    of the order in which they were coded. Frames are held until so many later ones are known that
+    a stamp which does not increase is met before the first wrong one is given.
+    """
+    held: collections.deque[av.VideoFrame] = collections.deque()
+    last, before, ordered = -step, -np.inf, True
+    for frame in frames:
+        ordered = ordered and frame.pts is not None and frame.time > before
+        before = frame.time if ordered else before
+        held.append(frame)
+        while held and (not ordered or len(held) > _REORDERED):
+            last = held[0].time if ordered else last + step
+            yield held.popleft(), last
+    for frame in held:
+        yield frame, frame.time
 
 
 def write(

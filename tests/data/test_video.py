@@ -1,6 +1,7 @@
 """Videos keep their times, sound and upright picture; what is no video is named."""
 
 import struct
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from psrjax.data import video
 from psrjax.errors import UserError
+from psrjax.prepare.multiview import camera_videos
 
 UNEVEN = np.cumsum([0.0, 0.05, 0.033, 0.05, 0.033, 0.1, 0.05, 0.033, 0.05, 0.033])
 
@@ -78,6 +80,85 @@ def test_an_odd_size_is_padded_by_its_own_edge(tmp_path, frames):
 def test_uneven_times_come_back(tmp_path, frames, name):
     video.write(tmp_path / name, frames, times=UNEVEN + 7.0, lossless=name == "a.mkv")
     np.testing.assert_allclose(video.read(tmp_path / name).times, UNEVEN, atol=1.1e-3)
+
+
+def numbered(path, codec, *, times, clock=30, bframes=2):
+    """Writes 24 frames in which a bar shows the number, with B-frames, at times / clock."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=30)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, clock)
+        stream.codec_context.max_b_frames = bframes
+        stream.options = {"b_adapt": "0"} if codec == "libx264" else {}
+        for number, time in enumerate(times):
+            image = np.full((64, 96, 3), 40, np.uint8)
+            image[:, 4 * number : 4 * number + 4] = 220
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = int(time), Fraction(1, clock)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def shown_numbers(frames):
+    return frames[..., 1].mean(1).reshape(len(frames), 24, 4).mean(2).argmax(1)
+
+
+EVEN = np.arange(24)
+VARIABLE = np.cumsum([0, 33, 66, 20, 33] + [33, 66, 20, 33] * 5)[:24]  # milliseconds
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "times", "clock"),
+    [
+        ("ntu.avi", "libx264", EVEN, 30),  # its stamps are 1, 3, 4, 2, 6, 7, 5, …
+        ("asp.avi", "mpeg4", EVEN, 30),
+        ("asp.mp4", "mpeg4", EVEN, 30),
+        ("ts.ts", "libx264", EVEN, 30),
+        ("variable.mp4", "libx264", VARIABLE, 1000),
+        ("variable.mkv", "libx264", VARIABLE, 1000),
+        ("early.mkv", "libx264", EVEN * 40 - 100, 1000),  # begins before 0
+    ],
+)
+def test_frames_and_times_are_in_order_whatever_the_container_says(
+    tmp_path, name, codec, times, clock
+):
+    numbered(tmp_path / name, codec, times=times, clock=clock)
+    found = video.read(tmp_path / name)
+    np.testing.assert_array_equal(shown_numbers(found.frames), EVEN)
+    np.testing.assert_allclose(found.times, (times - times[0]) / clock, atol=2e-3)
+    with av.open(str(tmp_path / name)) as container:
+        stamps = [frame.pts for frame in container.decode(video=0)]
+    assert (name == "ntu.avi") == (sorted(stamps) != stamps)  # what this test is about
+
+
+def test_late_b_frames_are_given_the_streams_rate_from_before_their_first(tmp_path):
+    """B-frames may begin far behind the first frames: a stamp already given stays right."""
+
+    class Stamped:
+        def __init__(self, number, stamp):
+            self.number, self.pts, self.time = number, stamp, stamp / 30
+
+    stamps = [*range(1, 41), 41, 43, 44, 42, 46, 47, 45]
+    frames = [Stamped(*pair) for pair in enumerate(stamps)]
+    found = [(frame.number, time) for frame, time in video._timed(frames, 1 / 30)]
+    assert [number for number, _ in found] == list(range(47))
+    np.testing.assert_allclose([time for _, time in found], np.arange(1, 48) / 30)
+
+
+def test_an_edit_list_cuts_as_players_do(tmp_path):
+    path = tmp_path / "a.mp4"
+    numbered(path, "libx264", times=EVEN)
+    data = bytearray(path.read_bytes())
+    entry = data.index(b"elst") + 12  # one entry: its length in 1/1000 s, its first time
+    first = struct.unpack(">I", data[entry + 4 : entry + 8])[0]
+    with av.open(str(path)) as container:
+        frame = int(1 / 30 / container.streams.video[0].time_base)
+    data[entry : entry + 8] = struct.pack(">II", 400, first + 5 * frame)
+    path.write_bytes(data)
+    found = video.read(path)
+    np.testing.assert_array_equal(shown_numbers(found.frames), np.arange(5, 17))
+    np.testing.assert_allclose(found.times, np.arange(12) / 30, atol=1e-6)
+    assert camera_videos.probe(path) == camera_videos.VideoInfo((64, 96), 30.0, 12)
 
 
 def test_a_phones_rotation_is_applied(tmp_path, frames):

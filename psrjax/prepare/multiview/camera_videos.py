@@ -31,6 +31,8 @@ class VideoInfo:
 def probe(path: Path) -> VideoInfo:
     """Reads a video's upright size, its rate, and its frames, counted without decoding them.
 
+    Frames that an edit list cuts away do not count.
+
     Raises:
       UserError: if the file is no video that can be read.
     """
@@ -39,7 +41,8 @@ def probe(path: Path) -> VideoInfo:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
             rate = float(stream.average_rate or 0)
-            frames = sum(packet.size > 0 for packet in container.demux(stream))
+            packets = container.demux(stream)
+            frames = sum(packet.size > 0 and not packet.is_discard for packet in packets)
     except FFmpegError as error:
         raise UserError(f"{path}: damaged ({error})") from error
     if not rate:
