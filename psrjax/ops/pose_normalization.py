@@ -7,6 +7,7 @@ where missing. Host side: plain NumPy, before anything is rendered.
 from dataclasses import dataclass
 
 import numpy as np
+from absl import logging
 from jaxtyping import Float
 
 from psrjax.errors import UserError
@@ -15,6 +16,8 @@ from psrjax.ops import pose
 RULES = ("head", "ankle", "none")
 POSITIONS = ("smoothed", "constant")
 _SMOOTH = 3  # frames on both sides that the position of a frame is a mean of
+_STILL = 0.1  # of y in [-1, 1]: a part that moves less stands still
+_ALIKE = 3.0  # how many times as far one clip's part may move as the other's
 _HEAD = (("nose",), ("right eye", "left eye"), ("right ear", "left ear"))  # in order of preference
 _ANKLES = (("right ankle", "left ankle"),)
 _PARTS = {"head": (_HEAD, "head (nose, eyes or ears)"), "ankle": (_ANKLES, "ankles")}
@@ -27,6 +30,11 @@ class Span:
     low: float
     high: float
     mean: float
+
+    @property
+    def range(self) -> float:
+        """How far the part moves."""
+        return self.high - self.low
 
 
 def normalize(
@@ -41,7 +49,10 @@ def normalize(
     With the y of the head (or, for comparison, of the ankles: Chan et al.'s rule) in the driving
     clip from s_min to s_max, in the target's from t_min to t_max, and L that of a frame:
     N = t_min + (L - s_min) / (s_max - s_min) (t_max - t_min) is where it should be, so each joint
-    of the frame moves by N - L. Where s_max = s_min it moves by the difference of the means.
+    of the frame moves by N - L. Two ranges that say nothing of one another are not stretched to
+    fit: of two people who stand still the one moves by the difference of the means, and where one
+    moves over `_ALIKE` times the other's range (one squats, the other does not) nothing is moved,
+    and the log says so.
 
     Args:
       driving: skeletons to move, of a whole clip.
@@ -62,12 +73,20 @@ def normalize(
         return driving
     heights = track(driving, rule, "driving clip")
     source, wanted = span(heights), span(track(target, rule, "training clip"))
+    least, most = sorted((source.range, wanted.range))
     where = _smoothed(heights) if position == "smoothed" else np.full_like(heights, source.mean)
-    if source.high - source.low < 1e-6:
+    if most < _STILL:
         shift = np.full_like(where, wanted.mean - source.mean)
+    elif most > _ALIKE * least:
+        logging.warning(
+            "the driving clip's %s moves over %.1f%% of the picture's height, the training clip's "
+            "over %.1f%%: too unlike to normalize poses by; they stay where they are",
+            *(rule, 50 * source.range, 50 * wanted.range),
+        )
+        return driving
     else:
-        share = (where - source.low) / (source.high - source.low)
-        shift = wanted.low + share * (wanted.high - wanted.low) - where
+        share = (where - source.low) / source.range
+        shift = wanted.low + share * wanted.range - where
     moved = driving.copy()
     moved[..., 1] += np.where(driving[..., 2] > 0, shift[:, None], 0.0).astype(driving.dtype)
     return moved

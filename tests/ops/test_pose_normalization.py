@@ -40,14 +40,26 @@ def test_all_joints_of_a_frame_move_alike_and_only_vertically():
 
 
 def test_the_ankle_rule_looks_at_the_ankles():
-    driving, target = clip(LONG, ankles=LONG / 2), clip([0.0, 0.1], ankles=[0.8, 0.9])
+    driving, target = clip(LONG, ankles=LONG / 2), clip([0.0, 0.1], ankles=[0.7, 0.9])
     moved = pose_normalization.normalize(driving, target, rule="ankle")
-    np.testing.assert_allclose(moved[[0, 59]][:, ANKLES, 1], [[0.8] * 2, [0.9] * 2], atol=1e-6)
+    np.testing.assert_allclose(moved[[0, 59]][:, ANKLES, 1], [[0.7] * 2, [0.9] * 2], atol=1e-6)
 
 
-def test_a_head_that_never_moves_goes_to_the_mean_of_the_targets():
-    moved = pose_normalization.normalize(clip([0.5] * 8), clip([-0.4, 0.0]))
-    np.testing.assert_allclose(moved[:, NOSE, 1], -0.2, atol=1e-6)
+def test_a_still_head_goes_to_where_another_still_one_is_and_is_not_shaken():
+    driving = clip(0.5 + 0.02 * np.sin(np.arange(40)))
+    moved = pose_normalization.normalize(driving, clip([-0.24, -0.16]))
+    shift = (moved - driving)[..., 1]
+    np.testing.assert_allclose(shift, shift[0, 0], atol=1e-6)
+    assert moved[:, NOSE, 1].mean() == pytest.approx(-0.2, abs=1e-3)
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_still_head_is_not_stretched_to_a_squatting_ones_range_nor_the_reverse(swapped, caplog):
+    still, squatting = clip(-0.5 + 0.02 * np.sin(np.arange(40))), clip(LONG)
+    driving, target = (squatting, still) if swapped else (still, squatting)
+    caplog.set_level("WARNING", logger="absl")
+    assert pose_normalization.normalize(driving, target) is driving
+    assert "over 2.0%" in caplog.text and "over 40.0%" in caplog.text
 
 
 def test_one_constant_shift_is_that_of_the_mean():
