@@ -10,13 +10,15 @@ OpenPose JSON, a .json of MMPose, AlphaPose or MediaPipe, an NTU .skeleton, a .n
 these, named like the videos. A second run resumes an interrupted one, and adds videos.
 
 RECORDING holds videos/NAME.mp4, pose/NAME_json/*.json (OpenPose: BODY_25, BODY_25B or COCO-18) and
-calibration/ (OpenCV-style .json or Qualisys .qca.txt).
+calibration/ (OpenCV-style .json or Qualisys .qca.txt). A camera that the others disagree with is
+left out, or its constant offset taken off, and the numbers are told; --cameras=cam01,cam02 takes
+these as they are.
 
 RAW_DIR holds the files of a published dataset as its authors hand them out (the documents have a
 page on each: ntu_rgbd, iper, dance_fashion, video_folder, single_person), or what `tfds build` has
 made of them. A second run resumes an interrupted one.
 
-Look at DIR/prepare.html (videos) or DIR/previews before training.
+Look at DIR/prepare.html before training.
 """
 
 import json
@@ -27,6 +29,7 @@ from absl import flags
 
 from psrjax.errors import UserError
 from psrjax.prepare.common import joint_files, openpose
+from psrjax.prepare.common.result_page import PAGE
 from psrjax.prepare.datasets import adapter, build, catalogue
 from psrjax.prepare.monocular import dataset_builder, pipeline, planning, result_page
 from psrjax.prepare.multiview import recording
@@ -72,7 +75,9 @@ _BODY = flags.DEFINE_bool(
 )  # fmt: skip
 _PROCESSES = flags.DEFINE_integer("processes", 0, "videos: at once; 0: one for two cores", 0)
 
-_CAMERAS = flags.DEFINE_list("cameras", [], "recordings: the cameras, by name; by default all")
+_CAMERAS = flags.DEFINE_list(
+    "cameras", [], "recordings: the cameras, by name, taken as they are; by default all that agree"
+)  # fmt: skip
 _CALIBRATION = flags.DEFINE_string(
     "calibration", "", "recordings: the file, where there are several"
 )
@@ -208,12 +213,18 @@ def _prepare_recording(source: Path) -> None:
         lag=_LAG.value,
     )
     summary = recording.prepare(source, _TO.value, options)
-    shown = {name: value for name, value in summary.items() if name not in ("filled", "notes")}
+    shown = {
+        name: value
+        for name, value in summary.items()
+        if name not in ("filled", "notes", "problems")
+    }
     for name, value in shown.items():
         print(f"{name:30} {json.dumps(value)}")
     for note in summary["notes"]:
         print(f"note: {note}")
-    print(f"written to {_TO.value}; look at {Path(_TO.value) / 'previews'} before training")
+    for problem in summary["problems"]:
+        print(f"WARNING: {problem['what']}: {problem['detail']}: {problem['advice']}")
+    print(f"written to {_TO.value}; look at {Path(_TO.value) / PAGE} before training")
 
 
 def _size(flag: flags.FlagHolder) -> tuple[int, int]:

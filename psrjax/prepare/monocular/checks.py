@@ -9,10 +9,12 @@ from jaxtyping import Bool, Float, Int
 
 from psrjax.ops import pose
 from psrjax.prepare.common import clip_reader
+from psrjax.prepare.monocular import joint_mistakes
 
 MOVING = 0.01  # of the width: camera motion from which a camera counts as moving
 MISSING = 0.1  # fraction of frames from which a body's joint counts as missing
 ABSENT = 0.05  # fraction of frames without a person from which it is reported
+MISTAKEN = 0.02  # fraction of frames with mistakes of the detector from which it is reported
 OTHERS = 0.05  # fraction of frames with other people from which it is reported
 SHORT_FRAMES, SHORT_SECONDS = 48, 2.0
 ENLARGED = 1.25  # scale of a window from which it counts as too small
@@ -45,6 +47,7 @@ class ClipFacts:
     stored: tuple[int, int]
     camera_motion: float
     hole: float | None
+    mistakes: joint_mistakes.CheckedJoints
     notes: list[str] = field(default_factory=list)
     layout: str = ""
 
@@ -77,6 +80,8 @@ def report(facts: ClipFacts) -> dict[str, Any]:
         "joints_outside": facts.outside,
         "joints_filled": int(facts.filled.sum()),
         "filled": pose.flagged_runs(facts.filled),
+        "mistakes": facts.mistakes.report(),
+        "frames_with_mistakes": int(facts.mistakes.frames.sum()),
         "frames_with_others": facts.others,
         "camera_motion": round(facts.camera_motion, 4),
         "background_guessed": None if facts.hole is None else round(facts.hole, 4),
@@ -98,15 +103,7 @@ def _problems(
             f"nobody is found in {absent} of {count} frames",
             "cut the video to where the person is visible",
         )
-    lacking = [joint for joint in _BODY if missing[joint] > MISSING]
-    if lacking:
-        worst = sorted(lacking, key=lambda joint: -missing[joint])[:4]
-        named = ", ".join(f"{pose.NAMES[joint]} {missing[joint]:.0%}" for joint in worst)
-        yield (
-            "missing joints",
-            f"in the frames that show the person: {named}",
-            "is the whole body in the picture? another source of joints may see them (--joints)",
-        )
+    yield from _joint_problems(numbers, missing)
     if facts.others > OTHERS * count:
         yield (
             "several people",
@@ -165,6 +162,27 @@ def _problems(
             "window beyond the picture",
             "the person moves farther than a window of the stored shape can follow; bars are black",
             "choose --crop follow, or a --size of the picture's shape",
+        )
+
+
+def _joint_problems(numbers: dict[str, Any], missing: np.ndarray) -> Iterator[tuple[str, str, str]]:
+    lacking = [joint for joint in _BODY if missing[joint] > MISSING]
+    if lacking:
+        worst = sorted(lacking, key=lambda joint: -missing[joint])[:4]
+        named = ", ".join(f"{pose.NAMES[joint]} {missing[joint]:.0%}" for joint in worst)
+        yield (
+            "missing joints",
+            f"in the frames that show the person: {named}",
+            "is the whole body in the picture? another source of joints may see them (--joints)",
+        )
+    count, mistaken = numbers["frames"], numbers["frames_with_mistakes"]
+    if "perhaps exchanged" in numbers["mistakes"] or mistaken > MISTAKEN * count:
+        yield (
+            "joints mistaken",
+            f"the detector was wrong, or perhaps wrong, in {mistaken} of {count} frames, listed "
+            "below",
+            "look at these frames in the preview; cut them away, or give joints of another source "
+            "(--joints), where a left limb is drawn on the right or beside the person",
         )
 
 

@@ -34,7 +34,7 @@ from psrjax.prepare.common import joint_files
 from psrjax.prepare.monocular import body_streams, pipeline, preview
 from psrjax.prepare.monocular.pipeline import MEDIAPIPE, PreparationOptions, VideoClip
 
-VERSION = 3  # of prepared clips: raise it, and every clip is prepared anew
+VERSION = 4  # of prepared clips: raise it, and every clip is prepared anew
 KIND = "videos"  # `kind` in the metadata of these datasets
 SUMMARY = "prepare.json"
 PREVIEWS = "previews"

@@ -23,7 +23,13 @@ from psrjax.data import codec
 from psrjax.errors import UserError
 from psrjax.ops import geometry, pose
 from psrjax.prepare.common import clip_reader, detector, joint_files, masking
-from psrjax.prepare.monocular import bystanders, checks, person_crop, person_tracking
+from psrjax.prepare.monocular import (
+    bystanders,
+    checks,
+    joint_mistakes,
+    person_crop,
+    person_tracking,
+)
 from psrjax.vision import backgrounds
 from psrjax.vision.optical_flow import optical_flow
 
@@ -179,7 +185,8 @@ def prepare_clip(
             f"{clip.video}: no person found in any frame; cut the video to where one is "
             "visible, or give joints (--joints PATH)"
         )
-    filled = person_tracking.guess_head_top(person_tracking.close_gaps(tracked, seen.times))
+    checked = joint_mistakes.check(tracked, seen.masks, seen.times)
+    filled = person_tracking.guess_head_top(person_tracking.close_gaps(checked.joints, seen.times))
     boxes = person_crop.boxes(
         filled.joints, seen.masks, seen.times, seen.size,
         size=options.size, crop=options.crop, margin=options.margin,
@@ -198,6 +205,7 @@ def prepare_clip(
             outside=int((pose.present(seen.person.joints) & ~pose.present(tracked)).sum()),
             others=seen.person.others,
             pieces=seen.person.pieces,
+            mistakes=checked,
             boxes=boxes,
             stored=options.size,
             camera_motion=cropped.camera_motion,

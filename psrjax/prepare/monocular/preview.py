@@ -3,17 +3,15 @@
 import os
 from collections.abc import Iterator
 
-import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from psrjax import io
 from psrjax.data import video
+from psrjax.prepare.common import result_page
 from psrjax.prepare.monocular.pipeline import RUN, PreparedClip
 from psrjax.vision import drawing
 
 LONGEST = 1500  # frames of a preview; the rest of a longer clip is left out
-STRIP = 6  # frames of a strip
 
 
 def write(path: str | os.PathLike, prepared: PreparedClip) -> None:
@@ -37,8 +35,8 @@ def panels(prepared: PreparedClip, count: int) -> Iterator[UInt8[np.ndarray, "h 
 
 
 def write_strip(path: str | os.PathLike, prepared: PreparedClip) -> None:
-    """Writes a picture of `STRIP` frames, evenly spaced, with joints and outline."""
-    chosen = np.linspace(0, len(prepared.times) - 1, STRIP).round().astype(int)
+    """Writes a picture of `result_page.STRIP` frames, evenly spaced, with joints and outline."""
+    chosen = np.linspace(0, len(prepared.times) - 1, result_page.STRIP).round().astype(int)
     streams = {
         "frames": np.ascontiguousarray(prepared.frames[chosen]),
         "mask": np.ascontiguousarray(prepared.masks[chosen]),
@@ -46,6 +44,4 @@ def write_strip(path: str | os.PathLike, prepared: PreparedClip) -> None:
     }
     shown = [drawing.panel(drawing.one_frame(streams, index)) for index in range(len(chosen))]
     shown = [picture[:, : picture.shape[1] // 2] for picture in shown]
-    done = cv2.imencode(".jpg", np.concatenate(shown, 1)[..., ::-1])[1].tobytes()
-    with io.replacing(path) as temporary:
-        temporary.write_bytes(done)
+    result_page.write_strip(path, shown)

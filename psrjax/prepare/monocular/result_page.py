@@ -1,19 +1,15 @@
 """Writes the HTML page of a prepared dataset: its clips, previews and problems."""
 
-import base64
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from psrjax import io
 from psrjax.data import store
 from psrjax.ops import pose
-from psrjax.prepare.monocular import dataset_builder
-
-PAGE = "prepare.html"
+from psrjax.prepare.common import result_page
+from psrjax.prepare.monocular import dataset_builder, joint_mistakes
 
 
 def write(directory: str | os.PathLike) -> Path:
@@ -26,8 +22,10 @@ def write(directory: str | os.PathLike) -> Path:
     manifest = store.read_manifest(directory)
     summary = io.read_json(directory / dataset_builder.SUMMARY)
     prepared = manifest["meta"]["prepared"]
-    page = _template().render(
-        name=directory.resolve().name,
+    return result_page.write(
+        directory,
+        "clips.html",
+        mended=joint_mistakes.MENDED,
         options=manifest["meta"]["options"],
         streams=manifest["streams"],
         splits={split: len(views) for split, views in manifest["splits"].items()},
@@ -35,8 +33,6 @@ def write(directory: str | os.PathLike) -> Path:
         clips=[_clip(directory, name, report, prepared[name])
                for name, report in summary["clips"].items()],
     )  # fmt: skip
-    io.write_text(directory / PAGE, page)
-    return directory / PAGE
 
 
 def _clip(
@@ -49,7 +45,7 @@ def _clip(
         "name": name,
         "splits": sorted({split for split, _ in prepared["pieces"]}, reverse=True),
         "preview": f"{dataset_builder.PREVIEWS}/{name}.mp4",
-        "strip": base64.b64encode(strip.read_bytes()).decode() if strip.is_file() else "",
+        "strip": result_page.embedded(strip),
         "unseen": [joint for joint in pose.NAMES if missing.get(joint) == 1.0],
         "seldom": {joint: f"{share:.0%}" for joint, share in missing.items() if share < 1.0},
     }
@@ -63,12 +59,3 @@ def line(name: str, report: Mapping[str, Any]) -> str:
         f"{name}: {report['frames']} frames of {width}x{height}, {report['fps']:g} a second, "
         f"person in {report['frames_with_person']}: {problems}"
     )
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("psrjax.prepare.monocular", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    return environment.get_template("prepare.html")

@@ -38,7 +38,8 @@ class Measurements:
     """The person's joints in the pixels of n videos, and the cameras of those pixels.
 
     `errors` are median reprojection errors in pixels, `bound` the largest accepted; `kinds` are the
-    joint orders of the files, by camera.
+    joint orders of the files, by camera; `problems` tell of cameras that disagreed with the others:
+    {"what", "detail", "advice"}.
     """
 
     names: list[str]
@@ -50,6 +51,7 @@ class Measurements:
     bound: float
     kinds: dict[str, str]
     notes: list[str] = field(default_factory=list)
+    problems: list[dict[str, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

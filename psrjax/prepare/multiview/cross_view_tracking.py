@@ -84,11 +84,12 @@ def _candidate(people, cameras, members: dict[int, int]) -> Candidate | None:
 
 def _points(people, cameras, members):
     chosen = np.stack([people[c][p] for c, p in members.items()])
-    result = triangulate(chosen[..., :2], _weights(chosen), [cameras[c] for c in members])
+    result = triangulate(chosen[..., :2], weights(chosen), [cameras[c] for c in members])
     return result["points"], np.asarray(np.isfinite(result["points"]).all(-1))
 
 
-def _weights(joints):
+def weights(joints: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, " *n"]:
+    """Returns the confidences, 0 where a joint does not count as seen."""
     return np.where(joints[..., 2] > SEEN, joints[..., 2], 0.0)
 
 
@@ -162,7 +163,7 @@ def reprojection(
     joints: Float[np.ndarray, "n t 26 3"], cameras: list[Camera]
 ) -> Float[np.ndarray, "n t 26"]:
     """Distances in pixels of joints from their triangulation; NaN where fewer than two views."""
-    return triangulate(joints[..., :2], _weights(joints), cameras)["error"]
+    return triangulate(joints[..., :2], weights(joints), cameras)["error"]
 
 
 def reject_outliers(
@@ -193,10 +194,9 @@ def check_calibration(
       UserError: if a camera's is above `bound`; names the cameras without which the rest agree.
     """
     names, views = list(cameras), list(cameras.values())
-    errors = reprojection(joints, views)
-    medians = {name: _median(error) for name, error in zip(names, errors)}
-    if max(medians.values()) <= bound:
-        return medians
+    found = medians(joints, cameras)
+    if max(found.values()) <= bound:
+        return found
     blame = ""
     if len(names) > 2:
         rest = {}
@@ -205,11 +205,17 @@ def check_calibration(
             rest[name] = _median(reprojection(joints[others], [views[i] for i in others]))
         mended = [f"without {name}" for name in names if rest[name] <= bound]
         blame = f"; the others agree {' or '.join(mended)}" if mended else ""
-    listed = ", ".join(f"{name} {error:.1f}" for name, error in medians.items())
+    listed = ", ".join(f"{name} {error:.1f}" for name, error in found.items())
     raise UserError(
         f"{source}: the joints do not triangulate: median reprojection error {listed} pixels, "
         f"bound {bound:.1f}{blame}: calibrate again, leave one out (--cameras) or raise --max_error"
     )
+
+
+def medians(joints: Float[np.ndarray, "n t 26 3"], cameras: dict[str, Camera]) -> dict[str, float]:
+    """Returns the median reprojection error in pixels by camera; inf where there is none."""
+    errors = reprojection(joints, list(cameras.values()))
+    return {name: _median(error) for name, error in zip(cameras, errors)}
 
 
 def _median(errors: np.ndarray) -> float:

@@ -18,12 +18,15 @@ from psrjax.data import codec, store, video
 from psrjax.errors import UserError
 from psrjax.ops import pose
 from psrjax.prepare.common import letterbox, openpose
+from psrjax.prepare.common.result_page import STRIP, write_strip
 from psrjax.prepare.multiview import (
     body_fitting,
+    camera_agreement,
     camera_videos,
     cross_view_tracking,
     joint_fitting,
     preview,
+    result_page,
 )
 from psrjax.prepare.multiview.body_fitting import Measurements
 from psrjax.prepare.multiview.layout import Recording, find
@@ -43,7 +46,7 @@ class MultiviewOptions:
 
     Attributes:
       size: (height, width) of the stored frames.
-      cameras: names of the cameras to use; all by default.
+      cameras: names of the cameras to use, as they are; by default all that agree.
       calibration: the calibration file; by default the first in the recording's folder.
       joints: order of the joints in the JSON files, "auto" to recognise it.
       max_error: bound on the median reprojection error in pixels of the videos; 0 is `MAX_ERROR`.
@@ -67,8 +70,8 @@ def prepare(
 ) -> dict[str, Any]:
     """Writes a recording as a stored dataset with splits "train" and "test", and its previews.
 
-    The dataset's folder also holds `prepare.json` (the returned summary, see `summarize`) and
-    `previews/CAMERA.mp4`.
+    The dataset's folder also holds `prepare.json` (the returned summary, see `summarize`),
+    `prepare.html` and `previews/CAMERA.mp4`.
 
     Raises:
       UserError: for input that cannot be used; the message names the file and what to do.
@@ -79,7 +82,8 @@ def prepare(
     summary = summarize(clip)
     store.write(directory, stored_splits(clip), meta=clip.meta | {"summary": summary})
     io.write_json(directory / SUMMARY, summary)
-    write_previews(clip, directory / "previews")
+    write_previews(clip, directory / result_page.PREVIEWS)
+    result_page.write(directory)
     return summary
 
 
@@ -89,7 +93,6 @@ def measure(recording: Recording, options: MultiviewOptions) -> Measurements:
     Raises:
       UserError: for files that cannot be used, or views that do not agree.
     """
-    names = [files.name for files in recording.cameras]
     infos = [camera_videos.probe(files.video) for files in recording.cameras]
     notes = list(recording.notes)
     frames, rate = camera_videos.common(recording, infos, notes)
@@ -113,25 +116,91 @@ def measure(recording: Recording, options: MultiviewOptions) -> Measurements:
         people[files.name] = clip
     longest = max(max(camera.size) for camera in cameras.values())
     bound = options.max_error or MAX_ERROR * longest
-    check = {"bound": bound, "source": str(recording.calibration)}
-    try:
-        person = cross_view_tracking.track(people, cameras)
-    except UserError:
-        cross_view_tracking.check_calibration(cross_view_tracking.tallest(people), cameras, **check)
-        raise
-    held = (person.joints[..., 2] > 0).any(-1).mean(1)
-    if held.min() < 0.5:
-        cross_view_tracking.check_calibration(cross_view_tracking.tallest(people), cameras, **check)
-        raise UserError(
-            f"{recording.calibration}: camera {names[held.argmin()]!r} sees whom the others see in "
-            f"{held.min():.0%} of the frames only; leave it out (--cameras), or calibrate again"
-        )
-    errors = cross_view_tracking.check_calibration(person.joints, cameras, **check)
+    track, cameras, problems = _track_agreeing(
+        people, cameras, bound=bound, source=str(recording.calibration), keep=bool(options.cameras)
+    )
+    errors = cross_view_tracking.check_calibration(
+        track.joints, cameras, bound=bound, source=str(recording.calibration)
+    )
     views = list(cameras.values())
-    joints = cross_view_tracking.reject_outliers(person.joints, views, bound=2 * bound)
-    kinds = {name: clip.kind for name, clip in people.items()}
-    notes += person.notes
-    return Measurements(names, views, joints, rate, frames, errors, bound, kinds, notes)
+    joints = cross_view_tracking.reject_outliers(track.joints, views, bound=2 * bound)
+    kinds = {name: people[name].kind for name in cameras}
+    notes += track.notes
+    return Measurements(
+        list(cameras), views, joints, rate, frames, errors, bound, kinds, notes, problems
+    )
+
+
+def _track_agreeing(
+    people: dict[str, openpose.People],
+    cameras: dict[str, Camera],
+    *,
+    bound: float,
+    source: str,
+    keep: bool,
+) -> tuple[cross_view_tracking.MultiviewTrack, dict[str, Camera], list[dict[str, str]]]:
+    """Tracks the person by the cameras that agree; the majority of them stays.
+
+    An odd camera is left out, or its constant offset is taken off; with `keep` it is only reported.
+
+    Returns:
+      The person, the cameras that are left, and the problems: {"what", "detail", "advice"}.
+
+    Raises:
+      UserError: if the cameras that are left do not see one person alike.
+    """
+    cameras, problems, most = dict(cameras), [], (len(cameras) - 1) // 2
+    while True:
+        seen = {name: people[name] for name in cameras}
+        track, failure = _try_track(seen, cameras, source)
+        joints = track.joints if track else cross_view_tracking.tallest(seen)
+        odd = camera_agreement.find_odd(joints, cameras, bound=bound)
+        if odd is not None and len(problems) < most:
+            problems.append(_mended(odd, cameras, bound=bound, keep=keep))
+            if not keep:
+                continue
+        if failure:
+            cross_view_tracking.check_calibration(joints, cameras, bound=bound, source=source)
+            raise failure
+        assert track is not None
+        return track, cameras, problems
+
+
+def _try_track(
+    people: dict[str, openpose.People], cameras: dict[str, Camera], source: str
+) -> tuple[cross_view_tracking.MultiviewTrack | None, UserError | None]:
+    """Tracks the person in all cameras; returns an error if that fails."""
+    try:
+        track = cross_view_tracking.track(people, cameras)
+    except UserError as error:
+        return None, error
+    held = (track.joints[..., 2] > 0).any(-1).mean(1)
+    if held.min() >= 0.5:
+        return track, None
+    name = list(cameras)[held.argmin()]
+    return None, UserError(
+        f"{source}: camera {name!r} sees whom the others see in {held.min():.0%} of the frames "
+        "only; leave it out (--cameras), or calibrate again"
+    )
+
+
+def _mended(
+    odd: camera_agreement.OddCamera, cameras: dict[str, Camera], *, bound: float, keep: bool
+) -> dict[str, str]:
+    """Mends or removes a camera in `cameras`, or keeps it, and says so."""
+    rest = ",".join(name for name in cameras if name != odd.name)
+    all_of_them = ",".join(cameras)
+    if keep:
+        what, advice = "odd camera", f"calibrate it again, or leave it out (--cameras={rest})"
+    elif odd.is_shifted(bound):
+        cameras[odd.name] = camera_agreement.shifted(cameras[odd.name], odd.offset)
+        what = "camera moved"
+        advice = f"the offset was taken off; to keep it, name the cameras (--cameras={all_of_them})"
+    else:
+        del cameras[odd.name]
+        what = "camera left out"
+        advice = f"calibrate it again; to keep it, name the cameras (--cameras={all_of_them})"
+    return {"what": what, "detail": f"{odd.name}: {odd}", "advice": advice}
 
 
 @dataclass(frozen=True)
@@ -173,7 +242,8 @@ def build(
     fine_size = (options.size[0] * fine, options.size[1] * fine)
     rough = body.pose(body.template(), body_fitting.fit_joints(measured, 0).joints)
     boxes, crops = {}, []
-    for files, camera in zip(tqdm(recording.cameras, "frames", unit="video"), measured.cameras):
+    kept = [files for files in recording.cameras if files.name in names]
+    for files, camera in zip(tqdm(kept, "frames", unit="video"), measured.cameras):
         box = camera_videos.crop_box(camera, rough, size=options.size, margin=options.margin)
         boxes[files.name] = box
         frames = camera_videos.read(files.video, box, fine_size, frames=measured.frames)
@@ -239,6 +309,7 @@ def summarize(clip: PreparedRecording) -> dict[str, Any]:
         "height_m": round(joint_fitting.height(person.fit.lengths), 3),
         "crops_top_left_height_width": {n: list(box) for n, box in clip.boxes.items()},
         "filled": pose.flagged_runs(person.fit.filled),
+        "problems": measured.problems,
         "notes": measured.notes,
     }
 
@@ -288,7 +359,7 @@ def _background(clip: PreparedRecording, name: str) -> UInt8[np.ndarray, "h w 3"
 
 
 def write_previews(clip: PreparedRecording, folder: Path) -> None:
-    """Writes one video per camera with joints, outline, depth and mask on the frames."""
+    """Writes a video and a strip per camera with joints, outline, depth and mask on the frames."""
     depths = {name: clip.meta[name] for name in ("near", "far")}
     fit = clip.person.fit
     for name, camera in tqdm(clip.cameras.items(), "previews", unit="video"):
@@ -301,3 +372,5 @@ def write_previews(clip: PreparedRecording, folder: Path) -> None:
             enlarge=max(1, PREVIEW // clip.options.size[0]),
         )
         video.write(folder / f"{name}.mp4", panels, fps=clip.measured.rate)
+        chosen = np.linspace(0, len(panels) - 1, STRIP).round().astype(int)
+        write_strip(folder / f"{name}.jpg", panels[chosen, :, : panels.shape[2] // 3])

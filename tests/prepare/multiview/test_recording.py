@@ -212,6 +212,11 @@ def test_a_recording_becomes_a_data_set(prepared, rendered):
     assert min(summary["mask_agreement_iou"].values()) > 0.80
     assert summary["joints_ahead_of_video_frames"] == 0
     assert json.loads((directory / recording.SUMMARY).read_text()) == summary
+    page = (directory / "prepare.html").read_text()
+    assert summary["problems"] == [] and "No problems." in page
+    for name in recordings.NAMES:  # with pictures of each view
+        assert f'src="previews/{name}.mp4"' in page
+    assert page.count("data:image/jpeg;base64,/9j/") == len(recordings.NAMES)
     train, test = (Source(directory, split) for split in ("train", "test"))
     assert [train.clips[0].frames, test.clips[0].frames] == [10, 4]
     firsts = [split.clips[0].views["cam1"].meta["first_frame"] for split in (train, test)]
@@ -356,15 +361,26 @@ def test_missing_and_broken_json_is_named_and_filled_from_the_other_views(copied
         _measure(copied)
 
 
-def test_a_calibration_that_does_not_triangulate_is_refused_and_the_camera_named(copied, rendered):
+def test_a_wrong_camera_is_left_out_with_its_numbers_and_refused_where_it_is_asked_for(
+    copied, rendered
+):
     wrong = {**rendered.cameras, "cam2": recordings.turned(rendered.cameras["cam2"], 4)}
     recordings.write_calibration(copied, wrong)
+    measured = _measure(copied)
+    assert measured.names == ["cam1", "cam3"] and set(measured.kinds) == {"cam1", "cam3"}
+    assert len(measured.joints) == 2 and max(measured.errors.values()) < 1.0
+    (problem,) = measured.problems
+    assert problem["what"] == "camera left out" and problem["detail"].startswith("cam2: ")
+    assert "--cameras=cam1,cam2,cam3" in problem["advice"]
     with pytest.raises(UserError, match="cam1 .*cam2 .*cam3 .*bound 2.2; .*without cam2") as caught:
-        _measure(copied)
-    assert "cameras.json" in str(caught.value)
+        _measure(copied, cameras=recordings.NAMES)
+    assert "cameras.json: the joints do not triangulate" in str(caught.value)
+
+
+def test_three_cameras_of_which_either_of_two_may_be_wrong_are_refused(copied, rendered):
     far = {**rendered.cameras, "cam2": recordings.turned(rendered.cameras["cam2"], 30)}
     recordings.write_calibration(copied, far)
-    with pytest.raises(UserError, match="do not triangulate.*without cam2"):
+    with pytest.raises(UserError, match="do not triangulate.*without cam2 or without cam3"):
         _measure(copied)
 
 

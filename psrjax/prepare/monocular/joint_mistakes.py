@@ -1,0 +1,253 @@
+"""Finds a detector's mistakes in a clip's joints; mends what is sure and lists the rest.
+
+Three kinds: left and right exchanged, joints outside the person's mask, limbs longer than the
+person's are. Exchanged joints are put back where they are for a moment only; joints outside and at
+the end of too long a limb become missing. Who is exchanged for longer is only listed: nothing says
+which of both is right.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.ndimage import maximum_filter1d
+
+from psrjax.data import codec
+from psrjax.ops import pose
+from psrjax.prepare.common.openpose import height
+
+MOMENT = 1.0  # seconds: the longest exchange of left and right that is put back
+JUMP = 0.08  # of the person's height: motion in a frame that an exchange explains, at least
+WIDE = (0.06, 0.035)  # of the height: from this distance on, shoulders and hips show their order
+BEYOND = 0.08  # of the height: how far outside the mask a joint is a mistake
+TRUSTED = 0.5  # share of the trunk's and the head's joints that a good mask holds, at least
+LONG = 1.6  # of the usual length of a limb, from which on it is impossible
+USUAL = 90  # percentile of the lengths in a clip: that of a limb seen from the side
+
+MENDED = {  # kinds of mistakes, and what is done
+    "exchanged": "left and right were put back",
+    "perhaps exchanged": "left as they are",
+    "outside the person": "left out",
+    "limb too long": "its end was left out",
+}
+_LEGS, _ARMS = "legs", "arms"
+_CHAINS = {  # right, left
+    _LEGS: ((9, 10, 11, 22, 23, 24), (12, 13, 14, 19, 20, 21)),
+    _ARMS: ((2, 3, 4), (5, 6, 7)),
+}
+_SHOULDERS, _HIPS = (2, 5), (9, 12)
+_TRUNK = (0, 1, 2, 5, 8, 9, 12, 15, 16, 17, 18)
+_LIMBS = (  # least usual length, of the height; right and left: from, to, what hangs on it
+    (0.14, (((2, 3), ()), ((5, 6), ()))),
+    (0.12, (((3, 4), ()), ((6, 7), ()))),
+    (0.20, (((9, 10), ()), ((12, 13), ()))),
+    (0.20, (((10, 11), (22, 23, 24)), ((13, 14), (19, 20, 21)))),
+)
+
+
+@dataclass(frozen=True)
+class CheckedJoints:
+    """Mended joints, and what was wrong with them.
+
+    Attributes:
+      joints: those kept, pixels; missing 0.
+      outside: which were outside the mask, and were left out.
+      long: which ended a limb of an impossible length, and were left out.
+      exchanged: frames in which left and right were put back, by "legs" and "arms".
+      doubtful: frames in which they may be exchanged, and were left.
+    """
+
+    joints: Float[np.ndarray, "t 26 3"]
+    outside: Bool[np.ndarray, "t 26"]
+    long: Bool[np.ndarray, "t 26"]
+    exchanged: dict[str, Bool[np.ndarray, " t"]]
+    doubtful: dict[str, Bool[np.ndarray, " t"]]
+
+    def report(self) -> dict[str, dict[str, list[list[int]]]]:
+        """Returns {kind: {what: [[first, last] frame of each run]}} of kinds that occurred."""
+        runs = (
+            {name: _runs(frames) for name, frames in self.exchanged.items()},
+            {name: _runs(frames) for name, frames in self.doubtful.items()},
+            pose.flagged_runs(self.outside),
+            pose.flagged_runs(self.long),
+        )
+        found = dict(zip(MENDED, runs))
+        found = {
+            kind: {what: runs for what, runs in one.items() if runs} for kind, one in found.items()
+        }
+        return {kind: one for kind, one in found.items() if one}
+
+    @property
+    def frames(self) -> Bool[np.ndarray, " t"]:
+        """The frames in which anything was wrong."""
+        kinds = [*self.exchanged.values(), *self.doubtful.values()]
+        return np.any([self.outside.any(1), self.long.any(1), *kinds], axis=0)
+
+
+def check(
+    joints: Float[np.ndarray, "t 26 3"], masks: Sequence[bytes], times: Float[np.ndarray, " t"]
+) -> CheckedJoints:
+    """Checks and mends one person's joints.
+
+    Args:
+      joints: pixels, missing 0.
+      masks: PNG of the person in each frame, or none: then nothing is outside.
+      times: seconds.
+    """
+    joints = joints.copy()
+    rate = 1.0 / float(np.median(np.diff(times))) if len(times) > 1 else 1.0
+    tall = _heights(joints, rate)
+    moment = round(MOMENT * rate)
+    exchanged = {name: np.zeros(len(joints), bool) for name in _CHAINS}
+    doubtful = {name: np.zeros(len(joints), bool) for name in _CHAINS}
+    for name, chain in _CHAINS.items():
+        sure, perhaps = _by_jumps(_jumps(joints, chain, tall), moment)
+        _exchange(joints, chain, sure)
+        exchanged[name] |= sure
+        doubtful[name] |= perhaps
+    sure, perhaps = _by_order(joints, tall, moment)
+    for name, frames in sure.items():
+        _exchange(joints, _CHAINS[name], frames)
+        exchanged[name] ^= frames
+    doubtful[_LEGS] |= perhaps
+    outside = _outside(joints, masks, tall)
+    joints[outside] = 0.0
+    long = _long(joints, tall)
+    joints[long] = 0.0
+    return CheckedJoints(joints, outside, long, exchanged, doubtful)
+
+
+def _heights(joints: np.ndarray, rate: float) -> Float[np.ndarray, " t"]:
+    """Returns the person's height in pixels: the largest extent within a second, at least 1."""
+    own = np.array([height(person) for person in joints])
+    return np.maximum(maximum_filter1d(own, 2 * round(rate / 2) + 1, mode="nearest"), 1.0)
+
+
+def _jumps(
+    joints: np.ndarray, chain: tuple[tuple[int, ...], tuple[int, ...]], tall: np.ndarray
+) -> Bool[np.ndarray, " t"]:
+    """Tells before which frames left and right change places: the swap halves their motion."""
+    right, left = (joints[:, list(side)] for side in chain)
+    seen = (right[..., 2] > 0) & (left[..., 2] > 0)
+    both = seen[1:] & seen[:-1]
+
+    def moved(now: np.ndarray, before: np.ndarray) -> np.ndarray:
+        return np.linalg.norm(now[1:, :, :2] - before[:-1, :, :2], axis=-1)
+
+    same, crossed = (
+        np.where(both, here, 0.0).sum(1) / np.maximum(2 * both.sum(1), 1) / tall[1:]
+        for here in (
+            moved(right, right) + moved(left, left),
+            moved(right, left) + moved(left, right),
+        )
+    )
+    jumps = np.zeros(len(joints), bool)
+    jumps[1:] = (both.sum(1) >= 2) & (same > JUMP) & (crossed < 0.5 * same)
+    return jumps
+
+
+def _by_jumps(
+    jumps: np.ndarray, moment: int
+) -> tuple[Bool[np.ndarray, " t"], Bool[np.ndarray, " t"]]:
+    """Tells between which jumps sides are surely exchanged, and where they perhaps begin to be."""
+    sure, doubtful = np.zeros(len(jumps), bool), np.zeros(len(jumps), bool)
+    places = [int(place) for place in np.flatnonzero(jumps)]
+    while places:
+        first = places.pop(0)
+        if places and places[0] - first <= moment:
+            sure[first : places.pop(0)] = True
+        else:
+            doubtful[first] = True
+    return sure, doubtful
+
+
+def _by_order(
+    joints: np.ndarray, tall: np.ndarray, moment: int
+) -> tuple[dict[str, Bool[np.ndarray, " t"]], Bool[np.ndarray, " t"]]:
+    """Finds frames in which hips and shoulders are in contrary orders from left to right.
+
+    Nobody is twisted so far. Of the two, that which has the contrary order for a moment only is
+    wrong; where that cannot be told, the frames are doubtful.
+    """
+    orders = {}
+    for name, (right, left), wide in ((_ARMS, _SHOULDERS, WIDE[0]), (_LEGS, _HIPS, WIDE[1])):
+        apart = (joints[:, right, 0] - joints[:, left, 0]) / tall
+        seen = (joints[:, right, 2] > 0) & (joints[:, left, 2] > 0)
+        orders[name] = np.where(seen & (np.abs(apart) > wide), np.sign(apart), 0.0)
+    sure = {name: np.zeros(len(joints), bool) for name in orders}
+    doubtful = np.zeros(len(joints), bool)
+    for first, last in _runs(orders[_ARMS] * orders[_LEGS] < 0):
+        frames = slice(first, last + 1)
+        turned = [
+            name
+            for name, order in orders.items()
+            if (_last(order[max(0, first - moment) : first]) == -order[first])
+            and (_last(order[last + 1 : last + 1 + moment][::-1]) == -order[first])
+        ]
+        if len(turned) == 1 and last - first < moment:
+            sure[turned[0]][frames] = True
+        else:
+            doubtful[frames] = True
+    return sure, doubtful
+
+
+def _last(orders: np.ndarray) -> float:
+    """Returns the last order that is known; 0 if none is."""
+    known = orders[orders != 0]
+    return float(known[-1]) if len(known) else 0.0
+
+
+def _exchange(
+    joints: np.ndarray, chain: tuple[tuple[int, ...], tuple[int, ...]], frames: np.ndarray
+) -> None:
+    right, left = (list(side) for side in chain)
+    here = np.flatnonzero(frames)[:, None]
+    joints[here, right + left] = joints[here, left + right]
+
+
+def _outside(
+    joints: np.ndarray, masks: Sequence[bytes], tall: np.ndarray
+) -> Bool[np.ndarray, "t 26"]:
+    """Tells which joints are far outside the mask, where that holds most of head and trunk."""
+    outside = np.zeros(joints.shape[:2], bool)
+    for time, packed in enumerate(masks):
+        off = (codec.decode_png(packed) <= 127).astype(np.uint8)
+        seen = pose.present(joints[time])
+        if off.all() or not seen.any():
+            continue
+        away = cv2.distanceTransform(off, cv2.DIST_L2, cv2.DIST_MASK_5)
+        rows, columns = (
+            np.clip(np.round(joints[time, :, axis]).astype(int), 0, off.shape[1 - axis] - 1)
+            for axis in (1, 0)
+        )
+        far = seen & (away[rows, columns] > BEYOND * tall[time])
+        trunk = [joint for joint in _TRUNK if seen[joint]]
+        if trunk and 1.0 - far[trunk].mean() >= TRUSTED:
+            outside[time] = far
+    return outside
+
+
+def _long(joints: np.ndarray, tall: np.ndarray) -> Bool[np.ndarray, "t 26"]:
+    """Tells which joints end a limb that is longer than this person's, of either side."""
+    long = np.zeros(joints.shape[:2], bool)
+    for least, pair in _LIMBS:
+        lengths = []
+        for (start, end), _ in pair:
+            length = np.linalg.norm(joints[:, start, :2] - joints[:, end, :2], axis=-1) / tall
+            seen = (joints[:, start, 2] > 0) & (joints[:, end, 2] > 0)
+            lengths.append(np.where(seen, length, np.nan))
+        if np.isnan(lengths).all():
+            continue
+        usual = max(least, float(np.nanpercentile(lengths, USUAL)))
+        for ((_, end), beyond), length in zip(pair, lengths):
+            wrong = np.nan_to_num(length) > LONG * usual
+            for joint in (end, *beyond):
+                long[:, joint] |= wrong & (joints[:, joint, 2] > 0)
+    return long
+
+
+def _runs(frames: Bool[np.ndarray, " t"]) -> list[list[int]]:
+    edges = np.diff(np.concatenate([[0], frames.astype(int), [0]]))
+    return np.stack([np.flatnonzero(edges > 0), np.flatnonzero(edges < 0) - 1], -1).tolist()

@@ -1,0 +1,114 @@
+"""A detector's mistakes are found where they were put, and nowhere in an honest walk."""
+
+import cv2
+import numpy as np
+import pytest
+
+from psrjax.data import codec
+from psrjax.ops import pose
+from psrjax.prepare.monocular import joint_mistakes
+from psrjax.vision import body
+
+SIZE, SCALE, RATE = (240, 160), 100.0, 25.0
+LEGS = ([9, 10, 11, 22, 23, 24], [12, 13, 14, 19, 20, 21])
+TIMES = np.arange(60) / RATE
+
+
+def walk(turn=0.0):
+    """Joints (60, 26, 3) in pixels of a walk on the spot, turned by `turn` radians."""
+    rest = np.repeat(body.template().joints[None], len(TIMES), 0)
+    swing = 0.25 * np.sin(2 * np.pi * TIMES)[:, None]
+    for side, (arm, leg) in ((1, ([3, 4], [10, 11, 22, 23, 24])), (-1, ([6, 7], LEGS[1][1:]))):
+        rest[:, arm, 0] += side * swing * [0.5, 1.0]
+        rest[:, leg, 0] -= side * swing
+    across = rest[..., 1] * np.cos(turn) + rest[..., 0] * np.sin(turn)
+    x, y = 80 + SCALE * across, 225 - SCALE * rest[..., 2]
+    noise = np.random.default_rng(0).normal(0, 0.5, (2, *x.shape))
+    return np.stack([x + noise[0], y + noise[1], np.full_like(x, 0.9)], -1).astype(np.float32)
+
+
+def masks_of(joints):
+    found = []
+    for person in joints:
+        mask = np.zeros(SIZE, np.uint8)
+        for a, b in pose.LIMBS:
+            ends = [tuple(int(v) for v in person[joint, :2]) for joint in (a, b)]
+            cv2.line(mask, *ends, 255, 14)
+        found.append(codec.encode_png(mask))
+    return found
+
+
+def exchanged(joints, frames, sides=LEGS):
+    spoilt = joints.copy()
+    right, left = sides
+    for frame in frames:
+        spoilt[frame, right + left] = joints[frame, left + right]
+    return spoilt
+
+
+@pytest.mark.parametrize("turn", [0.0, 0.8, np.pi / 2, np.pi])
+def test_nothing_is_wrong_with_an_honest_walk(turn):
+    joints = walk(turn)
+    checked = joint_mistakes.check(joints, masks_of(joints), TIMES)
+    assert checked.report() == {}
+    np.testing.assert_array_equal(checked.joints, joints)
+
+
+@pytest.mark.parametrize("turn", [0.0, np.pi])  # seen from the front and from the back
+def test_legs_exchanged_for_a_moment_are_put_back(turn):
+    joints = walk(turn)
+    checked = joint_mistakes.check(exchanged(joints, range(20, 31)), [], TIMES)
+    assert checked.report() == {"exchanged": {"legs": [[20, 30]]}}
+    np.testing.assert_array_equal(checked.joints, joints)
+
+
+def test_arms_exchanged_in_one_frame_are_put_back():
+    joints = walk()
+    spoilt = exchanged(joints, [33], ([2, 3, 4], [5, 6, 7]))
+    checked = joint_mistakes.check(spoilt, [], TIMES)
+    assert checked.report()["exchanged"] == {"arms": [[33, 33]]}
+    np.testing.assert_array_equal(checked.joints, joints)
+
+
+def test_legs_exchanged_slowly_as_by_a_smoothing_detector_are_put_back():
+    joints = walk()
+    spoilt, other = joints.copy(), exchanged(joints, range(60))
+    share = np.interp(np.arange(60), [18, 24, 34, 40], [0, 1, 1, 0])[:, None, None]
+    spoilt[:, sum(LEGS, [])] = ((1 - share) * joints + share * other)[:, sum(LEGS, [])]
+    checked = joint_mistakes.check(spoilt, [], TIMES)
+    ((first, last),) = checked.report()["exchanged"]["legs"]
+    assert 20 <= first <= 23 and 35 <= last <= 38
+    np.testing.assert_array_equal(checked.joints[24:35], joints[24:35])
+
+
+def test_legs_that_stay_exchanged_are_listed_and_left():
+    spoilt = exchanged(walk(), range(22, 60))
+    checked = joint_mistakes.check(spoilt, [], TIMES)
+    assert checked.report() == {"perhaps exchanged": {"legs": [[22, 59]]}}
+    np.testing.assert_array_equal(checked.joints, spoilt)
+
+
+def test_a_joint_outside_the_mask_is_left_out_unless_the_mask_is_at_fault():
+    joints = walk()
+    masks = masks_of(joints)
+    spoilt = joints.copy()
+    spoilt[12:15, 4, :2] = 12, 190  # the right wrist, beside the person
+    checked = joint_mistakes.check(spoilt, masks, TIMES)
+    assert checked.report()["outside the person"] == {"right wrist": [[12, 14]]}
+    assert (checked.joints[12:15, 4] == 0).all()
+    kept = np.ones((60, 26), bool)
+    kept[12:15, 4] = False
+    np.testing.assert_array_equal(checked.joints[kept], joints[kept])
+    elsewhere = np.zeros(SIZE, np.uint8)
+    elsewhere[:20, :20] = 255
+    checked = joint_mistakes.check(joints, [codec.encode_png(elsewhere)] * 60, TIMES)
+    assert checked.report() == {}
+
+
+def test_a_limb_that_is_too_long_loses_its_end():
+    joints = walk()
+    spoilt = joints.copy()
+    spoilt[40, 14, 1] -= 150  # the left ankle above the head
+    checked = joint_mistakes.check(spoilt, [], TIMES)
+    assert checked.report()["limb too long"]["left ankle"] == [[40, 40]]
+    assert (checked.joints[40, 14] == 0).all() and (checked.joints[40, 13] == joints[40, 13]).all()
