@@ -13,7 +13,8 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from psrjax import api
+from psrjax.api import model as model_lib
+from psrjax.api.model import Model
 from psrjax.cli._method_fields import MethodFlags, describe
 from psrjax.errors import UserError
 from psrjax.evaluation import folder_evaluation, method_evaluation, score_table
@@ -39,8 +40,10 @@ _WINDOWS = flags.DEFINE_enum(
 _METRICS = flags.DEFINE_list("metrics", [], f"further ones: {', '.join(registry.FURTHER)}")
 _K = flags.DEFINE_integer("k", 0, "source frames of each window; 0 is as the run has it", 0)
 _LIMIT = flags.DEFINE_integer("limit", 0, "the number of windows to score; 0 is all", 0)
-_REAL = flags.DEFINE_string("real", "", "instead of a run: a folder of real videos")
-_FAKE = flags.DEFINE_multi_string("fake", [], "with --real: folders of synthesized ones")
+_REAL = flags.DEFINE_string("real", "", "instead of a run: a folder of real videos, or one video")
+_FAKE = flags.DEFINE_multi_string("fake", [], "with --real: folders of synthesized ones, or one")
+_RESIZE = flags.DEFINE_bool("resize", False, "with --real: bring frames to the real ones' size")
+_SHORTER = flags.DEFINE_bool("shorter", False, "with --real: cut videos to the shorter of a pair")
 _UNPAIRED = flags.DEFINE_bool(
     "unpaired", False, "with --real: compares sets, whose videos need not belong together"
 )
@@ -75,7 +78,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def _run() -> tuple[method_evaluation.Evaluation, str]:
     model = _restored()
-    found = api.evaluate(
+    found = model_lib.evaluate(
         model,
         data=_DATA.value,
         split=_SPLIT.value,
@@ -90,9 +93,9 @@ def _run() -> tuple[method_evaluation.Evaluation, str]:
     return found, f"stage {model.stage}"
 
 
-def _restored() -> api.Model:
+def _restored() -> Model:
     """Restores the run, its method with the fields given as flags."""
-    model = api.load(_WORKDIR.value, stage=_STAGE.value, best=_SNAPSHOT.value == "best")
+    model = model_lib.load(_WORKDIR.value, stage=_STAGE.value, best=_SNAPSHOT.value == "best")
     return dataclasses.replace(model, method=_METHOD.apply(model.method))
 
 
@@ -106,6 +109,8 @@ def _videos() -> tuple[method_evaluation.Evaluation, str]:
             masks=_MASKS.value,
             metrics=_METRICS.value,
             joints=_JOINTS.value,
+            resize=_RESIZE.value,
+            shorter=_SHORTER.value,
             show_progress=True,
         )
         return found, f"{found.rows[0]['about']['clips']} clips"

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import jax
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -37,17 +38,21 @@ def evaluate(
     masks: str | os.PathLike = "",
     metrics: Sequence[str] = (),
     joints: Sequence[str | os.PathLike] = (),
+    resize: bool = False,
+    shorter: bool = False,
     show_progress: bool = False,
 ) -> method_evaluation.Evaluation:
     """Scores each folder of `fakes` against `real`, clip by clip and frame by frame.
 
-    A folder holds a video for each clip, or a folder of pictures in the order of their numbers; a
-    folder of pictures alone is one clip. Clips belong together by their names without suffix. The
-    processes of a run share the clips, and all return the whole result.
+    A folder holds a video for each clip, a folder of pictures in the order of their numbers, or a
+    strip of frames; a folder of pictures alone is one clip, and so is a single file. Clips belong
+    together by their names without suffix. One that is missing, damaged, or of another length or
+    size in any of the folders is left out of all, and the notes say why. The processes of a run
+    share the clips, and all return the whole result.
 
     Args:
-      real: the folder of the true videos.
-      fakes: folders of made ones; a row of the results is named after each.
+      real: the folder of the true videos, or a single one.
+      fakes: folders of made ones, or single ones; a row of the results is named after each.
       masks: a folder of the people's masks (half of white or more is the person), for the masked
         metrics; without it there are none.
       metrics: further ones, of `metrics.registry.FURTHER`: those that need no dataset. With them
@@ -55,14 +60,16 @@ def evaluate(
       joints: where the joints of the clips lie, as `joint_files.find` finds them, for the
         pose metrics: one place for `real` and one for each of `fakes`, all of one detector. Without
         them MediaPipe is asked.
+      resize: whether to bring made frames and masks of another size to that of the true ones.
+      shorter: whether to cut the longer of two videos to the length of the shorter.
       show_progress: whether to show a progress bar.
 
     Returns:
       As `method_evaluation.evaluate`, with the one pair "all"; pictures are of the last of `fakes`.
 
     Raises:
-      UserError: naming the files, if a clip is missing on either side, or is of another length or
-        size; if a file cannot be read; for a metric that these videos cannot have.
+      UserError: if there is nothing to score, with the reasons of each clip; for a metric that
+        these videos cannot have.
     """
     _check_metrics(metrics, masked=bool(masks))
     if joints and len(joints) != 1 + len(fakes):
@@ -70,18 +77,16 @@ def evaluate(
             f"--joints: give one for --real and one for each --fake, in their order, not "
             f"{len(joints)}"
         )
-    wanted = find(real)
     names = _names(fakes)
-    found = {name: _find_same(fake, real, wanted) for name, fake in zip(names, fakes)}
-    person = _find_same(masks, real, wanted) if masks else {}
+    labels = (synthesizer.TRUTH, *names, *(["mask"] if masks else []))
+    pairs, bad = _pairs(dict(zip(labels, (real, *fakes, masks))), resize=resize, shorter=shorter)
     scored, about = [], {"real": os.fspath(real), "frames": "8 bits, data range 255"}
     gallery = failure_gallery.Gallery()
     sets = set_metrics.SetAccumulator(metrics)
     given = dict(zip((synthesizer.TRUTH, *names), joints))
-    work = [(name, clip) for name in names for clip in cluster.own_part(list(wanted))]
+    work = [(name, clip) for name in names for clip in cluster.own_part(list(pairs))]
     for name, clip in tqdm(work, "evaluate", unit="clip", disable=not show_progress):
-        streams = {synthesizer.TRUTH: wanted[clip], name: found[name][clip]}
-        streams |= {"mask": person[clip]} if masks else {}
+        streams = {label: pairs[clip][label] for label in labels if label not in {*names} - {name}}
         if name != gallery.result:
             gallery = failure_gallery.Gallery()
         pieces = []
@@ -102,7 +107,12 @@ def evaluate(
         gallery.merge(pictures)
     scored.sort(key=lambda entry: names.index(entry.name))
     about |= {"psrjax": psrjax.__version__, "masks": os.fspath(masks), "split": ""}
-    about["notes"] = clip_metrics.weight_notes(metrics)
+    about["notes"] = [
+        *clip_metrics.weight_notes(metrics),
+        *(["frames of another size were resized to the true ones'"] if resize else []),
+        *(["of two videos the longer was cut"] if shorter else []),
+        *(f"left out: {why}" for why in bad),
+    ]
     rows = sets.finish(score_statistics.rows(scored, about), "whole clips")
     return method_evaluation.Evaluation(rows, [], scored, gallery)
 
@@ -173,27 +183,45 @@ def evaluate_unpaired(
     return method_evaluation.Evaluation(sets.finish(rows, "whole clips"), [])
 
 
-def find(folder: str | os.PathLike) -> dict[str, Path]:
-    """Finds the clips of a folder, {name: path}: videos, or folders of pictures.
+def find(place: str | os.PathLike) -> dict[str, Path]:
+    """Finds the clips of a folder, {name: path}: videos, folders of pictures, strips of frames.
+
+    A folder of pictures alone is one clip, and so is a file that is named itself.
 
     Raises:
-      UserError: if there is no such folder, no clip in it, or two of one name.
+      UserError: if there is nothing there, no clip in it, or two of one name.
     """
-    root = Path(folder)
-    if not root.is_dir():
-        raise UserError(f"{folder}: no such folder")
-    clips = [path for path in sorted(root.iterdir()) if clip_reader.is_video(path)]
-    if not clips and clip_reader.is_video(root):
+    root = Path(place)
+    if not root.exists():
+        raise UserError(f"{place}: no such folder or file")
+    kinds = ", ".join(clip_reader.VIDEOS)
+    if root.is_file():
+        if not clip_reader.is_video(root) and not clip_reader.is_strip(root):
+            raise UserError(
+                f"{place}: neither a video ({kinds}) nor a strip of "
+                f"{clip_reader.LEAST_IN_STRIP} square frames or more side by side"
+            )
+        return {_name(root): root}
+    pictures = [p for p in root.iterdir() if p.suffix.lower() in clip_reader.PICTURES]
+    strips = pictures if all(map(clip_reader.is_strip, pictures)) else []
+    videos = [path for path in root.iterdir() if clip_reader.is_video(path)]
+    if not videos and pictures and not strips:
         return {"frames": root}
-    if not clips:
-        kinds = ", ".join(clip_reader.VIDEOS)
-        raise UserError(f"{folder}: holds no video ({kinds}) and no folder of pictures")
+    if not videos and not strips:
+        raise UserError(f"{place}: holds no video ({kinds}) and no folder of pictures")
     found = {}
-    for path in clips:
-        if path.stem in found:
-            raise UserError(f"{folder}: {path.name} and {found[path.stem].name} are of one name")
-        found[path.stem] = path
+    for path in sorted((*videos, *strips)):
+        if _name(path) in found:
+            raise UserError(f"{place}: {path.name} and {found[_name(path)].name} are of one name")
+        found[_name(path)] = path
     return found
+
+
+def _name(path: Path) -> str:
+    """Returns a clip's name without its suffixes: some tools write `a.mp4.png` of `a.mp4`."""
+    while path.suffix.lower() in (*clip_reader.VIDEOS, *clip_reader.PICTURES):
+        path = path.with_suffix("")
+    return path.name
 
 
 def _names(fakes: Sequence[str | os.PathLike]) -> list[str]:
@@ -205,42 +233,87 @@ def _names(fakes: Sequence[str | os.PathLike]) -> list[str]:
     return names
 
 
-def _find_same(folder: Any, real: Any, wanted: Mapping[str, Path]) -> dict[str, Path]:
-    """Finds the clips of a folder, which must have the names of the real ones."""
-    clips = find(folder)
-    for here, there, where in ((wanted, clips, folder), (clips, wanted, real)):
-        missing = sorted(set(here) - set(there))
-        if missing:
-            raise UserError(f"{where}: holds no clip {missing[0]!r}, which the other folder has")
-    return clips
+def _pairs(
+    places: Mapping[str, Any], *, resize: bool, shorter: bool
+) -> tuple[dict[str, dict[str, Path]], list[str]]:
+    """Returns {clip: {label: path}} of the clips that are good in all places, and why others not.
+
+    Raises:
+      UserError: if there is no good one.
+    """
+    found = {label: find(place) for label, place in places.items()}
+    truth = found[synthesizer.TRUTH]
+    if all(len(clips) == 1 for clips in found.values()) and any(
+        next(iter(clips.values())) == Path(places[label]) for label, clips in found.items()
+    ):  # a clip that is named itself belongs to the only one of the others, whatever its name
+        found = {label: dict(zip(truth, clips.values())) for label, clips in found.items()}
+    everything = sorted({clip for clips in found.values() for clip in clips})
+    bad = {}
+    for clip in cluster.own_part(everything):
+        lacking = [places[label] for label, clips in found.items() if clip not in clips]
+        if lacking:
+            bad[clip] = f"{lacking[0]}: holds no clip {clip!r}, which another folder has"
+        elif why := _misfit([clips[clip] for clips in found.values()], resize, shorter):
+            bad[clip] = why
+    bad = {clip: why for own in cluster.gather(bad) for clip, why in own.items()}
+    reasons = [bad[clip] for clip in everything if clip in bad]
+    good = [clip for clip in everything if clip not in bad]
+    if not good:
+        raise UserError(f"nothing to score: {'; '.join(reasons)}")
+    return {clip: {label: found[label][clip] for label in found} for clip in good}, reasons
+
+
+def _misfit(paths: Sequence[Path], resize: bool, shorter: bool) -> str:
+    """Says why videos cannot be scored beside the first; "" if they can."""
+    counts, sizes = [], []
+    for path in paths:
+        try:
+            shapes = [frame.shape[:2] for frame in _frames(path)]
+        except UserError as error:
+            return str(error)
+        counts.append(len(shapes))
+        sizes.append(shapes[0])
+    for path, size, count in zip(paths, sizes, counts):
+        if size != sizes[0] and not resize:
+            return (
+                f"{path} is {size[1]}x{size[0]} pixels, {paths[0]} {sizes[0][1]}x{sizes[0][0]}: "
+                "resize one, or take --resize"
+            )
+        if count != counts[0] and not shorter:
+            return f"{path} has {count} frames, {paths[0]} {counts[0]}: cut one, or take --shorter"
+    return ""
 
 
 def _frames(path: Path) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+    if path.is_file() and clip_reader.is_strip(path):
+        return iter(clip_reader.read_strip(path))
     return (frame.image for frame in clip_reader.read_frames(path))
 
 
 def _chunks(paths: Mapping[str, Path]) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """Yields (number of the first frame, {label: (t h w 3)}) of clips that go side by side."""
-    together = enumerate(itertools.zip_longest(*(_frames(path) for path in paths.values())))
+    """Yields (number of the first frame, {label: (t h w 3)}) of clips that go side by side.
+
+    Frames of another size than the first clip's are resized; what is longer is cut.
+    """
+    together = zip(*(_frames(path) for path in paths.values()))
     for start in itertools.count(0, _CHUNK):
         chunk = list(itertools.islice(together, _CHUNK))
         if not chunk:
             return
-        for number, frames in chunk:
-            _check_frames(number, frames, paths)
-        columns = zip(*(frames for _, frames in chunk))
+        size = chunk[0][0].shape[:2]
+        columns = ([_resized(frame, size) for frame in column] for column in zip(*chunk))
         yield start, {label: np.stack(column) for label, column in zip(paths, columns)}
 
 
-def _check_frames(number: int, frames: Sequence, paths: Mapping[str, Path]) -> None:
-    places = list(paths.values())
-    for frame, path in zip(frames, places):
-        if frame is None:
-            counts = (f"{place} has {sum(1 for _ in _frames(place))} frames" for place in places)
-            raise UserError(f"{path} ends at frame {number}: {', '.join(counts)}")
-        if frame.shape != frames[0].shape:
-            sizes = (f"{f.shape[1]}x{f.shape[0]}" for f in (frame, frames[0]))
-            raise UserError(f"{path} is {' and '.join(sizes)} pixels in {places[0]}: resize one")
+def _resized(
+    frame: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]
+) -> UInt8[np.ndarray, "y x 3"]:
+    if frame.shape[:2] == size:
+        return frame
+    smaller = size[0] * size[1] < frame.shape[0] * frame.shape[1]
+    return cv2.resize(
+        frame, size[::-1], interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
+    )
 
 
 @jax.jit

@@ -1,5 +1,7 @@
 """Videos made by any tool are scored frame by frame, and what does not fit is told by name."""
 
+import re
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -127,21 +129,70 @@ def empty(folder):
 
 
 @pytest.mark.parametrize(
-    ("mischief", "message"),
+    ("mischief", "why"),
     [
-        (shorten, "walk.mkv ends at frame 18: .*real/walk.mkv has 19 frames, .*18 frames"),
-        (enlarge, "copy/wave.mkv is 48x48 and 24x24 pixels in .*real/wave.mkv"),
+        (shorten, "walk.mkv has 18 frames, .*real/walk.mkv 19: cut one, or take --shorter"),
+        (enlarge, "copy/wave.mkv is 48x48 pixels, .*real/wave.mkv 24x24: .*--resize"),
         (remove, "copy: holds no clip 'wave'"),
         (add, "real: holds no clip 'throw'"),
-        (double, "walk.mkv and walk.avi are of one name"),
         (damage, "copy/walk.mkv: not a video"),
-        (empty, "copy: holds no video"),
     ],
 )
-def test_folders_that_do_not_fit_are_told_by_name(mischief, message, folders):
+def test_a_bad_pair_is_left_out_of_all_rows_and_said(mischief, why, folders):
+    mischief(folders[0])
+    found = evaluate(folders[0], "made", "copy")
+    bad = {"wave": {remove, enlarge}, "walk": {shorten, damage}}
+    kept = {clip for clip, mischiefs in bad.items() if mischief not in mischiefs}
+    assert {entry.clip for entry in found.scored if entry.name == "made"} == kept
+    assert {entry.clip for entry in found.scored if entry.name == "copy"} == kept
+    for row in found.rows:
+        (note,) = row["about"]["notes"]
+        assert re.search("^left out: .*" + why, note)
+    assert found.rows[1]["metrics"]["psnr"] == 100.0
+
+
+@pytest.mark.parametrize(
+    ("mischief", "message"),
+    [
+        (double, "walk.mkv and walk.avi are of one name"),
+        (empty, "copy: holds no video"),
+        (lambda folder: (shorten(folder), enlarge(folder)), "nothing to score: .*18.*; .*48x48"),
+    ],
+)
+def test_folders_without_a_good_pair_are_told(mischief, message, folders):
     mischief(folders[0])
     with pytest.raises(UserError, match=message):
         evaluate(folders[0], "copy")
+
+
+def test_another_size_and_length_are_scored_where_that_is_asked_for(folders):
+    shorten(folders[0]), enlarge(folders[0])
+    found = evaluate(folders[0], "copy", resize=True, shorter=True)
+    assert [len(entry.metrics["psnr"]) for entry in found.scored] == [16, 2, 3]
+    assert found.scored[2].metrics["psnr"].min() == 100.0  # each pixel four times: back exactly
+
+
+def test_what_other_tools_write_is_read(tmp_path):
+    """GIF, strips of square frames (also as first-order-model names them), single files."""
+    flat = np.repeat(np.uint8([[[[0, 90, 200]]], [[[255, 0, 0]]], [[[20, 30, 40]]]]), SIZE, 1)
+    truth = flat.repeat(SIZE, 2)
+    write_video(tmp_path / "real" / "walk.mkv", truth)
+    (tmp_path / "strips").mkdir()
+    Image.fromarray(np.concatenate(truth, 1)).save(tmp_path / "strips" / "walk.mp4.png")
+    pictures = [Image.fromarray(frame) for frame in truth]
+    pictures[0].save(tmp_path / "any.gif", save_all=True, append_images=pictures[1:], duration=40)
+    real, strips = tmp_path / "real", tmp_path / "strips"
+    for there in (real, real / "walk.mkv"):
+        for made in (strips, strips / "walk.mp4.png", tmp_path / "any.gif"):
+            found = folder_evaluation.evaluate(there, [made])
+            (entry,) = found.scored
+            assert entry.clip == "walk" and len(entry.metrics["psnr"]) == 3
+            assert found.rows[0]["metrics"]["psnr"] > 45.0
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(UserError, match="notes.txt: neither a video"):
+        folder_evaluation.evaluate(real, [tmp_path / "notes.txt"])
+    with pytest.raises(UserError, match="absent: no such folder or file"):
+        folder_evaluation.evaluate(real, [tmp_path / "absent"])
 
 
 def test_two_folders_of_one_name_are_refused(folders):

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
+from PIL import Image
 
 from psrjax.data import video
 from psrjax.data.video import Frame
@@ -15,6 +16,7 @@ from psrjax.errors import UserError
 
 VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".gif", ".mpg", ".wmv")
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+LEAST_IN_STRIP = 3  # frames of a strip, by which it is told from a wide picture
 FOLDER_RATE = 25.0  # frames a second of a folder of pictures, unless a rate is given
 EVEN = 0.1  # of a frame's duration: how far times may be off and still count as even
 
@@ -85,11 +87,41 @@ def _pictures(folder: Path, fps: float) -> Iterator[Frame]:
     if not paths:
         raise UserError(f"{folder}: holds no picture ({', '.join(PICTURES)})")
     for number, path in enumerate(sorted(paths, key=natural_key)):
-        data = np.fromfile(path, np.uint8)  # cv2.imread cannot read every name
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None  # gray, alpha: as RGB
-        if image is None:
-            raise UserError(f"{path}: not a picture, or damaged; remove it or write it again")
-        yield Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), number / fps)
+        yield Frame(read_picture(path), number / fps)
+
+
+def is_strip(path: Path) -> bool:
+    """Tells whether a file is a picture of `LEAST_IN_STRIP` square frames or more side by side."""
+    if path.suffix.lower() not in PICTURES or not path.is_file():
+        return False
+    try:
+        with Image.open(path) as picture:
+            width, height = picture.size
+    except OSError:
+        return False
+    return width >= LEAST_IN_STRIP * height and width % height == 0
+
+
+def read_strip(path: Path) -> UInt8[np.ndarray, "t h h 3"]:
+    """Reads square frames side by side in one picture, as first-order-model stores videos.
+
+    Raises:
+      UserError: if it is damaged, or of another shape.
+    """
+    picture = read_picture(path)
+    height, width = picture.shape[:2]
+    if width % height:
+        raise UserError(f"{path}: {width}x{height} is no row of square frames")
+    return picture.reshape(height, width // height, height, 3).swapaxes(0, 1)
+
+
+def read_picture(path: Path) -> UInt8[np.ndarray, "h w 3"]:
+    """Reads a picture as RGB, whatever it holds. Raises UserError if it is damaged."""
+    data = np.fromfile(path, np.uint8)  # cv2.imread cannot read every name
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+    if image is None:
+        raise UserError(f"{path}: not a picture, or damaged; remove it or write it again")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def natural_key(path: Path) -> tuple:

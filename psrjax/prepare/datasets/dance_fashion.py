@@ -8,7 +8,6 @@ import dataclasses
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
-import cv2
 import numpy as np
 
 from psrjax.errors import UserError
@@ -91,7 +90,7 @@ def views(task: adapter.Task, options: adapter.DatasetOptions) -> video_clips.Vi
     if path.suffix.lower() in clip_reader.PICTURES:
         if options.joints != video_clips.NO_JOINTS:
             raise UserError(f"{path}: joints are found in videos and folders, not in strips")
-        frames = _strip(path)
+        frames = clip_reader.read_strip(path)
         box = (0, 0, *frames.shape[1:3])
         sized = np.stack([clip_reader.crop(one, box, options.size) for one in frames])
         times = np.arange(len(sized)) / (options.fps or RATE)
@@ -99,18 +98,6 @@ def views(task: adapter.Task, options: adapter.DatasetOptions) -> video_clips.Vi
     if path.is_dir() and not options.fps:
         options = dataclasses.replace(options, fps=RATE)
     return video_clips.views(task, options)
-
-
-def _strip(path: Path) -> np.ndarray:
-    """Reads square frames side by side in one picture: (t, h, h, 3) RGB."""
-    picture = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
-    if picture is None:
-        raise UserError(f"{path}: not a picture, or damaged")
-    height, width = picture.shape[:2]
-    if width % height:
-        raise UserError(f"{path}: {width}x{height} is no row of square frames")
-    rgb = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
-    return rgb.reshape(height, width // height, height, 3).swapaxes(0, 1)
 
 
 ADAPTER = adapter.DatasetAdapter(
