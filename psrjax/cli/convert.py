@@ -3,6 +3,10 @@
     psrjax convert first-order-model vox-cpk.pth.tar --config vox-256.yaml --to DIR
 
 reads a checkpoint of AliaksandrSiarohin/first-order-model with its YAML config; DIR is then a run.
+It answers as the official code did under the PyTorch of its time (before 1.3), in which warps took
+-1 and 1 as the centres of the corner pixels. A newer PyTorch takes them as the outer edges unless
+it is told, and the same checkpoint gives pictures that differ by a few hundredths there;
+--align_corners=false gives those.
 
     psrjax convert torchvision|fid-inception|i3d|lpips|super-slomo FILE [--to FOLDER]
 
@@ -20,6 +24,10 @@ from psrjax.importers import first_order_model
 from psrjax.pretrained import convert
 
 _CONFIG = flags.DEFINE_string("config", "", "the checkpoint's YAML config")
+_ALIGN_CORNERS = flags.DEFINE_bool(
+    "align_corners", True, "first-order-model: warps as in PyTorch before 1.3, by which the "
+    "published checkpoints were trained; false is today's default of PyTorch"
+)  # fmt: skip
 _TO = flags.DEFINE_string("to", "", "the new run's directory, or the folder of weights")
 
 
@@ -37,4 +45,7 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError("--config: give the checkpoint's config, such as vox-256.yaml")
     if not _TO.value:
         raise UserError("--to: give the new run's directory")
-    print(first_order_model.convert(path, _CONFIG.value, _TO.value))
+    made = first_order_model.convert(
+        path, _CONFIG.value, _TO.value, align_corners=_ALIGN_CORNERS.value
+    )
+    print(made)

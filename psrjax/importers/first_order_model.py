@@ -49,13 +49,20 @@ _OPTIONAL = {
 }
 
 
-def convert(path: str | os.PathLike, yaml_path: str | os.PathLike, to: str | os.PathLike) -> Path:
+def convert(
+    path: str | os.PathLike,
+    yaml_path: str | os.PathLike,
+    to: str | os.PathLike,
+    *,
+    align_corners: bool = True,
+) -> Path:
     """Writes a run directory with the checkpoint's nets, ready for `psrjax synthesize`.
 
     Args:
       path: the checkpoint, such as vox-cpk.pth.tar.
       yaml_path: its config, such as vox-256.yaml.
       to: the new run directory.
+      align_corners: how the source is sampled, see `read_config`.
 
     Raises:
       UserError: naming the file and the key that is missing, unexpected, or of another shape or
@@ -64,7 +71,7 @@ def convert(path: str | os.PathLike, yaml_path: str | os.PathLike, to: str | os.
     root = checkpoint.absolute(to)
     if (root / checkpoint.CONFIG).exists():
         raise UserError(f"{root}: holds a run already; give another --to")
-    config = read_config(yaml_path)
+    config = read_config(yaml_path, align_corners=align_corners)
     saved = torch_files.load(path)
     stage = config_lib.stage_config(config, STAGE)
     method = base.build(**config_lib.method_fields(stage))
@@ -82,8 +89,14 @@ def convert(path: str | os.PathLike, yaml_path: str | os.PathLike, to: str | os.
     return Path(os.fspath(root))
 
 
-def read_config(path: str | os.PathLike) -> RunConfig:
+def read_config(path: str | os.PathLike, *, align_corners: bool = True) -> RunConfig:
     """Makes the config of a run that continues the training of an official YAML config.
+
+    Args:
+      path: the YAML file.
+      align_corners: True is `grid_sample` as it was when the checkpoints were published and
+        trained; False is its default from PyTorch 1.3 on, under which the official code answers
+        differently from how it was trained.
 
     Raises:
       UserError: if the file is none, or describes a model that psrjax does not have.
@@ -129,6 +142,7 @@ def read_config(path: str | os.PathLike) -> RunConfig:
     overrides["method.jacobians"] = ("one" if shared else "each") if known else "none"
     shape = tuple(get("dataset_params.frame_shape", (256, 256, 3)))[:2]
     overrides |= {"method.factor": 2**levels, "data.crop": shape, "steps": 1}
+    overrides["method.align_corners"] = align_corners
     overrides["data.sampling.source"] = "first"  # of a video that is animated
     return config_lib.load("internet:FoM", overrides)
 

@@ -45,6 +45,8 @@ class Method(base.Method):
       jacobians: see `motion.KeypointDetector`.
       temperature: likewise.
       locality: of the dense motion, see `motion.DenseMotion`.
+      align_corners: likewise, and of the generator; what the official code means depends on the
+        PyTorch that runs it, see `psrjax convert --help`.
       keeps_source: whether the picture is, where the confidence is high, the warped source itself:
         see `motion_generator.keep_source`.
       points_on_motion: whether the terms "points_moving" and "points_apart" are given, for which
@@ -86,6 +88,7 @@ class Method(base.Method):
     jacobians: str = "each"
     temperature: float = 0.1
     locality: float = 0.0
+    align_corners: bool = True
     keeps_source: bool = False
     points_on_motion: bool = False
     motion_width: int = 64
@@ -148,6 +151,7 @@ class Method(base.Method):
             width=self.motion_width,
             variance=self.variance,
             locality=self.locality,
+            align_corners=self.align_corners,
             **hourglass,
             **common,
             name="motion",
@@ -158,6 +162,7 @@ class Method(base.Method):
             levels=self.levels,
             max_channels=self.generator_max_channels,
             blocks=self.blocks,
+            align_corners=self.align_corners,
             **common,
         )
         if self.discriminator_kind == "valid":

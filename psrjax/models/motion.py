@@ -110,6 +110,8 @@ class DenseMotion(nn.Module):
         0 is the official network, where nothing says that a point moves what is near it.
         `Departs from:` the papers. There all weights begin equal, points that follow nobody yet
         tear the background, and the quickest way out is to give the background all weight for good.
+      align_corners: see `geometry.grid_sample`. The network's coordinates are those of True;
+        PyTorch has taken the source by False since 1.3, if it is not told.
       (the others are those of `KeypointDetector`)
     """
 
@@ -119,6 +121,7 @@ class DenseMotion(nn.Module):
     factor: int = 4
     variance: float = 0.01
     locality: float = 0.0
+    align_corners: bool = True
     norm: str = "batch"
     dtype: DTypeLike = jnp.float32
     remat: str = "none"
@@ -149,8 +152,8 @@ class DenseMotion(nn.Module):
         t = driving_points["value"].shape[1]
         size = {"height": h, "width": w}
         motions = local_affine.local_motions(source_points, driving_points, **size)
-        moved = geometry.grid_sample(small, motions, align_corners=True)  # b t p h w 3
-        moved = jnp.moveaxis(moved, 2, -2)
+        moved = geometry.grid_sample(small, motions, align_corners=self.align_corners)
+        moved = jnp.moveaxis(moved, 2, -2)  # b t h w p 3
         at_driving = local_affine.gaussians(driving_points["value"], variance=self.variance, **size)
         at_source = local_affine.gaussians(source_points["value"], variance=self.variance, **size)
         change = at_driving - at_source[:, None]

@@ -3,6 +3,7 @@
 Images are in [0, 1]; fields as in `psrjax.models.motion`.
 """
 
+import functools
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -31,6 +32,7 @@ class MotionGenerator(nn.Module):
       levels: downsamples by 2.
       max_channels: no layer has more channels.
       blocks: residual blocks at the smallest scale.
+      align_corners: as of `motion.DenseMotion`.
       norm: see `psrjax.nn.layers.make_norm`.
       dtype: compute type.
       remat: see `psrjax.nn.blocks.maybe_remat`.
@@ -41,6 +43,7 @@ class MotionGenerator(nn.Module):
     levels: int = 2
     max_channels: int = 512
     blocks: int = 9
+    align_corners: bool = True
     norm: str = "batch"
     dtype: DTypeLike = jnp.float32
     remat: str = "none"
@@ -99,8 +102,9 @@ class MotionGenerator(nn.Module):
         levels = len(features) - 1
         fields = motion.pyramid(deformation, levels=levels)
         gates = motion.pyramid(confidence, levels=levels)
+        sample = functools.partial(geometry.grid_sample, align_corners=self.align_corners)
         warped = [
-            gate.astype(self.dtype) * geometry.grid_sample(feature, field, align_corners=True)
+            gate.astype(self.dtype) * sample(feature, field)
             for feature, field, gate in zip(reversed(features), fields, gates, strict=True)
         ]
         warped = [x.reshape(b * t, *x.shape[2:]) for x in warped]

@@ -65,6 +65,26 @@ def test_every_step_of_the_official_model_is_met(converted, golden):
     assert golden["picture"].std() > 0.01 and golden["confidence"].std() > 0.01
 
 
+def test_it_is_also_read_as_a_pytorch_from_1_3_on_reads_it(converted, golden):
+    """There -1 and 1 are the outer edges: g is g w / (w - 1) between the corners' centres."""
+    method, variables = converted
+    newer = first_order_model.read_config(CONFIG, align_corners=False).method.align_corners
+    newer = method.clone(align_corners=newer)
+    field, gate = golden["deformation"][:, None], golden["confidence"][:, None]
+
+    def generated(method, field):
+        made = method.apply(
+            variables, method=lambda m: m.generator(golden["source"], field, gate, False)
+        )
+        return made[:, 0]
+
+    height, width = field.shape[2:4]
+    wider = field * jnp.array([width / (width - 1), height / (height - 1)])
+    made = generated(newer, field)
+    np.testing.assert_allclose(made, generated(method, wider), atol=1e-5)
+    assert 1e-3 < jnp.abs(made - golden["picture"]).max()
+
+
 def test_the_official_discriminator_is_met_with_its_spectral_norms(converted, golden):
     method, variables = converted
 
