@@ -7,49 +7,49 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from psrjax.api import Evaluation as Evaluation
-    from psrjax.api import Model as Model
-    from psrjax.api import MultiviewOptions as MultiviewOptions
-    from psrjax.api import PreparationOptions as PreparationOptions
-    from psrjax.api import TransferOptions as TransferOptions
-    from psrjax.api import UserError as UserError
-    from psrjax.api import Video as Video
-    from psrjax.api import evaluate as evaluate
-    from psrjax.api import load as load
-    from psrjax.api import prepare as prepare
-    from psrjax.api import train as train
+    from psrjax.api.model import Model as Model
+    from psrjax.api.model import evaluate as evaluate
+    from psrjax.api.model import load as load
+    from psrjax.api.preparation import prepare as prepare
+    from psrjax.api.training import train as train
+    from psrjax.errors import UserError as UserError
+    from psrjax.evaluation.method_evaluation import Evaluation as Evaluation
+    from psrjax.inference.synthesized_video import Video as Video
+    from psrjax.inference.transfer import TransferOptions as TransferOptions
+    from psrjax.prepare.monocular.pipeline import PreparationOptions as PreparationOptions
+    from psrjax.prepare.multiview.recording import MultiviewOptions as MultiviewOptions
 
-__all__ = [
-    "Evaluation",
-    "Model",
-    "MultiviewOptions",
-    "PreparationOptions",
-    "TransferOptions",
-    "UserError",
-    "Video",
-    "evaluate",
-    "load",
-    "prepare",
-    "train",
-]
+# Where each public name comes from.
+_HOMES = {
+    "Evaluation": "psrjax.evaluation.method_evaluation",
+    "Model": "psrjax.api.model",
+    "MultiviewOptions": "psrjax.prepare.multiview.recording",
+    "PreparationOptions": "psrjax.prepare.monocular.pipeline",
+    "TransferOptions": "psrjax.inference.transfer",
+    "UserError": "psrjax.errors",
+    "Video": "psrjax.inference.synthesized_video",
+    "evaluate": "psrjax.api.model",
+    "load": "psrjax.api.model",
+    "prepare": "psrjax.prepare",
+    "train": "psrjax.api.training",
+}
 
 
 class CallableRoom(types.ModuleType):
-    """The kind of the room `psrjax.prepare`: called, it is `psrjax.api.prepare`."""
+    """The kind of the room `psrjax.prepare`: called, it makes a dataset."""
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
-        """Makes a dataset, see `psrjax.api.prepare`."""
-        return importlib.import_module("psrjax.api").prepare(*arguments, **options)
+        """Makes a dataset, see `psrjax.api.preparation.prepare`."""
+        return importlib.import_module("psrjax.api.preparation").prepare(*arguments, **options)
 
 
 def __getattr__(name: str) -> Any:
     """Imports what is public, and with it JAX, when it is first asked for."""
-    if name == "prepare":
-        return importlib.import_module("psrjax.prepare")
-    if name in __all__:
-        return getattr(importlib.import_module("psrjax.api"), name)
-    raise AttributeError(f"module 'psrjax' has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'psrjax' has no attribute {name!r}")
+    home = importlib.import_module(_HOMES[name])
+    return home if name == "prepare" else getattr(home, name)
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *__all__]
+    return sorted({*globals(), *_HOMES})

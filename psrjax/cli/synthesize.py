@@ -36,8 +36,9 @@ from typing import Any
 
 from absl import flags
 
-from psrjax import api
 from psrjax import config as config_lib
+from psrjax.api import model as model_lib
+from psrjax.api.model import Model
 from psrjax.cli._method_fields import MethodFlags, describe
 from psrjax.data import loader
 from psrjax.errors import UserError
@@ -135,7 +136,9 @@ def main(arguments: Sequence[str]) -> None:
     pairs = batch_transfer.find(_SOURCE.value, _DRIVING.value, _BATCH.value)
     if not _RUN.value:
         raise UserError("--run: name the run's directory")
-    model = api.load(_RUN.value, stage=_STAGE.value, best=_SNAPSHOT.value == "best")
+    if not pairs and asked != "--pairs":
+        output_files.check(_OUTPUT.value)
+    model = model_lib.load(_RUN.value, stage=_STAGE.value, best=_SNAPSHOT.value == "best")
     model = dataclasses.replace(model, method=_METHOD.apply(model.method))
     if _METHOD.wants_help:
         print(describe(model.method))
@@ -154,8 +157,7 @@ def main(arguments: Sequence[str]) -> None:
         print(path)
 
 
-def _write_one(asked: str, model: api.Model) -> list[Path]:
-    output_files.check(_OUTPUT.value)
+def _write_one(asked: str, model: Model) -> list[Path]:
     if asked == "--driving":
         inputs = _transfer_inputs(model, _SOURCE.value, _required(_DRIVING, "--source"))
         return transfer.write(
@@ -180,7 +182,7 @@ def _write_one(asked: str, model: api.Model) -> list[Path]:
     return paths
 
 
-def _transfer_inputs(model: api.Model, source: str, driving: str) -> transfer.TransferInputs:
+def _transfer_inputs(model: Model, source: str, driving: str) -> transfer.TransferInputs:
     return model.transfer_inputs(
         source or None,
         driving,
@@ -190,7 +192,7 @@ def _transfer_inputs(model: api.Model, source: str, driving: str) -> transfer.Tr
     )
 
 
-def _write_batch(model: api.Model, pairs: Sequence[batch_transfer.BatchPair]) -> list[Path]:
+def _write_batch(model: Model, pairs: Sequence[batch_transfer.BatchPair]) -> list[Path]:
     def ready(pair: batch_transfer.BatchPair) -> transfer.Transfer:
         inputs = _transfer_inputs(model, pair.source, pair.driving)
         return transfer.Transfer(
@@ -224,7 +226,7 @@ def _asked() -> str:
     return asked
 
 
-def _write_pairs(model: api.Model) -> list[Path]:
+def _write_pairs(model: Model) -> list[Path]:
     data = dataset.resolve_path(model.config.data)
     split = loader.open_split(data, _SPLIT.value or model.config.data.eval_split)
     pairs = video_pairs.choose(split, _PAIRS.value, count=_COUNT.value, seed=_SEED.value)

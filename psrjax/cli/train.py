@@ -8,7 +8,7 @@
 
 from absl import flags
 
-from psrjax import api
+from psrjax.api import training
 from psrjax.cli import main as cli
 from psrjax.training import profile
 
@@ -21,4 +21,4 @@ def main(arguments: list[str]) -> None:
     """Trains; a finished stage is skipped."""
     del arguments
     config, traced = _CONFIG.require(), profile.parse(_PROFILE.value)
-    api.train(config, _WORKDIR.value, traced=traced)
+    training.train(config, _WORKDIR.value, traced=traced)

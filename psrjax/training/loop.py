@@ -151,7 +151,9 @@ def train_stage(
 def _compile(stage: str, jitted: jax.stages.Wrapped, *inputs: Any) -> jax.stages.Compiled:
     """Compiles the step for these inputs, and logs what it needs."""
     began = time.monotonic()
-    compiled = jitted.lower(*inputs).compile()
+    lowered = jitted.lower(*inputs)
+    writer.announce_compilation(stage, lowered)
+    compiled = lowered.compile()
     writer.describe_compilation(stage, compiled, time.monotonic() - began)
     return compiled
 

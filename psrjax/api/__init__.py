@@ -1,0 +1,1 @@
+"""The public interface: what `import psrjax` offers, and what the commands stand on."""

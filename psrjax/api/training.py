@@ -1,0 +1,59 @@
+"""Training of a config on its data."""
+
+import copy
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from absl import logging
+
+from psrjax import config as config_lib
+from psrjax.config import RunConfig
+from psrjax.data import loader
+from psrjax.evaluation import evaluated_split
+from psrjax.synthetic import dataset
+from psrjax.training import stages, writer
+
+
+def train(
+    config: str | RunConfig,
+    workdir: str | os.PathLike,
+    overrides: Mapping[str, Any] = {},
+    *,
+    progress: Callable[[str, int, int], writer.Progress] | None = None,
+    traced: range = range(0),
+) -> None:
+    """Trains all stages of a config in a run directory; goes on where it was cut off.
+
+    Args:
+      config: "METHOD", "METHOD:PRESET", a file, or what `psrjax.config.load` gives.
+      workdir: the run's directory, local or gs://.
+      overrides: {dotted key: value}, such as {"data.path": "data/me", "steps": 500}.
+      progress: makes what shows the progress of a stage, from (stage, first step, last step).
+      traced: the steps of each stage that are profiled.
+
+    Raises:
+      UserError: for a config, data or directory that does not fit.
+    """
+    if isinstance(config, str):
+        config = config_lib.load(config, overrides)
+    elif overrides:
+        config = config_lib.override(copy.deepcopy(config), overrides)
+    config = evaluated_split.with_prepared_split(config)
+    _tell_crop(config)
+    stages.train(config, workdir, progress=progress, traced=traced)
+
+
+def _tell_crop(config: RunConfig) -> None:
+    """Says what a crop that is smaller than the stored frames leaves out."""
+    if config.data.path == dataset.SYNTHETIC or not any(config.data.crop):
+        return
+    source = loader.open_split(dataset.resolve_path(config.data), config.data.train_split)
+    stored = next(iter(source.clips[0].views.values())).size
+    crop = tuple(want or have for want, have in zip(config.data.crop, stored))
+    if crop != stored:
+        logging.warning(
+            "config.data.crop=%dx%d cuts the stored %dx%d: training sees a random part of each "
+            "frame, scores and videos its middle; --config.data.crop='(0,0)' takes all of it",
+            *(*crop, *stored),
+        )
