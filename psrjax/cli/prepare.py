@@ -1,5 +1,6 @@
 """Makes a dataset from videos, a calibrated multi-view recording, or a published dataset.
 
+    psrjax prepare VIDEO... --to DIR --for PRESET
     psrjax prepare VIDEO... --to DIR [--size 128] [--joints SOURCE] [--crop fixed] ...
     psrjax prepare RECORDING --to DIR [--size 128] [--cameras cam01,cam02] ...
     psrjax prepare --dataset NAME RAW_DIR --to DIR [--beam_runner=DirectRunner] ...
@@ -27,13 +28,18 @@ from pathlib import Path
 
 from absl import flags
 
+from psrjax.api import preparation
 from psrjax.errors import UserError
 from psrjax.prepare.common import joint_files, openpose
 from psrjax.prepare.common.result_page import PAGE
 from psrjax.prepare.datasets import adapter, build, catalogue
-from psrjax.prepare.monocular import dataset_builder, pipeline, planning, result_page
+from psrjax.prepare.monocular import pipeline, planning, result_page
 from psrjax.prepare.multiview import recording
 
+_FOR = flags.DEFINE_string(
+    "for", "", "what will be trained on it, SYSTEM:PRESET of train --config: chooses the size, how "
+    "frames are held out, and --body"
+)  # fmt: skip
 _TO = flags.DEFINE_string("to", None, "the folder of the new dataset", required=True)
 _SIZE = flags.DEFINE_list("size", ["128"], "height,width of the stored frames; one number: square")
 _JOINTS = flags.DEFINE_string(
@@ -41,8 +47,8 @@ _JOINTS = flags.DEFINE_string(
     f"order of the JSON's joints, auto (default) or {', '.join(openpose.JOINT_KINDS)}",
 )  # fmt: skip
 _HOLDOUT = flags.DEFINE_float(
-    "holdout", 0.25, "the fraction held out as the split test: the last frames, or whole videos",
-    0.0, 0.9
+    "holdout", preparation.HOLDOUT, "the fraction held out as the split test: the last frames, or "
+    "whole videos", 0.0, 0.9
 )  # fmt: skip
 _MARGIN = flags.DEFINE_float(
     "margin", 0.08, "the margin that a crop leaves around the person", 0.0, 2.0
@@ -132,40 +138,56 @@ def _only(what: str, others: Sequence[flags.FlagHolder]) -> None:
 
 
 def _prepare_videos(arguments: Sequence[str]) -> None:
-    plan = planning.plan(
-        arguments,
-        _TO.value,
-        joints=_JOINTS.value or pipeline.MEDIAPIPE,
-        holdout=_HOLDOUT.value,
-        by=_HOLDOUT_BY.value,
-    )
+    needs = _needs()
     options = pipeline.PreparationOptions(
-        size=_size(_SIZE),
+        size=_wanted_size(needs),
         crop=_CROP.value,
         margin=_MARGIN.value,
         fps=_FPS.value,
-        holdout=plan.holdout,
         seconds=_SECONDS.value,
         order=_ORDER.value,
         joints_size=_size(_JOINTS_SIZE) if _JOINTS_SIZE.value else (),
-        body=_BODY.value,
+        body=_BODY.value or bool(needs and needs.body),
     )
-    summary = dataset_builder.prepare(plan.clips, _TO.value, options, processes=_PROCESSES.value)
-    page = result_page.write(_TO.value)
-    named = {clip.name for clip in plan.clips}
+    summary = preparation.prepare(
+        arguments,
+        _TO.value,
+        preset=_FOR.value,
+        joints=_JOINTS.value,
+        holdout=_HOLDOUT.value,
+        holdout_by=_HOLDOUT_BY.value,
+        options=options,
+        processes=_PROCESSES.value,
+    )
     for name, report in summary["clips"].items():
-        if name in named:
-            print(result_page.line(name, report))
+        print(result_page.line(name, report))
     count, new = len(summary["clips"]), summary["new"]
-    print(f"{count} clips in {_TO.value}, {new} of them new; look at {page}")
+    print(f"{count} clips in {_TO.value}, {new} of them new; look at {Path(_TO.value) / PAGE}")
+    _tell_next()
     if summary["failed"]:
         reasons = "; ".join(summary["failed"].values())
-        raise UserError(f"{len(summary['failed'])} of {len(plan.clips)} left out: {reasons}")
+        given = len(summary["failed"]) + count
+        raise UserError(f"{len(summary['failed'])} of {given} left out: {reasons}")
+
+
+def _needs() -> preparation.Needs | None:
+    return preparation.needs_of(_FOR.value) if _FOR.value else None
+
+
+def _wanted_size(needs: preparation.Needs | None) -> tuple[int, int]:
+    return needs.size if needs and not _SIZE.present else _size(_SIZE)
+
+
+def _tell_next() -> None:
+    if _FOR.value:
+        data = f"--config.data.path={_TO.value}"
+        print(f"then: psrjax train --config={_FOR.value} {data} --workdir=RUN")
 
 
 def _prepare_dataset(source: Path) -> None:
+    needs = _needs()
     options = adapter.DatasetOptions(
-        size=_size(_SIZE) if _SIZE.present else (0, 0),
+        size=_wanted_size(needs) if needs or _SIZE.present else (0, 0),
         crop=_CROP.value if _CROP.present else "",
         joints=_JOINTS.value,
         margin=_MARGIN.value,
@@ -203,7 +225,7 @@ def _prepare_recording(source: Path) -> None:
             f"order: auto, {', '.join(openpose.JOINT_KINDS)}"
         )
     options = recording.MultiviewOptions(
-        size=_size(_SIZE),
+        size=_wanted_size(_needs()),
         cameras=tuple(_CAMERAS.value),
         calibration=_CALIBRATION.value,
         joints=order,
@@ -212,7 +234,7 @@ def _prepare_recording(source: Path) -> None:
         margin=_MARGIN.value,
         lag=_LAG.value,
     )
-    summary = recording.prepare(source, _TO.value, options)
+    summary = preparation.prepare(source, _TO.value, preset=_FOR.value, options=options)
     shown = {
         name: value
         for name, value in summary.items()
@@ -225,6 +247,7 @@ def _prepare_recording(source: Path) -> None:
     for problem in summary["problems"]:
         print(f"WARNING: {problem['what']}: {problem['detail']}: {problem['advice']}")
     print(f"written to {_TO.value}; look at {Path(_TO.value) / PAGE} before training")
+    _tell_next()
 
 
 def _size(flag: flags.FlagHolder) -> tuple[int, int]:
