@@ -81,7 +81,7 @@ def report(facts: ClipFacts) -> dict[str, Any]:
         "joints_filled": int(facts.filled.sum()),
         "filled": pose.flagged_runs(facts.filled),
         "mistakes": facts.mistakes.report(),
-        "frames_with_mistakes": int(facts.mistakes.frames.sum()),
+        "frames_with_mistakes": len(joint_mistakes.frames_of(facts.mistakes.report())),
         "frames_with_others": facts.others,
         "camera_motion": round(facts.camera_motion, 4),
         "background_guessed": None if facts.hole is None else round(facts.hole, 4),

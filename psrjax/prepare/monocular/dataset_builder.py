@@ -353,7 +353,7 @@ def _write_one(
     }
     store.write(folder, splits, meta={"kind": KIND})
     preview.write(folder / PREVIEWS / f"{prepared.clip.name}.mp4", prepared)
-    preview.write_strip(folder / PREVIEWS / f"{prepared.clip.name}.jpg", prepared)
+    preview.write_strips(folder / PREVIEWS, prepared)
     pieces = [(piece.split, piece.name) for piece in prepared.pieces]
     io.write_json(folder / SUMMARY, {"pieces": pieces, "report": prepared.report})
 
@@ -390,7 +390,7 @@ def _assemble(
     splits = {split: _stored(split, clips) for split, clips in sorted(wanted.items(), reverse=True)}
     store.write(fresh, splits, meta=meta)
     for name, one in done.items():
-        for suffix in (".mp4", ".jpg"):
+        for suffix in (".mp4", *preview.STRIPS):
             path = Path(PREVIEWS, name + suffix)
             if (one.folder / path).is_file():
                 with io.replacing(fresh / path) as temporary:

@@ -6,7 +6,7 @@ the end of too long a limb become missing. Who is exchanged for longer is only l
 which of both is right.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -79,11 +79,11 @@ class CheckedJoints:
         }
         return {kind: one for kind, one in found.items() if one}
 
-    @property
-    def frames(self) -> Bool[np.ndarray, " t"]:
-        """The frames in which anything was wrong."""
-        kinds = [*self.exchanged.values(), *self.doubtful.values()]
-        return np.any([self.outside.any(1), self.long.any(1), *kinds], axis=0)
+
+def frames_of(report: Mapping[str, Mapping[str, Sequence[Sequence[int]]]]) -> list[int]:
+    """Returns the frames that a report names."""
+    runs = (run for found in report.values() for one in found.values() for run in one)
+    return sorted({frame for first, last in runs for frame in range(first, last + 1)})
 
 
 def check(

@@ -1,16 +1,20 @@
-"""Draws previews of a prepared clip: joints, mask, flow and background, as video and as strip."""
+"""Draws previews of a prepared clip: joints, mask, flow and background, as video and as strips."""
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
+import cv2
 import numpy as np
 from jaxtyping import UInt8
 
 from psrjax.data import video
 from psrjax.prepare.common import result_page
+from psrjax.prepare.monocular import joint_mistakes
 from psrjax.prepare.monocular.pipeline import RUN, PreparedClip
 from psrjax.vision import drawing
 
+STRIPS = (".jpg", ".mistakes.jpg")  # of the whole clip, and of frames in doubt
 LONGEST = 1500  # frames of a preview; the rest of a longer clip is left out
 
 
@@ -34,14 +38,32 @@ def panels(prepared: PreparedClip, count: int) -> Iterator[UInt8[np.ndarray, "h 
             yield drawing.panel(drawing.one_frame(streams, index), fastest=fastest)
 
 
-def write_strip(path: str | os.PathLike, prepared: PreparedClip) -> None:
-    """Writes a picture of `result_page.STRIP` frames, evenly spaced, with joints and outline."""
-    chosen = np.linspace(0, len(prepared.times) - 1, result_page.STRIP).round().astype(int)
+def write_strips(folder: Path, prepared: PreparedClip) -> None:
+    """Writes `NAME.jpg`, frames of the whole clip, and `NAME.mistakes.jpg`, those in doubt.
+
+    Both are of `result_page.STRIP` frames at most, with their numbers, joints and outlines.
+    """
+    mistaken = joint_mistakes.frames_of(prepared.report["mistakes"])
+    for suffix, frames in zip(STRIPS, (list(range(len(prepared.times))), mistaken)):
+        if frames:
+            places = np.linspace(0, len(frames) - 1, min(len(frames), result_page.STRIP))
+            chosen = [frames[int(place)] for place in places.round()]
+            result_page.write_strip(
+                folder / f"{prepared.clip.name}{suffix}", _drawn(prepared, chosen)
+            )
+
+
+def _drawn(prepared: PreparedClip, frames: list[int]) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+    """Yields frames with joints, outline and number."""
     streams = {
-        "frames": np.ascontiguousarray(prepared.frames[chosen]),
-        "mask": np.ascontiguousarray(prepared.masks[chosen]),
-        "joints": prepared.joints[chosen],
+        "frames": np.ascontiguousarray(prepared.frames[frames]),
+        "mask": np.ascontiguousarray(prepared.masks[frames]),
+        "joints": prepared.joints[frames],
     }
-    shown = [drawing.panel(drawing.one_frame(streams, index)) for index in range(len(chosen))]
-    shown = [picture[:, : picture.shape[1] // 2] for picture in shown]
-    result_page.write_strip(path, shown)
+    for index, number in enumerate(frames):
+        panel = drawing.panel(drawing.one_frame(streams, index))
+        shown = np.ascontiguousarray(panel[:, : panel.shape[1] // 2])
+        place, font = (4, 16), cv2.FONT_HERSHEY_SIMPLEX
+        for colour, thick in (((0, 0, 0), 3), ((255, 255, 255), 1)):
+            cv2.putText(shown, str(number), place, font, 0.45, colour, thick, cv2.LINE_AA)
+        yield shown

@@ -10,6 +10,7 @@ from psrjax.data import store
 from psrjax.ops import pose
 from psrjax.prepare.common import result_page
 from psrjax.prepare.monocular import dataset_builder, joint_mistakes
+from psrjax.prepare.monocular.preview import STRIPS
 
 
 def write(directory: str | os.PathLike) -> Path:
@@ -38,14 +39,16 @@ def write(directory: str | os.PathLike) -> Path:
 def _clip(
     directory: Path, name: str, report: Mapping[str, Any], prepared: Mapping[str, Any]
 ) -> dict[str, Any]:
-    strip = directory / dataset_builder.PREVIEWS / f"{name}.jpg"
+    pictures = directory / dataset_builder.PREVIEWS
+    strip, mistaken = (result_page.embedded(pictures / f"{name}{suffix}") for suffix in STRIPS)
     missing = report["missing_joints"]
     return {
         **report,
         "name": name,
         "splits": sorted({split for split, _ in prepared["pieces"]}, reverse=True),
         "preview": f"{dataset_builder.PREVIEWS}/{name}.mp4",
-        "strip": result_page.embedded(strip),
+        "strip": strip,
+        "mistaken": mistaken,
         "unseen": [joint for joint in pose.NAMES if missing.get(joint) == 1.0],
         "seldom": {joint: f"{share:.0%}" for joint, share in missing.items() if share < 1.0},
     }

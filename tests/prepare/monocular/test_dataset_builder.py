@@ -110,6 +110,23 @@ def test_previews_and_the_page_stand_beside_it(made):
     assert "too short" in page and 'src="previews/one.mp4"' in page and "Left out" not in page
 
 
+def test_a_detectors_mistakes_are_mended_and_shown_by_frame(made, videos, tmp_path):
+    joints = stick_person.make_scene(FRAMES, walk=2.0).joints
+    arms = [2, 3, 4], [5, 6, 7]
+    joints[4:6, sum(arms, [])] = joints[4:6, arms[1] + arms[0]]
+    stick_person.write_openpose(tmp_path / "two", [[one] for one in joints])
+    clip = dataclasses.replace(clips_of(videos, "two")[0], joints=str(tmp_path / "two"))
+    summary = prepare([clip], tmp_path / "set")
+    assert summary["clips"]["two"]["mistakes"] == {"exchanged": {"arms": [[4, 5]]}}
+    stored, true = (
+        Source(d, "train").read("two", "cam1", "joints") for d in (tmp_path / "set", made[0])
+    )
+    np.testing.assert_array_equal(stored, true)
+    page = result_page.write(tmp_path / "set").read_text()
+    assert "joints mistaken" in page and "arms 4–5." in page and "some of these frames" in page
+    assert "some of these frames" not in result_page.write(made[0]).read_text()
+
+
 def test_a_second_run_does_nothing(made, videos, monkeypatch):
     directory, _ = made
     before = fingerprint(directory)
