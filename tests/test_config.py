@@ -236,3 +236,16 @@ def test_a_stage_takes_keys_on_the_command_line_that_its_preset_left_alone(tmp_p
 def test_a_key_that_no_config_has_is_named(tmp_path, argument, said):
     with pytest.raises(UserError, match=said):
         parse(write_config(tmp_path), argument)
+
+
+def test_data_of_ones_own_come_in_their_own_size():
+    def crop(name, **values):
+        return config_lib.load(
+            name, {f"data.{key}": value for key, value in values.items()}
+        ).data.crop
+
+    assert crop("hpt:demo") == (48, 48)
+    assert crop("hpt:demo", path="DIR") == (0, 0)
+    assert crop("hpt:demo", path="DIR", crop=(32, 32)) == (32, 32)
+    assert crop("hpt:demo", path="synthetic") == (48, 48)
+    assert crop("psrnet", path="DIR") == (112, 112)  # cut at random from frames of 128

@@ -190,8 +190,8 @@ def _warn_of_few(rows: Sequence[Mapping[str, Any]]) -> None:
     about = rows[0]["about"]
     if about["frames_scored"] < FEW:
         logging.warning(
-            "the scores stand on few frames (%d in all, clips: %d, split %r), too few to compare by: "
-            "score more (--windows=all), or prepare more with --holdout",
+            "the scores stand on few frames (%d in all, clips: %d, split %r), too few to compare "
+            "by: score more (--windows=all), or prepare more with --holdout",
             *(about["frames_scored"], about["clips"], about["split"]),
         )
 

@@ -1,4 +1,4 @@
-"""Many transfers in one call: every pair once, compiled once, resumable, failures told at the end."""
+"""Many transfers in one call: every pair once, compiled once, resumable, failures told."""
 
 import csv
 

@@ -1,4 +1,4 @@
-"""A video gives its frames as they come, shows and saves itself; arrays and pictures are footage."""
+"""A video gives its frames as they come, shows and saves itself; arrays are footage too."""
 
 import base64
 import re
