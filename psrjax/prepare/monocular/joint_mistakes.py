@@ -111,6 +111,7 @@ def check(
     for name, frames in sure.items():
         _exchange(joints, _CHAINS[name], frames)
         exchanged[name] ^= frames
+        doubtful[name] &= ~frames
     doubtful[_LEGS] |= perhaps
     outside = _outside(joints, masks, tall)
     joints[outside] = 0.0
@@ -169,7 +170,8 @@ def _by_order(
     """Finds frames in which hips and shoulders are in contrary orders from left to right.
 
     Nobody is twisted so far. Of the two, that which has the contrary order for a moment only is
-    wrong; where that cannot be told, the frames are doubtful.
+    wrong; where that cannot be told, the frames are doubtful. Frames between such ones that show no
+    order, since the person is seen from the side, belong to them.
     """
     orders = {}
     for name, (right, left), wide in ((_ARMS, _SHOULDERS, WIDE[0]), (_LEGS, _HIPS, WIDE[1])):
@@ -178,7 +180,11 @@ def _by_order(
         orders[name] = np.where(seen & (np.abs(apart) > wide), np.sign(apart), 0.0)
     sure = {name: np.zeros(len(joints), bool) for name in orders}
     doubtful = np.zeros(len(joints), bool)
-    for first, last in _runs(orders[_ARMS] * orders[_LEGS] < 0):
+    contrary = -orders[_ARMS] * orders[_LEGS]
+    known = np.flatnonzero(contrary)
+    for before, after in zip(known[:-1], known[1:]):
+        contrary[before + 1 : after] = min(contrary[before], contrary[after])
+    for first, last in _runs(contrary > 0):
         frames = slice(first, last + 1)
         turned = [
             name

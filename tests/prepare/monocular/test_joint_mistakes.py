@@ -81,6 +81,17 @@ def test_legs_exchanged_slowly_as_by_a_smoothing_detector_are_put_back():
     np.testing.assert_array_equal(checked.joints[24:35], joints[24:35])
 
 
+def test_a_moment_in_which_the_order_cannot_be_seen_does_not_hide_an_exchange():
+    joints = walk()
+    joints[26, [9, 12], 0] = joints[26, 8, 0]  # the hips, as from the side
+    spoilt = exchanged(joints, range(22, 31))
+    spoilt[[21, 31], 10:12] = spoilt[[21, 31], 13:15] = 0.0  # no jump is seen
+    spoilt[[21, 31], 19:25] = 0.0
+    checked = joint_mistakes.check(spoilt, [], TIMES)
+    assert checked.report() == {"exchanged": {"legs": [[22, 30]]}}
+    np.testing.assert_array_equal(checked.joints[22:31], joints[22:31])
+
+
 def test_legs_that_stay_exchanged_are_listed_and_left():
     spoilt = exchanged(walk(), range(22, 60))
     checked = joint_mistakes.check(spoilt, [], TIMES)
