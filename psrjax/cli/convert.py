@@ -5,8 +5,7 @@
 reads a checkpoint of AliaksandrSiarohin/first-order-model with its YAML config; DIR is then a run.
 It answers as the official code did under the PyTorch of its time (before 1.3), in which warps took
 -1 and 1 as the centres of the corner pixels. A newer PyTorch takes them as the outer edges unless
-it is told, and the same checkpoint gives pictures that differ by a few hundredths there;
---align_corners=false gives those.
+it is told, and the same checkpoint gives other pictures there; --align_corners=false gives those.
 
     psrjax convert torchvision|fid-inception|i3d|lpips|super-slomo FILE [--to FOLDER]
 
