@@ -300,6 +300,40 @@ def test_help_lists_every_command(folder):
         assert any(line.split()[0] == command for line in out.splitlines() if line.strip())
 
 
+def test_the_version_is_told(folder):
+    assert re.fullmatch(r"psrjax \d+\.\d+\.\d+\S*\n", succeed(folder, "--version"))
+
+
+def test_the_help_of_train_shows_what_config_takes_and_values_as_defaults(folder):
+    out = succeed(folder, "train", "--help")
+    for method in base.available():
+        assert f"psrjax train --config={method}:demo --workdir=runs/{method}" in out
+        module, words = config_lib.module(method), " ".join(out.split())
+        for name in (*module.PRESETS, *module.ABLATIONS, *config_lib.load(method).stages):
+            assert re.search(rf"[:,] {re.escape(name)}(,| |$)", words), (method, name)
+    assert "  steps=1000 " in out and "  --processes=-1\n" in out and "(default:" not in out
+
+
+def test_what_cannot_be_written_or_computed_on_is_told_before_a_run_is_opened(folder):
+    for output, said in (("out.webm", "a .webm cannot be written"), ("err.txt/o.mp4", "is a file")):
+        done = psrjax(folder, "synthesize", "--run=nowhere", f"--output={output}")
+        assert done.returncode == 2 and said in done.stderr.splitlines()[-1]
+    done = psrjax(folder, "evaluate", "--workdir=nowhere", "--device=npu")
+    assert done.returncode == 2 and "it is cpu, gpu, gpu:0" in done.stderr.splitlines()[-1]
+    done = psrjax(folder, "evaluate", "--workdir=nowhere", "--device=tpu")
+    assert done.returncode == 2 and "no such device" in done.stderr.splitlines()[-1]
+    done = psrjax(folder, "evaluate", "--workdir=nowhere", "--device=cpu")
+    assert done.returncode == 2 and "not the directory of a run" in done.stderr.splitlines()[-1]
+
+
+def test_many_transfers_are_refused_where_they_are_not_whole(folder):
+    (folder / "pairs.csv").write_text("source,driving\nme.mp4,\n")
+    done = psrjax(folder, "synthesize", "--run=nowhere", "--batch=pairs.csv")
+    assert done.returncode == 2 and "line 2: names no driving" in done.stderr.splitlines()[-1]
+    done = psrjax(folder, "synthesize", "--run=nowhere", "--driving=a*.mp4")
+    assert done.returncode == 2 and "no file has such a name" in done.stderr.splitlines()[-1]
+
+
 TRAIN = ("train", "--workdir=other")
 MISTAKES = {
     "an unknown command": (("dream",), "no command 'dream'"),

@@ -114,7 +114,7 @@ _PAIRS = flags.DEFINE_enum(
     "that do not overlap, or of two clips; --output is then a folder"
 )  # fmt: skip
 _COUNT = flags.DEFINE_integer("pair_count", video_pairs.COUNT, "pairs: how many", 1)
-_PLACES = (_SOURCE, _DRIVING, _BATCH)
+_PLACES = ("source", "driving", "batch")
 # What is synthesized, by the flag that asks for it, and the flags that it uses; those not named
 # here belong to all.
 _USED = {
@@ -199,7 +199,8 @@ def _write_batch(model: Model, pairs: Sequence[batch_transfer.BatchPair]) -> lis
             model.method, model.variables, model.config, inputs, _options(inputs)
         )
 
-    chosen = {flag.name: flag.value for flag in _USED["--driving"] if flag not in _PLACES}
+    changing = (*_USED["--driving"], _FRAMES, _INTERMEDIATES, _SNAPSHOT)
+    chosen = {flag.name: flag.value for flag in changing if flag.name not in _PLACES}
     made_by = {**chosen, "run": _RUN.value, "stage": model.stage, "method": _METHOD.given}
     output = _OUTPUT.value if _OUTPUT.present else "out"
     found = batch_transfer.write(pairs, ready, output, made_by=made_by)

@@ -22,6 +22,7 @@ from psrjax import io
 from psrjax.data import codec
 from psrjax.errors import UserError
 from psrjax.inference import intermediate_results, output_files, transfer
+from psrjax.synthetic import dataset
 
 TABLE, SHEET, ROWS = "table.csv", "contact_sheet.png", "rows"
 _COLUMNS: tuple[str, ...] = (
@@ -106,12 +107,15 @@ def _read_pairs(path: Path) -> list[tuple[str, str]]:
         raise UserError(f"{path}: cannot be read as CSV ({error})") from error
     if not rows or not {"source", "driving"} <= set(rows[0]):
         raise UserError(f"{path}: needs a first line with source,driving and a line for each pair")
-    beside = lambda place: os.fspath(path.parent / place) if place else ""  # noqa: E731
-    pairs = [(beside(row["source"] or ""), row["driving"] or "") for row in rows]
-    empty = next((number for number, (_, driving) in enumerate(pairs, 2) if not driving), None)
+    empty = next((number for number, row in enumerate(rows, 2) if not row["driving"]), None)
     if empty:
         raise UserError(f"{path}, line {empty}: names no driving")
-    return [(source, beside(driving)) for source, driving in pairs]
+    return [(_beside(path, row["source"]), _beside(path, row["driving"])) for row in rows]
+
+
+def _beside(table: Path, place: str) -> str:
+    is_file = place and place.partition(":")[0] != dataset.SYNTHETIC
+    return os.fspath(table.parent / place) if is_file else place
 
 
 def _named(places: Iterable[tuple[str, str]]) -> tuple[BatchPair, ...]:
