@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from psrjax.inference.transfer import TransferOptions as TransferOptions
     from psrjax.prepare.monocular.pipeline import PreparationOptions as PreparationOptions
     from psrjax.prepare.multiview.recording import MultiviewOptions as MultiviewOptions
+    from psrjax.runtime.log import show_log as show_log
 
 # Where each public name comes from.
 _HOMES = {
@@ -31,6 +32,7 @@ _HOMES = {
     "evaluate": "psrjax.api.model",
     "load": "psrjax.api.model",
     "prepare": "psrjax.prepare",
+    "show_log": "psrjax.runtime.log",
     "train": "psrjax.api.training",
 }
 

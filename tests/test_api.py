@@ -125,7 +125,9 @@ def test_a_refinement_starts_from_the_estimate_that_is_given(model):
 
 
 def test_a_run_is_trained_loaded_and_has_other_fields(toy, tmp_path):
-    psrjax.train(toy.get_config("plain,first"), tmp_path / "run", {"steps": 2, "checkpoint_steps": 2})
+    psrjax.train(
+        toy.get_config("plain,first"), tmp_path / "run", {"steps": 2, "checkpoint_steps": 2}
+    )
     model = psrjax.load(tmp_path / "run", fields={"noise": 0.5})
     assert model.stage == "first" and model.method.noise == 0.5 and model.config.steps == 2
     with pytest.raises(psrjax.UserError, match="'depth' is no option"):
@@ -143,6 +145,20 @@ def test_a_run_is_trained_loaded_and_has_other_fields(toy, tmp_path):
 )
 def test_a_preset_says_what_it_needs_of_its_data(preset, needs):
     assert preparation.needs_of(preset) == needs
+
+
+def test_the_log_shows_our_lines_and_the_warnings_of_others():
+    code = """
+import psrjax
+from absl import logging
+psrjax.show_log()
+psrjax.show_log()
+exec(compile("logging.info('ours')", "psrjax/some_file.py", "exec"))
+exec(compile("logging.info('theirs'); logging.error('loud')", "orbax/file.py", "exec"))
+logging.warning("warned")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert [line.split("] ")[1] for line in done.stderr.splitlines()] == ["ours", "warned"]
 
 
 def test_a_preset_of_several_views_is_not_prepared_of_a_video():

@@ -6,7 +6,6 @@ flags, and `main(arguments)` runs it with the arguments that are not flags.
 
 import ast
 import importlib
-import logging as standard_logging
 import os
 import re
 import sys
@@ -14,14 +13,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
-from absl import app, flags, logging
+from absl import app, flags
 
 import psrjax
 from psrjax import config as config_lib
 from psrjax.cli import _help
 from psrjax.cli._config import ConfigFlag
 from psrjax.errors import UserError
-from psrjax.runtime import memory_pages
+from psrjax.runtime import log, memory_pages
 
 _EXTRAS = {"av": "video", "jinja2": "report", "matplotlib": "report"}  # {module: its extra}
 _ALONE = ("camera", "compile", "convert", "data", "doctor", "prepare", "report")
@@ -139,9 +138,7 @@ def _guarded(name: str, command: Callable[[list[str]], None]) -> Callable[[list[
         # They import JAX: not before the flags are right.
         from psrjax.runtime import cluster, device_choice, jax_setup
 
-        logging.use_absl_handler()
-        logging.set_verbosity(logging.INFO)
-        logging.get_absl_handler().addFilter(_is_worth_reading)
+        log.show_log()
         sys.unraisablehook = _report_unraisable
         if name not in _ALONE:
             values = flags.FLAGS
@@ -153,12 +150,6 @@ def _guarded(name: str, command: Callable[[list[str]], None]) -> Callable[[list[
             command(argv[1:])
 
     return guarded
-
-
-def _is_worth_reading(record: standard_logging.LogRecord) -> bool:
-    """Keeps our own lines and the warnings of others; orbax also raises what it logs."""
-    orbax = "orbax" in record.pathname or record.name == "asyncio"
-    return "psrjax" in record.pathname or (record.levelno >= standard_logging.WARNING and not orbax)
 
 
 def _report_unraisable(what: "sys.UnraisableHookArgs") -> None:

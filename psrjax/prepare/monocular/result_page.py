@@ -58,7 +58,9 @@ def line(name: str, report: Mapping[str, Any]) -> str:
     """Summarises one clip in a line: its size and the names of its problems."""
     height, width = report["video_size"]
     problems = ", ".join(problem["what"] for problem in report["problems"]) or "no problems"
+    frames = "one frame" if report["frames"] == 1 else f"{report['frames']} frames"
+    rate = "" if report["even_times"] else " on average (variable rate)"
     return (
-        f"{name}: {report['frames']} frames of {width}x{height}, {report['fps']:g} a second, "
+        f"{name}: {frames} of {width}x{height}, {report['fps']:g} a second{rate}, "
         f"person in {report['frames_with_person']}: {problems}"
     )
