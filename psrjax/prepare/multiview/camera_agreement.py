@@ -8,9 +8,9 @@ from jaxtyping import Float
 from psrjax.prepare.multiview.cross_view_tracking import medians, reprojection, weights
 from psrjax.vision.camera import Camera, triangulate
 
-STANDS_OUT = 2.0  # how many times worse the rest agrees without any other camera, at least
+STANDS_OUT = 2.5  # times the median error of the others, from which on one of four is blamed
 NOTABLE = 0.2  # of the bound: errors below it are no camera's fault
-SURE = 4  # cameras from which on one is left out though all are within the bound
+TWICE = 2.0  # how many times worse two of three agree than the other two, at least
 OFFSET = 2.0  # of the bound: the largest constant offset that is taken off
 STEADY = 0.5  # of the error: what a constant offset leaves of it, at most
 
@@ -58,9 +58,11 @@ def find_odd(
 ) -> OddCamera | None:
     """Finds the camera that disagrees with all others, if there is one.
 
-    Each camera is left out in turn. The odd one is that without which the rest disagree less than
-    half as much as without any other. Of three cameras any two agree better than all, and so one is
-    only blamed where the three are not within the bound.
+    It is the one without which the rest disagree least. Of four or more it must also have a median
+    error `STANDS_OUT` times that of the others, which hold together against it; a detector's
+    errors differ from view to view too, by half as much. Of three cameras any two agree better than
+    all, and so one is only blamed where the three are not within the bound, and the rest disagree
+    less than half as much as without any other.
 
     Args:
       joints: of one person, pixels; 0 = missing.
@@ -71,30 +73,35 @@ def find_odd(
     if len(names) < 3:
         return None
     before = medians(joints, cameras)
-    if max(before.values()) <= (NOTABLE if len(names) >= SURE else 1.0) * bound:
+    worst, *others = sorted(names, key=lambda name: -before[name])
+    several = len(names) > 3
+    usual = STANDS_OUT * float(np.median([before[name] for name in others]))
+    if before[worst] <= (max(usual, NOTABLE * bound) if several else bound):
         return None
     rests = {name: [i for i, other in enumerate(names) if other != name] for name in names}
-    rest = {
-        name: _disagreement(joints[others], [views[i] for i in others])
-        for name, others in rests.items()
+    apart = {
+        name: _disagreement(joints[rest], [views[i] for i in rest]) for name, rest in rests.items()
     }
-    first, second, *_ = sorted(rest, key=lambda name: rest[name])
-    others = rests[first]
+    odd, second, *_ = sorted(names, key=lambda name: apart[name])
+    others = rests[odd]
     after = medians(joints[others], {names[i]: views[i] for i in others})
-    if max(after.values()) > bound or rest[second] < STANDS_OUT * rest[first]:
+    sure = odd == worst if several else apart[second] > TWICE * apart[odd]
+    if not sure or max(after.values()) > bound:
         return None
-    index = names.index(first)
-    points = triangulate(
-        joints[others][..., :2], weights(joints[others]), [views[i] for i in others]
-    )["points"]
-    off = joints[index][..., :2] - cameras[first].project(points)["pixels"]
+    off = _distances(joints, views, names.index(odd))
+    offset = np.median(off, axis=0)
+    distance, left = (float(np.median(np.linalg.norm(o, axis=-1))) for o in (off, off - offset))
+    return OddCamera(odd, before, after, distance, offset, left)
+
+
+def _distances(joints: np.ndarray, views: list[Camera], index: int) -> Float[np.ndarray, "m 2"]:
+    """Returns how far a view's joints lie from where the others see them; inf if nobody does."""
+    others = [i for i in range(len(views)) if i != index]
+    seen = joints[others]
+    points = triangulate(seen[..., :2], weights(seen), [views[i] for i in others])["points"]
+    off = joints[index][..., :2] - views[index].project(points)["pixels"]
     off = off[(weights(joints[index]) > 0) & np.isfinite(off).all(-1)]
-    offset = np.median(off, axis=0) if len(off) else np.zeros(2)
-    distance, left = (
-        float(np.median(np.linalg.norm(o, axis=-1))) if len(off) else float("inf")
-        for o in (off, off - offset)
-    )
-    return OddCamera(first, before, after, distance, offset, left)
+    return off if len(off) else np.full((1, 2), np.inf)
 
 
 def _disagreement(joints: np.ndarray, views: list[Camera]) -> float:
