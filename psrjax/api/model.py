@@ -17,6 +17,7 @@ from psrjax.inference.novel_view import NovelViewInputs
 from psrjax.inference.synthesized_video import Kept, Video, as_place
 from psrjax.inference.transfer import TransferInputs, TransferOptions
 from psrjax.methods import base
+from psrjax.runtime import jax_setup
 from psrjax.training import checkpoint
 
 _USUAL = TransferOptions()
@@ -215,6 +216,7 @@ def load(
     Raises:
       UserError: if the directory is not a run's, or the method has no such field.
     """
+    jax_setup.use_compilation_cache()
     method, variables, config, name = checkpoint.restore_for_inference(
         run, stage or None, best=best
     )

@@ -11,6 +11,7 @@ from psrjax import config as config_lib
 from psrjax.config import RunConfig
 from psrjax.data import loader
 from psrjax.evaluation import evaluated_split
+from psrjax.runtime import jax_setup
 from psrjax.synthetic import dataset
 from psrjax.training import stages, writer
 
@@ -35,6 +36,7 @@ def train(
     Raises:
       UserError: for a config, data or directory that does not fit.
     """
+    jax_setup.use_compilation_cache()
     if isinstance(config, str):
         config = config_lib.load(config, overrides)
     elif overrides:

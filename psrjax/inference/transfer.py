@@ -253,16 +253,20 @@ class Transfer:
             behind = compiled.start(variables, placed(batches.behind(anchor)))
             carry = method.replace_background(carry, behind)
         measured: dict[str, list[np.ndarray]] = {}
+        batch = placed(batches.batch(batches.first))
         for start in batches.starts:
-            made, carry = compiled.synthesize(variables, placed(batches.batch(start)), carry)
-            made = jax.tree.map(lambda array: np.asarray(array[0]), made)
+            made, carry = compiled.synthesize(variables, batch, carry)
             count = min(batches.window, batches.end - start)
+            driving = batches.driving(start)[:count]
+            if start != batches.starts[-1]:  # read while the devices compute
+                batch = placed(batches.batch(start + batches.window))
+            made = jax.tree.map(lambda array: np.asarray(array[0]), made)
             for name, array in made.get("intermediates", {}).items():
                 if array.ndim == 1:
                     measured.setdefault(name, []).append(array[:count])
             yield TransferWindow(
                 batches.composed(made, start)[:count],
-                batches.driving(start)[:count],
+                driving,
                 made["mask"][:count] if "mask" in made else None,
                 made.get("intermediates", {}),
             )

@@ -68,6 +68,7 @@ class PoseDetector:
         self._errors = tempfile.TemporaryFile()  # lives as long as the process
         command = [os.fspath(python or environment()), worker.__file__]
         quiet = {"GLOG_minloglevel": "2", "TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONPATH": ""}
+        quiet["MPLBACKEND"] = "agg"  # a notebook names one that MediaPipe's matplotlib lacks
         try:
             self._process = subprocess.Popen(
                 command,

@@ -17,11 +17,13 @@ from psrjax.prepare.common import detector
 
 # Finds "the person" at the brightest pixel: landmark i lies i pixels to the right of it.
 FAKE = """
+import os
 import types
 import numpy as np
 
 class Pose:
     def __init__(self, **options):
+        assert os.environ.get("MPLBACKEND") in (None, "agg")  # its matplotlib has no other
         assert options["model_complexity"] == 1 and options["enable_segmentation"]
         self.calls = 0
 
@@ -75,6 +77,12 @@ def test_frames_come_back_as_joints_and_masks_in_order(python):
     assert found[0].mask[5, 4] == 255 and found[0].mask.sum() == 255
     assert not found[2].joints.any() and not found[2].mask.any()
     assert found[3].mask.shape == (31, 65)
+
+
+def test_a_notebooks_backend_of_matplotlib_is_not_mediapipes(python, monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    with detector.PoseDetector(python) as running:
+        assert len(list(running.detect([picture(4, 5)]))) == 1
 
 
 def test_a_joint_that_is_hardly_seen_is_missing(python):
