@@ -1,6 +1,7 @@
 """psrjax: five published systems that synthesize video of people, in JAX and Flax."""
 
 import importlib
+import os
 import types
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,8 @@ def __getattr__(name: str) -> Any:
     """Imports what is public, and with it JAX, when it is first asked for."""
     if name not in _HOMES:
         raise AttributeError(f"module 'psrjax' has no attribute {name!r}")
+    # jaxlib warns of every program that it reads from the compilation cache, wrongly and at length.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     home = importlib.import_module(_HOMES[name])
     return home if name == "prepare" else getattr(home, name)
 

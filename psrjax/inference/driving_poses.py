@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
@@ -15,9 +14,9 @@ from psrjax import io
 from psrjax.errors import UserError
 from psrjax.inference.footage import Footage
 from psrjax.methods.base import Method
-from psrjax.ops import pose_label
 from psrjax.prepare.common import lifting
 from psrjax.prepare.monocular import body_streams
+from psrjax.vision import drawing
 
 SOURCE_JOINTS, DRIVING_JOINTS = "source_joints", "target_joints"
 MESH_LABEL = "target_mesh_label"
@@ -113,8 +112,9 @@ def write_preview(output: str | os.PathLike, picture: UInt8[np.ndarray, "y x 3"]
 
 def _draw_row(label: str, joints: np.ndarray) -> np.ndarray:
     chosen = np.linspace(0, len(joints) - 1, _COLUMNS).round().astype(int)
-    sticks = pose_label.stick_figure(jnp.asarray(joints[chosen]), height=_SIDE, width=_SIDE)
-    shown = np.round(np.asarray(sticks) * 255).astype(np.uint8)
+    shown = np.zeros((_COLUMNS, _SIDE, _SIDE, 3), np.uint8)
+    for picture, pose in zip(shown, joints[chosen]):
+        drawing.draw_joints(picture, pose)
     shown = np.pad(shown, ((0, 0), (0, 1), (0, 1), (0, 0)), constant_values=90)  # a thin grid
     row = np.ascontiguousarray(np.concatenate(list(shown), 1))
     cv2.putText(row, label, (6, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 1)
