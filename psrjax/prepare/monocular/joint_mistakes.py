@@ -19,8 +19,8 @@ from psrjax.ops import pose
 from psrjax.prepare.common.openpose import height
 
 MOMENT = 1.0  # seconds: the longest exchange of left and right that is put back
+LEAST_RATE = 12.0  # frames a second from which on motion shows an exchange
 JUMP = 0.08  # of the person's height: motion in a frame that an exchange explains, at least
-WIDE = (0.06, 0.035)  # of the height: from this distance on, shoulders and hips show their order
 BEYOND = 0.08  # of the height: how far outside the mask a joint is a mistake
 TRUSTED = 0.5  # share of the trunk's and the head's joints that a good mask holds, at least
 LONG = 1.6  # of the usual length of a limb, from which on it is impossible
@@ -33,11 +33,10 @@ MENDED = {  # kinds of mistakes, and what is done
     "limb too long": "its end was left out",
 }
 _LEGS, _ARMS = "legs", "arms"
-_CHAINS = {  # right, left
-    _LEGS: ((9, 10, 11, 22, 23, 24), (12, 13, 14, 19, 20, 21)),
-    _ARMS: ((2, 3, 4), (5, 6, 7)),
+_CHAINS = {  # right and left; the pair that shows their order, from this distance on, of the height
+    _LEGS: (((9, 10, 11, 22, 23, 24), (12, 13, 14, 19, 20, 21)), (9, 12), 0.035),
+    _ARMS: (((2, 3, 4), (5, 6, 7)), (2, 5), 0.06),
 }
-_SHOULDERS, _HIPS = (2, 5), (9, 12)
 _TRUNK = (0, 1, 2, 5, 8, 9, 12, 15, 16, 17, 18)
 _LIMBS = (  # least usual length, of the height; right and left: from, to, what hangs on it
     (0.14, (((2, 3), ()), ((5, 6), ()))),
@@ -100,16 +99,16 @@ def check(
     rate = 1.0 / float(np.median(np.diff(times))) if len(times) > 1 else 1.0
     tall = _heights(joints, rate)
     moment = round(MOMENT * rate)
-    exchanged = {name: np.zeros(len(joints), bool) for name in _CHAINS}
-    doubtful = {name: np.zeros(len(joints), bool) for name in _CHAINS}
-    for name, chain in _CHAINS.items():
-        sure, perhaps = _by_jumps(_jumps(joints, chain, tall), moment)
-        _exchange(joints, chain, sure)
-        exchanged[name] |= sure
-        doubtful[name] |= perhaps
-    sure, perhaps = _by_order(joints, tall, moment)
-    for name, frames in sure.items():
-        _exchange(joints, _CHAINS[name], frames)
+    exchanged, doubtful = {}, {}
+    for name, (chain, pair, wide) in _CHAINS.items():
+        jumps = _jumps(joints, chain, tall) if rate >= LEAST_RATE else np.zeros(len(joints), bool)
+        order = _order(joints, pair, wide * tall)
+        exchanged[name], doubtful[name] = _by_jumps(jumps, order, moment)
+        _exchange(joints, chain, exchanged[name])
+    orders = {n: _order(joints, pair, wide * tall) for n, (_, pair, wide) in _CHAINS.items()}
+    twisted, perhaps = _by_twist(orders, moment)
+    for name, frames in twisted.items():
+        _exchange(joints, _CHAINS[name][0], frames)
         exchanged[name] ^= frames
         doubtful[name] &= ~frames
     doubtful[_LEGS] |= perhaps
@@ -126,46 +125,90 @@ def _heights(joints: np.ndarray, rate: float) -> Float[np.ndarray, " t"]:
     return np.maximum(maximum_filter1d(own, 2 * round(rate / 2) + 1, mode="nearest"), 1.0)
 
 
+def _order(joints: np.ndarray, pair: tuple[int, int], least: np.ndarray) -> Float[np.ndarray, " t"]:
+    """Returns 1 where the right joint is to the right of the left one, -1 to its left, else 0.
+
+    It is 0 where they are less than `least` pixels apart.
+    """
+    right, left = joints[:, pair[0]], joints[:, pair[1]]
+    apart = right[:, 0] - left[:, 0]
+    known = (right[:, 2] > 0) & (left[:, 2] > 0) & (np.abs(apart) > least)
+    return np.where(known, np.sign(apart), 0.0)
+
+
 def _jumps(
     joints: np.ndarray, chain: tuple[tuple[int, ...], tuple[int, ...]], tall: np.ndarray
 ) -> Bool[np.ndarray, " t"]:
-    """Tells before which frames left and right change places: the swap halves their motion."""
-    right, left = (joints[:, list(side)] for side in chain)
-    seen = (right[..., 2] > 0) & (left[..., 2] > 0)
-    both = seen[1:] & seen[:-1]
+    """Tells before which frames left and right change places.
 
-    def moved(now: np.ndarray, before: np.ndarray) -> np.ndarray:
-        return np.linalg.norm(now[1:, :, :2] - before[:-1, :, :2], axis=-1)
-
-    same, crossed = (
-        np.where(both, here, 0.0).sum(1) / np.maximum(2 * both.sum(1), 1) / tall[1:]
-        for here in (
-            moved(right, right) + moved(left, left),
-            moved(right, left) + moved(left, right),
-        )
-    )
+    There the joints jump, and exchanged they do not: neither from where they were, nor from where
+    they would be by their motion so far, by which quick legs pass one another.
+    """
+    sides = joints[:, [list(side) for side in chain]]  # (t, 2, joints, 3)
     jumps = np.zeros(len(joints), bool)
-    jumps[1:] = (both.sum(1) >= 2) & (same > JUMP) & (crossed < 0.5 * same)
+    for time in range(1, len(joints)):
+        now, before, older = sides[time], sides[time - 1], sides[max(0, time - 2)]
+        seen = ((now[..., 2] > 0) & (before[..., 2] > 0)).all(0)
+        if seen.sum() < 2:
+            continue
+        moving = seen & (older[..., 2] > 0).all(0) & ~jumps[time - 1]
+        expected = before + np.where(moving[:, None], before - older, 0.0)
+        kept, crossed = (
+            [
+                np.linalg.norm(here[:, seen, :2] - there[:, seen, :2], axis=-1).mean()
+                for there in (before, expected)
+            ]
+            for here in (now, now[::-1])
+        )
+        far = kept[0] > JUMP * tall[time]
+        jumps[time] = far and all(one < 0.5 * other for one, other in zip(crossed, kept))
     return jumps
 
 
 def _by_jumps(
-    jumps: np.ndarray, moment: int
+    jumps: np.ndarray, order: np.ndarray, moment: int
 ) -> tuple[Bool[np.ndarray, " t"], Bool[np.ndarray, " t"]]:
-    """Tells between which jumps sides are surely exchanged, and where they perhaps begin to be."""
-    sure, doubtful = np.zeros(len(jumps), bool), np.zeros(len(jumps), bool)
-    places = [int(place) for place in np.flatnonzero(jumps)]
-    while places:
-        first = places.pop(0)
-        if places and places[0] - first <= moment:
-            sure[first : places.pop(0)] = True
+    """Tells in which frames sides are surely exchanged, and where they perhaps begin to be.
+
+    Sure is a moment between two jumps in which no order is seen, and one of the contrary order that
+    begins or ends with a jump.
+    """
+    sure, left = np.zeros(len(jumps), bool), jumps.copy()
+    places = np.flatnonzero(jumps)
+    for first, stop in zip(places[:-1], places[1:]):
+        if left[first] and stop - first <= moment and not order[first:stop].any():
+            sure[first:stop] = True
+            left[[first, stop]] = False
+    while True:
+        for before, (first, last), after in _contrary(np.where(sure, -order, order), moment):
+            begins = np.flatnonzero(left[before + 1 : first + 1]) + before + 1
+            ends = np.flatnonzero(left[last + 1 : after + 1]) + last + 1
+            if len(begins) or len(ends):
+                start = begins[0] if len(begins) else first
+                sure[start : ends[-1] if len(ends) else last + 1] ^= True
+                left[[*begins, *ends]] = False
+                break
         else:
-            doubtful[first] = True
-    return sure, doubtful
+            return sure, left & ~sure
 
 
-def _by_order(
-    joints: np.ndarray, tall: np.ndarray, moment: int
+def _contrary(order: np.ndarray, moment: int) -> list[tuple[int, tuple[int, int], int]]:
+    """Lists the moments of the contrary order, the shortest first.
+
+    Each is the last frame of the order before, (first, last) frame, the first of the order after.
+    """
+    known = np.flatnonzero(order)
+    ends = np.flatnonzero(np.diff(order[known]))  # of runs of one order, among the known
+    found = [
+        (int(known[a]), (int(known[a + 1]), int(known[b])), int(known[b + 1]))
+        for a, b in zip(ends[:-1], ends[1:])
+    ]
+    short = [one for one in found if one[1][1] - one[1][0] < moment]
+    return sorted(short, key=lambda one: one[1][1] - one[1][0])
+
+
+def _by_twist(
+    orders: dict[str, np.ndarray], moment: int
 ) -> tuple[dict[str, Bool[np.ndarray, " t"]], Bool[np.ndarray, " t"]]:
     """Finds frames in which hips and shoulders are in contrary orders from left to right.
 
@@ -173,14 +216,9 @@ def _by_order(
     wrong; where that cannot be told, the frames are doubtful. Frames between such ones that show no
     order, since the person is seen from the side, belong to them.
     """
-    orders = {}
-    for name, (right, left), wide in ((_ARMS, _SHOULDERS, WIDE[0]), (_LEGS, _HIPS, WIDE[1])):
-        apart = (joints[:, right, 0] - joints[:, left, 0]) / tall
-        seen = (joints[:, right, 2] > 0) & (joints[:, left, 2] > 0)
-        orders[name] = np.where(seen & (np.abs(apart) > wide), np.sign(apart), 0.0)
-    sure = {name: np.zeros(len(joints), bool) for name in orders}
-    doubtful = np.zeros(len(joints), bool)
-    contrary = -orders[_ARMS] * orders[_LEGS]
+    sure = {name: np.zeros(len(order), bool) for name, order in orders.items()}
+    contrary = -np.prod(list(orders.values()), axis=0)
+    doubtful = np.zeros(len(contrary), bool)
     known = np.flatnonzero(contrary)
     for before, after in zip(known[:-1], known[1:]):
         contrary[before + 1 : after] = min(contrary[before], contrary[after])
