@@ -75,17 +75,16 @@ def as_csv(keys: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """Formats the rows over all pairs as Markdown: the best in bold, intervals in brackets.
 
-    Under it the notes to its metrics.
+    The last columns say how many clips and frames a row stands on. Under it the notes to its
+    metrics.
     """
     content = score_table.table(rows)
-    lines = [
-        f"| | {' | '.join(score_table.with_arrow(metric) for metric in content['metrics'])} |",
-        f"|---|{'---:|' * len(content['metrics'])}",
-    ]
+    columns = [*map(score_table.with_arrow, content["metrics"]), "clips", "frames"]
+    lines = [f"| | {' | '.join(columns)} |", f"|---|{'---:|' * len(columns)}"]
     for row in content["rows"]:
         name = f"*{row['name']}*" if row["baseline"] else row["name"]
         cells = (_bracketed(c["text"] and _bold(c, "**{}**"), c["interval"]) for c in row["cells"])
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines.append(f"| {name} | {' | '.join([*cells, row['clips'], row['frames']])} |")
     notes = rows[0].get("about", {}).get("notes", ()) if rows else ()
     lines += ["", *(f"- {note}" for note in notes)] if notes else []
     return "\n".join(lines) + "\n"

@@ -432,6 +432,25 @@ def evaluate_stored(
     )
 
 
+def test_few_frames_are_warned_of_and_all_windows_are_scored_instead(
+    dataset_folder, monkeypatch, caplog
+):
+    stored = {"data.path": str(dataset_folder), "data.sampling.t": 1, "data.sampling.k": 1}
+    config = config_lib.load("psrnet:tiny", stored)  # split test: a clip of 12 frames, three views
+
+    def scored(windows):
+        caplog.clear()
+        found = method_evaluation.evaluate(Counting(), {"params": {}}, config, windows=windows)
+        return found.rows, caplog.text
+
+    rows, said = scored("central")
+    assert rows[0]["about"]["frames_scored"] == 6 and "few frames (6 in all, clips: 1" in said
+    rows, said = scored("auto")
+    assert rows[0]["about"]["frames_scored"] == 6 * 12 and "few frames" not in said
+    lines = score_table.text_table(rows).splitlines()
+    assert lines[0].split()[-2:] == ["clips", "frames"] and lines[1].split()[-2:] == ["1", "72"]
+
+
 def places(found):
     return [(s.kind, s.name, s.pair, s.clip, s.start, *s.metrics) for s in found.scored]
 

@@ -125,8 +125,9 @@ def test_the_files_of_an_evaluation_hold_rows_clips_and_frames(tmp_path):
 
 
 def two_rows():
+    shared = {"pair": "all", "about": {"clips": 2, "frames_scored": 30}}
     return [
-        {"name": name, "kind": kind, "pair": "all", "metrics": metrics, "interval": interval}
+        {"name": name, "kind": kind, "metrics": metrics, "interval": interval, **shared}
         for name, kind, metrics, interval in (
             ("copy_source", "baseline", {"ssim": 0.9, "lpips_alex": 0.3}, {"ssim": [0.8, 0.95]}),
             ("layer1", "step", {"ssim": 0.85, "lpips_alex": 0.1}, {}),
@@ -136,9 +137,11 @@ def two_rows():
 
 def test_markdown_has_arrows_intervals_and_the_best_in_bold():
     header, _, first, second = score_export.markdown(two_rows()).splitlines()
-    assert header == "| | ssim ↑ | lpips_alex ↓ |"
-    assert first == "| *copy_source* | **0.9000** [0.8000, 0.9500] | 0.3000 |"
-    assert second == "| layer1 | 0.8500 | **0.1000** |"  # the smaller distance is the better
+    assert header == "| | ssim ↑ | lpips_alex ↓ | clips | frames |"
+    assert first == "| *copy_source* | **0.9000** [0.8000, 0.9500] | 0.3000 | 2 | 30 |"
+    assert (
+        second == "| layer1 | 0.8500 | **0.1000** | 2 | 30 |"
+    )  # the smaller distance is the better
 
 
 def test_latex_rows_are_escaped_and_name_their_columns():
