@@ -82,7 +82,7 @@ class Model:
         )
         frames = (frame for window in windows for frame in window.frames)
         shown = {"times": made.times, "audio": made.audio}
-        return Video(frames, comparison=Video(rows, **shown), **shown)
+        return Video(frames, comparison=Video(rows, **shown), poses=made.preview, **shown)
 
     def transfer_inputs(
         self,

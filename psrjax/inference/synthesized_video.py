@@ -53,6 +53,7 @@ class Video:
       times: (t,) seconds at which the frames are shown, the first at 0.
       audio: a file whose sound goes with it, or "".
       comparison: the same beside what it was made of, or None.
+      poses: a picture of the driving poses before and after they were fitted, or None.
     """
 
     def __init__(
@@ -63,12 +64,14 @@ class Video:
         fps: float = _FPS,
         audio: str = "",
         comparison: "Video | None" = None,
+        poses: UInt8[np.ndarray, "y x 3"] | None = None,
     ):
         """Takes frames; without `times` they must have a length, and are evenly spaced by `fps`."""
         if times is None:
             frames = list(frames)
             times = np.arange(len(frames)) / fps
-        self.times, self.audio, self.comparison = np.asarray(times, np.float64), audio, comparison
+        self.times, self.audio = np.asarray(times, np.float64), audio
+        self.comparison, self.poses = comparison, poses
         self._frames = Kept(frames)
 
     def __len__(self) -> int:
