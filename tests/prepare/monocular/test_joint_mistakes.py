@@ -1,14 +1,18 @@
 """A detector's mistakes are found where they were put, and nowhere in an honest walk."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 
-from psrjax.data import codec
+from psrjax.data import codec, video
 from psrjax.ops import pose
+from psrjax.prepare.common import detector, openpose
 from psrjax.prepare.monocular import joint_mistakes
 from psrjax.vision import body
 
+REAL = Path(__file__).parents[4] / "shared" / "media" / "balancing_multiview"
 SIZE, SCALE, RATE = (240, 160), 100.0, 25.0
 LEGS = ([9, 10, 11, 22, 23, 24], [12, 13, 14, 19, 20, 21])
 TIMES = np.arange(60) / RATE
@@ -134,3 +138,35 @@ def test_a_limb_that_is_too_long_loses_its_end():
     checked = joint_mistakes.check(spoilt, [], TIMES)
     assert checked.report()["limb too long"]["left ankle"] == [[40, 40]]
     assert (checked.joints[40, 14] == 0).all() and (checked.joints[40, 13] == joints[40, 13]).all()
+
+
+@pytest.mark.slow
+def test_a_real_balancer_whom_mediapipe_turns_around_is_turned_back():
+    """Another detector (OpenPose) says which side is which."""
+    if not REAL.is_dir():
+        pytest.skip("../shared/media/balancing_multiview is absent")
+    if not detector.installed():
+        pytest.skip("MediaPipe is not installed: psrjax prepare makes its environment")
+    film = list(video.decode(REAL / "videos" / "cam02.mp4"))
+    with detector.PoseDetector() as mediapipe:
+        found = list(mediapipe.detect(frame.image for frame in film))
+    joints = np.stack([one.joints for one in found])
+    masks = [codec.encode_png(one.mask) for one in found]
+    checked = joint_mistakes.check(joints, masks, np.array([frame.time for frame in film]))
+    people = openpose.read_openpose(REAL / "pose" / "cam02_json", frames=len(film)).frames
+    true = np.stack([max(here, key=openpose.height) for here in people])
+
+    def mistaken(joints):
+        """The share of pairs (elbows, wrists, knees, ankles) that lie on the contrary sides."""
+        wrong = []
+        for pair in ((3, 6), (4, 7), (10, 13), (11, 14)):
+            here, there = joints[:, pair], true[:, pair]
+            seen = (here[..., 2] > 0).all(1) & (there[..., 2] > 0.3).all(1)
+            same, crossed = (
+                np.linalg.norm(here[..., :2] - one[..., :2], axis=-1).sum(1)
+                for one in (there, there[:, ::-1])
+            )
+            wrong += (crossed < same)[seen & (np.abs(crossed - same) > 40)].tolist()
+        return np.mean(wrong)
+
+    assert mistaken(joints) > 0.25 and mistaken(checked.joints) < 0.02

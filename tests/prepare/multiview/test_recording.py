@@ -430,6 +430,29 @@ def test_the_real_recording_triangulates():
     assert not any("frame" in note for note in measured.notes)
 
 
+@pytest.mark.slow
+def test_of_four_real_cameras_one_that_is_bumped_is_found(tmp_path):
+    """Three times the others' error and yet within the bound: it used to pass in silence."""
+    if not REAL.is_dir():
+        pytest.skip("../shared/media/balancing_multiview is absent")
+    cameras = calibration.read_calibration(REAL / "calibration" / "cameras_opencv.json")
+    cameras["cam03"] = recordings.turned(cameras["cam02"], 0.8)
+    for name in cameras:
+        source = "cam02" if name == "cam03" else name
+        for kind, suffix in (("videos", ".mp4"), ("pose", "_json")):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            (tmp_path / kind / f"{name}{suffix}").symlink_to(REAL / kind / f"{source}{suffix}")
+    recordings.write_calibration(tmp_path, cameras)
+    named = _measure(tmp_path, cameras=tuple(cameras))
+    (problem,) = named.problems
+    assert problem["what"] == "odd camera" and problem["detail"].startswith("cam03: ")
+    others = [error for name, error in named.errors.items() if name != "cam03"]
+    assert max(others) < 11 < 20 < named.errors["cam03"] < named.bound
+    mended = _measure(tmp_path)
+    assert [problem["what"] for problem in mended.problems] == ["camera moved"]
+    assert max(mended.errors.values()) < 10
+
+
 def test_a_body_of_another_versions_girths_is_refused_by_name():
     with pytest.raises(UserError, match="'belly'.*prepare the recording again"):
         body_fitting.shaped({"chest": 1.0, "belly": 1.1})
