@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from psrjax.api.evaluation import evaluate as evaluate
     from psrjax.api.model import Model as Model
-    from psrjax.api.model import evaluate as evaluate
     from psrjax.api.model import load as load
     from psrjax.api.preparation import prepare as prepare
     from psrjax.api.training import train as train
@@ -30,7 +30,7 @@ _HOMES = {
     "TransferOptions": "psrjax.inference.transfer",
     "UserError": "psrjax.errors",
     "Video": "psrjax.inference.synthesized_video",
-    "evaluate": "psrjax.api.model",
+    "evaluate": "psrjax.api.evaluation",
     "load": "psrjax.api.model",
     "prepare": "psrjax.prepare",
     "show_log": "psrjax.runtime.log",

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from psrjax.api import evaluation
 from psrjax.api import model as model_lib
 from psrjax.api.model import Model
 from psrjax.cli._method_fields import MethodFlags, describe
@@ -78,7 +79,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def _run() -> tuple[method_evaluation.Evaluation, str]:
     model = _restored()
-    found = model_lib.evaluate(
+    found = evaluation.evaluate(
         model,
         data=_DATA.value,
         split=_SPLIT.value,
