@@ -56,6 +56,9 @@ def for_scoring(config: RunConfig, split: str = "") -> RunConfig:
     if count:
         shortest = min(clip.frames for clip in _clips(data, data.eval_split))
         fitting = max(data.sampling.k, min(count, shortest // _SOURCE_SHARE))
+        if fitting < count:
+            line = "%d source frames of each clip, not %d: the shortest of split %r has %d frames"
+            logging.info(line, fitting, count, data.eval_split, shortest)
         changes["data.sampling.k_evaluation"] = fitting
     return config_lib.update(copy.deepcopy(config), changes)
 
