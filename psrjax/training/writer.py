@@ -19,7 +19,7 @@ from psrjax import io
 
 _events: Any = event_pb2  # protocol buffers make their classes at run time
 _summaries: Any = summary_pb2
-_COMPILE_SECONDS = 3e-3  # of an operation: 1.6 to 3.8 ms in the demos' steps, on two CPU cores
+_COMPILE_SECONDS = 2.5e-3  # of an operation: 1.3 to 3.8 ms in the demos' steps, on two CPU cores
 _LINE_SECONDS = 15.0  # between two lines of progress where there is no terminal
 
 
