@@ -7,7 +7,6 @@ TensorFlow beyond that; here one example at a time is held, and the layout is th
 """
 
 import errno
-import io as bytes_io
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,6 +21,7 @@ from array_record.python import array_record_module  # pyright: ignore[reportAtt
 from psrjax import io
 from psrjax.data import codec
 from psrjax.errors import UserError
+from psrjax.io import foreign
 
 FORMAT = 2  # of the manifest, the features and their coding
 MANIFEST = "manifest.json"
@@ -278,10 +278,5 @@ def read_manifest(directory: str | os.PathLike) -> dict[str, Any]:
 def read_statistics(directory: str | os.PathLike) -> dict[str, np.ndarray]:
     """Reads {"mean/<view>": (h, w, 3) uint8}. Raises UserError if missing or damaged."""
     path = io.absolute(directory) / STATISTICS
-    try:
-        with np.load(bytes_io.BytesIO(path.read_bytes())) as values:
-            return dict(values)
-    except (OSError, ValueError, EOFError, KeyError) as error:
-        raise UserError(
-            f"{path}: missing or damaged ({error}); prepare the dataset again"
-        ) from error
+    with foreign.parsing(path, "damaged; prepare the dataset again"):
+        return foreign.load_npz(path)

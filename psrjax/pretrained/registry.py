@@ -9,10 +9,8 @@ the cache.
 import dataclasses
 import hashlib
 import importlib
-import io as bytes_io
 import os
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from etils import epath
 
 from psrjax import io
 from psrjax.errors import UserError
+from psrjax.io import foreign
 
 CONTENT, SOURCE = "about/content_sha256", "about/source_sha256"  # entries beside the arrays
 
@@ -189,12 +188,10 @@ def _digest(arrays: Mapping[str, np.ndarray]) -> str:
 def _read(
     path: epath.Path, expected: Mapping[str, Mapping[str, tuple]]
 ) -> dict[str, dict[str, np.ndarray]]:
-    try:
-        with np.load(bytes_io.BytesIO(path.read_bytes())) as file:
-            about = {key: str(file[key]) for key in file.files if key.startswith("about/")}
-            arrays = {key: file[key].astype(np.float32) for key in file.files if key not in about}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} cannot be read as .npz weights: {error}") from error
+    with foreign.parsing(path, "cannot be read as .npz weights"):
+        stored = foreign.load_npz(path)
+        about = {key: str(stored[key]) for key in stored if key.startswith("about/")}
+        arrays = {key: stored[key].astype(np.float32) for key in stored if key not in about}
     if CONTENT in about and _digest(arrays) != about[CONTENT]:
         raise UserError(f"{path}: its weights are not those that its hash tells: convert it again")
     weights: dict[str, dict[str, np.ndarray]] = {}

@@ -7,6 +7,7 @@ Tensors become NumPy arrays; every class but those that a file of tensors needs 
 import collections
 import datetime
 import io
+import math
 import os
 import pickle
 import zipfile
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from psrjax.errors import UserError
+from psrjax.io import foreign
 
 _TYPES = {
     "DoubleStorage": np.float64,
@@ -30,7 +31,7 @@ _TYPES = {
 }
 _MAGIC = 0x1950A86A20F9469CFC6C  # begins the older format
 _CONTAINERS = {
-    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("collections", "OrderedDict"): lambda *given: _Ordered(*given),
     ("collections", "defaultdict"): collections.defaultdict,
     ("datetime", "datetime"): datetime.datetime,
     ("_codecs", "encode"): lambda text, _: text.encode("latin1"),  # how bytes are written
@@ -43,19 +44,27 @@ _CONTAINERS = {
 class _Storage:
     """The numbers behind one or more tensors; filled in once the file has come to them."""
 
-    def __init__(self, kind: type, count: int):
+    def __init__(self, kind: Any, count: Any):
+        if kind not in _TYPES.values() or not isinstance(count, int) or count < 0:
+            raise pickle.UnpicklingError("its numbers are of no known type")
         self.kind, self.count = np.dtype(kind), count
         self.data = np.empty(0, self.kind)
 
+    @property
+    def bytes(self) -> int:
+        return self.count * self.kind.itemsize
 
-class _Tensor:
+
+class _Tensor(foreign.Placeholder):
     """A view of a storage."""
 
-    def __init__(self, storage: _Storage, offset: int, size: tuple, stride: tuple):
+    def __init__(self, storage: Any, offset: Any, size: Any, stride: Any):
+        if not isinstance(storage, _Storage):
+            raise pickle.UnpicklingError("it holds a tensor without numbers")
         self.storage, self.offset, self.size, self.stride = storage, offset, size, stride
 
     def array(self) -> np.ndarray:
-        """Copies the tensor's numbers."""
+        """Returns the tensor's numbers, of which each is in it once at most."""
         last = self.offset + sum(
             (n - 1) * step for n, step in zip(self.size, self.stride, strict=True)
         )
@@ -63,19 +72,28 @@ class _Tensor:
             return np.zeros(self.size, self.storage.kind)
         if self.offset < 0 or min(self.stride, default=0) < 0 or last >= len(self.storage.data):
             raise ValueError("a tensor reaches beyond its numbers")
+        if math.prod(self.size) > len(self.storage.data):
+            raise ValueError("a tensor repeats its numbers")
         steps = [step * self.storage.kind.itemsize for step in self.stride]
         flat = self.storage.data[self.offset :]
-        return np.lib.stride_tricks.as_strided(flat, self.size, steps).copy()
+        return np.lib.stride_tricks.as_strided(flat, self.size, steps, writeable=False)
 
 
-class _Reader(pickle.Unpickler):
-    def __init__(self, file: Any, storages: dict[str, _Storage]):
-        super().__init__(file, encoding="latin1")
+class _Ordered(collections.OrderedDict):
+    """What a state dict is; PyTorch gives it attributes, which nobody needs."""
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+class _Reader(foreign.CheckedUnpickler):
+    def __init__(self, file: io.BytesIO, storages: dict[Any, _Storage]):
+        super().__init__(file)
         self._storages = storages
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _CONTAINERS:
-            return _CONTAINERS[module, name]
+            return self.copying(_CONTAINERS[module, name])
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
             return lambda storage, offset, size, stride, *_: _Tensor(storage, offset, size, stride)
         if (module, name) == ("torch._utils", "_rebuild_parameter"):
@@ -90,42 +108,34 @@ class _Reader(pickle.Unpickler):
 
 
 def load(path: str | os.PathLike) -> Any:
-    """Loads the object in a PyTorch file, its tensors as NumPy arrays.
+    """Loads the object in a PyTorch file, its tensors as read-only NumPy arrays.
 
     Raises:
       UserError: naming the file, if it is missing, damaged, or holds more than tensors in dicts,
         lists, numbers, strings and dates.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    try:
-        with path.open("rb") as file:
-            found = _read_zip(file) if zipfile.is_zipfile(file) else _read_pickles(file)
-    except (
-        *(pickle.UnpicklingError, zipfile.BadZipFile, EOFError, KeyError, IndexError, OSError),
-        *(ValueError, TypeError, AttributeError, ImportError, OverflowError, MemoryError),
-    ) as error:
-        raise UserError(f"{path}: cannot be read as a PyTorch file ({error})") from error
-    return found
+    with foreign.parsing(path, "cannot be read as a PyTorch file"):
+        file = io.BytesIO(Path(path).read_bytes())
+        return foreign.settled(_read_zip(file) if zipfile.is_zipfile(file) else _read_pickles(file))
 
 
-def _read_zip(file: Any) -> Any:
-    storages: dict[str, _Storage] = {}
+def _read_zip(file: io.BytesIO) -> Any:
+    storages: dict[Any, _Storage] = {}
     with zipfile.ZipFile(file) as archive:
+        foreign.check_unpacked(archive, len(file.getbuffer()))
         pickles = [name for name in archive.namelist() if name.endswith("data.pkl")]
         if len(pickles) != 1:
             raise ValueError("it is a zip archive without data.pkl, such as TorchScript's")
         root = pickles[0].removesuffix("data.pkl")
         found = _Reader(io.BytesIO(archive.read(pickles[0])), storages).load()
         for key, storage in storages.items():
-            storage.data = _numbers(archive.read(f"{root}data/{key}"), storage)
-    return _with_arrays(found)
+            _fill(storage, archive.read(f"{root}data/{key}"))
+    return found
 
 
-def _read_pickles(file: Any) -> Any:
+def _read_pickles(file: io.BytesIO) -> Any:
     file.seek(0)
-    storages: dict[str, _Storage] = {}
+    storages: dict[Any, _Storage] = {}
     if _Reader(file, {}).load() != _MAGIC:
         raise ValueError("it does not begin as one")
     for _ in ("version", "machine"):
@@ -136,21 +146,11 @@ def _read_pickles(file: Any) -> Any:
         count = int(np.frombuffer(file.read(8), np.int64)[0])
         if count != storage.count:
             raise ValueError("its numbers are not as many as announced")
-        storage.data = _numbers(file.read(count * storage.kind.itemsize), storage)
-    return _with_arrays(found)
-
-
-def _numbers(data: bytes, storage: _Storage) -> np.ndarray:
-    if len(data) != storage.count * storage.kind.itemsize:
-        raise EOFError("the file is cut off")
-    return np.frombuffer(data, storage.kind)
-
-
-def _with_arrays(found: Any) -> Any:
-    if isinstance(found, _Tensor):
-        return found.array()
-    if isinstance(found, dict):
-        return {key: _with_arrays(value) for key, value in found.items()}
-    if isinstance(found, list | tuple):
-        return type(found)(_with_arrays(value) for value in found)
+        _fill(storage, file.read(storage.bytes))
     return found
+
+
+def _fill(storage: _Storage, data: bytes) -> None:
+    if len(data) != storage.bytes:
+        raise EOFError("the file is cut off")
+    storage.data = np.frombuffer(data, storage.kind) if data else storage.data

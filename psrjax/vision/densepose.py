@@ -6,7 +6,6 @@ reverse. The values tell: parts are at most 24, and where the part is 0, so are 
 """
 
 import os
-import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 
 from psrjax.errors import UserError
-from psrjax.vision import smpl
+from psrjax.io import foreign
 
 PARTS = 24
 FILES = (".png", ".npz", ".npy", ".pkl", ".pickle")
@@ -80,27 +79,18 @@ def _plausible(iuv: UInt8[np.ndarray, "h w 3"]) -> bool:
 
 def _read_array(path: str | os.PathLike) -> UInt8[np.ndarray, "h w 3"]:
     if Path(path).suffix == ".png":
+        foreign.check_picture(path)
         picture = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
         if picture is None or picture.ndim != 3 or picture.dtype != np.uint8:
             raise UserError(f"{path}: not a whole PNG of three channels of 8 bits")
         return picture[..., :3]
-    try:
-        with open(path, "rb") as file:
-            content = np.load(file) if Path(path).suffix == ".npy" else smpl.load_arrays(file)
-            return _to_uint8(path, _extract(path, content))
-    except UserError:
-        raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: damaged, or not arrays ({error})") from error
-    except Exception as error:  # a foreign or damaged pickle may raise anything
-        raise UserError(f"{path}: neither .npz nor a pickle of arrays ({error})") from error
+    with foreign.parsing(path, "damaged, or not arrays"):
+        return _to_uint8(path, _extract(path, foreign.load_arrays(path)))
 
 
 def _extract(path: str | os.PathLike, content: Any) -> Shaped[np.ndarray, "..."]:
-    if isinstance(content, np.ndarray) and content.dtype != object:
+    if isinstance(content, np.ndarray):
         return content
-    if isinstance(content, np.lib.npyio.NpzFile):
-        content = {name: content[name] for name in content.files}
     if isinstance(content, Mapping):
         key = next((key for key in _KEYS if key in content), None)
         if key:
@@ -125,6 +115,8 @@ def _paste(path: str | os.PathLike, content: Mapping[str, Any]) -> np.ndarray:
         return own
     left, top = (int(edge) for edge in np.asarray(content[_BOX]).ravel()[:2])
     height, width = (int(side) for side in np.asarray(content[_SIZE]).ravel())
+    if height * width > foreign.MAX_PIXELS:
+        raise UserError(f"{path}: a picture of {width}x{height} pixels")
     picture = np.zeros((height, width, 3), np.uint8)
     target = picture[max(top, 0) : top + own.shape[0], max(left, 0) : left + own.shape[1]]
     target[:] = own[max(-top, 0) :, max(-left, 0) :][: target.shape[0], : target.shape[1]]

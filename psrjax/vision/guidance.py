@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import os
-import zipfile
 from dataclasses import dataclass
 
 import cv2
@@ -11,6 +10,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from psrjax.errors import UserError
+from psrjax.io import foreign
 from psrjax.vision import body, raster, rendering, visibility
 from psrjax.vision.camera import Camera
 
@@ -69,11 +69,8 @@ def read_mesh(path: str | os.PathLike) -> Mesh:
     Raises:
       UserError: if the file cannot be read, or its arrays are not a mesh.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: not a readable npz file ({error})") from error
+    with foreign.parsing(path, "not a readable npz file"):
+        arrays = foreign.load_npz(path)
     for name in ("verts", "faces"):
         if name not in arrays:
             raise UserError(f"{path}: holds no {name!r}; a mesh is verts (t, v, 3), faces (f, 3)")

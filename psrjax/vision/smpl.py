@@ -3,12 +3,11 @@
 Loper et al., "SMPL: A Skinned Multi-Person Linear Model" (2015), eqs. 2-10. psrjax ships no SMPL.
 """
 
+import math
 import os
-import pickle
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sparse
@@ -17,11 +16,13 @@ from jaxtyping import Float, Int
 from scipy.spatial.transform import Rotation
 
 from psrjax.errors import UserError
+from psrjax.io import foreign
 
 # GTNet's part (see `psrjax.vision.body_parts`) of SMPL's 24 joints: pelvis, hips, spine, knees, ...
 _GROUP_OF_JOINT = np.array(
     [9, 3, 7, 9, 4, 8, 9, 4, 8, 9, 4, 8, 10, 9, 9, 10, 1, 5, 2, 6, 2, 6, 2, 6], np.int32
 )
+_LARGEST = 1 << 24  # numbers in a regressor of joints; SMPL's has 165,360
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,24 +60,11 @@ def load_smpl(path: str | os.PathLike) -> SmplModel:
     place = epath.Path(path)
     if not place.is_file():
         raise UserError(f"{path}: no such SMPL file; get it from its authors and give its path")
-    with place.open("rb") as file:
-        try:
-            content = load_arrays(file)
-        except Exception as error:  # a foreign or damaged file may raise anything
-            raise UserError(f"{path}: neither .npz nor pickled SMPL model ({error})") from error
-        if not isinstance(content, Mapping):
-            raise UserError(f"{path}: a pickle, but not of SMPL's keys; give the model file")
-        return _model(content, path)
-
-
-def load_arrays(file: IO[bytes]) -> Any:
-    """Loads the arrays of an .npz or of a pickle of any Python; other objects become inert.
-
-    Raises any error of NumPy or pickle for damaged or foreign files.
-    """
-    archive = zipfile.is_zipfile(file)
-    file.seek(0)
-    return np.load(file) if archive else _NumpyOnly(file, encoding="latin1").load()
+    with foreign.parsing(path, "neither .npz nor pickled SMPL model"):
+        content = foreign.load_arrays(path)
+    if not isinstance(content, Mapping):
+        raise UserError(f"{path}: a pickle, but not of SMPL's keys; give the model file")
+    return _model(content, path)
 
 
 def _model(content: Mapping[str, Any], path: str | os.PathLike) -> SmplModel:
@@ -104,16 +92,10 @@ def _model(content: Mapping[str, Any], path: str | os.PathLike) -> SmplModel:
 def _array(
     content: Mapping[str, Any], key: str, shape: tuple, path: str | os.PathLike
 ) -> np.ndarray:
-    try:
-        value = content[key]
-    except KeyError:
-        raise UserError(f"{path}: the key {key!r} of an SMPL model is missing") from None
-    except (ValueError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: {key} cannot be read as a plain array ({error})") from error
-    try:
-        array = np.asarray(_plain(value), np.float64)
-    except (TypeError, ValueError, KeyError) as error:
-        raise UserError(f"{path}: {key} is not an array ({error})") from error
+    if key not in content:
+        raise UserError(f"{path}: the key {key!r} of an SMPL model is missing")
+    with foreign.parsing(path, f"{key} is not an array"):
+        array = np.asarray(_plain(content[key]), np.float64)
     matches = len(shape) == array.ndim
     if not matches or any(want not in (None, got) for want, got in zip(shape, array.shape)):
         wanted = tuple("any" if want is None else want for want in shape)
@@ -121,48 +103,19 @@ def _array(
     return array
 
 
-class _Inert:
-    """A harmless stand-in for any object of a pickle that is not NumPy's; keeps its state."""
-
-    name = ""
-
-    def __init__(self, *arguments):
-        self.state = {}
-
-    def __setstate__(self, state):
-        self.state = state
-
-
-class _NumpyOnly(pickle.Unpickler):
-    """Unpickles NumPy arrays; other classes and functions become `_Inert` ones of their name."""
-
-    _NUMPY = {
-        ("numpy._core.multiarray", "_reconstruct"),
-        ("numpy._core.multiarray", "scalar"),
-        ("numpy", "ndarray"),
-        ("numpy", "dtype"),
-        ("_codecs", "encode"),
-    }
-
-    def find_class(self, module: str, name: str):
-        """Returns the real class or function if it is harmless, else an inert one."""
-        module = module.replace("numpy.core", "numpy._core")
-        if (module, name) in self._NUMPY:
-            return super().find_class(module, name)
-        if name == "_reconstructor":  # Python 2's way of making objects
-            return lambda kind, *_: kind()
-        return type(name, (_Inert,), {"name": name})
-
-
 def _plain(value: Any) -> Any:
     """Extracts the array from a pickled SciPy sparse matrix or chumpy array."""
-    if not isinstance(value, _Inert):
+    if not isinstance(value, foreign.Inert):
         return value
     state = value.state
     if value.name in ("csc_matrix", "csr_matrix"):
         kind = getattr(sparse, value.name)
         parts = state["data"], state["indices"], state["indptr"]
-        return kind(parts, shape=state["_shape"]).toarray()
+        if math.prod(state["_shape"]) > _LARGEST:
+            raise ValueError(f"a sparse matrix {state['_shape']}")
+        matrix = kind(parts, shape=state["_shape"])
+        matrix.check_format(full_check=True)  # SciPy writes wherever the indices say
+        return matrix.toarray()
     if value.name == "Select":  # chumpy's indexing
         return np.ravel(_plain(state["a"]))[state["idxs"]].reshape(state["preferred_shape"])
     return _plain(state["x"])

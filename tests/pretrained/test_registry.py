@@ -40,7 +40,7 @@ def test_other_weights_are_refused(folder):
     with pytest.raises(UserError, match=r"i3d.npz: Conv3d_2b_1x1/bias should be \(64,\)"):
         registry.load("i3d")
     (folder / "i3d.npz").write_bytes(b"PK\x03\x04 cut")
-    with pytest.raises(UserError, match="i3d.npz cannot be read"):
+    with pytest.raises(UserError, match="i3d.npz: cannot be read"):
         registry.load("i3d")
 
 

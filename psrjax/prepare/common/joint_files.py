@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from psrjax.errors import UserError
+from psrjax.io import foreign
 from psrjax.prepare.common import kinect_skeleton, letterbox, openpose
 from psrjax.prepare.common.openpose import People
 
@@ -23,9 +24,6 @@ ORDERS = tuple(dict.fromkeys(name for names in LAYOUTS.values() for name in name
 MAX_LOST = 0.2  # fraction of frames that may lack joints
 _INFERRED = 0.3  # confidence of an NTU joint that the Kinect inferred
 _KINECT_COLOUR = (1080, 1920)  # height and width of a .skeleton's colour picture
-
-# Errors of readers for files that are truncated or of another kind.
-_NOT_WHOLE = (OSError, EOFError, ValueError, KeyError, TypeError, IndexError, AttributeError)
 
 PeopleByFrame = dict[int, list[np.ndarray]]  # {frame: people (k, 3)}
 
@@ -95,13 +93,8 @@ def _file(path: Path, frames: int, size: tuple[int, int], order: str) -> People:
         raise UserError(
             f"{path}: joints are read from a folder of OpenPose JSON or from {', '.join(_READERS)}"
         )
-    try:
+    with foreign.parsing(path, "not whole, or not joints as psrjax knows them"):
         people = reader(path)
-    except _NOT_WHOLE as error:
-        raise UserError(
-            f"{path}: not whole, or not joints as psrjax knows them "
-            f"({type(error).__name__}: {error})"
-        ) from error
     if people and 0 not in people and max(people) == frames:
         people = {number - 1: here for number, here in people.items()}  # counted from one
     problems, lost = _mismatch(path, people, frames)
@@ -253,16 +246,14 @@ def _skeleton(path: Path) -> PeopleByFrame:
 
 
 def _arrays(path: Path) -> PeopleByFrame:
-    loaded = np.load(path, allow_pickle=False)
-    if isinstance(loaded, np.ndarray):
-        joints = loaded
-    else:
-        with loaded as values:
-            key = next((k for k in ("joints", "keypoints", "poses") if k in values), None)
-            joints = values[key or next(iter(values))]
-            score = next((k for k in ("scores", "keypoint_scores") if k in values), None)
-            if score:
-                joints = np.concatenate([joints[..., :2], values[score][..., None]], -1)
+    joints = foreign.load_numbers(path)
+    if isinstance(joints, dict):
+        values = joints
+        key = next((k for k in ("joints", "keypoints", "poses") if k in values), None)
+        joints = values[key or next(iter(values))]
+        score = next((k for k in ("scores", "keypoint_scores") if k in values), None)
+        if score:
+            joints = np.concatenate([joints[..., :2], values[score][..., None]], -1)
     if joints.ndim == 3:
         joints = joints[:, None]
     if joints.ndim != 4 or joints.shape[-1] not in (3, 4):

@@ -2,7 +2,6 @@
 
 import functools
 import os
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from psrjax.errors import UserError
+from psrjax.io import foreign
 from psrjax.vision import body, smpl
 
 _POSE = ("pose", "poses", "thetas", "smpl_thetas", "full_pose")
@@ -117,17 +117,8 @@ def load(path: str | os.PathLike) -> Mapping[str, Any]:
     Raises:
       UserError: if the file is damaged, or something else.
     """
-    try:
-        with open(path, "rb") as file:
-            content = smpl.load_arrays(file)
-            if isinstance(content, np.lib.npyio.NpzFile):
-                content = {name: content[name] for name in content.files}
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: damaged, or not arrays ({error})") from error
-    except Exception as error:  # a foreign or damaged pickle may raise anything
-        raise UserError(f"{path}: neither .npz nor a pickle of arrays ({error})") from error
+    with foreign.parsing(path, "neither .npz nor a pickle of arrays"):
+        content = foreign.load_arrays(path)
     if not isinstance(content, Mapping):
         raise UserError(f"{path}: holds a {type(content).__name__}; expected arrays by name")
     return content
