@@ -5,11 +5,13 @@ conversion is strict: an array that is missing, unexpected or of another shape i
 """
 
 import contextlib
+import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import yaml
 from flax import traverse_util
@@ -78,7 +80,8 @@ def convert(
     height, width = config.data.crop
     sizes = {"b": 1, "k": 1, "t": config.data.sampling.t, "h": height, "w": width}
     optimizers = optimizer.make_optimizers(stage.optimizer, method.updates)
-    fresh = state.init_state(method, optimizers, sizes, 0, ema=False)
+    begin = functools.partial(state.init_state, method, optimizers, sizes, 0, ema=False)
+    fresh = jax.jit(begin)()  # which computes no forward pass
     variables = convert_variables(
         saved, fresh.variables, factor=config.method.factor, where=str(path)
     )
