@@ -1,8 +1,10 @@
 """`import psrjax` offers what docs/api.md says, is quick, and gives frames as they come."""
 
 import dataclasses
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -164,3 +166,15 @@ logging.warning("warned")
 def test_a_preset_of_several_views_is_not_prepared_of_a_video():
     with pytest.raises(psrjax.UserError, match="psrnet:demo learns from calibrated views"):
         psrjax.prepare("me.mp4", "data", preset="psrnet:demo")
+
+
+@pytest.mark.slow
+def test_the_page_of_the_interface_runs_from_top_to_bottom(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[1] / "docs/api.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert blocks[0].count("psrjax.") == 3  # the five lines, which need two videos of one's own
+    monkeypatch.chdir(tmp_path)
+    scope = {"psrjax": psrjax}
+    for block in blocks[1:]:
+        exec(block, scope)
+    assert (tmp_path / "runs/tiny/results.json").is_file() and scope["frames"].shape[-1] == 3
