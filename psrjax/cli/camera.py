@@ -24,6 +24,8 @@ def main(arguments: Sequence[str]) -> None:
     del arguments
     if len(_BETWEEN.value) != 2:
         raise UserError("--between names two views, as cam01,cam02")
+    if not 0.0 <= _FRACTION.value <= 1.0:
+        raise UserError(f"--fraction={_FRACTION.value:g}: it lies in [0, 1]")
     data = Source(_DATA.value, _SPLIT.value)
     clip = _CLIP.value or data.clips[0].name
     one, other = (virtual_camera.stored_camera(data, clip, view) for view in _BETWEEN.value)

@@ -21,6 +21,7 @@ from jaxtyping import Float, UInt8
 
 from psrjax import io
 from psrjax.errors import UserError
+from psrjax.io import foreign
 
 _CLOCK = 90_000  # ticks per second of files with uneven times
 _REORDERED = 16  # H.264 and HEVC: frames that are decoded before one that is shown first, at most
@@ -67,8 +68,13 @@ def decode(path: str | os.PathLike) -> Iterator[Frame]:
         with av.open(str(path)) as container:
             if not container.streams.video:
                 raise UserError(f"{path}: holds no video, only {_kinds(container)}")
+            stream = container.streams.video[0]
+            if stream.width * stream.height > foreign.MAX_PIXELS:
+                raise UserError(f"{path}: frames of {stream.width}x{stream.height} pixels")
             yield from _decode(container, path)
-    except (FFmpegError, EOFError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # besides FFmpeg's own, of values that make no sense
         raise UserError(
             f"{path}: not a video, or damaged ({getattr(error, 'strerror', None) or error})"
         ) from error

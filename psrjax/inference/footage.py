@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from absl import logging
 from jaxtyping import Float, UInt8
@@ -183,10 +182,7 @@ class VideoFootage(Footage):
 
     def _decode(self) -> Iterator[clip_reader.ClipFrame]:
         if self._is_picture:
-            image = cv2.imdecode(np.fromfile(self._path, np.uint8), cv2.IMREAD_COLOR)
-            if image is None:
-                raise UserError(f"{self._path}: not a picture, or damaged")
-            yield clip_reader.ClipFrame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), 0.0, 0)
+            yield clip_reader.ClipFrame(clip_reader.read_picture(self._path), 0.0, 0)
         else:
             yield from clip_reader.read_frames(self._path)
 

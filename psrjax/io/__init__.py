@@ -108,7 +108,7 @@ def read_json(path: str | os.PathLike) -> Any:
         raise UserError(f"{path}: no such file") from error
     except IsADirectoryError as error:
         raise UserError(f"{path}: is a folder, not a JSON file") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON, or cut off ({error})") from error
 
 

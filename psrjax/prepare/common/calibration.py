@@ -9,6 +9,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from psrjax.errors import UserError
+from psrjax.io import foreign
 from psrjax.vision.camera import Camera
 
 
@@ -29,12 +30,9 @@ def read_calibration(path: Path | str) -> dict[str, Camera]:
       UserError: if the file is not readable, or a camera's numbers are impossible.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: the calibration cannot be read ({error})") from error
     read = _opencv if path.suffix == ".json" else _qualisys
-    cameras = read(path, text)
+    with foreign.parsing(path, "the calibration cannot be read"):
+        cameras = read(path, path.read_text(encoding="utf-8-sig"))
     if not cameras:
         raise UserError(f"{path}: holds no camera")
     return cameras

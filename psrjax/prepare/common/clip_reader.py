@@ -13,11 +13,14 @@ from PIL import Image
 from psrjax.data import video
 from psrjax.data.video import Frame
 from psrjax.errors import UserError
+from psrjax.io import foreign
 
 VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".gif", ".mpg", ".wmv")
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 LEAST_IN_STRIP = 3  # frames of a strip, by which it is told from a wide picture
 FOLDER_RATE = 25.0  # frames a second of a folder of pictures, unless a rate is given
+MAX_RATE = 1000.0  # frames a second that a video can be resampled to
+_MAX_PAUSE = 600.0  # seconds between two frames that are filled by repeating the first of them
 EVEN = 0.1  # of a frame's duration: how far times may be off and still count as even
 
 
@@ -50,12 +53,13 @@ def read_frames(path: str | Path, *, fps: float = 0.0) -> Iterator[ClipFrame]:
       UserError: naming the file, if it is damaged, holds no frame, or frames change size.
     """
     path = Path(path)
+    check_rate(fps)
     if path.is_dir():
         decoded, fps = _pictures(path, fps or FOLDER_RATE), 0.0
     else:
         decoded = video.decode(path)
     size = None
-    for frame in _resampled(decoded, fps) if fps else _numbered(decoded):
+    for frame in _resampled(path, decoded, fps) if fps else _numbered(decoded):
         height, width = frame.image.shape[:2]
         size = size or (height, width)
         if (height, width) != size:
@@ -66,14 +70,26 @@ def read_frames(path: str | Path, *, fps: float = 0.0) -> Iterator[ClipFrame]:
         yield frame
 
 
+def check_rate(fps: float) -> None:
+    """Raises UserError for a rate that no video is resampled to."""
+    if not 0.0 <= fps <= MAX_RATE:
+        raise UserError(f"fps {fps:g}: frames per second lie in [0, {MAX_RATE:g}]")
+
+
 def _numbered(decoded: Iterator[Frame]) -> Iterator[ClipFrame]:
     return (ClipFrame(frame.image, frame.time, n) for n, frame in enumerate(decoded))
 
 
-def _resampled(decoded: Iterator[Frame], fps: float) -> Iterator[ClipFrame]:
+def _resampled(path: Path, decoded: Iterator[Frame], fps: float) -> Iterator[ClipFrame]:
     """Yields the frames on display at 0, 1/fps, 2/fps, …: the last whose time has come."""
     shown, tick = None, 0
     for frame in _numbered(decoded):
+        if shown and frame.time - shown.time > _MAX_PAUSE:
+            raise UserError(
+                f"{path}: {frame.time - shown.time:.0f} seconds lie between frames {shown.number} "
+                f"and {frame.number}; at most {_MAX_PAUSE:.0f} are filled: cut the video there, or "
+                "keep its own times (no --fps)"
+            )
         while shown and tick / fps < frame.time - 0.25 / fps:
             yield ClipFrame(shown.image, tick / fps, shown.number)
             tick += 1
@@ -116,7 +132,8 @@ def read_strip(path: Path) -> UInt8[np.ndarray, "t h h 3"]:
 
 
 def read_picture(path: Path) -> UInt8[np.ndarray, "h w 3"]:
-    """Reads a picture as RGB, whatever it holds. Raises UserError if it is damaged."""
+    """Reads a picture as RGB, whatever it holds. Raises UserError if damaged or enormous."""
+    foreign.check_picture(path)
     data = np.fromfile(path, np.uint8)  # cv2.imread cannot read every name
     image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
     if image is None:
@@ -124,9 +141,11 @@ def read_picture(path: Path) -> UInt8[np.ndarray, "h w 3"]:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def natural_key(path: Path) -> tuple:
+def natural_key(path: Path | str) -> tuple:
     """Returns a sort key that puts frame 9 before frame 10."""
-    return tuple(int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name))
+    return tuple(
+        int(part) if part.isdigit() else part for part in re.split(r"(\d+)", Path(path).name)
+    )
 
 
 def frame_rate(times: Float[np.ndarray, " t"]) -> float:

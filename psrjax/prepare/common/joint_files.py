@@ -5,6 +5,7 @@ video.
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 
 from psrjax.errors import UserError
 from psrjax.io import foreign
-from psrjax.prepare.common import kinect_skeleton, letterbox, openpose
+from psrjax.prepare.common import clip_reader, kinect_skeleton, letterbox, openpose
 from psrjax.prepare.common.openpose import People
 
 LAYOUTS = {  # by number of joints, the likelier first
@@ -94,7 +95,7 @@ def _file(path: Path, frames: int, size: tuple[int, int], order: str) -> People:
             f"{path}: joints are read from a folder of OpenPose JSON or from {', '.join(_READERS)}"
         )
     with foreign.parsing(path, "not whole, or not joints as psrjax knows them"):
-        people = reader(path)
+        people = reader(path, frames)
     if people and 0 not in people and max(people) == frames:
         people = {number - 1: here for number, here in people.items()}  # counted from one
     problems, lost = _mismatch(path, people, frames)
@@ -165,7 +166,7 @@ def _mediapipe_in_pixels(
     return listed if already_pixels else openpose.scaled(listed, size)
 
 
-def _json(path: Path) -> PeopleByFrame:
+def _json(path: Path, count: int) -> PeopleByFrame:
     """Reads MMPose, AlphaPose or MediaPipe, told apart by their keys."""
     value = json.loads(path.read_text(encoding="utf-8-sig"))
     if isinstance(value, Mapping):
@@ -178,7 +179,7 @@ def _json(path: Path) -> PeopleByFrame:
     if not isinstance(value, list):
         raise ValueError("expected a list of frames")
     if value and isinstance(value[0], Mapping) and "image_id" in value[0]:
-        return _alphapose(value)
+        return _alphapose(value, count)
     people: PeopleByFrame = {}
     for index, frame in enumerate(value):
         numbered = isinstance(frame, Mapping) and "frame_id" in frame
@@ -190,12 +191,28 @@ def _number(name: Any) -> int:
     return int("".join(filter(str.isdigit, str(name))) or "0")
 
 
-def _alphapose(rows: Sequence[Mapping[str, Any]]) -> PeopleByFrame:
-    """Reads one row a person; frames in which nobody was found have no row."""
-    last = max(_number(row["image_id"]) for row in rows)
-    people: PeopleByFrame = {number: [] for number in range(last + 1)}
+def _alphapose(rows: Sequence[Mapping[str, Any]], count: int) -> PeopleByFrame:
+    """Reads one row a person; frames in which nobody was found have no row.
+
+    Names of pictures that are no frames' numbers, such as IMG_20240115_123001.jpg, stand in order
+    where each of the `count` frames has one.
+    """
+    names = sorted({str(row["image_id"]) for row in rows}, key=clip_reader.natural_key)
+    stems = (re.search(r"(\d+)\D*$", name.rpartition(".")[0] or name) for name in names)
+    numbers = {name: int(found[1]) if found else -1 for name, found in zip(names, stems)}
+    least = min(numbers.values())
+    if not 0 <= least <= count or len(set(numbers.values())) < len(names):
+        if len(names) != count:
+            raise ValueError(
+                f"{len(names)} pictures from {names[0]!r} to {names[-1]!r}, which are not numbers "
+                f"of the video's {count} frames, nor one for each"
+            )
+        numbers = {name: number for number, name in enumerate(names)}
+    first = 1 if max(numbers.values()) == count and 0 not in numbers.values() else 0
+    people: PeopleByFrame = {number: [] for number in range(count)}
     for row in rows:
-        people[_number(row["image_id"])].append(_flat(row["keypoints"]))
+        number = numbers[str(row["image_id"])] - first
+        people.setdefault(number, []).append(_flat(row["keypoints"]))
     return people
 
 
@@ -237,7 +254,7 @@ def _flat(values: Any) -> np.ndarray:
     return np.asarray(values, np.float32).reshape(-1, 3)
 
 
-def _skeleton(path: Path) -> PeopleByFrame:
+def _skeleton(path: Path, _: int) -> PeopleByFrame:
     """Reads an NTU file: the person in the colour picture, with confidences by tracking state."""
     one = kinect_skeleton.read_skeleton(path)
     sure = np.asarray((0.0, _INFERRED, 1.0), np.float32)[one.state]
@@ -245,7 +262,7 @@ def _skeleton(path: Path) -> PeopleByFrame:
     return {t: [person] if person[:, 2].any() else [] for t, person in enumerate(rows)}
 
 
-def _arrays(path: Path) -> PeopleByFrame:
+def _arrays(path: Path, _: int) -> PeopleByFrame:
     joints = foreign.load_numbers(path)
     if isinstance(joints, dict):
         values = joints
@@ -264,7 +281,7 @@ def _arrays(path: Path) -> PeopleByFrame:
     return {t: [one for one in here if (one[:, 2] > 0).any()] for t, here in enumerate(people)}
 
 
-_READERS: Mapping[str, Callable[[Path], PeopleByFrame]] = {
+_READERS: Mapping[str, Callable[[Path, int], PeopleByFrame]] = {
     ".json": _json,
     ".skeleton": _skeleton,
     ".npz": _arrays,

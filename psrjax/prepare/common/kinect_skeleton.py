@@ -9,12 +9,12 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from psrjax.errors import UserError
+from psrjax.io import foreign
 
 JOINTS = 25
 _BODY_FIELDS = 10  # before a body's number of joints
 _JOINT_FIELDS = 12
 _SAME = 0.8  # metres within which a lost body may reappear as another
-_NOT_WHOLE = (OSError, UnicodeDecodeError, StopIteration, RuntimeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -49,17 +49,13 @@ def read_skeleton(path: Path) -> KinectSkeleton:
     Raises:
       UserError: if the file is truncated, of another kind, or holds nobody.
     """
-    try:
+    with foreign.parsing(path, "not a whole .skeleton file; get it again"):
         words = iter(path.read_text().split())
         frames = int(next(words))
         bodies: dict[int, dict[int, np.ndarray]] = defaultdict(dict)
         for frame in range(frames):
             for identity, joints in _bodies(words):
                 bodies[identity][frame] = joints
-    except _NOT_WHOLE as error:
-        raise UserError(
-            f"{path}: not a whole .skeleton file ({type(error).__name__}); get it again"
-        ) from error
     if not bodies:
         raise UserError(f"{path}: nobody in any frame; add it to the list of missing skeletons")
     person = _person(list(bodies.values()))

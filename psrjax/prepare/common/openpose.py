@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from psrjax.errors import UserError
+from psrjax.io import foreign
 from psrjax.ops import pose
 
 SEEN = 0.1  # confidence above which a joint counts as seen
@@ -125,15 +126,10 @@ def _numbered(folder: Path, frames: int) -> dict[int, Path]:
 
 
 def _people(path: Path) -> list[np.ndarray]:
-    try:
+    with foreign.parsing(path, "not a whole OpenPose JSON file"):
         people = json.loads(path.read_text())["people"]
         flat = [p.get("pose_keypoints_2d") or p["pose_keypoints"] for p in people]
-        arrays = [np.asarray(values, np.float32).reshape(-1, 3) for values in flat]
-    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path}: not a whole OpenPose JSON file ({type(error).__name__}: {error})"
-        ) from error
-    return arrays
+        return [np.asarray(values, np.float32).reshape(-1, 3) for values in flat]
 
 
 def convert_people(frames: list[list[np.ndarray]], kind: str) -> list[np.ndarray]:

@@ -1,5 +1,6 @@
 """The interface of dataset adapters: options, clips to prepare, and the adapter itself."""
 
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -9,6 +10,7 @@ from typing import Any
 
 from psrjax.data import codec
 from psrjax.errors import UserError
+from psrjax.prepare.common import clip_reader
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,11 @@ class DatasetOptions:
     seconds: float = 0.0
     smpl: str = ""
     smpl_parameters: str = ""
+
+    def __post_init__(self):
+        clip_reader.check_rate(self.fps)
+        if not all(0.0 <= each < math.inf for each in (self.margin, self.seconds)):
+            raise UserError("margin and seconds are not negative")
 
 
 UNSET = DatasetOptions()

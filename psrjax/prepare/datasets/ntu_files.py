@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from psrjax.errors import UserError
+from psrjax.io import foreign
 
 NAME = re.compile(r"S(\d{3})C(\d{3})P(\d{3})R(\d{3})A(\d{3})")
 CAMERAS = (1, 2, 3)
@@ -78,7 +78,7 @@ def gtnet_list(root: Path) -> dict[str, str] | None:
     path = root / GTNET_LIST
     if not path.is_file():
         return None
-    try:
+    with foreign.parsing(path, "not GTNet's list; get it again or remove it"):
         content = json.loads(path.read_text())
         return {
             parse_name(os.path.basename(name)).stem: split
@@ -86,8 +86,6 @@ def gtnet_list(root: Path) -> dict[str, str] | None:
             for videos in cameras.values()
             for name in videos
         }
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f"{path}: not GTNet's list ({error}); get it again or remove it") from error
 
 
 def index(root: Path) -> dict[str, dict[str, Path]]:

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int, UInt8
 
 from psrjax.data import codec
 from psrjax.errors import UserError
+from psrjax.io import foreign
 from psrjax.prepare.common import kinect_body, kinect_skeleton
 from psrjax.prepare.datasets import adapter, ntu_files, smpl_files
 from psrjax.prepare.multiview import body_fitting, camera_videos
@@ -260,6 +261,7 @@ def _depth_masks(
     )
     masks = []
     for path in paths[:frames]:
+        foreign.check_picture(path)
         picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         if picture is None or picture.ndim != 2 or picture.dtype != np.uint16:
             raise UserError(f"{path}: not a whole 16-bit depth picture; get it again")

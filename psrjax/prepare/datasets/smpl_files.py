@@ -86,16 +86,18 @@ def read(path: str | os.PathLike, frames: int) -> SmplParameters:
       UserError: if the file is damaged, lacks pose or shape, or is of fewer frames.
     """
     content = load(path)
-    pose, betas = _find(content, _POSE), _find(content, _SHAPE)
+    with foreign.parsing(path, "its SMPL parameters are no numbers"):
+        pose, betas, translation, cameras = (
+            _find(content, keys) for keys in (_POSE, _SHAPE, _SHIFT, _CAMERA)
+        )
     if pose is None or betas is None:
         name, keys = ("pose", _POSE) if pose is None else ("shape", _SHAPE)
         raise UserError(f"{path}: no SMPL {name} (one of the keys {', '.join(keys)})")
-    pose = pose.reshape(len(pose), -1)
+    pose = pose.reshape(len(pose), -1) if pose.size and pose.ndim else pose.ravel()[None]
     if pose.shape[1] != 72 or len(pose) < frames or not np.isfinite(pose).all():
         raise UserError(f"{path}: poses {pose.shape}; the clip needs ({frames}, 72), finite")
     if betas.ndim == 2:
         betas = betas[:frames] if len(betas) >= frames else betas[0]
-    translation, cameras = _find(content, _SHIFT), _find(content, _CAMERA)
     for name, found in (("translation", translation), ("cameras", cameras)):
         if found is not None and found.shape != (len(pose), 3):
             raise UserError(f"{path}: {name} are {found.shape}, poses are of {len(pose)}")

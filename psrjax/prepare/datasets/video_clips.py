@@ -16,6 +16,7 @@ from jaxtyping import Float, UInt8
 
 from psrjax.data import codec
 from psrjax.errors import UserError
+from psrjax.io import foreign
 from psrjax.prepare.common import clip_reader
 from psrjax.prepare.datasets import adapter
 from psrjax.prepare.monocular import body_streams, person_crop, pipeline
@@ -254,6 +255,7 @@ def _mask(path: Path) -> UInt8[np.ndarray, "h w"]:
 
 
 def _picture(path: Path, flags: int) -> np.ndarray:
+    foreign.check_picture(path)
     picture = cv2.imdecode(np.fromfile(path, np.uint8), flags)
     if picture is None:
         raise UserError(f"{path}: not a picture, or damaged; write it again")

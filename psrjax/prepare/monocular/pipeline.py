@@ -72,8 +72,10 @@ class PreparationOptions:
             raise UserError(f"crop {self.crop!r} is none of {', '.join(CROPS)}")
         if min(self.size) < 16:
             raise UserError(f"size {self.size}: frames of less than 16 pixels are too small")
-        if not 0.0 <= self.holdout < 1.0 or min(self.margin, self.fps, self.seconds) < 0.0:
-            raise UserError("holdout lies in [0, 1); margin, fps and seconds are not negative")
+        clip_reader.check_rate(self.fps)
+        lengths = (self.margin, self.seconds)
+        if not 0.0 <= self.holdout < 1.0 or not all(0.0 <= each < math.inf for each in lengths):
+            raise UserError("holdout lies in [0, 1); margin and seconds are not negative")
 
 
 @dataclass(frozen=True)
