@@ -117,7 +117,8 @@ run_tests() {
     "$python" -m ruff check .
     "$python" -m ruff format --check .
     "$python" -m pyright --pythonpath "$python"
-    exec "$python" -m pytest -q -n 2 --dist=loadgroup "$@"
+    # The tests of a file share fixtures and compiled programs: one worker has them all.
+    exec "$python" -m pytest -q -n 2 --dist=loadfile "$@"
 }
 
 command=${1:-}

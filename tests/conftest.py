@@ -13,6 +13,7 @@ if os.environ["JAX_PLATFORMS"] == "cpu":
     if not any("optimization_level" in flag for flag in flags):
         # Most programs run once: compiling them takes half the suite's time.
         flags += ["--xla_backend_optimization_level=1", "--xla_llvm_disable_expensive_passes=true"]
+        flags += ["--xla_cpu_use_fusion_emitters=false"]
     os.environ["XLA_FLAGS"] = " ".join(flags)
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     cache = Path(tempfile.gettempdir()) / f"psrjax-tests-{os.getuid()}"
@@ -33,7 +34,17 @@ if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()  # grain's workers and absl's logging read flags
 
 
+from psrjax.ops import conv  # noqa: E402
+
 pytest_plugins = ["stored_views"]
+
+
+@pytest.fixture(autouse=True)
+def native_convolutions():
+    """What CPUs fold takes twice as long to trace and compile; tests/ops/test_conv.py has it."""
+    conv.use("native")
+    yield
+    conv.use("auto")
 
 
 @pytest.fixture

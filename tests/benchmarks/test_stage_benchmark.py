@@ -166,6 +166,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_bench_runs_where_only_jax_and_its_few_companions_are_installed(tmp_path):
     foreign = foreign_modules()
     assert {"grain", "cv2", "av"} & set(foreign)  # the blocker blocks something

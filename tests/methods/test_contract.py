@@ -28,22 +28,18 @@ def labels(name, group):
 
 # The contextual term's blocks do not fit tiny's frames; tests/losses/test_contextual.py has them.
 TOO_LARGE_FOR_TINY = ("context_blocks",)
-ABLATIONS = [  # of one method in one process, which then traces each plain stage once
-    pytest.param(name, label, marks=pytest.mark.xdist_group(name))
+ABLATIONS = [
+    (name, label)
     for name in NAMES
     for label in labels(name, "ABLATIONS")
     if label not in TOO_LARGE_FOR_TINY
 ]
 PRESETS = [(name, label) for name in NAMES for label in ("", *labels(name, "PRESETS"), "bf16")]
-STAGES = [
-    (name, stage) for name in NAMES for stage in configs.load(str(FOLDER / f"{name}.py")).stages
-]
-
-STEPS = [  # real steps: of the stages before the last only when there is time
-    pytest.param(name, stage, marks=() if stage == stages[-1] else pytest.mark.slow)
-    for name in NAMES
-    for stages in [[stage for owner, stage in STAGES if owner == name]]
-    for stage in stages
+STAGES_OF = {name: configs.load(str(FOLDER / f"{name}.py")).stages for name in NAMES}
+STAGES = [(name, stage) for name in NAMES for stage in STAGES_OF[name]]
+STEPS = [  # real steps: of the first stage; of the others only when there is time
+    pytest.param(name, stage, marks=() if stage == STAGES_OF[name][0] else pytest.mark.slow)
+    for name, stage in STAGES
 ]
 
 
@@ -98,11 +94,25 @@ class Stage:
 
 
 @functools.cache
-def program(name, variant, stage):
-    """(the losses' and the beginning's programs as text, the parameters' shapes): what an ablation
-    must change one of."""
+def start_of(name, variant, stage):
+    """(the stage, the shapes of its state at the start)."""
     made = Stage(name, variant, stage)
-    start = jax.eval_shape(made.start)
+    return made, jax.eval_shape(made.start)
+
+
+def tree(name, variant, stage):
+    """The shapes of the parameters as text."""
+    return str(jax.tree.map(lambda leaf: leaf.shape, start_of(name, variant, stage)[1].params))
+
+
+def as_text(program):
+    return re.sub(r"0x[0-9a-f]+", "", str(program))
+
+
+@functools.cache
+def losses_program(name, variant, stage):
+    """The programs of the losses and of the beginning as text."""
+    made, start = start_of(name, variant, stage)
 
     def losses(variables, batch, weights):
         batch, shared, terms = spec.decode(batch), {}, {}
@@ -125,33 +135,29 @@ def program(name, variant, stage):
 
     jaxpr = jax.make_jaxpr(losses)(start.variables, made.zeros(), made.pretrained_shapes())
     begun = jax.make_jaxpr(made.method.init_from_previous)(start.variables)
-    text = re.sub(r"0x[0-9a-f]+", "", f"{jaxpr} {begun}")
-    return hash(text), str(jax.tree.map(lambda leaf: leaf.shape, start.params))
+    return hash(as_text(jaxpr)), hash(as_text(begun))
 
 
 def synthesis_program(name, variant, stage):
     """The program of synthesis as text: what an ablation of synthesis alone must change."""
-    made = Stage(name, variant, stage)
+    made, start = start_of(name, variant, stage)
 
     def run(variables, batch):
         batch = spec.decode(batch)
         carry = made.method.apply(variables, batch, method="start")
         return made.method.apply(variables, batch, carry, method="synthesize")[0]
 
-    start = jax.eval_shape(made.start)
-    return re.sub(r"0x[0-9a-f]+", "", str(jax.make_jaxpr(run)(start.variables, made.zeros())))
+    return as_text(jax.make_jaxpr(run)(start.variables, made.zeros()))
 
 
 def start_program(name, variant, stage):
     """The program that draws the first parameters: what an ablation of these alone must change."""
-    made = Stage(name, variant, stage)
-    return re.sub(r"0x[0-9a-f]+", "", str(jax.make_jaxpr(made.start)()))
+    return as_text(jax.make_jaxpr(Stage(name, variant, stage).start)())
 
 
 @pytest.mark.parametrize(("name", "stage"), STAGES)
 def test_declarations_agree_with_what_is_there(name, stage):
-    made = Stage(name, "tiny", stage)
-    start = jax.eval_shape(made.start)
+    made, start = start_of(name, "tiny", stage)
     for nets in made.method.updates.values():
         assert nets and set(nets) <= set(start.params)
     assert set(made.reads) <= set(spec.KEYS)
@@ -160,8 +166,7 @@ def test_declarations_agree_with_what_is_there(name, stage):
 
 @pytest.mark.parametrize(("name", "stage"), STAGES)
 def test_synthesis_and_baselines_have_the_targets_shape(name, stage):
-    made = Stage(name, "tiny", stage)
-    start = jax.eval_shape(made.start)
+    made, start = start_of(name, "tiny", stage)
 
     def run(variables, batch):
         batch = spec.decode(batch)
@@ -217,9 +222,10 @@ def test_every_ablation_changes_the_program_the_tree_or_the_terms(name, label):
     if default or plain.stages != changed.stages:
         return  # the label of the default itself; or a table's row that has fewer stages
     first, *others = changed.stages
-    for stage in (*others[-1:], first, *others[:-1]):  # the last one holds most of the others
-        if program(name, "tiny", stage) != program(name, f"tiny,{label}", stage):
-            return
+    for stage in (first, *others[::-1]):  # the first is small, the last holds most of the others
+        for of_stage in (tree, losses_program):
+            if of_stage(name, "tiny", stage) != of_stage(name, f"tiny,{label}", stage):
+                return
     last = changed.stages[-1]
     for of_stage in (synthesis_program, start_program):
         if of_stage(name, "tiny", last) != of_stage(name, f"tiny,{label}", last):
@@ -246,9 +252,9 @@ def test_an_evaluation_scores_no_frame_that_the_method_or_a_baseline_is_given(na
 
 @pytest.mark.parametrize(("name", "label"), PRESETS)
 def test_every_preset_builds(name, label):
-    made = Stage(name, label, load(name, label).stages[-1])  # has the nets of all stages before
-    nets = {net for update in made.method.updates.values() for net in update}
-    assert nets <= set(jax.eval_shape(made.start).params)
+    last = load(name, label).stages[-1]  # has the nets of all stages before
+    made, start = start_of(name, label, last)
+    assert {net for nets in made.method.updates.values() for net in nets} <= set(start.params)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -57,7 +57,7 @@ def animate(run, tmp_path, source, driven, **options):
     video.write(clip, np.stack(driven), fps=10)
     reads = method.synthesis_reads
     inputs = transfer.open_inputs(config, source=picture, driving=clip, reads=reads)
-    options = transfer.TransferOptions(check_person=False, **options)
+    options = transfer.TransferOptions(**{"check_person": False, "window": 1, **options})
     transfer.write(method, variables, config, inputs, out, options=options)
     return video.read(out).frames.astype(int)
 

@@ -33,7 +33,10 @@ def rounded(x):
 
 @pytest.mark.parametrize(
     ("network", "loss", "shape"),
-    [(vgg, vgg_loss, (1, 32, 32, 3)), (i3d, i3d_loss, (1, 4, 32, 32, 3))],
+    [
+        (vgg, vgg_loss, (1, 32, 32, 3)),
+        pytest.param(i3d, i3d_loss, (1, 4, 32, 32, 3), marks=pytest.mark.slow),
+    ],
 )
 def test_bfloat16_adds_little_to_what_the_float32_products_of_a_tpu_round(
     network, loss, shape, monkeypatch
