@@ -30,6 +30,9 @@ MESHES = {
     "height": {"data": 1, "space": 4},
 }
 SGD = {"name": "sgd", "learning_rate": 1e-3}
+# The first-order model's gradients are so ill-conditioned at tiny's size that one rounding of the
+# parameters moves them by 1 % in a step of float32 (by 1e-13 in float64), and by half in three.
+STEPS = {("internet", "warmup"): 1, ("internet", "joint"): 1}
 
 
 class Trained:
@@ -44,9 +47,10 @@ class Trained:
         sizes = compiled_stage.BenchmarkOptions(side, side, batch=8).training_sizes(config)
         sizes["t"] = min(sizes["t"], changes.get("t", sizes["t"]))
         self.mesh = sharding.make_mesh(MeshSection(**mesh), jax.devices())
-        make = functools.partial(state.init_state, method, optimizers, {**sizes, "b": 1}, ema=False)
-        self.state = make(0)
-        placed = sharding.state_sharding(jax.eval_shape(make, 0), self.mesh, min_bytes=1024)
+        sizes_of_one = {**sizes, "b": 1}
+        make = functools.partial(state.init_state, method, optimizers, sizes_of_one, 0, ema=False)
+        self.start = jax.jit(make)
+        placed = sharding.state_sharding(jax.eval_shape(make), self.mesh, min_bytes=1024)
         rows, whole = sharding.batch_sharding(self.mesh), sharding.replicated(self.mesh)
         weights = {update: dict(terms) for update, terms in config.weights.items()}
         placement = sharding.Placement(self.mesh, placed.params, changes.get("norm_groups", 1))
@@ -59,10 +63,17 @@ class Trained:
         draw = functools.partial(compiled_stage.random_batch, method.reads, sizes)
         self.batches = [draw(seed=seed) for seed in range(3)]
 
-    def parameters(self, steps=3):
-        """{name: array} before the first step, and after the last."""
-        reached = self.state
+    def parameters(self, steps=3, rounding=None):
+        """{name: array} before the first step, and after the last.
+
+        With a seed `rounding` the first parameters are rounded anew, each up or down.
+        """
+        reached = self.start()
         before = jax.device_get(reached.params)
+        if rounding is not None:
+            sign = np.random.default_rng(rounding).choice
+            nudge = lambda leaf: np.nextafter(leaf, sign((-9, 9), leaf.shape), dtype="f4")  # noqa: E731
+            reached = reached.replace(params=jax.tree.map(nudge, before))
         for batch in self.batches[:steps]:
             reached, _ = self.step(reached, batch, self.pretrained)
         named = lambda tree: {  # noqa: E731
@@ -74,20 +85,28 @@ class Trained:
 
 @functools.cache
 def of_one_device(name, stage):
-    return Trained(name, stage, {"data": 1}).parameters()
+    """Parameters before and after the steps, and how far apart one rounding takes the latter."""
+    trained, steps = Trained(name, stage, {"data": 1}), STEPS.get((name, stage), 3)
+    before, after = trained.parameters(steps)
+    others = [trained.parameters(steps, rounding=seed)[1] for seed in range(3)]
+    return before, after, max(farthest(after, other) for other in others)
+
+
+def farthest(found, expected):
+    return max(np.abs(found[leaf] - expected[leaf]).max() for leaf in expected)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mesh", MESHES)
 @pytest.mark.parametrize(("name", "stage"), STAGES)
-def test_three_steps_on_eight_devices_reach_the_parameters_of_one(name, stage, mesh):
-    if (name, stage, mesh) == ("internet", "joint", "all three"):
-        pytest.xfail("differs by 2.2e-3 from one device; which axis does it is not known")
-    before, expected = of_one_device(name, stage)
-    _, found = Trained(name, stage, MESHES[mesh]).parameters()
+def test_steps_on_eight_devices_reach_the_parameters_of_one(name, stage, mesh):
+    before, expected, rounding = of_one_device(name, stage)
+    change = farthest(expected, before)
+    assert change > 1e-3 and rounding < change / 20
+    _, found = Trained(name, stage, MESHES[mesh]).parameters(STEPS.get((name, stage), 3))
+    bound = max(1e-5, 4 * rounding)
     for leaf in expected:
-        np.testing.assert_allclose(found[leaf], expected[leaf], atol=1e-5, rtol=0, err_msg=leaf)
-    assert max(np.abs(expected[leaf] - before[leaf]).max() for leaf in expected) > 1e-3
+        np.testing.assert_allclose(found[leaf], expected[leaf], atol=bound, rtol=0, err_msg=leaf)
 
 
 @pytest.mark.parametrize(
