@@ -61,6 +61,7 @@ def own_match(net, variables, picture):
     return run(variables, picture)
 
 
+@pytest.mark.slow
 def test_sigma_rises_by_equal_factors_in_training_only():
     rise = {"sharpness": 80.0, "sharpness_start": 5.0, "sharpness_steps": 4}
     rising = correspondence.Correspondence(**SMALL, **rise)

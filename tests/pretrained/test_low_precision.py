@@ -31,12 +31,10 @@ def rounded(x):
     return jax.lax.reduce_precision(jnp.asarray(x), exponent_bits=8, mantissa_bits=7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "loss", "shape"),
-    [
-        (vgg, vgg_loss, (1, 32, 32, 3)),
-        pytest.param(i3d, i3d_loss, (1, 4, 32, 32, 3), marks=pytest.mark.slow),
-    ],
+    [(vgg, vgg_loss, (1, 32, 32, 3)), (i3d, i3d_loss, (1, 4, 32, 32, 3))],
 )
 def test_bfloat16_adds_little_to_what_the_float32_products_of_a_tpu_round(
     network, loss, shape, monkeypatch
