@@ -23,6 +23,7 @@ def train(
     *,
     progress: Callable[[str, int, int], writer.Progress] | None = None,
     traced: range = range(0),
+    rewind: int = 0,
 ) -> None:
     """Trains all stages of a config in a run directory; goes on where it was cut off.
 
@@ -32,6 +33,7 @@ def train(
       overrides: {dotted key: value}, such as {"data.path": "data/me", "steps": 500}.
       progress: makes what shows the progress of a stage, from (stage, first step, last step).
       traced: the steps of each stage that are profiled.
+      rewind: the step of a checkpoint to go back to; those after it are removed.
 
     Raises:
       UserError: for a config, data or directory that does not fit.
@@ -43,7 +45,7 @@ def train(
         config = config_lib.override(copy.deepcopy(config), overrides)
     config = evaluated_split.with_prepared_split(config)
     _tell_crop(config)
-    stages.train(config, workdir, progress=progress, traced=traced)
+    stages.train(config, workdir, progress=progress, traced=traced, rewind=rewind)
 
 
 def _tell_crop(config: RunConfig) -> None:

@@ -1,11 +1,12 @@
 """Inspects a prepared dataset: counts and ranges, a check of every record, pictures.
 
     psrjax data stats DIR [--json]
-    psrjax data check DIR
+    psrjax data check DIR     (of a dataset, or of a run)
     psrjax data show DIR [--to FOLDER]
 
 `stats` prints counts and ranges. `check` reads every record, checks every key against the contract
-and exits with 2 if anything is wrong. `show` writes contact_sheet.png and preview.mp4.
+and exits with 2 if anything is wrong; of a run's directory it reads every checkpoint and compares
+every array with its checksum. `show` writes contact_sheet.png and preview.mp4.
 """
 
 import json
@@ -16,6 +17,7 @@ from absl import flags
 
 from psrjax.data import inspection
 from psrjax.errors import UserError
+from psrjax.training import checkpoint
 
 _TO = flags.DEFINE_string("to", "", "show: the folder of the pictures; by default DIR/show")
 _JSON = flags.DEFINE_bool("json", False, "stats: print JSON")
@@ -50,7 +52,8 @@ def _stats(directory: Path) -> None:
 
 
 def _check(directory: Path) -> None:
-    wrong = inspection.check(directory)
+    is_run = (directory / checkpoint.CONFIG).is_file()
+    wrong = checkpoint.check(directory) if is_run else inspection.check(directory)
     for line in wrong:
         print(line)
     if wrong:

@@ -2,8 +2,11 @@
 
     psrjax train --config=NAME --workdir=DIR
     psrjax train --config=NAME --workdir=DIR --profile=10:12
+    psrjax train --config=NAME --workdir=DIR --rewind=STEP
 
 --profile writes a trace of those steps into DIR/STAGE/plugins/profile, for TensorBoard or xprof.
+--rewind removes the checkpoints after STEP of the stage begun last and goes on from there, as with
+a lower learning rate where the loss has jumped; `psrjax data check DIR` verifies them all.
 """
 
 from absl import flags
@@ -15,10 +18,11 @@ from psrjax.training import profile
 _CONFIG = cli.define_config()
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run directory, local or gs://", required=True)
 _PROFILE = flags.DEFINE_string("profile", "", "START:STOP, the steps of each stage to trace")
+_REWIND = flags.DEFINE_integer("rewind", 0, "the checkpoint's step to go back to", 0)
 
 
 def main(arguments: list[str]) -> None:
     """Trains; a finished stage is skipped."""
     del arguments
     config, traced = _CONFIG.require(), profile.parse(_PROFILE.value)
-    training.train(config, _WORKDIR.value, traced=traced)
+    training.train(config, _WORKDIR.value, traced=traced, rewind=_REWIND.value)

@@ -118,8 +118,8 @@ def cache_folder() -> Path:
 
 
 @contextmanager
-def locked(work: Path) -> Iterator[None]:
-    """Holds the lock of a working folder. Raises UserError if another process holds it."""
+def locked(work: Path, command: str) -> Iterator[None]:
+    """Holds the lock of a working folder. Raises UserError if another `command` holds it."""
     try:
         work.mkdir(parents=True, exist_ok=True)
         lock = open(work / "lock", "w")
@@ -130,8 +130,7 @@ def locked(work: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise UserError(
-                f"{work}: another `psrjax prepare` is at work there; wait for it, or name another "
-                "folder"
+                f"{work}: another `{command}` is at work there; wait for it, or name another folder"
             ) from error
         try:
             yield

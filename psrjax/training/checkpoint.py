@@ -3,8 +3,9 @@
 import contextlib
 import errno
 import json
+import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -22,16 +23,23 @@ from psrjax.errors import UserError
 from psrjax.methods import base
 from psrjax.methods.base import Method
 from psrjax.ops import conv
+from psrjax.runtime import cluster
+from psrjax.training import checksums
 from psrjax.training.state import TrainState, copy_nets
 
 FOLDER = "checkpoints"  # in the directory of a stage
 CONFIG = "config.json"  # in the run directory
-_SCORE = "score"  # among the metrics that orbax saves with a checkpoint
+_SCORE, _LOSS = "score", "loss"  # among the metrics that orbax saves with a checkpoint
+_JUMP = 10.0  # a loss that exceeds the least one by so many times its size has jumped
+_CHECKSUMS, _CONFIG_CHECKSUM = "checksums", "config_checksum"  # beside the data's position
 FREE_FIELDS = ("dtype", "remat")  # of the method: how it computes, not what
 
 
 class Checkpoints:
-    """The checkpoints of one stage: the newest, and where that is asked for the best one."""
+    """The checkpoints of one stage: the newest, the one of least loss, the last before a jump.
+
+    Where `config.keep_best` asks for it the best by that metric is kept too.
+    """
 
     def __init__(self, directory: str | os.PathLike[str], config: RunConfig):
         """Opens or makes `<directory>/checkpoints`, and clears what was half-written.
@@ -46,17 +54,20 @@ class Checkpoints:
         self.folder = absolute(directory) / FOLDER
         self._config = config
         policies: list[preservation_policy.PreservationPolicy] = [
-            preservation_policy.LatestN(config.keep_checkpoints)
+            preservation_policy.LatestN(config.keep_checkpoints),
+            _Sound(),
         ]
         if config.keep_best:
             policies.append(
                 preservation_policy.BestN(
-                    get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False
+                    get_metric_fn=lambda metrics: metrics.get(_SCORE, -math.inf),
+                    n=1,
+                    keep_checkpoints_without_metrics=False,
                 )
             )
         options = ocp.CheckpointManagerOptions(
             preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
-            best_fn=_score if config.keep_best else None,
+            best_fn=lambda metrics: -metrics.get(_LOSS, math.inf),  # else it saves none
             cleanup_tmp_directories=True,
             # On a CPU the arrays to be written in the background are views of the very
             # buffers that the next step is given to overwrite.
@@ -77,6 +88,7 @@ class Checkpoints:
         state: TrainState,
         position: Mapping[str, Any],
         *,
+        loss: float = math.inf,
         score: float | None = None,
     ) -> None:
         """Saves a state, unless this step is saved already.
@@ -85,6 +97,7 @@ class Checkpoints:
           step: the number of steps taken.
           state: it must be finite; the caller has looked.
           position: of the data, as its iterator gives it; a record and a cross-check.
+          loss: of the step, by which the last checkpoints before a jump of it are kept.
           score: by which the best is kept, the higher the better; None where nobody has scored it.
         """
         if step == self._manager.latest_step():
@@ -95,10 +108,16 @@ class Checkpoints:
             step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(state),
-                data=ocp.args.JsonSave(dict(position)),
+                data=ocp.args.JsonSave(
+                    {
+                        **position,
+                        _CHECKSUMS: checksums.of_state(state),
+                        _CONFIG_CHECKSUM: checksums.of_json(self._config.to_dict()),
+                    }
+                ),
                 config=ocp.args.JsonSave(self._config.to_dict()),
             ),
-            metrics=None if score is None else {_SCORE: float(score)},
+            metrics={_LOSS: loss} | ({} if score is None else {_SCORE: float(score)}),
             force=True,
         )
 
@@ -121,10 +140,16 @@ class Checkpoints:
                 compare_configs(saved, self._config, self.folder.parent)
                 args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
                 state = self._manager.restore(step, args=args)["state"]
-            except (ValueError, TypeError, KeyError, OSError) as error:  # what damage looks like
+                found = _changed(self.folder / str(step), state)
+                _require_same([name for each in cluster.gather(found) for name in each or ()])
+            except UserError:
+                raise
+            except Exception as error:  # orbax and its libraries raise anything of damaged files
                 _warn_damaged(self.folder / str(step), error)
                 errors[step] = error
                 continue
+            if errors:
+                logging.warning("%s: the run goes on from step %d", self.folder, step)
             self._remove(errors)
             return state
         if steps:
@@ -229,7 +254,8 @@ def load_variables(
         try:
             config = _read_config(folder / str(step))
             state = _read_arrays(folder / str(step) / "state", sharding)
-        except (ValueError, TypeError, KeyError, OSError) as error:
+            _require_same(_changed(folder / str(step), state) or [])
+        except Exception as error:  # as in `restore`
             _warn_damaged(folder / str(step), error)
             continue
         variables = {"params": {**state["params"], **state["ema"]}, **state["stats"]}
@@ -248,7 +274,8 @@ def saved_steps(directory: str | os.PathLike[str]) -> list[int]:
 def _best_step(directory: str | os.PathLike[str]) -> int:
     folder = absolute(directory) / FOLDER
     files = {step: folder / str(step) / "metrics" / "metrics" for step in saved_steps(directory)}
-    scores = {step: io.read_json(file)[_SCORE] for step, file in files.items() if file.exists()}
+    read = {step: io.read_json(file) for step, file in files.items() if file.exists()}
+    scores = {step: metrics[_SCORE] for step, metrics in read.items() if _SCORE in metrics}
     if not scores:
         raise UserError(
             f"{absolute(directory)}: no checkpoint was scored: train with config.keep_best=psnr "
@@ -347,8 +374,77 @@ def _check_shapes(here: Any, there: Any, net: str, where: Any) -> None:
             )
 
 
-def _score(metrics: Mapping[str, float]) -> float:
-    return metrics[_SCORE]
+class _Sound(preservation_policy.PreservationPolicy):
+    """Keeps the checkpoint of least loss, and the last one before the loss jumped."""
+
+    def should_preserve(
+        self,
+        checkpoints: Sequence[preservation_policy.PolicyCheckpointInfo],
+        *,
+        context: preservation_policy.PreservationContext,
+    ) -> Sequence[bool]:
+        """Returns, for checkpoints from the oldest to the newest, whether each is kept."""
+        del context
+        losses = [(each.metrics or {}).get(_LOSS, math.inf) for each in checkpoints]
+        least = min(losses, default=math.inf)
+        sound = [loss - least <= _JUMP * max(1.0, abs(least)) for loss in losses]
+        kept = {losses.index(least)} if math.isfinite(least) else set()
+        if True in sound:
+            kept.add(len(sound) - 1 - sound[::-1].index(True))
+        return [place in kept for place in range(len(losses))]
+
+
+def rewind(directory: str | os.PathLike[str], step: int) -> None:
+    """Removes a stage's checkpoints after `step`, so that training goes on from there.
+
+    Raises:
+      UserError: if that step has no checkpoint.
+    """
+    steps = saved_steps(directory)
+    if step not in steps:
+        raise UserError(
+            f"{absolute(directory)}: no checkpoint of step {step}; there are "
+            f"{', '.join(map(str, sorted(steps))) or 'none'}"
+        )
+    for later in steps:
+        if later > step:
+            (absolute(directory) / FOLDER / str(later)).rmtree()
+            logging.info("%s: the checkpoint of step %d is removed", absolute(directory), later)
+
+
+def check(workdir: str | os.PathLike[str]) -> list[str]:
+    """Reads every checkpoint of a run and lists what is wrong, a line each.
+
+    Raises:
+      UserError: if the directory is not a run's.
+    """
+    root, wrong = absolute(workdir), []
+    sharding = SingleDeviceSharding(jax.local_devices()[0])
+    for stage in read_run_config(root).stages:
+        for step in saved_steps(root / stage):
+            folder = root / stage / FOLDER / str(step)
+            try:
+                _read_config(folder)
+                state = _read_arrays(folder / "state", sharding, nets_only=False)
+                changed = _changed(folder, state)
+                _require_same(changed or [])
+                if changed is None:
+                    wrong.append(f"{folder}: without checksums, of an older version; it is read")
+            except Exception as error:  # as in `restore`
+                wrong.append(f"{folder}: {_shorten(error)}")
+    return wrong
+
+
+def _changed(folder: epath.Path, state: Any) -> list[str] | None:
+    """Names the arrays, of a state or a part of one, that changed; None without checksums."""
+    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+        saved = reader.restore(folder / "data")
+    return checksums.changed(state, saved[_CHECKSUMS]) if _CHECKSUMS in saved else None
+
+
+def _require_same(changed: Sequence[str]) -> None:
+    if changed:
+        raise ValueError(f"{changed[0]} is not as it was saved: bits of its file changed")
 
 
 def _warn_damaged(folder: epath.Path, error: Exception) -> None:
@@ -363,17 +459,23 @@ def _shorten(error: Exception) -> str:
 
 def _read_config(folder: epath.Path) -> RunConfig:
     with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-        return config_lib.from_json(json.dumps(reader.restore(folder / "config")))
+        saved, data = reader.restore(folder / "config"), reader.restore(folder / "data")
+    if data.get(_CONFIG_CHECKSUM, checksums.of_json(saved)) != checksums.of_json(saved):
+        raise ValueError("its config is not as it was saved: its bits changed")
+    return config_lib.from_json(json.dumps(saved))
 
 
-def _read_arrays(folder: epath.Path, sharding: Sharding) -> dict[str, Any]:
+def _read_arrays(
+    folder: epath.Path, sharding: Sharding, *, nets_only: bool = True
+) -> dict[str, Any]:
     saved = ocp.PyTreeCheckpointHandler().metadata(folder).tree
+    names = ("params", "stats", "ema") if nets_only else tuple(saved)
     wanted = {
         name: jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
             saved.get(name) or {},
         )
-        for name in ("params", "stats", "ema")
+        for name in names
     }
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
         return reader.restore(

@@ -34,6 +34,7 @@ def train_stage(
     score: Callable[[TrainState], float] | None = None,
     progress: Callable[[str, int, int], writer.Progress] = writer.Progress,
     traced: range = range(0),
+    begin: Callable[[], None] = lambda: None,
 ) -> TrainState:
     """Trains one stage in its directory; killed and called again, it goes on bit for bit.
 
@@ -45,6 +46,7 @@ def train_stage(
         except where the run is about to be stopped.
       progress: makes the progress display, from (stage, first step, last step).
       traced: the steps to be profiled, see `profile.Trace`.
+      begin: called once model and data are found to fit; nothing is written before.
 
     Returns:
       The state after the last step.
@@ -78,11 +80,11 @@ def train_stage(
     make = partial(init_state, method, optimizers, _sizes(example), ema=config.ema > 0)
     abstract = jax.eval_shape(make, config.seed)
     check_weights(method, weights, abstract, example, pretrained)
-    if config.accumulate > 1 and "batch_stats" in abstract.stats:
-        logging.info("batch statistics are of micro-batches, not of the batch: accumulate > 1")
+    _tell_micro_batches(config, abstract)
     shardings = sharding.state_sharding(abstract, mesh, min_bytes=config.mesh.fsdp_min_bytes)
     sharding.log_placement(abstract, shardings, mesh)
 
+    begin()
     with contextlib.ExitStack() as stack:
         stack.enter_context(checkpoint.explain_full_disks(directory))
         closing = lambda thing: stack.enter_context(contextlib.closing(thing))  # noqa: E731
@@ -139,6 +141,7 @@ def train_stage(
                     step,
                     state,
                     data.get_state(),
+                    loss=float(log[f"{next(iter(method.updates))}/loss"]),
                     score=score(state) if score and (last or not stopping) else None,
                 )
             if evaluate and config.evaluate_steps and (step % config.evaluate_steps == 0 or last):
@@ -146,6 +149,11 @@ def train_stage(
             if stopping and not last:
                 stop.leave(f"{stage} is saved at step {step}; the same command goes on from there")
         return state
+
+
+def _tell_micro_batches(config: RunConfig, state: TrainState) -> None:
+    if config.accumulate > 1 and "batch_stats" in state.stats:
+        logging.info("batch statistics are of micro-batches, not of the batch: accumulate > 1")
 
 
 def _compile(stage: str, jitted: jax.stages.Wrapped, *inputs: Any) -> jax.stages.Compiled:

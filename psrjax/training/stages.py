@@ -1,9 +1,11 @@
 """Trains the stages of a config one after the other, in one run directory."""
 
+import contextlib
 import json
 import os
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -32,12 +34,14 @@ def train(
     *,
     progress: Callable[[str, int, int], writer.Progress] | None = None,
     traced: range = range(0),
+    rewind: int = 0,
 ) -> TrainState | None:
     """Trains the stages in `<workdir>/<stage>/`; skips finished ones, resumes the cut one.
 
     Each stage starts from the one before it in `config.stages`, the first one of this run from
     `config.init` where that is given. `progress` is as in `loop.train_stage`; by default its label
-    says the stage's place; `traced` are the steps of each stage that are profiled.
+    says the stage's place; `traced` are the steps of each stage that are profiled. `rewind` is a
+    step of the last stage begun whose checkpoint it goes on from; later ones are removed.
 
     Returns:
       The state at the end of the last stage that was trained; None if all were finished.
@@ -50,11 +54,27 @@ def train(
     config_lib.validate(config)
     _check_traced(config, traced)
     root = checkpoint.absolute(workdir)
-    if (root / checkpoint.CONFIG).exists():
-        checkpoint.compare_configs(checkpoint.read_run_config(root), config, root)
-    if jax.process_index() == 0:
-        io.write_text(root / checkpoint.CONFIG, config_lib.to_json(config) + "\n")
-    progress = progress or partial(_progress, config.stages)
+    with contextlib.ExitStack() as stack:
+        if jax.process_index() == 0 and not io.is_remote(root):
+            stack.enter_context(io.locked(Path(root), "psrjax train"))
+        if (root / checkpoint.CONFIG).exists():
+            checkpoint.compare_configs(checkpoint.read_run_config(root), config, root)
+        if rewind and jax.process_index() == 0:
+            begun = [name for name in config.stages if checkpoint.saved_steps(root / name)]
+            checkpoint.rewind(root / (begun or config.stages)[-1], rewind)
+        return _train(config, root, progress or partial(_progress, config.stages), traced)
+
+
+def _train(
+    config: RunConfig,
+    root: epath.Path,
+    progress: Callable[[str, int, int], writer.Progress],
+    traced: range,
+) -> TrainState | None:
+    def begin() -> None:
+        if jax.process_index() == 0:
+            io.write_text(root / checkpoint.CONFIG, config_lib.to_json(config) + "\n")
+
     state = None
     for place, stage in enumerate(config.stages):
         if config.only and stage not in config.only:
@@ -73,6 +93,7 @@ def train(
             score=_scorer(own),
             progress=progress,
             traced=traced,
+            begin=begin,
         )
     return state
 

@@ -80,7 +80,7 @@ def build(
             f"{directory}: holds a dataset of other files or options; remove it or name another"
         )
     work = directory.with_name(directory.name + ".work")
-    with io.locked(work):
+    with io.locked(work, "psrjax prepare"):
         failed = {}
         one = functools.partial(_prepare_one, name, options, work)
         with (
