@@ -19,6 +19,7 @@ from jaxtyping import Shaped
 from psrjax import io
 from psrjax.data import codec, spec, store
 from psrjax.errors import UserError
+from psrjax.io import foreign
 from psrjax.vision.camera import Camera
 
 _ANY_MAKER = (
@@ -73,17 +74,18 @@ class Source:
         self.directory = io.absolute(directory)
         self.split = split
         manifest = store.read_manifest(self.directory)
-        if split not in manifest["splits"]:
-            raise UserError(
-                f"{directory}: no split {split!r}; there are {', '.join(manifest['splits'])}"
-            )
-        self.streams = tuple(manifest["streams"])
-        self.meta = manifest["meta"]
-        self.clips = _clips(manifest["splits"][split])
+        with foreign.parsing(self.directory / store.MANIFEST, "damaged; prepare the dataset again"):
+            if split not in manifest["splits"]:
+                raise UserError(
+                    f"{directory}: no split {split!r}; there are {', '.join(manifest['splits'])}"
+                )
+            self.streams = tuple(manifest["streams"])
+            self.meta = manifest["meta"]
+            self.clips = _clips(manifest["splits"][split])
+            self._files = manifest["files"][split]
         statistics = store.read_statistics(self.directory)
         self.means = {key.removeprefix("mean/"): mean for key, mean in statistics.items()}
         self._by_name = {clip.name: clip for clip in self.clips}
-        self._files = manifest["files"][split]
         self._check_files()
 
     def __getstate__(self) -> dict[str, Any]:

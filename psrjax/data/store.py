@@ -25,6 +25,7 @@ from psrjax.io import foreign
 
 FORMAT = 2  # of the manifest, the features and their coding
 MANIFEST = "manifest.json"
+_CHECKSUM = "checksum"  # of the rest of the manifest
 STATISTICS = "statistics.npz"
 TRAIN_SPLIT = "train"  # the split that the mean frames of the views are computed on
 NAME = "clips"  # the TFDS name of every dataset
@@ -107,6 +108,7 @@ def _write_all(
         "splits": {split: list(writer.views.values()) for split, writer in writers.items()},
         "files": {split: writer.files for split, writer in writers.items()},
     }
+    manifest[_CHECKSUM] = io.checksum(manifest)
     io.write_json(directory / MANIFEST, manifest)
     return manifest
 
@@ -260,7 +262,7 @@ def read_manifest(directory: str | os.PathLike) -> dict[str, Any]:
     """Reads the manifest of a stored dataset.
 
     Raises:
-      UserError: if there is none, or it is of another format.
+      UserError: if there is none, it is of another format, or a bit of it changed.
     """
     path = io.absolute(directory) / MANIFEST
     if not path.is_file():
@@ -272,6 +274,10 @@ def read_manifest(directory: str | os.PathLike) -> dict[str, Any]:
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         found = manifest.get("format") if isinstance(manifest, dict) else "none"
         raise UserError(f"{path}: format {found}, this version reads {FORMAT}; prepare it again")
+    # Datasets of older versions have none.
+    content = {key: value for key, value in manifest.items() if key != _CHECKSUM}
+    if manifest.get(_CHECKSUM, io.checksum(content)) != io.checksum(content):
+        raise UserError(f"{path}: not as it was written, bits of it changed; prepare it again")
     return manifest
 
 

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -110,6 +111,11 @@ def read_json(path: str | os.PathLike) -> Any:
         raise UserError(f"{path}: is a folder, not a JSON file") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON, or cut off ({error})") from error
+
+
+def checksum(value: Any) -> int:
+    """Computes the CRC-32 of a JSON-able value, by which a file that holds it is known."""
+    return zlib.crc32(json.dumps(value, sort_keys=True).encode())
 
 
 def cache_folder() -> Path:

@@ -112,7 +112,7 @@ class Checkpoints:
                     {
                         **position,
                         _CHECKSUMS: checksums.of_state(state),
-                        _CONFIG_CHECKSUM: checksums.of_json(self._config.to_dict()),
+                        _CONFIG_CHECKSUM: io.checksum(self._config.to_dict()),
                     }
                 ),
                 config=ocp.args.JsonSave(self._config.to_dict()),
@@ -460,7 +460,7 @@ def _shorten(error: Exception) -> str:
 def _read_config(folder: epath.Path) -> RunConfig:
     with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
         saved, data = reader.restore(folder / "config"), reader.restore(folder / "data")
-    if data.get(_CONFIG_CHECKSUM, checksums.of_json(saved)) != checksums.of_json(saved):
+    if data.get(_CONFIG_CHECKSUM, io.checksum(saved)) != io.checksum(saved):
         raise ValueError("its config is not as it was saved: its bits changed")
     return config_lib.from_json(json.dumps(saved))
 

@@ -1,6 +1,5 @@
 """Checksums of the arrays of a state, by which a checkpoint that changed on its disk is known."""
 
-import json
 import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -25,11 +24,6 @@ def of_state(state: Any) -> Checksums:
         for name, parts in own.items():
             found.setdefault(name, {}).update(parts)
     return found
-
-
-def of_json(value: Any) -> int:
-    """Computes the checksum of a JSON-able value."""
-    return zlib.crc32(json.dumps(value, sort_keys=True).encode())
 
 
 def changed(state: Any, saved: Mapping[str, Mapping[str, int]]) -> list[str]:

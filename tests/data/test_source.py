@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from psrjax.data import codec, store
+from psrjax.data import codec, inspection, store
 from psrjax.data.source import Source
 from psrjax.errors import UserError
 
@@ -133,6 +133,67 @@ def test_another_format_is_refused(copy):
     (copy / "manifest.json").write_text(json.dumps({**manifest, "format": 99}))
     with pytest.raises(UserError, match="format 99"):
         Source(copy, "train")
+
+
+def flipped(path, place, bit):
+    """Flips a bit of a file; returns what was in it."""
+    whole = path.read_bytes()
+    data = bytearray(whole)
+    data[place] ^= 1 << bit
+    path.write_bytes(bytes(data))
+    return whole
+
+
+def test_a_flipped_bit_of_the_manifest_is_found(copy):
+    path, generator = copy / "manifest.json", np.random.default_rng(0)
+    before = json.loads(path.read_text())
+    del before["checksum"]
+    for place in generator.choice(path.stat().st_size, 200, replace=False):
+        whole = flipped(path, place, generator.integers(8))
+        try:
+            found = store.read_manifest(copy)
+            assert {key: found[key] for key in before} == before  # a bit of the checksum's own name
+        except UserError as error:
+            assert "manifest.json" in str(error)
+        path.write_bytes(whole)
+
+
+def test_a_manifest_without_a_key_is_named(copy):
+    path = copy / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["checksum"]  # as older versions wrote it
+    for changes in ({"splits": {"train": [{}]}}, {"files": 3}, {"streams": None}):
+        path.write_text(json.dumps(manifest | changes))
+        with pytest.raises(UserError, match=r"manifest\.json: damaged"):
+            Source(copy, "train")
+
+
+@pytest.mark.slow
+def test_a_flipped_bit_of_any_file_of_a_dataset_is_found_or_harmless(copy):
+    def content():
+        return [source.read(clip.name, view, stream)
+                for source in inspection.sources(copy).values() for clip in source.clips
+                for view in clip.views for stream in source.streams
+                if not codec.STREAMS[stream].by_source]  # fmt: skip
+
+    names = ("manifest.json", "statistics.npz")
+    files = sorted({*(copy / name for name in names), *copy.glob("*.array_record*")})
+    sizes = [path.stat().st_size for path in files]
+    generator, before = np.random.default_rng(0), content()
+    counts = {"harmless": 0, "found": 0, "silent": 0}
+    for place in generator.choice(sum(sizes), 200, replace=False):
+        number = int(np.searchsorted(np.cumsum(sizes), place, side="right"))
+        path = files[number]
+        whole = flipped(path, place - sum(sizes[:number]), generator.integers(8))
+        try:
+            wrong = inspection.check(copy)
+            same = all(np.array_equal(a, b) for a, b in zip(content(), before, strict=True))
+            counts["found" if wrong else "harmless" if same else "silent"] += 1
+        except UserError:
+            counts["found"] += 1
+        path.write_bytes(whole)
+    print(f"200 flipped bits of {sum(sizes)} bytes: {counts}")
+    assert not counts["silent"]
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def prepare(
     if twice is not None:
         raise UserError(f"two clips have the name {twice!r}: rename one of the videos")
     work = directory.with_name(directory.name + ".work")
-    with io.locked(work), _terminated_as_interrupted():
+    with io.locked(work, "psrjax prepare"), _terminated_as_interrupted():
         _recover(directory)
         kept = _existing(directory, options)
         failed: dict[str, str] = {}
