@@ -18,7 +18,8 @@ import difflib
 import functools
 import importlib.util
 import json
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from operator import getitem
 from pathlib import Path
@@ -379,6 +380,7 @@ def _validate_stage(config: RunConfig) -> None:
         parts = cast(tuple[Any, ...], value) if isinstance(value, tuple) else (value,)
         is_leaf = all(isinstance(part, bool | int | float | str | tuple) for part in parts)
         require(is_leaf, key, "must be a number, a string or a tuple of these")
+    _check_numbers(leaves, methods.defaults(config.method.name), require)
     counts = "batch accumulate steps checkpoint_steps keep_checkpoints log_steps mesh.fsdp"
     counts += " mesh.space mesh.norm_groups"
     for key in counts.split():
@@ -398,6 +400,31 @@ def _validate_stage(config: RunConfig) -> None:
     is_size = config.mesh.data == -1 or config.mesh.data >= 1
     require(is_size, "mesh.data", "must be -1 or at least 1")
     methods.build(**method_fields(config))
+
+
+def _check_numbers(
+    leaves: Mapping[str, Any], defaults: Mapping[str, Any], require: Callable[..., None]
+) -> None:
+    """Checks that numbers are finite, rates not negative and the method's sizes not too small."""
+    for key, value in leaves.items():
+        parts: tuple[Any, ...] = value if isinstance(value, tuple) else (value,)
+        finite = all(math.isfinite(part) for part in parts if isinstance(part, float))
+        require(finite, key, "must be finite")
+        if key.endswith("learning_rate"):
+            require(
+                all(isinstance(part, str) or part >= 0 for part in parts),
+                key,
+                "must not be negative",
+            )
+        default = defaults.get(key.removeprefix("method.")) if key.startswith("method.") else None
+        if type(default) is int and type(value) is int:
+            least = min(default, 1)
+            require(value >= least, key, f"must be at least {least}")
+    require(leaves["data.workers"] >= 0, "data.workers", "must be at least 0 (0 is threads only)")
+    for key in ("data.crop", "data.stored"):
+        sides = cast(tuple[int, ...], leaves[key])
+        good = len(sides) == 2 and min(sides) >= 0
+        require(good, key, "must be height and width, such as 128,128; 0 is the stored size")
 
 
 def _set(config: Any, key: str, value: Any) -> None:

@@ -249,3 +249,23 @@ def test_data_of_ones_own_come_in_their_own_size():
     assert crop("hpt:demo", path="DIR", crop=(32, 32)) == (32, 32)
     assert crop("hpt:demo", path="synthetic") == (48, 48)
     assert crop("psrnet", path="DIR") == (112, 112)  # cut at random from frames of 128
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("data.crop", (32,)),
+        ("data.crop", (-1, 32)),
+        ("data.workers", -2),
+        ("optimizer.generator.learning_rate", -1e-3),
+        ("optimizer.generator.learning_rate", float("nan")),
+        ("optimizer.generator.clip_norm", float("inf")),
+        ("method.width", 0),
+        ("method.width", -4),
+        ("ema", float("nan")),
+    ],
+)
+def test_a_number_that_cannot_be_is_refused_by_its_key(key, value):
+    config = config_lib.override(config_lib.load("psrnet:tiny"), {key: value})
+    with pytest.raises(UserError, match=f"config.{key}=.*: must"):
+        config_lib.validate(config)
