@@ -407,7 +407,7 @@ def _check_numbers(
 ) -> None:
     """Checks that numbers are finite, rates not negative and the method's sizes not too small."""
     for key, value in leaves.items():
-        parts: tuple[Any, ...] = value if isinstance(value, tuple) else (value,)
+        parts = cast(tuple[Any, ...], value if isinstance(value, tuple) else (value,))
         finite = all(math.isfinite(part) for part in parts if isinstance(part, float))
         require(finite, key, "must be finite")
         if key.endswith("learning_rate"):
@@ -417,9 +417,9 @@ def _check_numbers(
                 "must not be negative",
             )
         default = defaults.get(key.removeprefix("method.")) if key.startswith("method.") else None
-        if type(default) is int and type(value) is int:
+        if type(default) is int and type(parts[0]) is int:
             least = min(default, 1)
-            require(value >= least, key, f"must be at least {least}")
+            require(parts[0] >= least, key, f"must be at least {least}")
     require(leaves["data.workers"] >= 0, "data.workers", "must be at least 0 (0 is threads only)")
     for key in ("data.crop", "data.stored"):
         sides = cast(tuple[int, ...], leaves[key])
