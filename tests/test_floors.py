@@ -12,6 +12,7 @@ PACKAGE = ROOT / "psrjax"
 # The top floor first. Rooms of one floor do not know one another.
 FLOORS = (
     ("cli",),
+    ("app",),
     ("__init__",),  # the door: it names what `api` offers, and imports it when it is asked for
     ("api",),
     ("importers", "benchmarks", "reporting"),

@@ -22,7 +22,12 @@ from psrjax.cli._config import ConfigFlag
 from psrjax.errors import UserError
 from psrjax.runtime import log, memory_pages
 
-_EXTRAS = {"av": "video", "jinja2": "report", "matplotlib": "report"}  # {module: its extra}
+_EXTRAS = {
+    "av": "video",
+    "gradio": "app",
+    "jinja2": "report",
+    "matplotlib": "report",
+}  # {module: its extra}
 _ALONE = ("camera", "compile", "convert", "data", "doctor", "prepare", "report")
 _USAGE = (
     "usage: psrjax COMMAND [flags]; psrjax COMMAND --help lists a command's flags; psrjax --version"

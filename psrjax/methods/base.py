@@ -39,6 +39,11 @@ class Method(nn.Module):
         return {}
 
     @property
+    def transfer_fields(self) -> tuple[str, ...]:
+        """The fields that a transfer may change: they have `choices`, or are true or false."""
+        return ()
+
+    @property
     def updates(self) -> dict[str, tuple[str, ...]]:
         """{update: names of the nets it trains}, in order.
 

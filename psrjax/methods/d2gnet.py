@@ -120,6 +120,11 @@ class Method(base.Method):
             "retarget": ("head", "limbs", "none"),
         }
 
+    @property
+    def transfer_fields(self) -> tuple[str, ...]:
+        """See the base class."""
+        return ("retarget",)
+
     def setup(self):
         """Builds the nets of this stage."""
         if self.tex_channels < 3:

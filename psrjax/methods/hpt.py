@@ -136,6 +136,11 @@ class Method(base.Method):
             "normalize_position": pose_normalization.POSITIONS,
         }
 
+    @property
+    def transfer_fields(self) -> tuple[str, ...]:
+        """See the base class."""
+        return ("normalize", "normalize_position")
+
     def setup(self):
         """Builds the nets of this stage and of those before it."""
         compute: dict[str, Any] = {"dtype": self.dtype}

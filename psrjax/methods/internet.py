@@ -128,6 +128,11 @@ class Method(base.Method):
             "style": style.STYLES,
         }
 
+    @property
+    def transfer_fields(self) -> tuple[str, ...]:
+        """See the base class."""
+        return ("relative",)
+
     def setup(self):
         """Builds the four nets."""
         compute: dict[str, Any] = {"dtype": self.dtype}

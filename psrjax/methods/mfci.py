@@ -97,6 +97,11 @@ class Method(base.Method):
             "align": ("torso", "none"),
         }
 
+    @property
+    def transfer_fields(self) -> tuple[str, ...]:
+        """See the base class."""
+        return ("align",)
+
     def setup(self):
         """Builds the nets of this stage, and the single-frame model."""
         common: dict[str, Any] = {"dtype": self.dtype}

@@ -78,13 +78,13 @@ def content(run: RunFolder) -> dict[str, Any]:
         "run": dict.fromkeys(_RUN) | read_optional(run.folder / "run.json", {}),
         "verdicts": score_table.verdicts(run.rows) if run.config else [],
         "about": run.rows[0].get("about", {}) if run.rows else {},
-        "curves": _curves(run),
+        "curves": curves(run),
         "clips": _clips(run.folder / "videos"),
         **_pictures(run.folder / failure_gallery.FOLDER),
     }
 
 
-def _curves(run: RunFolder) -> list[dict[str, str]]:
+def curves(run: RunFolder) -> list[dict[str, str]]:
     """Draws the curves of every stage, [{"title", "svg"}]: losses, norms, rates, scores."""
     found = []
     for stage in run.config.get("stages", ()):
