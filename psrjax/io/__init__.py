@@ -119,8 +119,15 @@ def checksum(value: Any) -> int:
 
 
 def cache_folder() -> Path:
-    """Folder of rendered data, weights and compiled programs: $PSRJAX_CACHE or ~/.cache/psrjax."""
-    return Path(os.environ.get("PSRJAX_CACHE") or Path.home() / ".cache" / "psrjax")
+    """Folder of rendered data, weights and compiled programs: $PSRJAX_CACHE or ~/.cache/psrjax.
+
+    Raises:
+      UserError: if neither is known.
+    """
+    try:
+        return Path(os.environ.get("PSRJAX_CACHE") or Path.home() / ".cache" / "psrjax")
+    except RuntimeError as error:
+        raise UserError("no home folder: name a folder with PSRJAX_CACHE") from error
 
 
 @contextmanager

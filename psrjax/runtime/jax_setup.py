@@ -3,8 +3,10 @@
 import os
 
 import jax
+from absl import logging
 
 from psrjax import io
+from psrjax.errors import UserError
 
 
 def use_compilation_cache() -> None:
@@ -18,6 +20,10 @@ def use_compilation_cache() -> None:
     if given := jax.config.values["jax_compilation_cache_dir"]:
         io.absolute(given)  # JAX would only warn, at every program
         return
-    folder = io.cache_folder() / "compiled"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # who writes here runs code in our name
+    try:
+        folder = io.cache_folder() / "compiled"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # who writes here runs code as us
+    except (OSError, UserError) as error:  # many commands do without
+        logging.warning("programs are compiled each time, no folder keeps them: %s", error)
+        return
     jax.config.update("jax_compilation_cache_dir", os.fspath(folder))

@@ -454,7 +454,8 @@ def _warn_damaged(folder: epath.Path, error: Exception) -> None:
 
 
 def _shorten(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+    kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+    return (kind + " ".join(str(error).split()))[:200]
 
 
 def _read_config(folder: epath.Path) -> RunConfig:

@@ -91,3 +91,16 @@ def test_a_cache_at_an_address_that_cannot_be_opened_is_refused(cache_at):
     cache_at("s3://bucket/compiled")
     with pytest.raises(UserError, match="s3:// cannot be opened"):
         jax_setup.use_compilation_cache()
+
+
+def test_where_no_cache_can_be_written_it_is_told_and_done_without(monkeypatch, tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("PSRJAX_CACHE", str(tmp_path / "file" / "cache"))
+    before = jax.config.values["jax_compilation_cache_dir"]
+    jax.config.update("jax_compilation_cache_dir", None)
+    try:
+        jax_setup.use_compilation_cache()
+        assert not jax.config.values["jax_compilation_cache_dir"]
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+    assert "programs are compiled each time" in caplog.text
