@@ -11,9 +11,13 @@ from typing import Any
 import gradio as gr
 from absl import logging
 from gradio.themes import Default
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from psrjax import io
-from psrjax.app import runs
+from psrjax.app import messages, runs
 from psrjax.app.preparation_tab import PreparationTab
 from psrjax.app.training_tab import TrainingTab
 from psrjax.app.transfer_tab import TransferTab
@@ -67,13 +71,23 @@ def build(run_folder: Path, data_folder: Path, files: Path) -> gr.Blocks:
             with gr.Tab("Prepare clips", id="preparation"):
                 preparation_tab = PreparationTab(run_folder, data_folder)
 
-        def list_runs(chosen: str | None) -> Any:
+        def list_runs(chosen: str | None) -> tuple[Any, str]:
             names = runs.find(run_folder)
-            first = names[0] if names else None
-            return gr.update(choices=names, value=chosen if chosen in names else first)
+            if not names:
+                return gr.update(choices=[], value=None), messages.line(
+                    runs.none_in(run_folder), "wrong"
+                )
+            value = chosen if chosen in names else names[0]
+            return gr.update(choices=names, value=value), messages.line("")
 
-        for event, choice in ((blocks.load, transfer_tab.run), (training.select, training_tab.run)):
-            event(list_runs, choice, choice, show_progress="hidden", api_visibility="private")
+        for event, tab in ((blocks.load, transfer_tab), (training.select, training_tab)):
+            event(
+                list_runs,
+                tab.run,
+                [tab.run, tab.status],
+                show_progress="hidden",
+                api_visibility="private",
+            )
         blocks.load(
             preparation_tab.list_presets,
             None,
@@ -137,16 +151,41 @@ def serve(
             enable_monitoring=False,
             footer_links=[],
             allowed_paths=[],
+            app_kwargs={"middleware": _guards(host)},
             max_file_size=max_upload * 2**20,
             theme=Default(font=_FONTS, font_mono=("ui-monospace", "monospace")),
             css=_STYLE,
         )
     except OSError as error:
-        raise UserError(f"--host={host} --port={port}: {error}") from error
+        where = f"--host={host}" + (f" --port={port}" if port else "")
+        raise UserError(
+            f"{where}: cannot be listened at; without --port it is the first free one from {PORT} on"
+        ) from error
     logging.info("the page is at %s; Ctrl-C ends it", url)
     if wait:
         blocks.block_thread()
     return Served(url, blocks)
+
+
+def _guards(host: str) -> list[Middleware]:
+    """Refuses what a page of this machine is never asked by its own user."""
+    guards = [Middleware(_NoAddresses)]
+    if _is_own(host):  # else a site whose name is made to lead here could read the page
+        guards.append(Middleware(TrustedHostMiddleware, allowed_hosts=[host, "localhost"]))
+    return guards
+
+
+class _NoAddresses:
+    """Refuses to fetch files of other servers, which Gradio would do for anybody who asks."""
+
+    def __init__(self, app: ASGIApp):
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and "/file=http" in scope["path"]:
+            await PlainTextResponse("only own files", 403)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
 
 
 def _remove_old(folder: Path) -> None:

@@ -54,13 +54,18 @@ def place(folder: Path, name: str | None) -> Path:
     """
     known = find(folder)
     if not known:
-        raise UserError(
-            f"No run in {folder}: train one first (psrjax train --config=SYSTEM:demo --workdir="
-            f"{folder}/NAME), or name another folder: psrjax app --runs=DIR"
-        )
+        raise UserError(none_in(folder))
     if name not in known:
         raise UserError(f"Choose one of the runs in {folder}")
     return folder / name
+
+
+def none_in(folder: Path) -> str:
+    """Says that a folder has no run, and what to do."""
+    return (
+        f"No run in {folder}: train one first (psrjax train --config=SYSTEM:demo --workdir="
+        f"{folder}/NAME), or name another folder: psrjax app --runs=DIR"
+    )
 
 
 def stages(run: Path, now: float | None = None) -> list[StageState]:

@@ -20,6 +20,7 @@ class TrainingTab:
 
     Attributes:
       run: the choice of the run.
+      status: the line that says what is done, or went wrong.
       timer: looks at the run again and again, while it is active.
     """
 
@@ -28,7 +29,7 @@ class TrainingTab:
         self._folder = folder
         self.run = gr.Dropdown([], label="Run", elem_id="training-run")
         self.timer = gr.Timer(_SECONDS, active=False)
-        self._status = gr.HTML(elem_id="training-status")
+        self.status = gr.HTML(elem_id="training-status")
         self._stages = gr.HTML(elem_id="stages")
         with gr.Row():
             self._curves = gr.HTML(elem_id="curves")
@@ -36,10 +37,10 @@ class TrainingTab:
                 label="The newest samples", interactive=False, format="png", visible=False,
                 elem_id="samples", buttons=["download", "fullscreen"],
             )  # fmt: skip
-        outputs = [self._status, self._stages, self._curves, self._sample]
+        outputs = [self.status, self._stages, self._curves, self._sample]
         for event in (self.run.change, self.timer.tick):
             event(
-                messages.told(self._status, self._show),
+                messages.told(self.status, self._show),
                 self.run,
                 outputs,
                 show_progress="hidden",
@@ -59,7 +60,7 @@ class TrainingTab:
         ]
         sample = runs.newest_sample(run)
         yield {
-            self._status: messages.line(summary(stages)),
+            self.status: messages.line(summary(stages)),
             self._stages: "".join(map(_stage_line, stages)),
             self._curves: "".join(drawn) or messages.line("No curves yet"),
             self._sample: gr.update(visible=False)

@@ -45,7 +45,7 @@ class MadeVideo:
 
 @dataclass(frozen=True)
 class _Asked:
-    """What stands in the form, in the order of `_Tab.inputs`."""
+    """What stands in the form, in the order of `TransferTab._inputs`."""
 
     run: str | None
     who: str
@@ -91,8 +91,8 @@ def make(folder: Path, files: Path, asked: _Asked) -> Iterator[tuple[int, int, A
     Before the first frame it yields (0, their number, the picture of fitted poses or None). The
     videos are written into a new folder of `files`.
     """
-    source, driving = asked.source(), asked.motion()
     model = load(folder, asked.run)
+    source, driving = asked.source(), asked.motion()
     inputs = model.transfer_inputs(source, driving, background=asked.background)
     names = model.method.transfer_fields
     options = transfer.TransferOptions(
@@ -129,6 +129,7 @@ class TransferTab:
 
     Attributes:
       run: the choice of the run.
+      status: the line that says what is done, or went wrong.
     """
 
     def __init__(self, folder: Path, files: Path):
@@ -213,7 +214,7 @@ class TransferTab:
         with gr.Row():
             self._go = gr.Button("Make the video", variant="primary", elem_id="go", scale=2)
             self._stop = gr.Button("Stop", elem_id="stop", min_width=60)
-        self._status = gr.HTML(messages.line(""), elem_id="status")
+        self.status = gr.HTML(messages.line(""), elem_id="status")
         self._live = gr.Image(
             label="The newest frame", interactive=False, format="png", visible=False, buttons=[],
             elem_id="live",
@@ -254,9 +255,9 @@ class TransferTab:
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         shown = (self._about, self._who, *self._fields, self._best_frame, self._adapt_scale)
         self.run.change(
-            messages.told(self._status, self._choose),
+            messages.told(self.status, self._choose),
             self.run,
-            [*shown, self._status],
+            [*shown, self.status],
             **quiet,
             **COMPUTES,
         )
@@ -280,15 +281,15 @@ class TransferTab:
             look = functools.partial(_look, picture, said)
             footage.change(messages.told(said, look), footage, [picture, said], **quiet, **COMPUTES)
         outputs = [
-            *(self._status, self._live, self._fitted, self._video, self._download),
+            *(self.status, self._live, self._fitted, self._video, self._download),
             *(self._download_pair, self._comparison, self._number, self._slider),
             *(self._beside, self._made),
         ]
         working = self._go.click(
-            messages.told(self._status, self._make), self._inputs, outputs, **quiet, **COMPUTES
+            messages.told(self.status, self._make), self._inputs, outputs, **quiet, **COMPUTES
         )
         self._stop.click(
-            lambda: messages.line("Stopped"), None, self._status, cancels=[working], **quiet
+            lambda: messages.line("Stopped"), None, self.status, cancels=[working], **quiet
         )
         compared = [self._made, self._number, self._pair]
         for change in (self._number.release, self._number.input, self._pair.change):
@@ -296,7 +297,7 @@ class TransferTab:
 
     def _choose(self, name: str | None) -> Iterator[Updates]:
         """Shows what a run is, and the options of its method."""
-        yield {self._status: messages.line("Loading the run")}
+        yield {self.status: messages.line("Loading the run")}
         model = load(self._folder, name)
         method, sampling = model.method, model.config.data.sampling
         one_person = bool(sampling.held_back or sampling.k_evaluation)
@@ -308,7 +309,7 @@ class TransferTab:
             "pixels; the middle of other shapes is taken"
         )
         updates: dict[Any, Any] = {
-            self._status: messages.line(""),
+            self.status: messages.line(""),
             self._about: messages.line(said),
             self._who: OWN if one_person else FILM if moves else PICTURE,
         }
@@ -332,7 +333,7 @@ class TransferTab:
         hidden = (self._live, self._fitted, self._video, self._download, self._download_pair)
         said = "Reading the footage; the first time, the run is compiled, which may take minutes"
         yield {
-            self._status: messages.line(said),
+            self.status: messages.line(said),
             self._comparison: gr.update(visible=False),
             **{component: gr.update(visible=False) for component in hidden},
         }
@@ -342,7 +343,7 @@ class TransferTab:
                 yield self._finished(what)
             elif not done:
                 yield {
-                    self._status: messages.progress(0, total, "poses fitted; frames come"),
+                    self.status: messages.progress(0, total, "poses fitted; frames come"),
                     self._fitted: gr.update(value=what, visible=what is not None),
                 }
             else:
@@ -353,7 +354,7 @@ class TransferTab:
                 else:
                     begun, first = time.monotonic(), done
                 yield {
-                    self._status: messages.progress(done, total, f"{done} of {total} frames{left}"),
+                    self.status: messages.progress(done, total, f"{done} of {total} frames{left}"),
                     self._live: gr.update(value=enlarged(what), visible=True),
                 }
 
@@ -361,7 +362,7 @@ class TransferTab:
         video, beside = made.paths[:2]
         count = len(made.frames)
         return {
-            self._status: messages.line(f"Done: {count} frames", "done"),
+            self.status: messages.line(f"Done: {count} frames", "done"),
             self._live: gr.update(visible=False),
             self._video: gr.update(value=video, visible=True),
             self._download: gr.update(value=video, visible=True),
