@@ -159,7 +159,7 @@ def serve(
     except OSError as error:
         where = f"--host={host}" + (f" --port={port}" if port else "")
         raise UserError(
-            f"{where}: cannot be listened at; without --port it is the first free one from {PORT} on"
+            f"{where}: cannot be listened at; without --port a free one is taken"
         ) from error
     logging.info("the page is at %s; Ctrl-C ends it", url)
     if wait:
