@@ -316,10 +316,8 @@ def test_a_torch_reference_is_the_same_network_and_step(case):
     kind = torch_comparison.reference_class(compiled.method)
     reference = torch_comparison.build(kind, compiled, config, channels_last=False)
     found = torch_comparison.check_same(compiled, reference)  # raises where they differ
-    # Ours by formula, theirs counted, small products beside the convolutions included: HPT's
-    # correspondence and attention are 1.6 %.
-    beside = 0.02 if case == "hpt transfer" else 0.01
-    assert found["step_gflop"] == pytest.approx(found["torch_step_gflop"], rel=beside)
+    # Ours by formula, theirs counted: INTERnet's blur (1 %) is a convolution there, sums here.
+    assert found["step_gflop"] == pytest.approx(found["torch_step_gflop"], rel=0.015)
 
 
 @pytest.mark.slow

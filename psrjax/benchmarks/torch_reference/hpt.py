@@ -292,8 +292,9 @@ class TorchReference(common.TorchReference):
 
     def __init__(self, config: Any, method: Any, pretrained: Mapping, *, channels_last: bool):
         super().__init__(config, method, pretrained, channels_last=channels_last)
-        label = pose_label.KINDS[method.pose_label] + 4 * method.octaves
-        self.align = Correspondence(label, method)
+        self.pose_channels = pose_label.KINDS[method.pose_label]  # the octaves are behind them
+        label = self.pose_channels + 4 * method.octaves
+        self.align = Correspondence(self.pose_channels, method)
         self.generator = MotionGenerator(label + 3, method)
         self.discriminator = Discriminator(label + 3, method)
 
@@ -331,7 +332,7 @@ class TorchReference(common.TorchReference):
         truth = self.pictures(batch["target"])
         t = batch["target"].shape[1]
         exemplar = self.pictures(batch["source"][:, 0]).repeat_interleave(t, 0)
-        features = self.align.pose_adaptor(label)
+        features = self.align.pose_adaptor(label[:, : self.pose_channels])
         queries = self.align.descriptors(features, self.align.pose_projection)
         coarse = self.align.warp(queries, self.align.encode(exemplar), truth.shape[-2:])
         picture = self.generator(torch.cat([coarse, label], 1))
@@ -368,7 +369,7 @@ class TorchReference(common.TorchReference):
         return self.align.encode(self._generate(label, self.align.encode(picture)))
 
     def _generate(self, label: torch.Tensor, exemplar: Mapping) -> torch.Tensor:
-        features = self.align.pose_adaptor(label)
+        features = self.align.pose_adaptor(label[:, : self.pose_channels])
         queries = self.align.descriptors(features, self.align.pose_projection)
         coarse = self.align.warp(queries, exemplar, label.shape[-2:])
         return self.generator(torch.cat([coarse, label], 1))
