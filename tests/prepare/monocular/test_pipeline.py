@@ -290,7 +290,7 @@ def test_pieces_are_cut_by_seconds_or_the_end_is_held_out():
         ({"crop": "round"}, "none of fixed"),
         ({"size": (8, 8)}, "too small"),
         ({"holdout": 1.0}, r"\[0, 1\)"),
-        ({"fps": -1.0}, "not negative"),
+        ({"fps": -1.0}, "fps -1: frames per second lie in"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(change, message):
