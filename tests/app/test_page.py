@@ -18,7 +18,7 @@ from psrjax.methods import base
 pytest.importorskip("gradio", reason="needs Gradio: pip install 'psrjax[app]'")
 
 SIZE = (24, 32)
-pytestmark = pytest.mark.slow  # until they were run
+pytestmark = pytest.mark.slow  # ten seconds, a browser among them
 needs_browser = pytest.mark.skipif(not browser.find(), reason="no Chromium here")
 
 

@@ -7,8 +7,6 @@ from psrjax import config as config_lib
 from psrjax.app import runs
 from psrjax.errors import UserError
 
-pytestmark = pytest.mark.slow  # until they were run
-
 
 def make_run(folder, steps):
     folder.mkdir(parents=True)
