@@ -1,4 +1,4 @@
-"""What every test stands on: eight CPU devices, quick compilation, checked annotations, a cache."""
+"""Settings of every test: eight CPU devices, quick compilation, checked annotations, a cache."""
 
 import os
 import tempfile
@@ -41,7 +41,7 @@ pytest_plugins = ["stored_views"]
 
 @pytest.fixture(autouse=True)
 def native_convolutions():
-    """What CPUs fold takes twice as long to trace and compile; tests/ops/test_conv.py has it."""
+    """Traces and compiles in half the time of what CPUs fold; tests/ops/test_conv.py has that."""
     conv.use("native")
     yield
     conv.use("auto")

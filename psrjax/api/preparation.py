@@ -22,7 +22,7 @@ _OF_THE_BODY = ("iuv", "mesh_label")  # streams that `PreparationOptions.body` m
 
 @dataclass(frozen=True)
 class Needs:
-    """What a preset asks of its data.
+    """Requirements of a preset on its data.
 
     Attributes:
       size: (height, width) of the frames.

@@ -1,4 +1,4 @@
-"""What the page says while it works and when it cannot: one line, never a traceback."""
+"""Lines of the page, of progress and of mistakes: never a traceback."""
 
 import functools
 import html

@@ -23,9 +23,6 @@ from psrjax.app.training_tab import TrainingTab
 from psrjax.app.transfer_tab import TransferTab
 from psrjax.errors import UserError
 
-HOST = "127.0.0.1"
-PORT = 7860
-MAX_UPLOAD = 512  # MiB of one file
 _AGE = 24 * 3600  # seconds after which files of the page are removed
 _FONTS = ("system-ui", "sans-serif")  # those of the machine: none is fetched
 _STYLE = """
@@ -105,9 +102,9 @@ def serve(
     run_folder: Path,
     data_folder: Path,
     *,
-    host: str = HOST,
-    port: int = 0,
-    max_upload: int = MAX_UPLOAD,
+    host: str,
+    port: int,
+    max_upload: int,
     wait: bool = False,
 ) -> Served:
     """Shows the page.

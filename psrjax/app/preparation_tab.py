@@ -32,7 +32,11 @@ def presets() -> list[str]:
 
 
 class PreparationTab:
-    """The components of the tab and what they do."""
+    """The components of the tab and what they do.
+
+    Attributes:
+      preset: the choice of the preset.
+    """
 
     def __init__(self, run_folder: Path, data_folder: Path):
         """Builds the tab, inside `gr.Blocks`; datasets become folders of `data_folder`."""
@@ -42,7 +46,7 @@ class PreparationTab:
                 self._clips = gr.Files(
                     label="Videos of one person", file_types=["video"], elem_id="clips", height=180
                 )
-                self._preset = gr.Dropdown(
+                self.preset = gr.Dropdown(
                     label="What will be trained on them",
                     info="chooses the size, what is held back for scores, and what is detected",
                     elem_id="preset",
@@ -63,7 +67,7 @@ class PreparationTab:
                 )
         self._go.click(
             messages.told(self._status, self._prepare),
-            [self._clips, self._preset, self._name],
+            [self._clips, self.preset, self._name],
             [self._status, self._page, self._next],
             show_progress="hidden",
             api_visibility="private",
@@ -75,11 +79,6 @@ class PreparationTab:
         found = presets()
         first = next((preset for preset in found if preset.endswith(":demo")), found[0])
         return gr.update(choices=found, value=first)
-
-    @property
-    def preset(self) -> gr.Dropdown:
-        """The choice of the preset."""
-        return self._preset
 
     def _prepare(self, clips: Sequence[str] | None, preset: str, name: str) -> Iterator[Updates]:
         if not clips:
@@ -125,7 +124,7 @@ def _in_one_file(page: Path) -> str:
 
 
 class _Result:
-    """What a thread returns or raises."""
+    """Keeps the result of a thread, or its error."""
 
     def __init__(self) -> None:
         self._summary: dict[str, Any] = {}

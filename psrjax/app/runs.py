@@ -14,14 +14,13 @@ from psrjax.errors import UserError
 from psrjax.training import checkpoint
 
 _events: Any = event_pb2  # protocol buffers make their classes at run time
-_CONFIG = "config.json"
 _DEPTH = 2  # folders below the given one in which runs are looked for
 _SILENT = 120.0  # seconds without a record, at least, after which a training counts as stopped
 
 
 @dataclass(frozen=True)
 class StageState:
-    """How far a stage has come.
+    """A stage of a training run: its steps so far, and its pace.
 
     Attributes:
       name: the stage's.
@@ -40,7 +39,7 @@ class StageState:
 
 def find(folder: Path) -> list[str]:
     """Lists the names of the runs in a folder, relative to it, the newest first."""
-    patterns = ("/".join([*["*"] * depth, _CONFIG]) for depth in range(1, _DEPTH + 1))
+    patterns = ("/".join([*["*"] * depth, checkpoint.CONFIG]) for depth in range(1, _DEPTH + 1))
     found = [path for pattern in patterns for path in folder.glob(pattern)]
     found.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     return [path.parent.relative_to(folder).as_posix() for path in found]

@@ -45,7 +45,7 @@ class MadeVideo:
 
 @dataclass(frozen=True)
 class _Asked:
-    """What stands in the form, in the order of `TransferTab._inputs`."""
+    """The values of the form, in the order of `TransferTab._inputs`."""
 
     run: str | None
     who: str

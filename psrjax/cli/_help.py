@@ -1,4 +1,4 @@
-"""What `psrjax COMMAND --help` prints: flags with their defaults, and what --config takes."""
+"""Text of `psrjax COMMAND --help`: flags with their defaults, and what --config takes."""
 
 import textwrap
 from types import ModuleType
@@ -26,7 +26,6 @@ _KEYS = {  # worth knowing: {key: what it does}
     "init.path": "another run to start from",
     "method.dtype": "bfloat16 halves memory on GPUs and TPUs",
 }
-_OF_METHODS = {"method.dtype": "float32"}  # defaults that stand in every method
 
 
 def command(module: ModuleType, *shared: str) -> str:
@@ -55,12 +54,14 @@ def _flag(flag: Any) -> str:
 
 def configs(name: str) -> str:
     """Describes --config of a command: systems with presets, stages and ablations, useful keys."""
+    defaults = config_lib.flat(config_lib.RunConfig().to_dict())
     lines = [
         "--config=SYSTEM[:NAME,NAME…] or FILE.py[:NAME…]: names are presets, stages, ablations:",
         "",
     ]
     for system in config_lib.names():
         module, config = config_lib.module(system), config_lib.load(system)
+        defaults["method.dtype"] = config.method.dtype  # the same in all
         presets = [*module.PRESETS, *config_lib.COMMON_PRESETS]
         title = (module.__doc__ or "").splitlines()[0]
         listed = {"presets": presets, "stages": config.stages, "ablations": module.ABLATIONS}
@@ -76,7 +77,6 @@ def configs(name: str) -> str:
         "--config.KEY=VALUE changes one value; useful keys, with the defaults of no preset:",
         "",
     ]
-    defaults = {**config_lib.flat(config_lib.RunConfig().to_dict()), **_OF_METHODS}
     width = max(len(f"{key}={defaults[key]}") for key in _KEYS)
     lines += [f"  {f'{key}={defaults[key]}':<{width}}  {text}" for key, text in _KEYS.items()]
     return "\n".join(lines)

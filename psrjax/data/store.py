@@ -276,7 +276,7 @@ def read_manifest(directory: str | os.PathLike) -> dict[str, Any]:
         raise UserError(f"{path}: format {found}, this version reads {FORMAT}; prepare it again")
     # Datasets of older versions have none.
     content = {key: value for key, value in manifest.items() if key != _CHECKSUM}
-    if manifest.get(_CHECKSUM, io.checksum(content)) != io.checksum(content):
+    if _CHECKSUM in manifest and manifest[_CHECKSUM] != io.checksum(content):
         raise UserError(f"{path}: not as it was written, bits of it changed; prepare it again")
     return manifest
 

@@ -1,4 +1,4 @@
-"""Which frames of a dataset are scored: those of a prepared split, else those held back."""
+"""Chooses the frames of a dataset that are scored: a prepared split, else those held back."""
 
 import copy
 from collections.abc import Mapping

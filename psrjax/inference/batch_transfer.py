@@ -51,7 +51,7 @@ class BatchPair:
 
 @dataclass(frozen=True)
 class BatchResult:
-    """What a batch made.
+    """The files of a batch, and its failures.
 
     Attributes:
       paths: of the results, the contact sheet and the table.
@@ -120,7 +120,7 @@ def _beside(table: Path, place: str) -> str:
 
 def _named(places: Iterable[tuple[str, str]]) -> tuple[BatchPair, ...]:
     """Names pairs after their files; where that is not enough, also by their number."""
-    pairs = [(source, driving) for source, driving in places]
+    pairs = list(places)
     stems = ["_in_".join(Path(p).stem for p in pair if p).replace(":", "_") for pair in pairs]
     names = [
         stem if stems.count(stem) == 1 else f"{stem}_{number}" for number, stem in enumerate(stems)
@@ -160,11 +160,9 @@ def write(
             continue
         logging.info("%d of %d: %s", number, len(pairs), pair.name)
         began, row = time.monotonic(), {**dataclasses.asdict(pair), "key": key, "file": file}
+        picture = folder / ROWS / f"{pair.name}.png"
         try:
-            frames, failed = (
-                _make(ready(pair), folder / file, folder / ROWS / f"{pair.name}.png"),
-                "",
-            )
+            frames, failed = _make(ready(pair), folder / file, picture), _DONE
         except io.DiskFullError:
             raise
         except UserError as error:

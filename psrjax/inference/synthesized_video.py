@@ -26,7 +26,7 @@ _FPS = 25.0  # of frames without times
 
 
 class Kept(Generic[Item]):
-    """What an iterator gives, kept as it comes: it may be iterated over again, and by several."""
+    """Keeps the items of an iterator as they come: several may iterate over them, and again."""
 
     def __init__(self, items: Iterable[Item]):
         self._rest, self._items = iter(items), list[Item]()
@@ -102,7 +102,7 @@ class Video:
         Raises:
           UserError: before any frame is made, if the path cannot be written.
         """
-        audio = self.audio if output_files.suffix_of(path) in output_files.VIDEOS else ""
+        audio = self.audio if output_files.takes_sound(path) else ""
         output_files.check(path, audio=audio, lossless=lossless)
         output_files.write(path, self, times=self.times, audio=audio, lossless=lossless)
         return Path(path)

@@ -33,7 +33,7 @@ class Span:
 
     @property
     def range(self) -> float:
-        """How far the part moves."""
+        """The range of the part's movement."""
         return self.high - self.low
 
 

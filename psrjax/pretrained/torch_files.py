@@ -80,7 +80,7 @@ class _Tensor(foreign.Placeholder):
 
 
 class _Ordered(collections.OrderedDict):
-    """What a state dict is; PyTorch gives it attributes, which nobody needs."""
+    """A state dict without the attributes that PyTorch gives it, which nobody needs."""
 
     def __setstate__(self, state: Any) -> None:
         pass

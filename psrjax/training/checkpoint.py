@@ -461,7 +461,7 @@ def _shorten(error: Exception) -> str:
 def _read_config(folder: epath.Path) -> RunConfig:
     with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
         saved, data = reader.restore(folder / "config"), reader.restore(folder / "data")
-    if data.get(_CONFIG_CHECKSUM, io.checksum(saved)) != io.checksum(saved):
+    if _CONFIG_CHECKSUM in data and data[_CONFIG_CHECKSUM] != io.checksum(saved):
         raise ValueError("its config is not as it was saved: its bits changed")
     return config_lib.from_json(json.dumps(saved))
 

@@ -78,7 +78,7 @@ def served(folder, monkeypatch):
     monkeypatch.setattr(poses.detector, "installed", lambda: False)
     monkeypatch.setattr("psrjax.inference.footage.detector.installed", lambda: False)
     monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # which `serve` sets
-    shown = page.serve(folder / "runs", folder / "data", max_upload=1)
+    shown = page.serve(folder / "runs", folder / "data", host="127.0.0.1", port=0, max_upload=1)
     yield shown
     shown.close()
 

@@ -57,7 +57,7 @@ TRANSPOSED = {
 
 
 def in_each_formulation(cases):
-    """What has two dimensions side by side as well, which "fold" leaves to larger pictures."""
+    """Cases of two dimensions side by side as well, which "fold" leaves to larger pictures."""
     flat = [case for case in cases if len(cases[case][1]) == 2]
     found = [(case, name) for case in cases for name in ("native", "fold")]
     found += [(case, "side_by_side") for case in flat]

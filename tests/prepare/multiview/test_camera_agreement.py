@@ -21,7 +21,7 @@ FOUR = ring(-40, 35, 100, 160)
 
 
 def detected(cameras, seed=0):
-    """What a detector says of a walking man: noise, and a bias of each view."""
+    """Joints of a walking man as a detector gives them: with noise, and a bias of each view."""
     rng = np.random.default_rng(seed)
     joints = recordings.walk(14)
     views = [
