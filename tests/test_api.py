@@ -151,12 +151,13 @@ def test_a_preset_says_what_it_needs_of_its_data(preset, needs):
 
 def test_the_log_shows_our_lines_and_the_warnings_of_others():
     code = """
-import psrjax
+import orbax.checkpoint, psrjax
 from absl import logging
 psrjax.show_log()
 psrjax.show_log()
-exec(compile("logging.info('ours')", "psrjax/some_file.py", "exec"))
-exec(compile("logging.info('theirs'); logging.error('loud')", "orbax/file.py", "exec"))
+exec(compile("logging.info('ours')", psrjax.__file__, "exec"))
+loud = "logging.info('theirs'); logging.error('loud')"
+exec(compile(loud, orbax.checkpoint.__file__, "exec"))
 logging.warning("warned")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -356,6 +356,10 @@ MISTAKES = {
         "34",
     ),
     "a flag that is missing": (("evaluate",), "workdir"),
+    "a run without a name": (
+        ("train", "--config=psrnet:tiny", "--workdir="),
+        "--workdir: name the run's directory",
+    ),
     "a config that is missing": (TRAIN, "--config: name a config.*psrnet"),
     "an unknown field of the method": (
         ("synthesize", "--workdir=run", "--method.zetta=1"),

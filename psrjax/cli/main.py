@@ -17,6 +17,7 @@ from absl import app, flags
 
 import psrjax
 from psrjax import config as config_lib
+from psrjax import io
 from psrjax.cli import _help
 from psrjax.cli._config import ConfigFlag
 from psrjax.errors import UserError
@@ -108,6 +109,11 @@ def run(name: str, arguments: Sequence[str]) -> None:
         app.run(_guarded(name, command.main), argv=sys.argv, flags_parser=_parse_flags)
     except UserError as error:
         _fail(str(error))
+    except OSError as error:  # of a file that nobody has looked after
+        told = io.explained(error)
+        if told is None:
+            raise
+        _fail(str(told))
     except ModuleNotFoundError as error:
         if error.name not in _EXTRAS:
             raise

@@ -116,6 +116,8 @@ def main(arguments: Sequence[str]) -> None:
     """Prepares the named input and prints what it found."""
     if not arguments:
         raise UserError("name the input: psrjax prepare VIDEO... --to DIR")
+    if not _TO.value:
+        raise UserError("--to: name the folder of the new dataset")
     if _DATASET.value:
         not_ours = (_HOLDOUT, _HOLDOUT_BY, _ORDER, _JOINTS_SIZE, _BODY, *_OF_RECORDINGS)
         _only("a published dataset", not_ours)

@@ -13,6 +13,7 @@ from absl import flags
 
 from psrjax.api import training
 from psrjax.cli import main as cli
+from psrjax.errors import UserError
 from psrjax.training import profile
 
 _CONFIG = cli.define_config()
@@ -24,5 +25,7 @@ _REWIND = flags.DEFINE_integer("rewind", 0, "the checkpoint's step to go back to
 def main(arguments: list[str]) -> None:
     """Trains; a finished stage is skipped."""
     del arguments
+    if not _WORKDIR.value:
+        raise UserError("--workdir: name the run's directory")
     config, traced = _CONFIG.require(), profile.parse(_PROFILE.value)
     training.train(config, _WORKDIR.value, traced=traced, rewind=_REWIND.value)

@@ -26,9 +26,11 @@ def absolute(path: str | os.PathLike) -> epath.Path:
     """Returns the absolute path, local or gs://.
 
     Raises:
-      UserError: if it is an address that nothing here can open.
+      UserError: if it is empty, or an address that nothing here can open.
     """
     place = os.fspath(path)
+    if not place:
+        raise UserError("an empty path: name a folder")
     if not is_remote(place):
         return epath.Path(os.path.abspath(os.path.expanduser(place)))
     scheme = place.partition("://")[0]
@@ -51,6 +53,37 @@ class DiskFullError(UserError):
     """The disk is full, so that further files cannot be written either."""
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_REASONS = {
+    errno.ENOSPC: "the disk is full: make room, or write elsewhere",
+    errno.EDQUOT: "the disk quota is used up: make room, or write elsewhere",
+    errno.EFBIG: "larger than files may be here (ulimit -f): write elsewhere",
+    errno.EACCES: "no permission",
+    errno.EPERM: "no permission",
+    errno.EROFS: "the disk is read-only",
+    errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.EEXIST: "a part of the path is a file, not a folder",
+    errno.EISDIR: "is a folder, not a file",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.ELOOP: "its links go round in a circle",
+    errno.EIO: "the disk does not answer as it should",
+}
+
+
+def explained(error: OSError, path: Any = None) -> UserError | None:
+    """Turns an error of the file system into one line; None where the user cannot help it.
+
+    Args:
+      error: what was raised.
+      path: the file it is about; by default the one that the error names.
+    """
+    place = error.filename if path is None else path
+    if error.errno not in _REASONS or place is None:
+        return None
+    kind = DiskFullError if error.errno in _FULL else UserError
+    return kind(f"{os.fspath(place)}: {_REASONS[error.errno]}")
+
+
 @contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[epath.Path]:
     """Yields a temporary name beside `path`; the file there replaces `path` if no error occurs.
@@ -67,19 +100,10 @@ def replacing(path: str | os.PathLike) -> Iterator[epath.Path]:
         yield temporary
         temporary.replace(path)
     except OSError as error:
-        reasons = {
-            errno.ENOSPC: "the disk is full: make room, or write elsewhere",
-            errno.EDQUOT: "the disk quota is used up: make room, or write elsewhere",
-            errno.EACCES: "no permission to write there",
-            errno.EROFS: "the disk is read-only",
-            errno.ENOTDIR: "a part of the path is a file, not a folder",
-            errno.EEXIST: "a part of the path is a file, not a folder",
-        }
-        if error.errno not in reasons:
+        told = explained(error, path)
+        if told is None:
             raise
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        kind = DiskFullError if full else UserError
-        raise kind(f"{path}: {reasons[error.errno]}") from error
+        raise told from error
     finally:
         with suppress(NotADirectoryError):  # there was no folder to write to
             temporary.unlink(missing_ok=True)
@@ -107,8 +131,8 @@ def read_json(path: str | os.PathLike) -> Any:
         return json.loads(path.read_text())
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
-    except IsADirectoryError as error:
-        raise UserError(f"{path}: is a folder, not a JSON file") from error
+    except OSError as error:
+        raise explained(error, path) or error from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON, or cut off ({error})") from error
 
@@ -137,7 +161,7 @@ def locked(work: Path, command: str) -> Iterator[None]:
         work.mkdir(parents=True, exist_ok=True)
         lock = open(work / "lock", "w")
     except OSError as error:
-        raise UserError(f"{work}: cannot be written ({error})") from error
+        raise explained(error, work) or error from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

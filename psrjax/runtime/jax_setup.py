@@ -24,6 +24,7 @@ def use_compilation_cache() -> None:
         folder = io.cache_folder() / "compiled"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # who writes here runs code as us
     except (OSError, UserError) as error:  # many commands do without
-        logging.warning("programs are compiled each time, no folder keeps them: %s", error)
+        line = "programs are compiled each time, no folder keeps them: %s"
+        logging.log_first_n(logging.WARNING, line, 1, error)
         return
     jax.config.update("jax_compilation_cache_dir", os.fspath(folder))

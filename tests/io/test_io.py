@@ -33,6 +33,21 @@ def test_a_truncated_or_foreign_json_file_is_named(tmp_path, content):
         io.read_json(path)
 
 
+def test_what_the_disk_refuses_is_one_line_and_what_is_our_mistake_is_not():
+    full = io.explained(OSError(errno.ENOSPC, "No space left on device", "out.mp4"))
+    assert isinstance(full, io.DiskFullError) and str(full).startswith("out.mp4: the disk is full")
+    for number in (errno.EACCES, errno.EROFS, errno.EISDIR, errno.ENAMETOOLONG, errno.EIO):
+        told = str(io.explained(OSError(number, "", "a b/out.mp4")))
+        assert told.startswith("a b/out.mp4: ") and "\n" not in told
+    assert io.explained(OSError(errno.EBADF, "Bad file descriptor", "out.mp4")) is None
+    assert io.explained(OSError("no number")) is None
+
+
+def test_an_empty_path_is_not_the_current_folder():
+    with pytest.raises(UserError, match="an empty path"):
+        io.absolute("")
+
+
 def test_a_missing_json_file_is_named(tmp_path):
     with pytest.raises(UserError, match="absent.json: no such file"):
         io.read_json(tmp_path / "absent.json")
