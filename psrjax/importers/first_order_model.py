@@ -17,7 +17,6 @@ import yaml
 from flax import traverse_util
 
 from psrjax import config as config_lib
-from psrjax import io
 from psrjax.config import RunConfig
 from psrjax.errors import UserError
 from psrjax.methods import base
@@ -88,7 +87,7 @@ def convert(
     converted = state.with_variables(fresh, variables).replace(step=fresh.step + stage.steps)
     with contextlib.closing(checkpoint.Checkpoints(root / STAGE, stage)) as store:
         store.save(stage.steps, converted, {"next_index": stage.steps})
-    io.write_text(root / checkpoint.CONFIG, config_lib.to_json(config) + "\n")
+    checkpoint.write_run_config(root, config)
     return Path(os.fspath(root))
 
 

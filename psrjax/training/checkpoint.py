@@ -24,11 +24,12 @@ from psrjax.methods import base
 from psrjax.methods.base import Method
 from psrjax.ops import conv
 from psrjax.runtime import cluster
-from psrjax.training import checksums
+from psrjax.training import checksums, exported_run
 from psrjax.training.state import TrainState, copy_nets
 
 FOLDER = "checkpoints"  # in the directory of a stage
 CONFIG = "config.json"  # in the run directory
+HISTORY = "config_history.jsonl"  # beside it: what was changed in it, and when
 _SCORE, _LOSS = "score", "loss"  # among the metrics that orbax saves with a checkpoint
 _JUMP = 10.0  # a loss that exceeds the least one by so many times its size has jumped
 _CHECKSUMS, _CONFIG_CHECKSUM = "checksums", "config_checksum"  # beside the data's position
@@ -315,10 +316,30 @@ def read_run_config(workdir: str | os.PathLike[str]) -> RunConfig:
     return config_lib.from_json(json.dumps(io.read_json(root / CONFIG)))
 
 
+def write_run_config(workdir: str | os.PathLike[str], config: RunConfig) -> None:
+    """Writes the config of a run; what changes in it is kept, a line each time, in `HISTORY`.
+
+    A line is {"stage": the last one begun, "step": its last checkpoint, "changed": {key: [before,
+    after]}}.
+    """
+    root = absolute(workdir)
+    changed = {}
+    if (root / CONFIG).exists():
+        changed = config_lib.differences(read_run_config(root), config)
+    if changed:
+        begun = [name for name in config.stages if saved_steps(root / name)]
+        stage = (begun or config.stages)[-1]
+        step = max(saved_steps(root / stage), default=0)
+        before = (root / HISTORY).read_text() if (root / HISTORY).exists() else ""
+        line = json.dumps({"stage": stage, "step": step, "changed": changed})
+        io.write_text(root / HISTORY, f"{before}{line}\n")
+    io.write_text(root / CONFIG, config_lib.to_json(config) + "\n")
+
+
 def restore_for_inference(
     workdir: str | os.PathLike[str], stage: str | None = None, *, best: bool = False
 ) -> tuple[Method, dict[str, Any], RunConfig, str]:
-    """Loads (method, variables, stage's config, stage) of a run, for evaluation and synthesis.
+    """Loads (method, variables, stage's config, stage) of a run, or of an exported one's file.
 
     The variables are the averaged ones where the run kept averages. Without `stage` it is the last
     finished one, or the last with a checkpoint where none is finished; `best` is that of
@@ -327,6 +348,12 @@ def restore_for_inference(
     Raises:
       UserError: if the directory is not a run's, or holds no checkpoint that can be read.
     """
+    if exported_run.is_file(workdir):
+        method, variables, config = exported_run.read(workdir)
+        if best or stage not in (None, config.method.stage):
+            raise UserError(f"{workdir}: holds stage {config.method.stage!r} alone, as exported")
+        conv.use(config.conv)
+        return method, variables, config, config.method.stage
     name = find_stage(workdir, stage)
     found = load_variables(absolute(workdir) / name, best=best)
     config = found["config"]

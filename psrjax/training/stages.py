@@ -73,7 +73,7 @@ def _train(
 ) -> TrainState | None:
     def begin() -> None:
         if jax.process_index() == 0:
-            io.write_text(root / checkpoint.CONFIG, config_lib.to_json(config) + "\n")
+            checkpoint.write_run_config(root, config)
 
     state = None
     for place, stage in enumerate(config.stages):

@@ -1,6 +1,7 @@
 """A run that was stopped, killed, cut off or damaged, and goes on, is the run that was not."""
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -167,6 +168,21 @@ def test_how_it_computes_may_change(toy, tmp_path):
     train(toy, tmp_path, steps=2)
     end = train(toy, tmp_path, steps=4, method__dtype="bfloat16", log_steps=3)
     assert int(end.step) == 4
+
+
+def test_what_changes_in_a_runs_config_is_kept_with_its_step(toy, tmp_path):
+    config, rate = config_for(toy, steps=2), {"optimizer.generator.learning_rate": 0.01}
+    checkpoint.write_run_config(tmp_path, config)
+    for step, changes in ((2, {"steps": 4, "seed": 5}), (4, {"steps": 6, "seed": 5, **rate})):
+        (tmp_path / "first" / "checkpoints" / str(step)).mkdir(parents=True)
+        for _ in range(2):  # the second time nothing changes
+            checkpoint.write_run_config(tmp_path, config_lib.update(config, changes))
+    lines = (tmp_path / "config_history.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {"stage": "first", "step": 2, "changed": {"seed": [0, 5], "steps": [2, 4]}},
+        {"stage": "first", "step": 4, "changed": {
+            "optimizer.generator.learning_rate": [0.1, 0.01], "steps": [4, 6]}},
+    ]  # fmt: skip
 
 
 def test_losses_that_are_not_finite_stop_the_run_and_keep_the_last_good_checkpoint(toy, tmp_path):
