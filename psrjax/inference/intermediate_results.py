@@ -25,6 +25,7 @@ from jaxtyping import Float, UInt8
 from psrjax import io
 from psrjax.data import codec, video
 from psrjax.inference import output_files
+from psrjax.inference.marks import UNNAMED, Mark
 from psrjax.ops import geometry
 
 SMALLEST = 192  # pixels a panel is enlarged to, at least
@@ -90,6 +91,8 @@ def write(
     intermediates: Mapping[str, np.ndarray],
     shown: Mapping[str, UInt8[np.ndarray, "t h w 3"]],
     times: Float[np.ndarray, " t"],
+    *,
+    mark: Mark = UNNAMED,
 ) -> list[Path]:
     """Writes the intermediate results of a whole clip.
 
@@ -101,6 +104,7 @@ def write(
       intermediates: of the whole clip, without the batch axis.
       shown: {label: video}: as `panels` takes their frames.
       times: seconds at which the frames are shown.
+      mark: what the video says of itself.
 
     Returns:
       The paths of the files, the video first.
@@ -116,7 +120,8 @@ def write(
         return beside(panels(intermediates, frames, number))
 
     rows = (row(number) for number in range(len(times)))
-    output_files.write(moving, rows, times=times, suffix=output_files.suffix_of(output))
+    suffix = output_files.suffix_of(output)
+    output_files.write(moving, rows, times=times, suffix=suffix, mark=mark)
     pictures = {"": np.concatenate([row(number) for number in strip_frames(len(times))])}
     pictures |= {f".{name}": image for name, image in still_pictures(intermediates).items()}
     paths = [output.with_name(f"{output.stem}.intermediates{name}.png") for name in pictures]

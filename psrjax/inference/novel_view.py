@@ -16,6 +16,7 @@ from psrjax.errors import UserError
 from psrjax.inference import intermediate_results, output_files, synthesizer
 from psrjax.inference.footage import Footage
 from psrjax.inference.frame_selection import frame_range
+from psrjax.inference.marks import UNNAMED, Mark
 from psrjax.methods.base import Method
 from psrjax.prepare.common.calibration import read_calibration
 from psrjax.prepare.multiview import virtual_camera
@@ -386,20 +387,22 @@ def windows(frames: int, window: int) -> tuple[int, ...]:
     return tuple(starts)
 
 
-def write(path: str | os.PathLike, clip: SynthesizedClip) -> list[Path]:
+def write(path: str | os.PathLike, clip: SynthesizedClip, *, mark: Mark = UNNAMED) -> list[Path]:
     """Writes `path`, the result alone, and `<stem>.compare<suffix>`, everything side by side.
 
-    A clip with intermediate results also gets the files of `intermediate_results.write`.
+    A clip with intermediate results also gets the files of `intermediate_results.write`. `mark` is
+    what the videos say of themselves.
 
     Raises:
       UserError: if the place cannot be written to.
     """
     suffix, path = output_files.suffix_of(path), Path(path)
     compare = path.with_name(f"{path.stem}.compare{path.suffix}")
-    how: Any = {"times": clip.times, "suffix": suffix}
+    how: Any = {"times": clip.times, "suffix": suffix, "mark": mark}
     output_files.write(path, clip.videos[clip.steps[-1]], **how)
     output_files.write(compare, video.beside(clip.videos), **how)
     if not clip.intermediates:
         return [path, compare]
     shown = {synthesizer.SOURCE: clip.videos[synthesizer.SOURCE], **clip.answers}
-    return [path, compare, *intermediate_results.write(path, clip.intermediates, shown, clip.times)]
+    drawn = intermediate_results.write(path, clip.intermediates, shown, clip.times, mark=mark)
+    return [path, compare, *drawn]

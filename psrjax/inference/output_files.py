@@ -1,7 +1,7 @@
 """The files that a synthesized video may become: a video, a GIF, a WebP, a folder of pictures.
 
 A name's ending says which. A name without one, or one that ends in "/", is a folder, whose pictures
-are 000000.png, 000001.png, …: without loss.
+are 000000.png, 000001.png, …: without loss. Every file says in its metadata that it is synthesized.
 """
 
 import os
@@ -9,14 +9,16 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image
+from PIL import ExifTags, Image, PngImagePlugin
 
 from psrjax import io
-from psrjax.data import codec, video
+from psrjax.data import video
 from psrjax.errors import UserError
+from psrjax.inference.marks import UNNAMED, Mark
 
 VIDEOS = (".mp4", ".mov", ".mkv", ".avi")
 ANIMATIONS = (".gif", ".webp")
@@ -87,6 +89,7 @@ def write(
     suffix: str | None = None,
     audio: str = "",
     lossless: bool = False,
+    mark: Mark | None = UNNAMED,
 ) -> None:
     """Writes frames as `suffix_of` the path says, whole or not at all.
 
@@ -100,22 +103,25 @@ def write(
       suffix: where it is not that of the path.
       audio: a file whose sound is copied, or "".
       lossless: of a video: FFV1 instead of H.264.
+      mark: what the file says of itself; None of frames that nobody has synthesized.
 
     Raises:
       UserError: as `psrjax.data.video.write` does, and as `check`.
     """
     path = Path(path)
     suffix = suffix_of(path) if suffix is None else suffix
+    frames, comment = (map(mark.on, frames), mark.text) if mark else (frames, "")
     if suffix in ANIMATIONS:
-        _write_animation(path, frames, times, suffix)
+        _write_animation(path, frames, times, suffix, comment)
     elif suffix == FOLDER:
-        _write_folder(path, frames)
+        _write_folder(path, frames, comment)
     else:
-        video.write(path, frames, times=times, audio=audio, lossless=lossless)
+        options: Any = {"audio": audio, "lossless": lossless, "comment": comment}
+        video.write(path, frames, times=times, **options)
 
 
 def _write_animation(
-    path: Path, frames: Iterable[np.ndarray], times: np.ndarray, suffix: str
+    path: Path, frames: Iterable[np.ndarray], times: np.ndarray, suffix: str, comment: str
 ) -> None:
     is_gif = suffix == ".gif"
     shown = _far_enough(times) if is_gif else list(range(len(times)))
@@ -124,7 +130,11 @@ def _write_animation(
     ends = np.append(times[shown[1:]], times[-1] + usual)
     ticks = np.round(np.append(times[0], ends) * 1000 / unit).astype(int)
     pictures = _pictures(frames, set(shown))
-    options = {} if is_gif else {"quality": 90, "method": 4}
+    options: dict[str, Any] = {"comment": comment.encode()}
+    if not is_gif:
+        exif = Image.Exif()
+        exif[ExifTags.Base.ImageDescription] = comment
+        options = {"quality": 90, "method": 4, "exif": exif}
     with io.replacing(path) as temporary:
         next(pictures).save(
             temporary,
@@ -152,7 +162,9 @@ def _pictures(frames: Iterable[np.ndarray], shown: set[int]) -> Iterator[Image.I
             yield Image.fromarray(frame)
 
 
-def _write_folder(path: Path, frames: Iterable[np.ndarray]) -> None:
+def _write_folder(path: Path, frames: Iterable[np.ndarray], comment: str) -> None:
+    about = PngImagePlugin.PngInfo()
+    about.add_text("Comment", comment)
     _require_replaceable(path)
     with io.replacing(path) as temporary:
         folder = Path(temporary)
@@ -160,7 +172,7 @@ def _write_folder(path: Path, frames: Iterable[np.ndarray]) -> None:
         folder.mkdir()
         try:
             for number, frame in enumerate(frames):
-                (folder / f"{number:06d}.png").write_bytes(codec.encode_png(frame))
+                Image.fromarray(frame).save(folder / f"{number:06d}.png", pnginfo=about)
             shutil.rmtree(path, ignore_errors=True)
         except BaseException:
             shutil.rmtree(folder)

@@ -4,6 +4,7 @@ Also what stands for a video or a picture where the user has no file: see `as_pl
 """
 
 import base64
+import dataclasses
 import hashlib
 import os
 import tempfile
@@ -19,6 +20,7 @@ from psrjax import io
 from psrjax.data import codec, video
 from psrjax.errors import UserError
 from psrjax.inference import output_files
+from psrjax.inference.marks import UNNAMED, Mark
 
 Item = TypeVar("Item")
 _WIDTH = 256  # pixels in a notebook, at least
@@ -54,6 +56,7 @@ class Video:
       audio: a file whose sound goes with it, or "".
       comparison: the same beside what it was made of, or None.
       poses: a picture of the driving poses before and after they were fitted, or None.
+      mark: what its files say of themselves; None of frames that nobody has synthesized.
     """
 
     def __init__(
@@ -65,13 +68,14 @@ class Video:
         audio: str = "",
         comparison: "Video | None" = None,
         poses: UInt8[np.ndarray, "y x 3"] | None = None,
+        mark: Mark | None = None,
     ):
         """Takes frames; without `times` they must have a length, and are evenly spaced by `fps`."""
         if times is None:
             frames = list(frames)
             times = np.arange(len(frames)) / fps
         self.times, self.audio = np.asarray(times, np.float64), audio
-        self.comparison, self.poses = comparison, poses
+        self.comparison, self.poses, self.mark = comparison, poses, mark
         self._frames = Kept(frames)
 
     def __len__(self) -> int:
@@ -91,20 +95,25 @@ class Video:
         """Mean number of frames per second; 25 of a single frame."""
         return (len(self) - 1) / self.times[-1] if len(self) > 1 else _FPS
 
-    def save(self, path: str | os.PathLike, *, lossless: bool = False) -> Path:
-        """Writes the video, whole or not at all.
+    def save(
+        self, path: str | os.PathLike, *, lossless: bool = False, watermark: bool = False
+    ) -> Path:
+        """Writes the video, whole or not at all; a synthesized one says so in its metadata.
 
         Args:
           path: its ending says what is written: .mp4, .mov, .mkv, .avi, .gif, .webp, or a folder of
             pictures, with "/" at its end. Only a video has sound.
           lossless: writes a .mkv without loss.
+          watermark: whether every frame shows that it is synthesized.
 
         Raises:
           UserError: before any frame is made, if the path cannot be written.
         """
         audio = self.audio if output_files.takes_sound(path) else ""
         output_files.check(path, audio=audio, lossless=lossless)
-        output_files.write(path, self, times=self.times, audio=audio, lossless=lossless)
+        mark = dataclasses.replace(self.mark or UNNAMED, visible=True) if watermark else self.mark
+        options: Any = {"audio": audio, "lossless": lossless, "mark": mark}
+        output_files.write(path, self, times=self.times, **options)
         return Path(path)
 
     def _repr_html_(self) -> str:

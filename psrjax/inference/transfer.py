@@ -41,6 +41,7 @@ from psrjax.data import loader, spec
 from psrjax.errors import UserError
 from psrjax.inference import driving_poses, frame_selection, output_files, synthesizer
 from psrjax.inference.footage import Footage, open_footage, require_person
+from psrjax.inference.marks import UNNAMED, Mark
 from psrjax.inference.synthesizer import make_synthesizer
 from psrjax.inference.video_writers import VideoWriters
 from psrjax.methods.base import Method
@@ -157,6 +158,7 @@ class TransferOptions:
       fit_poses: whether the method fits the driving poses to the source person.
       lossless: whether the result is written without loss, as an .mkv.
       fields: {field of the method: value}, for this transfer.
+      mark: what the files say of themselves.
     """
 
     source_frames: str = ""
@@ -173,6 +175,7 @@ class TransferOptions:
     fit_poses: bool = True
     lossless: bool = False
     fields: Mapping[str, Any] = field(default_factory=dict)
+    mark: Mark = UNNAMED
 
 
 @dataclass(frozen=True)
@@ -225,7 +228,7 @@ class Transfer:
         """
         self._method = with_fields(method, options.fields)
         self._variables, self._options = variables, options
-        self.audio = _audio(inputs.driving, options)
+        self.audio, self.mark = _audio(inputs.driving, options), options.mark
         self._batches = _WindowBatches(self._method, config, inputs, options)
         self.preview = self._batches.fit_joints(self._method)
         if options.check_person:
@@ -343,7 +346,7 @@ def save(
         total=made.windows,
         disable=not show_progress,
     )
-    how = {"audio": made.audio, "lossless": lossless}
+    how: Any = {"audio": made.audio, "lossless": lossless, "mark": made.mark}
     with VideoWriters(output, made.source, made.times, **how) as writers:
         for window in shown:
             writers.add(

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from psrjax.inference import intermediate_results, output_files
+from psrjax.inference.marks import UNNAMED, Mark
 
 _AHEAD = 8  # frames that may wait to be encoded: memory does not grow with the video
 _END, _ABORT = "end", "abort"
@@ -97,6 +98,7 @@ class VideoWriters:
         *,
         audio: str = "",
         lossless: bool = False,
+        mark: Mark = UNNAMED,
     ):
         """Opens nothing yet.
 
@@ -106,11 +108,12 @@ class VideoWriters:
           times: seconds at which the frames are shown.
           audio: a file whose sound is copied, or "".
           lossless: of the result.
+          mark: what the files say of themselves.
         """
         self._output, self._times = Path(output), times
         self._suffix = output_files.suffix_of(output)
         self._sources = intermediate_results.sources(source)
-        self._options = {"audio": audio, "lossless": lossless}
+        self._options, self._mark = {"audio": audio, "lossless": lossless}, mark
         self._stack = contextlib.ExitStack()
         self._videos: dict[str, StreamingVideo] = {}
         self._paths: list[Path] = []
@@ -161,8 +164,8 @@ class VideoWriters:
 
     def _push(self, what: str, frame: np.ndarray, **options: Any) -> None:
         if what not in self._videos:
-            options = {"times": self._times, "suffix": self._suffix, **options}
-            video_file = StreamingVideo(self._name(what), **options)
+            shared = {"times": self._times, "suffix": self._suffix, "mark": self._mark}
+            video_file = StreamingVideo(self._name(what), **shared, **options)
             self._videos[what] = self._stack.enter_context(video_file)
             self._paths.append(video_file.path)
         self._videos[what].push(frame)
