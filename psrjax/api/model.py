@@ -9,12 +9,13 @@ from psrjax.config import RunConfig
 from psrjax.data import video
 from psrjax.inference import driving_poses, intermediate_results, novel_view, transfer
 from psrjax.inference.footage import open_footage
+from psrjax.inference.marks import Mark
 from psrjax.inference.novel_view import NovelViewInputs
 from psrjax.inference.synthesized_video import Kept, Video, as_place
 from psrjax.inference.transfer import TransferInputs, TransferOptions
 from psrjax.methods import base
 from psrjax.runtime import jax_setup
-from psrjax.training import checkpoint
+from psrjax.training import checkpoint, exported_run
 
 _USUAL = TransferOptions()
 
@@ -34,12 +35,19 @@ class Model:
       variables: its parameters and statistics.
       config: of the stage; may be changed by `psrjax.config.update`.
       stage: the stage's name.
+      run: the run's directory, of which its videos tell the name.
     """
 
     method: base.Method
     variables: Mapping[str, Any]
     config: RunConfig
     stage: str
+    run: str = ""
+
+    @property
+    def mark(self) -> Mark:
+        """What the model's videos say of themselves."""
+        return Mark.of_run(self.config.method.name, self.run, self.stage)
 
     def transfer(
         self,
@@ -77,7 +85,7 @@ class Model:
             for given, frame in zip(window.driving, window.frames)
         )
         frames = (frame for window in windows for frame in window.frames)
-        shown = {"times": made.times, "audio": made.audio}
+        shown: Any = {"times": made.times, "audio": made.audio, "mark": self.mark}
         return Video(frames, comparison=Video(rows, **shown), poses=made.preview, **shown)
 
     def transfer_inputs(
@@ -187,11 +195,22 @@ class Model:
         given = open_footage(as_place(estimate), self.config.to_dict(), size=size)
         return self._view(novel_view.with_estimate(self.method, inputs, given))
 
+    def export(self, path: str | os.PathLike) -> None:
+        """Writes the model to one file, "NAME.safetensors", which `psrjax.load` reads.
+
+        It holds what synthesis needs, at half precision.
+
+        Raises:
+          UserError: if the name ends otherwise, or the file cannot be written.
+        """
+        exported_run.write(path, self.method, self.variables, self.config)
+
     def _view(self, inputs: NovelViewInputs) -> Video:
         windows = Kept(novel_view.synthesize_windows(self.method, self.variables, inputs))
         frames = (frame for window in windows for frame in window.videos[window.steps[-1]])
         rows = (row for window in windows for row in video.beside(window.videos))
-        return Video(frames, times=inputs.times, comparison=Video(rows, times=inputs.times))
+        shown: Any = {"times": inputs.times, "mark": self.mark}
+        return Video(frames, comparison=Video(rows, **shown), **shown)
 
 
 def load(
@@ -204,16 +223,16 @@ def load(
     """Loads a trained run.
 
     Args:
-      run: its directory, local or gs://.
+      run: its directory, local or gs://, or the file of `Model.export`.
       stage: by default the last finished one.
       best: whether it is the best checkpoint by `config.keep_best`, not the newest.
       fields: {field of the method: value}, such as {"relative": True}.
 
     Raises:
-      UserError: if the directory is not a run's, or the method has no such field.
+      UserError: if it is no run's directory or file, or the method has no such field.
     """
     jax_setup.use_compilation_cache()
     method, variables, config, name = checkpoint.restore_for_inference(
         run, stage or None, best=best
     )
-    return Model(transfer.with_fields(method, fields), variables, config, name)
+    return Model(transfer.with_fields(method, fields), variables, config, name, os.fspath(run))

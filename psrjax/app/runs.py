@@ -11,7 +11,7 @@ from tensorboardX.proto import event_pb2
 
 from psrjax import config as config_lib
 from psrjax.errors import UserError
-from psrjax.training import checkpoint
+from psrjax.training import checkpoint, exported_run
 
 _events: Any = event_pb2  # protocol buffers make their classes at run time
 _DEPTH = 2  # folders below the given one in which runs are looked for
@@ -38,11 +38,13 @@ class StageState:
 
 
 def find(folder: Path) -> list[str]:
-    """Lists the names of the runs in a folder, relative to it, the newest first."""
-    patterns = ("/".join([*["*"] * depth, checkpoint.CONFIG]) for depth in range(1, _DEPTH + 1))
-    found = [path for pattern in patterns for path in folder.glob(pattern)]
+    """Lists the runs in a folder and their exported files, relative to it, the newest first."""
+    above = ["*/" * depth for depth in range(_DEPTH + 1)]
+    found = [path for each in above[1:] for path in folder.glob(each + checkpoint.CONFIG)]
+    found += [path for each in above for path in folder.glob(f"{each}*{exported_run.SUFFIX}")]
     found.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-    return [path.parent.relative_to(folder).as_posix() for path in found]
+    runs = (path if exported_run.is_file(path) else path.parent for path in found)
+    return [run.relative_to(folder).as_posix() for run in runs]
 
 
 def place(folder: Path, name: str | None) -> Path:
@@ -75,8 +77,10 @@ def stages(run: Path, now: float | None = None) -> list[StageState]:
       now: seconds since 1970.
 
     Raises:
-      UserError: if this is no run.
+      UserError: if this is no run's directory.
     """
+    if exported_run.is_file(run):
+        raise UserError(f"{run.name} was exported from a run: there is no training to watch")
     now = time.time() if now is None else now
     config = checkpoint.read_run_config(run)
     found = []

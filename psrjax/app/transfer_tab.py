@@ -21,7 +21,7 @@ from psrjax.errors import UserError
 from psrjax.inference import frame_selection, transfer
 from psrjax.inference.footage import FRAMES
 from psrjax.inference.video_writers import VideoWriters
-from psrjax.training import checkpoint
+from psrjax.training import checkpoint, exported_run
 
 # One thing at a time.
 COMPUTES: dict[str, Any] = {"concurrency_id": "compute", "concurrency_limit": 1}
@@ -73,14 +73,16 @@ class _Asked:
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(run: Path, stage: str, step: int) -> Model:
-    del step  # a training that goes on makes another model of it
+def _loaded(run: Path, stage: str, version: int) -> Model:
+    del version  # a training that goes on makes another model of it
     return model_lib.load(run, stage=stage)
 
 
 def load(folder: Path, name: str | None) -> Model:
     """Loads a run, once. Raises UserError as `runs.place` and `psrjax.load`."""
     run = runs.place(folder, name)
+    if exported_run.is_file(run):
+        return _loaded(run, "", run.stat().st_mtime_ns)
     stage = checkpoint.find_stage(run)
     return _loaded(run, stage, checkpoint.saved_steps(run / stage)[0])
 
@@ -102,13 +104,15 @@ def make(folder: Path, files: Path, asked: _Asked) -> Iterator[tuple[int, int, A
         adapt_scale=asked.adapt_scale,
         audio=asked.sound and bool(inputs.driving.audio),
         fields=dict(zip(names, asked.fields)),
+        mark=model.mark,
     )
     made = transfer.Transfer(model.method, model.variables, model.config, inputs, options)
     total = len(made.times)
     yield 0, total, made.preview
     output = Path(tempfile.mkdtemp(dir=files)) / f"{Path(driving).stem}.mp4"
     windows = []
-    with VideoWriters(output, made.source, made.times, audio=made.audio) as writers:
+    shown: Any = {"audio": made.audio, "mark": made.mark}
+    with VideoWriters(output, made.source, made.times, **shown) as writers:
         for window in made:
             writers.add(window.frames, window.driving, mask=window.mask, intermediates={})
             windows.append(window)

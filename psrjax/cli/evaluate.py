@@ -10,20 +10,24 @@ psrjax evaluate --real DIR --fake DIR --unpaired --metrics fid
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 
 from absl import flags
 
+from psrjax import io
 from psrjax.api import evaluation
 from psrjax.api import model as model_lib
 from psrjax.api.model import Model
 from psrjax.cli._method_fields import MethodFlags, describe
 from psrjax.errors import UserError
-from psrjax.evaluation import folder_evaluation, method_evaluation, score_table
+from psrjax.evaluation import folder_evaluation, method_evaluation, score_export, score_table
 from psrjax.metrics import registry
 from psrjax.runtime import cluster
+from psrjax.training import exported_run
 
 _METHOD = MethodFlags()
-_WORKDIR = flags.DEFINE_string("workdir", "", "the run's directory")
+_WORKDIR = flags.DEFINE_string("workdir", "", "the run's directory, or its exported file")
+flags.DEFINE_alias("run", "workdir")
 _STAGE = flags.DEFINE_string("stage", "", "a stage of the run; by default the last finished one")
 _SNAPSHOT = flags.DEFINE_enum(
     "snapshot", "newest", ["newest", "best"], "of the stage: its newest checkpoint, or the best by "
@@ -53,6 +57,7 @@ _JOINTS = flags.DEFINE_multi_string(
     "joints", [], "with --real: joints by one detector, for --real and then for each --fake"
 )
 _OUTPUT = flags.DEFINE_string("output", "", "the folder to write; by default RUN, or ./evaluation")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "write over the scores that --output holds")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -65,8 +70,12 @@ def main(arguments: Sequence[str]) -> None:
     if _METHOD.wants_help and _WORKDIR.value:
         print(describe(_restored().method))
         return
+    if _OUTPUT.value:
+        scores = Path(_OUTPUT.value) / score_export.RESULTS
+        io.require_new(scores, overwrite=_OVERWRITE.value)
     found, title = _videos() if _REAL.value else _run()
-    path = method_evaluation.write(_OUTPUT.value or _WORKDIR.value or "evaluation", found)
+    own = _WORKDIR.value.removesuffix(exported_run.SUFFIX)
+    path = method_evaluation.write(_OUTPUT.value or own or "evaluation", found)
     if cluster.share()[0] > 0:
         return
     print(score_table.text_table(found.rows))

@@ -37,6 +37,7 @@ from typing import Any
 from absl import flags
 
 from psrjax import config as config_lib
+from psrjax import io
 from psrjax.api import model as model_lib
 from psrjax.api.model import Model
 from psrjax.cli._method_fields import MethodFlags, describe
@@ -51,12 +52,13 @@ from psrjax.inference import (
     transfer,
     video_pairs,
 )
+from psrjax.inference.marks import Mark
 from psrjax.methods.base import Method
 from psrjax.runtime import cluster
 from psrjax.synthetic import dataset
 
 _METHOD = MethodFlags()
-_RUN = flags.DEFINE_string("run", "", "the run's directory")
+_RUN = flags.DEFINE_string("run", "", "the run's directory, or its exported file")
 flags.DEFINE_alias("workdir", "run")
 _STAGE = flags.DEFINE_string("stage", "", "a stage of the run; by default the last finished one")
 _SNAPSHOT = flags.DEFINE_enum(
@@ -66,6 +68,8 @@ _SNAPSHOT = flags.DEFINE_enum(
 _OUTPUT = flags.DEFINE_string("output", "out.mp4", "the video; the comparison is out.compare.mp4")
 _FRAMES = flags.DEFINE_string("frames", "", "first:end, as in Python; by default the whole clip")
 _INTERMEDIATES = flags.DEFINE_bool("intermediates", False, "draw the steps as out.intermediates.*")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "write over what lies at --output")
+_WATERMARK = flags.DEFINE_bool("watermark", False, "show in every frame that it is synthesized")
 # A clip of a dataset
 _DATA = flags.DEFINE_string("data", "", "a stored dataset; by default the run's own")
 _SPLIT = flags.DEFINE_string("split", "", "a split of it; by default config.data.eval_split")
@@ -120,12 +124,12 @@ _PLACES = ("source", "driving", "batch")
 _USED = {
     "--driving": (
         *(_SOURCE, _DRIVING, _BACKGROUND, _FIT, _SOURCE_FRAMES, _K, _SEED, _WINDOW, _AUDIO),
-        *(_CHECK, _BEST, _SCALE, _BACKGROUND_AS, _BATCH),
+        *(_CHECK, _BEST, _SCALE, _BACKGROUND_AS, _BATCH, _WATERMARK),
     ),
     "--pairs": (_PAIRS, _COUNT, _SPLIT, _K, _SEED),
-    "--video": (_VIDEO, _MESH, _SOURCE_CAMERA, _CAMERA),
-    "--camera": (_CAMERA, _SPLIT, _CLIP, _SOURCE_VIEW),
-    "a clip of a dataset": (_SPLIT, _CLIP, _SOURCE_VIEW, _TARGET_VIEW, _SKELETONS),
+    "--video": (_VIDEO, _MESH, _SOURCE_CAMERA, _CAMERA, _WATERMARK),
+    "--camera": (_CAMERA, _SPLIT, _CLIP, _SOURCE_VIEW, _WATERMARK),
+    "a clip of a dataset": (_SPLIT, _CLIP, _SOURCE_VIEW, _TARGET_VIEW, _SKELETONS, _WATERMARK),
 }
 
 
@@ -136,8 +140,11 @@ def main(arguments: Sequence[str]) -> None:
     pairs = batch_transfer.find(_SOURCE.value, _DRIVING.value, _BATCH.value)
     if not _RUN.value:
         raise UserError("--run: name the run's directory")
-    if not pairs and asked != "--pairs":
+    if asked == "--pairs":
+        io.require_new(Path(_OUTPUT.value) / video_pairs.RECORD, overwrite=_OVERWRITE.value)
+    elif not pairs:
         output_files.check(_OUTPUT.value)
+        io.require_new(_OUTPUT.value, overwrite=_OVERWRITE.value)
     model = model_lib.load(_RUN.value, stage=_STAGE.value, best=_SNAPSHOT.value == "best")
     model = dataclasses.replace(model, method=_METHOD.apply(model.method))
     if _METHOD.wants_help:
@@ -166,7 +173,7 @@ def _write_one(asked: str, model: Model) -> list[Path]:
             model.config,
             inputs,
             _OUTPUT.value,
-            options=_options(inputs),
+            options=_options(model, inputs),
             show_progress=True,
         )
     made = novel_view.synthesize(
@@ -176,7 +183,7 @@ def _write_one(asked: str, model: Model) -> list[Path]:
         intermediates=_INTERMEDIATES.value,
         show_progress=True,
     )
-    paths = novel_view.write(_OUTPUT.value, made)
+    paths = novel_view.write(_OUTPUT.value, made, mark=_mark(model))
     if _SKELETONS.value:
         paths.append(skeletons.write(_OUTPUT.value, made.answers))
     return paths
@@ -196,14 +203,14 @@ def _write_batch(model: Model, pairs: Sequence[batch_transfer.BatchPair]) -> lis
     def ready(pair: batch_transfer.BatchPair) -> transfer.Transfer:
         inputs = _transfer_inputs(model, pair.source, pair.driving)
         return transfer.Transfer(
-            model.method, model.variables, model.config, inputs, _options(inputs)
+            model.method, model.variables, model.config, inputs, _options(model, inputs)
         )
 
     changing = (*_USED["--driving"], _FRAMES, _INTERMEDIATES, _SNAPSHOT)
     chosen = {flag.name: flag.value for flag in changing if flag.name not in _PLACES}
     made_by = {**chosen, "run": _RUN.value, "stage": model.stage, "method": _METHOD.given}
     output = _OUTPUT.value if _OUTPUT.present else "out"
-    found = batch_transfer.write(pairs, ready, output, made_by=made_by)
+    found = batch_transfer.write(pairs, ready, output, made_by=made_by, overwrite=_OVERWRITE.value)
     print(found.text)
     if found.failed:
         raise UserError(
@@ -231,12 +238,16 @@ def _write_pairs(model: Model) -> list[Path]:
     data = dataset.resolve_path(model.config.data)
     split = loader.open_split(data, _SPLIT.value or model.config.data.eval_split)
     pairs = video_pairs.choose(split, _PAIRS.value, count=_COUNT.value, seed=_SEED.value)
-    options = {"k": _K.value, "seed": _SEED.value, "show_progress": True}
+    options: Any = {"k": _K.value, "seed": _SEED.value, "mark": model.mark, "show_progress": True}
     run = (model.method, model.variables, model.config)
     return video_pairs.write(*run, split, pairs, _OUTPUT.value, **options)
 
 
-def _options(inputs: transfer.TransferInputs) -> transfer.TransferOptions:
+def _mark(model: Model) -> Mark:
+    return dataclasses.replace(model.mark, visible=_WATERMARK.value)
+
+
+def _options(model: Model, inputs: transfer.TransferInputs) -> transfer.TransferOptions:
     frames = _range(_FRAMES.value)
     takes_sound = output_files.takes_sound(_OUTPUT.value)
     sounding = bool(inputs.driving.audio) and not frames[0] and takes_sound
@@ -252,6 +263,7 @@ def _options(inputs: transfer.TransferInputs) -> transfer.TransferOptions:
         audio=sounding if _AUDIO.value is None else _AUDIO.value,
         intermediates=_INTERMEDIATES.value,
         background_as=_BACKGROUND_AS.value,
+        mark=_mark(model),
     )
 
 

@@ -59,7 +59,10 @@ def test_only_runs_of_the_folder_can_be_chosen(tmp_path):
     make_run(tmp_path / "runs" / "me", 4)
     make_run(tmp_path / "runs" / "table" / "row", 4)
     make_run(tmp_path / "else", 4)
-    assert set(runs.find(tmp_path / "runs")) == {"me", "table/row"}
+    (tmp_path / "runs" / "taken.safetensors").touch()
+    assert set(runs.find(tmp_path / "runs")) == {"me", "table/row", "taken.safetensors"}
+    with pytest.raises(UserError, match="exported from a run: there is no training to watch"):
+        runs.stages(runs.place(tmp_path / "runs", "taken.safetensors"))
     assert runs.place(tmp_path / "runs", "table/row") == tmp_path / "runs" / "table" / "row"
     for name in (None, "", "../else", "nothing"):
         with pytest.raises(UserError, match="Choose one"):

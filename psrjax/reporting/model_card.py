@@ -1,0 +1,74 @@
+"""The model card of an exported run: a page that says what it is and what it cannot do."""
+
+import os
+from pathlib import Path
+
+from psrjax import io
+from psrjax.config import RunConfig
+from psrjax.evaluation import score_export
+
+_PAGE = """# {name}
+
+| | |
+|---|---|
+| system | {method}, stage {stage}, after {stages} |
+| frames | {height}x{width} |
+| file | {megabytes:.1f} MB, half precision |
+| trained | {steps} steps of {batch}, seed {seed}{ema} |
+| data | FILL IN: which footage, and how much of it |
+| licence of the footage | FILL IN |
+| cost | FILL IN: minutes, machine, commit |
+
+FILL IN: what it shows, and what it cannot do.
+
+## Scores
+
+{scores}
+## Show
+
+```bash
+{command}
+```
+"""
+_VIEW = "psrjax synthesize --run={file} --data=FOOTAGE --output=show/{name}.webp"
+_TRANSFER = (
+    "psrjax synthesize --run={file} --source=FOOTAGE --driving=FOOTAGE --output=show/{name}.webp"
+)
+
+
+def write(file: Path, config: RunConfig, run: str | os.PathLike[str]) -> Path:
+    """Writes the card of an exported file beside it, unless there is one.
+
+    Args:
+      file: "NAME.safetensors".
+      config: of the exported stage.
+      run: the run's directory; the table of its last evaluation is taken over.
+
+    Returns:
+      The path of the card.
+
+    Raises:
+      UserError: if it cannot be written.
+    """
+    card, results = file.with_suffix(".md"), Path(run) / score_export.RESULTS
+    if card.exists():
+        return card
+    height, width = config.data.crop
+    show = _VIEW if config.data.sampling.source == "same_time" else _TRANSFER
+    page = _PAGE.format(
+        name=file.stem,
+        method=config.method.name,
+        stage=config.method.stage,
+        stages=", ".join(config.stages),
+        height=height,
+        width=width,
+        megabytes=file.stat().st_size / 1e6,
+        steps=config.steps,
+        batch=config.batch,
+        seed=config.seed,
+        ema=f", averaged with decay {config.ema}" if config.ema else "",
+        scores=score_export.markdown(io.read_json(results)) if results.exists() else "FILL IN\n",
+        command=show.format(file=file, name=file.stem),
+    )
+    io.write_text(card, page)
+    return card
