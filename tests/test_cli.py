@@ -121,13 +121,20 @@ def test_synthesize_writes_a_playable_video_and_its_comparison(folder, run):
     height, width = result["frames"].shape[1:3]
     assert compare["frames"].shape[1] >= height
     assert compare["frames"].shape[2] >= 6 * width  # source, x0, three layers, truth
+    told = (folder / "new/out.mp4").read_bytes()
+    assert b"synthesized by psrjax" in told and b"; method psrnet; run run; stage layer3" in told
 
 
 def test_synthesize_draws_what_was_computed_on_the_way(folder, run):
-    arguments = ("--frames=0:11", "--intermediates", "--output=why/out.mp4")
+    (folder / "why").mkdir()
+    (folder / "why/out.mp4").write_text("of yesterday")
+    arguments = ("--frames=0:11", "--intermediates", "--output=why/out.mp4", "--overwrite")
+    arguments = (*arguments, "--watermark")
     out = succeed(folder, "synthesize", "--workdir=run", *arguments).split()
     names = ("out.mp4", "out.compare.mp4", "out.intermediates.mp4", "out.intermediates.png")
     assert out == [f"why/{name}" for name in names]
+    corner = read(folder / "why/out.mp4")["frames"][:, -2:, -60:]
+    assert corner.mean() < 60  # the mark's black edge
     drawn = read(folder / "why/out.intermediates.mp4")["frames"]
     panels = ["source", "truth", "layer1", "layer2", "layer3", "prior", "visibility", "depth"]
     panels += ["background", "visible", "occluded"]
@@ -148,15 +155,17 @@ REFUSED = {  # {the flag that asks for something: flags that are of no use to it
         *("clip", "split", "source_view", "target_view", "skeletons", "camera", "video", "mesh"),
         *("source_camera", "pairs=same_video", "pair_count=2"),
     ),
-    "pairs=same_video": ("clip", "target_view", "camera=a", "source_camera", "fit=crop"),
+    "pairs=same_video": ("clip", "target_view", "camera=a", "source_camera", "fit=crop", "watermark"),
 }
 OF_ALL = {"run", "workdir", "stage", "snapshot", "output", "frames", "intermediates", "data"}
+OF_ALL |= {"overwrite"}
 
 
 @pytest.mark.parametrize("asked", REFUSED)
 def test_synthesize_refuses_a_flag_that_it_would_not_use(asked, folder):
     for flag in REFUSED[asked]:
         valued = flag in ("audio", "check_person", "find_best_frame", "adapt_scale", "skeletons")
+        valued = valued or flag == "watermark"
         given = flag if valued or "=" in flag else f"{flag}=x"
         done = psrjax(folder, "synthesize", "--workdir=run", f"--{asked}", f"--{given}")
         assert done.returncode == 2, (flag, done.stderr[-2000:])
@@ -415,6 +424,38 @@ MISTAKES = {
     "too few frames": (("synthesize", "--workdir=run", "--frames=0:3"), "3 frames.*at least 8"),
     "frames that are no range": (("synthesize", "--workdir=run", "--frames=a"), "first:end"),
     "a video without a mesh": (("synthesize", "--workdir=run", "--video=a.mp4"), "--mesh"),
+    "a video that would be written over": (
+        ("synthesize", "--workdir=run", "--output=cut.mp4"),
+        "cut.mp4: is there already; --overwrite",
+    ),
+    "pictures that would be written over": (
+        ("synthesize", "--workdir=run", "--output=run/"),
+        "run/?: holds",
+    ),
+    "pairs that would be written over": (
+        ("synthesize", "--workdir=run", "--pairs=same_video", "--output=made"),
+        "made/pairs.json: is there already",
+    ),
+    "a page that would be written over": (
+        ("report", "run", "--output=cut.mp4"),
+        "cut.mp4: is there already",
+    ),
+    "scores that would be written over": (
+        ("evaluate", "--workdir=run", "--output=made"),
+        "made/results.json: is there already",
+    ),
+    "a camera that would be written over": (
+        ("camera", "--data=nowhere", "--between=a,b", "--output=cut.mp4"),
+        "cut.mp4: is there already",
+    ),
+    "a watermark on pairs, which are to be scored": (
+        ("synthesize", "--workdir=run", "--pairs=same_video", "--watermark"),
+        "--watermark goes with",
+    ),
+    "a fraction that is no number": (
+        ("camera", "--data=nowhere", "--between=a,b", "--fraction=nan"),
+        "--fraction=nan: it lies in",
+    ),
     "a truncated video": (
         (
             *("synthesize", "--workdir=run", "--video=cut.mp4", "--mesh=mesh.npz"),
@@ -428,6 +469,9 @@ MISTAKES = {
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_is_told_in_one_line_and_exits_with_2(name, folder, run):
     arguments, message = MISTAKES[name]
+    (folder / "made").mkdir(exist_ok=True)
+    for name in ("pairs.json", "results.json"):
+        (folder / "made" / name).write_text("{}")
     (folder / "cut.mp4").write_bytes(b"\x00\x00\x00\x20ftypisom\x00\x00\x02\x00isomiso2")
     done = psrjax(folder, *arguments)
     assert done.returncode == 2, done.stderr[-2000:]

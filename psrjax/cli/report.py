@@ -10,11 +10,13 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from psrjax import io
 from psrjax.errors import UserError
 from psrjax.reporting import report
 
 _WORKDIR = flags.DEFINE_string("workdir", "", "a run's directory; more may follow the flags")
 _OUTPUT = flags.DEFINE_string("output", "", "the page; by default report.html, of one run in RUN")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "write over what lies at --output")
 _STRIPS = flags.DEFINE_integer("strips", 3, "clips that several runs show side by side; 0 is none")
 _INTERMEDIATES = flags.DEFINE_bool("intermediates", False, "the steps below each of these too")
 
@@ -24,6 +26,8 @@ def main(arguments: Sequence[str]) -> None:
     folders = [*([_WORKDIR.value] if _WORKDIR.value else []), *arguments]
     if not folders:
         raise UserError("report: name the directories of runs: psrjax report RUN...")
+    if _OUTPUT.value:
+        io.require_new(_OUTPUT.value, overwrite=_OVERWRITE.value)
     strips = _STRIPS.value if len(folders) > 1 else 0
     page = report.write(
         *folders, output=_OUTPUT.value, strips=strips, intermediates=_INTERMEDIATES.value

@@ -134,6 +134,7 @@ def write(
     output: str | os.PathLike,
     *,
     made_by: Mapping[str, Any],
+    overwrite: bool = False,
 ) -> BatchResult:
     """Makes every pair that is not made yet; one that fails is told, and the next is made.
 
@@ -145,12 +146,16 @@ def write(
       ready: makes a transfer of a pair ready. Transfers of one shape share one compilation.
       output: the folder; "DIR/*.gif" says what the results are.
       made_by: the options that change a result: with other ones it is made anew.
+      overwrite: whether files that no earlier call has made may be written over.
 
     Raises:
-      UserError: if the folder cannot be written to.
+      UserError: if the folder cannot be written to, or holds such files.
     """
     folder, suffix = _folder(output)
     before = {row["name"]: row for row in _read_table(folder / TABLE)}
+    for pair in pairs:
+        if pair.name not in before:
+            io.require_new(folder / f"{pair.name}{suffix}", overwrite=overwrite)
     done: dict[str, dict[str, str]] = {}
     for number, pair in enumerate(pairs, 1):
         key, file = _key(pair, made_by), f"{pair.name}{suffix}"
@@ -161,6 +166,8 @@ def write(
         logging.info("%d of %d: %s", number, len(pairs), pair.name)
         began, row = time.monotonic(), {**dataclasses.asdict(pair), "key": key, "file": file}
         picture = folder / ROWS / f"{pair.name}.png"
+        begun = {pair.name: {**row, "failed": "cut off"}}
+        _write_table(folder / TABLE, (before | done | begun).values())
         try:
             frames, failed = _make(ready(pair), folder / file, picture), _DONE
         except io.DiskFullError:
@@ -170,7 +177,8 @@ def write(
             frames, failed = 0, str(error)
         row |= {"frames": str(frames), "failed": failed}
         done[pair.name] = {**row, "seconds": f"{time.monotonic() - began:.1f}"}
-        _write_table(folder / TABLE, done.values())  # what was made is not made again
+        # What was made is not made again.
+        _write_table(folder / TABLE, (before | done).values())
     _write_table(folder / TABLE, done.values())
     good = [row for row in done.values() if row["failed"] == _DONE]
     sheet = _contact_sheet(folder, [row["name"] for row in good])

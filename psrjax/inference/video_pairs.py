@@ -22,6 +22,7 @@ from psrjax.data import video
 from psrjax.data.source import Source
 from psrjax.errors import UserError
 from psrjax.inference import driving_poses, transfer
+from psrjax.inference.marks import UNNAMED, Mark
 from psrjax.methods.base import Method
 from psrjax.runtime import cluster
 
@@ -96,6 +97,7 @@ def write(
     *,
     k: int = 0,
     seed: int = 0,
+    mark: Mark = UNNAMED,
     show_progress: bool = False,
 ) -> list[Path]:
     """Synthesizes pairs, without loss, so that `psrjax evaluate --real --fake` can score them.
@@ -113,6 +115,7 @@ def write(
       folder: where all goes.
       k: source frames of each pair; 0 is the config's.
       seed: of their choice within the source sequence.
+      mark: what the synthesized files say of themselves.
       show_progress: whether to show a progress bar.
 
     Returns:
@@ -138,6 +141,7 @@ def write(
             frames=(pair.driving.first, pair.driving.end),
             fit_poses=not is_same,
             lossless=True,
+            mark=mark,
         )
         shown = root / SHOWN / f"{pair.name}.mkv"
         transfer.write(method, variables, config, inputs, shown, options=options)

@@ -109,6 +109,14 @@ def replacing(path: str | os.PathLike) -> Iterator[epath.Path]:
             temporary.unlink(missing_ok=True)
 
 
+def require_new(path: str | os.PathLike, *, overwrite: bool) -> None:
+    """Raises UserError for a path where something lies, unless it may be written over."""
+    there = Path(path)
+    taken = any(there.iterdir()) if there.is_dir() else there.exists()
+    if taken and not overwrite:
+        raise UserError(f"{path}: is there already; --overwrite writes over it")
+
+
 def write_text(path: str | os.PathLike, text: str) -> None:
     """Writes a text file, whole or not at all. Raises UserError as `replacing` does."""
     with replacing(path) as temporary:

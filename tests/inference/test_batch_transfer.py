@@ -46,7 +46,7 @@ def files(tmp_path):
     return tmp_path
 
 
-def run(files, pairs, *, output="out/*.mkv", made=None, **made_by):
+def run(files, pairs, *, output="out/*.mkv", made=None, overwrite=False, **made_by):
     sampling = {"source": "first", "k": 1, "t": 2}
     config = ConfigDict({"data": {"sampling": sampling, "crop": SIZE, "path": ""}})
     config.data.update({"eval_split": "test", "train_split": "train"})
@@ -58,7 +58,8 @@ def run(files, pairs, *, output="out/*.mkv", made=None, **made_by):
         options = transfer.TransferOptions(check_person=False)
         return transfer.Transfer(Method(), {}, config, inputs, options)
 
-    return batch_transfer.write(pairs, ready, files / output, made_by=made_by)
+    options = {"made_by": made_by, "overwrite": overwrite}
+    return batch_transfer.write(pairs, ready, files / output, **options)
 
 
 def found(files):
@@ -141,3 +142,32 @@ def test_a_pattern_without_files_is_told_and_a_single_transfer_is_no_batch(files
     with pytest.raises(UserError, match="no file has such a name"):
         batch_transfer.find("", f"{files}/moves/*.avi", "")
     assert batch_transfer.find("a.png", "b.mp4", "") == ()
+
+
+def test_a_batch_that_is_killed_while_it_makes_a_pair_makes_it_again_and_no_other(
+    files, monkeypatch
+):
+    save, made = transfer.save, []
+
+    def killed(made, output, **options):
+        save(made, output, **options)
+        if output.stem == "b_in_jump":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(transfer, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(files, found(files))
+    assert (files / "out/b_in_jump.mkv").exists()
+    assert not run(files, found(files), made=made).failed
+    assert made == ["b_in_jump", "b_in_walk"]
+
+
+def test_a_file_of_somebody_else_is_not_written_over(files):
+    (files / "out").mkdir()
+    (files / "out/b_in_walk.mkv").write_text("mine")
+    with pytest.raises(UserError, match=r"b_in_walk\.mkv: is there already; --overwrite"):
+        run(files, found(files))
+    assert [path.name for path in (files / "out").iterdir()] == ["b_in_walk.mkv"]
+    assert not run(files, found(files), overwrite=True).failed
+    assert len(video.read(files / "out/b_in_walk.mkv").frames) == 5
