@@ -25,6 +25,7 @@ from psrjax.training import optimizer
 
 AXES = ("data", "fsdp", "space")
 _ROWS = AXES[:2]  # the axes over which rows are cut
+_LEAST_ROWS = 4  # of a map on each device of "space"; maps with fewer stay whole
 
 
 def make_mesh(config: MeshSection, devices: Sequence[Any] | None = None) -> Mesh:
@@ -176,7 +177,8 @@ class Placement:
     def of_layers(self) -> contextlib.AbstractContextManager[None]:
         """Within it, layers are traced as these devices want them: `psrjax.nn.layers.on_devices`.
 
-        Left to itself XLA forgets that maps are cut behind a warp, and computes them everywhere.
+        Left to itself XLA forgets that maps are cut behind a warp, and computes them everywhere;
+        and it convolves maps of a few rows wrongly where they are cut.
         """
         parts = self.mesh.shape["space"]
 
@@ -184,7 +186,8 @@ class Placement:
             if maps.ndim < 4 or maps.shape[-3] % parts:
                 return maps
             free = PartitionSpec.UNCONSTRAINED
-            where = PartitionSpec(*[free] * (maps.ndim - 3), "space", free, free)
+            height = "space" if maps.shape[-3] >= _LEAST_ROWS * parts else None
+            where = PartitionSpec(*[free] * (maps.ndim - 3), height, free, free)
             return jax.lax.with_sharding_constraint(maps, NamedSharding(self.mesh, where))
 
         if parts == 1:

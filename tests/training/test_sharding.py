@@ -15,6 +15,7 @@ from psrjax.config import MeshSection
 from psrjax.errors import UserError
 from psrjax.methods import base
 from psrjax.nn import layers
+from psrjax.nn.discriminators import frame_ranges
 from psrjax.ops import geometry
 from psrjax.pretrained import registry
 from psrjax.training import optimizer, sharding, state, step
@@ -100,8 +101,6 @@ def farthest(found, expected):
 @pytest.mark.parametrize("mesh", MESHES)
 @pytest.mark.parametrize(("name", "stage"), STAGES)
 def test_steps_on_eight_devices_reach_the_parameters_of_one(name, stage, mesh):
-    if (name, stage, mesh) == ("mfci", "joint", "all three"):
-        pytest.xfail("the frame discriminator differs by 7e-4; the cause is not known")
     before, expected, rounding = of_one_device(name, stage)
     change = farthest(expected, before)
     assert change > 1e-4 and rounding < change / 20
@@ -207,6 +206,40 @@ def test_gradients_of_convolutions_and_norms_are_those_of_one_device(mesh):
             out_shardings=placed["params"],
         )
         found.append(jax.device_get(run(start, batch)))
+    for one, many in zip(*map(jax.tree.leaves, found), strict=True):
+        np.testing.assert_allclose(many, one, atol=1e-5)
+    assert max(np.abs(one).max() for one in jax.tree.leaves(found[0])) > 1e-2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", ["rows and height", "height"])
+@pytest.mark.parametrize("size", [16, 32])
+def test_gradients_of_maps_of_a_row_or_two_on_each_device_are_those_of_one(mesh, size):
+    """XLA's partitioner (of jaxlib 0.10.1) gets them wrong: it must not be asked to cut them."""
+    net = frame_ranges.ResidualDiscriminator(4)
+    frames = np.random.default_rng(0).normal(size=(8, 2, size, size, 3)).astype(np.float32)
+    start = net.init(jax.random.key(0), jnp.zeros((1, size, size, 3)), True)["params"]
+
+    def gradients(placement, params, batch):
+        frames = placement.cut_height(batch)["target"].reshape(16, size, size, 3)
+
+        def loss(params):
+            return jnp.square(net.apply({"params": params}, frames, True)[0]["logits"] - 1).mean()
+
+        with placement.of_layers():
+            return jax.grad(loss)(params)
+
+    found = []
+    for sizes in ({"data": 1}, MESHES[mesh]):
+        devices = sharding.make_mesh(MeshSection(**sizes))
+        whole = sharding.replicated(devices)
+        placement = sharding.Placement(devices, jax.tree.map(lambda _: whole, start))  # noqa: B023
+        run = jax.jit(
+            functools.partial(gradients, placement),
+            in_shardings=(whole, sharding.batch_sharding(devices)),
+            out_shardings=whole,
+        )
+        found.append(jax.device_get(run(start, {"target": frames})))
     for one, many in zip(*map(jax.tree.leaves, found), strict=True):
         np.testing.assert_allclose(many, one, atol=1e-5)
     assert max(np.abs(one).max() for one in jax.tree.leaves(found[0])) > 1e-2
