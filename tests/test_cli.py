@@ -155,7 +155,9 @@ REFUSED = {  # {the flag that asks for something: flags that are of no use to it
         *("clip", "split", "source_view", "target_view", "skeletons", "camera", "video", "mesh"),
         *("source_camera", "pairs=same_video", "pair_count=2"),
     ),
-    "pairs=same_video": ("clip", "target_view", "camera=a", "source_camera", "fit=crop", "watermark"),
+    "pairs=same_video": (
+        *("clip", "target_view", "camera=a", "source_camera", "fit=crop", "watermark"),
+    ),
 }
 OF_ALL = {"run", "workdir", "stage", "snapshot", "output", "frames", "intermediates", "data"}
 OF_ALL |= {"overwrite"}

@@ -9,6 +9,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from psrjax.prepare.common import detector
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(
@@ -107,3 +112,28 @@ def test_a_plain_install_trains():
 def test_pre_commit_runs_the_ruff_of_the_tests():
     pinned = re.search(r"^ruff==(\S+)", (ROOT / "constraints.txt").read_text(), re.M)[1]
     assert f"rev: v{pinned}\n" in (ROOT / ".pre-commit-config.yaml").read_text()
+
+
+def audited(what):
+    command = [sys.executable, ROOT / ".github/audited.py", what]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return dict(line.split("==") for line in text.splitlines())
+
+
+def test_what_is_audited_is_every_lower_bound_and_all_of_mediapipes_environment():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    required = [Requirement(each) for each in project["dependencies"]]
+    lowest = audited("lowest")
+    assert {each.name for each in required} <= set(lowest)
+    for each in required:
+        assert Version(lowest[each.name]) in each.specifier
+    pins = dict(
+        line.split("==")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if not line.startswith("#")
+    )
+    tested = {canonicalize_name(name): Version(version) for name, version in pins.items()}
+    for each in required:
+        assert tested[canonicalize_name(each.name)] in each.specifier, each
+    assert audited("mediapipe")["mediapipe"] == detector.VERSION
+    assert len(audited("mediapipe")) == len(detector._PACKAGES)

@@ -27,7 +27,7 @@ from psrjax.ops import pose
 from psrjax.prepare.common import detector_worker as worker
 
 VERSION = "0.10.21"
-PYTHONS = ((3, 9), (3, 12))  # first and last with a wheel
+PYTHONS = ((3, 10), (3, 12))  # first and last with wheels of all that it needs
 PYTHON_VARIABLE = "PSRJAX_MEDIAPIPE_PYTHON"
 OTHERS = (
     "give joints from files instead: --joints PATH of OpenPose, COCO-17/MMPose/RTMPose or "
@@ -35,11 +35,27 @@ OTHERS = (
 )
 LEAST_VISIBLE = 0.1  # MediaPipe places every joint; less visible ones count as missing
 
-# MediaPipe without dependencies that poses do not need (jax, sound), and a headless OpenCV.
-_MEDIAPIPE = ("--no-deps", f"mediapipe=={VERSION}")
-_DEPENDENCIES = (
-    *("absl-py", "attrs>=19.1", "flatbuffers>=2", "matplotlib", "numpy<2"),
-    *("opencv-contrib-python-headless<4.12", "protobuf>=4.25.3,<5"),
+# Every package of MediaPipe's environment, without those that poses do not need (jax, sound). OpenCV
+# is headless, and the last before 4.10: that one's JPEG 2000 reader (CVE-2025-53644) is mended in
+# 4.12, which NumPy 1 cannot load. All have wheels for `PYTHONS`.
+_PACKAGES = (
+    f"mediapipe=={VERSION}",
+    "absl-py==2.5.1",
+    "attrs==26.1.0",
+    "contourpy==1.3.2",
+    "cycler==0.12.1",
+    "flatbuffers==25.12.19",
+    "fonttools==4.61.1",
+    "kiwisolver==1.4.9",
+    "matplotlib==3.10.8",
+    "numpy==1.26.4",
+    "opencv-contrib-python-headless==4.9.0.80",
+    "packaging==26.0",
+    "pillow==12.3.0",
+    "protobuf==4.25.9",
+    "pyparsing==3.3.1",
+    "python-dateutil==2.9.0.post0",
+    "six==1.17.0",
 )
 _COMPLETE = "complete"  # a file in the environment's folder, written last
 
@@ -206,8 +222,8 @@ def _install(folder: Path, ready: Path) -> None:
     logging.info("installing MediaPipe in %s (once, about 430 MB)", folder)
     _run([base, "-m", "venv", os.fspath(folder)], "the virtual environment cannot be made")
     pip = [os.fspath(ready), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    _run([*pip, *_MEDIAPIPE], f"mediapipe {VERSION} cannot be installed")
-    _run([*pip, *_DEPENDENCIES], f"the dependencies of mediapipe {VERSION} cannot be installed")
+    what = f"mediapipe {VERSION} and what it needs cannot be installed"
+    _run([*pip, "--no-deps", *_PACKAGES], what)
 
 
 def _base_python() -> str:

@@ -173,7 +173,7 @@ def test_an_environment_that_was_not_finished_is_not_taken_for_whole(cache):
 def test_without_a_python_for_it_the_error_names_the_other_sources(cache, monkeypatch):
     monkeypatch.setattr(sys, "version_info", (3, 14, 0))
     monkeypatch.setenv("PATH", str(cache))
-    with pytest.raises(UserError, match="3.9 to 3.12; this is 3.14.*MEDIAPIPE_PYTHON.*--joi"):
+    with pytest.raises(UserError, match="3.10 to 3.12; this is 3.14.*MEDIAPIPE_PYTHON.*--joi"):
         detector.environment()
 
 
