@@ -117,6 +117,7 @@ class RunConfig(Section):
     batch_rates: str = "sqrt"  # what that does to learning rates: "sqrt", "linear" or "fixed"
     accumulate: int = 1  # micro-batches of a batch
     steps: int = 1000  # of one stage
+    grow: float = 0.0  # the part of a stage's steps that come first, at half the frames' size
     seed: int = 0
     weights: dict[str, dict[str, float]] = field(  # [update][term]
         default_factory=dict[str, dict[str, float]]
@@ -396,6 +397,7 @@ def _validate_stage(config: RunConfig) -> None:
     divides = config.batch % config.accumulate == 0
     require(divides, "accumulate", f"must divide batch {config.batch}")
     require(0.0 <= config.ema < 1.0, "ema", "must be in [0, 1); 0 is off")
+    require(0.0 <= config.grow < 1.0, "grow", "must be in [0, 1); 0 is off")
     require(config.method.dtype in DTYPES, "method.dtype", f"must be one of {_list(DTYPES)}")
     is_size = config.mesh.data == -1 or config.mesh.data >= 1
     require(is_size, "mesh.data", "must be -1 or at least 1")

@@ -158,6 +158,34 @@ def _decode(array: jax.Array, coding: str) -> jax.Array:
     return array
 
 
+def halve(batch: Mapping[str, jax.Array | WireArray]) -> dict[str, jax.Array]:
+    """Returns a wire batch at half the height and width, under the same contract.
+
+    Colours and fractions are averaged over 2x2 pixels. Of labels, depth and flow, which have no
+    mean at an edge, the upper left pixel stays; flow is then half as long.
+
+    Raises:
+      UserError: for frames of an odd height or width.
+    """
+    return {name: _halve(KEYS[name], array) for name, array in batch.items()}
+
+
+def _halve(key: Key, given: jax.Array | WireArray) -> jax.Array:
+    array = jnp.asarray(given)  # pyright: ignore[reportUnknownMemberType] (JAX's stub)
+    axes = key.axes.split()
+    if "h" not in axes:
+        return array
+    row = axes.index("h")
+    height, width = array.shape[row : row + 2]
+    if height % 2 or width % 2:
+        raise UserError(f"config.grow: frames of {height}x{width} cannot be halved")
+    cells = array.reshape(*array.shape[:row], height // 2, 2, width // 2, 2, -1)
+    if key.coding in (COLORS, FRACTION):
+        return jnp.round(cells.astype(jnp.float32).mean((-4, -2))).astype(array.dtype)
+    first = cells[..., 0, :, 0, :]
+    return first / 2 if key.axes.endswith("h w 2") else first
+
+
 def encode_colors(video: jax.Array) -> jax.Array:
     """Turns floats in [-1, 1] into uint8 frames, rounding to nearest: the inverse of COLORS."""
     return jnp.clip(jnp.round((video + 1.0) * 127.5), 0, 255).astype(jnp.uint8)

@@ -73,7 +73,7 @@ def write(
     }
     with io.replacing(path) as temporary:
         halved = {name: _halve(name, array) for name, array in arrays.items()}
-        safetensors.numpy.save_file(halved, temporary, metadata)
+        temporary.write_bytes(safetensors.numpy.save(halved, metadata))
 
 
 def read(path: str | os.PathLike[str]) -> tuple[Method, dict[str, Any], RunConfig]:

@@ -21,7 +21,15 @@ from psrjax.pretrained import registry
 from psrjax.synthetic import dataset
 from psrjax.training import checkpoint, interrupt, optimizer, profile, sharding, writer
 from psrjax.training.state import TrainState, init_state, with_params, with_variables
-from psrjax.training.step import check_finite, check_weights, jit_step, make_step
+from psrjax.training.step import (
+    Step,
+    check_finite,
+    check_grows,
+    check_weights,
+    growing,
+    jit_step,
+    make_step,
+)
 
 _IN_FLIGHT = 2  # steps that the devices may have before them: one runs, the next one is ready
 
@@ -74,13 +82,12 @@ def train_stage(
         seed=config.seed,
         sharding=batch_sharding,
     )
-    with contextlib.closing(batches(start_step=0)) as first:
-        example = jax.tree.map(sharding.describe, next(first))
+    example = _example(batches)
 
     make = partial(init_state, method, optimizers, _sizes(example), ema=config.ema > 0)
     abstract = jax.eval_shape(make, config.seed)
     check_weights(method, weights, abstract, example, pretrained)
-    _tell_micro_batches(config, abstract)
+    _check_options(config, method, abstract, example)
     shardings = sharding.state_sharding(abstract, mesh, min_bytes=config.mesh.fsdp_min_bytes)
     sharding.log_placement(abstract, shardings, mesh)
 
@@ -96,7 +103,7 @@ def train_stage(
             )
         start = int(state.step)
 
-        jitted = jit_step(
+        step_at = growing(
             make_step(
                 method,
                 weights,
@@ -105,11 +112,10 @@ def train_stage(
                 ema=config.ema,
                 placement=sharding.Placement(mesh, shardings.params, config.mesh.norm_groups),
             ),
-            shardings,
-            batch_sharding,
-            replicated,
+            int(config.grow * config.steps),
         )
-        train_step = _compile(stage, jitted, state, example, pretrained)
+        compiled = partial(_compile, stage, (shardings, batch_sharding, replicated))
+        train_step = compiled(step_at(start + 1), state, example, pretrained)
         writer.describe_parameters(directory, state.params)
 
         data = closing(batches(start_step=start))
@@ -119,6 +125,8 @@ def train_stage(
         trace = closing(profile.Trace(directory, traced))
         logs = collections.deque[dict[str, jax.Array]]([{}] * _IN_FLIGHT, maxlen=_IN_FLIGHT)
         for step in range(start + 1, config.steps + 1):
+            if step > start + 1 and step_at(step) is not step_at(step - 1):
+                train_step = compiled(step_at(step), state, example, pretrained)
             trace.reach(step, logs[-1])
             with profile.step(step):
                 batch = next(data)
@@ -133,9 +141,7 @@ def train_stage(
             if saving or writing:
                 check_finite(state, method, weights, checkpoints.latest_step())
             if writing:
-                numbers = {name: float(value) for name, value in jax.device_get(log).items()}
-                record.write(step, numbers | optimizer.learning_rates(config.optimizer, step - 1))
-                shown.note({update: numbers[f"{update}/loss"] for update in method.updates})
+                _write(config, method, step, log, record, shown)
             if saving:
                 checkpoints.save(
                     step,
@@ -151,15 +157,39 @@ def train_stage(
         return state
 
 
-def _tell_micro_batches(config: RunConfig, state: TrainState) -> None:
+def _example(batches: Callable[..., Any]) -> Any:
+    """Returns the shapes of the first batch."""
+    with contextlib.closing(batches(start_step=0)) as first:
+        return jax.tree.map(sharding.describe, next(first))
+
+
+def _check_options(config: RunConfig, method: base.Method, state: TrainState, example: Any) -> None:
+    if config.grow:
+        check_grows(method, state, example)
     if config.accumulate > 1 and "batch_stats" in state.stats:
         logging.info("batch statistics are of micro-batches, not of the batch: accumulate > 1")
 
 
-def _compile(stage: str, jitted: jax.stages.Wrapped, *inputs: Any) -> jax.stages.Compiled:
-    """Compiles the step for these inputs, and logs what it needs."""
+def _write(
+    config: RunConfig,
+    method: base.Method,
+    step: int,
+    log: Mapping[str, jax.Array],
+    record: writer.Writer,
+    shown: writer.Progress,
+) -> None:
+    """Records a step's log, and shows its losses."""
+    numbers = {name: float(value) for name, value in jax.device_get(log).items()}
+    record.write(step, numbers | optimizer.learning_rates(config.optimizer, step - 1))
+    shown.note({update: numbers[f"{update}/loss"] for update in method.updates})
+
+
+def _compile(
+    stage: str, shardings: tuple[Any, Any, Any], step: Step, *inputs: Any
+) -> jax.stages.Compiled:
+    """Compiles a step for these inputs and their shardings, and logs what it needs."""
     began = time.monotonic()
-    lowered = jitted.lower(*inputs)
+    lowered = jit_step(step, *shardings).lower(*inputs)
     writer.announce_compilation(stage, lowered)
     compiled = lowered.compile()
     writer.describe_compilation(stage, compiled, time.monotonic() - began)

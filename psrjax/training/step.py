@@ -13,7 +13,15 @@ from psrjax.errors import UserError
 from psrjax.methods.base import Method
 from psrjax.runtime import target
 from psrjax.training import sharding
-from psrjax.training.state import STREAMS, TrainState, average, drop, merge_stats, pick
+from psrjax.training.state import (
+    INIT_STREAMS,
+    STREAMS,
+    TrainState,
+    average,
+    drop,
+    merge_stats,
+    pick,
+)
 
 Tree = Mapping[str, Any]  # of arrays
 Weights = Mapping[str, Mapping[str, float]]
@@ -126,6 +134,41 @@ def _step_key(state: TrainState) -> jax.Array:
 
 def _streams(key: jax.Array) -> dict[str, jax.Array]:
     return dict(zip(STREAMS, jax.random.split(key, len(STREAMS))))
+
+
+def growing(step: Step, steps: int) -> Callable[[int], Step]:
+    """Returns {number of a step: the step}: the first ones see their batch at half the size."""
+
+    def small(
+        state: TrainState, batch: Tree, pretrained: Tree
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        return step(state, spec.halve(batch), pretrained)
+
+    return lambda number: small if number <= steps else step
+
+
+def check_grows(method: Method, state: TrainState, batch: Tree) -> None:
+    """Checks that a method's variables are the same for frames of half the size.
+
+    Args:
+      method: at the stage to be trained.
+      state: for frames of the whole size, or its shapes.
+      batch: a wire batch of the whole size, or its shapes.
+
+    Raises:
+      UserError: naming what depends on the frames' size, such as a background that is learned.
+    """
+    keys = {name: jax.random.key(0) for name in INIT_STREAMS}
+    small = jax.eval_shape(lambda wire: spec.decode(spec.halve(wire)), batch)
+    there: Any = jax.eval_shape(method.init, keys, small)
+    shapes = {path: leaf.shape for path, leaf in jax.tree.leaves_with_path(there)}
+    for path, leaf in jax.tree.leaves_with_path({"params": state.params, **state.stats}):
+        if leaf.shape != shapes[path]:
+            name = jax.tree_util.keystr(path[1:], simple=True, separator="/")
+            raise UserError(
+                f"config.grow: {name} is {leaf.shape}, and {shapes[path]} for frames of half the "
+                f"size: stage {method.stage!r} cannot begin small"
+            )
 
 
 def jit_step(step: Step, state: Any, batch: Any, replicated: Any) -> jax.stages.Wrapped:

@@ -56,3 +56,25 @@ def test_frames_survive_decoding_and_encoding_bit_for_bit():
     frames = np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 1, 16, 16, 3)
     video = spec.decode({"target": frames})["target"]
     np.testing.assert_array_equal(spec.encode_colors(video), frames)
+
+
+def test_half_the_size_is_the_mean_of_colours_and_the_first_of_what_has_no_mean():
+    sizes = {**SIZES, "h": 6, "w": 4}
+    rng = np.random.default_rng(0)
+    batch = spec.zeros(spec.KEYS, sizes)
+    for array in batch.values():
+        high = 3 if array.shape[-1] == 1 else 250
+        array[:] = (rng.random(array.shape) * high).astype(array.dtype)
+    batch["target_depth"] /= 4
+    half = {name: np.asarray(array) for name, array in spec.halve(batch).items()}
+    assert spec.check(half, spec.KEYS) == {**sizes, "h": 3, "w": 2}
+    for name in ("target", "target_mask", "background"):
+        four = [batch[name][..., y::2, x::2, :].astype(float) for y in (0, 1) for x in (0, 1)]
+        np.testing.assert_array_equal(half[name], np.rint(sum(four) / 4))
+    for name in ("target_iuv", "target_depth", "target_visibility"):
+        np.testing.assert_array_equal(half[name], batch[name][..., ::2, ::2, :])
+    for name in ("target_flow", "target_mesh_flow"):
+        np.testing.assert_array_equal(half[name], batch[name][..., ::2, ::2, :] / np.float16(2))
+    np.testing.assert_array_equal(half["target_joints"], batch["target_joints"])
+    with pytest.raises(UserError, match="6x5 cannot be halved"):
+        spec.halve(spec.zeros(["target"], SIZES))

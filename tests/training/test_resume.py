@@ -1,8 +1,10 @@
 """A run that was stopped, killed, cut off or damaged, and goes on, is the run that was not."""
 
 import errno
+import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -56,6 +58,27 @@ def test_two_steps_and_four_more_are_six(toy, tmp_path, uncut):
     assert_same(end, uncut[1])
     assert lines(tmp_path / "cut") == lines(uncut[0])
     assert asked == [0, 0, 1, 0, 2, 3, 4, 5]  # each start looks at the first batch once, for sizes
+
+
+def test_a_run_that_grows_ends_at_full_size_and_wherever_it_is_cut_bit_for_bit_the_same(
+    toy, tmp_path, monkeypatch
+):
+    sizes, fake = [], toy.Method.fake
+
+    def watched(self, batch, train):
+        sizes.append(batch["source"].shape[2:4])
+        return fake(self, batch, train)
+
+    monkeypatch.setattr(toy.Method, "fake", watched)
+    options = {"steps": 4, "grow": 0.5, "checkpoint_steps": 1, "keep_checkpoints": 9}
+    whole = train(toy, tmp_path / "uncut", **options)
+    small, large = (2, 2), (4, 4)
+    assert [size for size, _ in itertools.groupby(sizes)] == [large, small, large]  # first: sizes
+    cut = tmp_path / "cut"
+    shutil.copytree(tmp_path / "uncut", cut)
+    for step in (3, 1):  # behind the change of size, and before it
+        checkpoint.rewind(cut / "first", step)
+        assert_same(train(toy, cut, **options), whole)
 
 
 def test_records_of_steps_that_are_made_again_are_not_doubled(toy, tmp_path, uncut):

@@ -80,6 +80,40 @@ def test_the_step_is_the_alternating_updates_written_out_by_hand():
     np.testing.assert_allclose(log["generator/loss"], generator_loss(generator), rtol=1e-5)
 
 
+def test_a_growing_step_sees_half_of_every_side_at_first():
+    at, batch = step.growing(lambda _, given, __: given, 2), toy_module.wire_batch(4)
+    half = spec.halve(batch)
+    for number, seen in ((1, half), (2, half), (3, batch)):
+        assert_equal(at(number)(None, batch, {}), seen)
+
+
+class Canvas(nn.Module):
+    """A picture that is learned."""
+
+    @nn.compact
+    def __call__(self, frames):
+        return self.param("canvas", nn.initializers.zeros, frames.shape[2:])
+
+
+class Painted(toy_module.Method):
+    """The toy with such a picture."""
+
+    def setup(self):
+        super().setup()
+        self.painted = Canvas()
+
+    def __call__(self, batch):
+        super().__call__(batch)
+        self.painted(batch["source"])
+
+
+def test_what_depends_on_the_frames_size_cannot_grow():
+    batch = toy_module.wire_batch(4)
+    step.check_grows(plain(), make_step(plain())[0], batch)
+    with pytest.raises(UserError, match=r"canvas is \(4, 4, 3\), and \(2, 2, 3\) .*'first' cannot"):
+        step.check_grows(Painted(), make_step(Painted())[0], batch)
+
+
 @pytest.mark.parametrize("parts", [2, 4])
 def test_accumulated_micro_batches_equal_the_big_batch(parts):
     batch = toy_module.wire_batch(8)
