@@ -17,13 +17,15 @@ from typing import Any
 import grain
 import jax
 import numpy as np
-from absl import flags
+from absl import flags, logging
 
 from psrjax.data import sampling, spec, store
-from psrjax.data.source import Source
+from psrjax.data.source import DamagedRecordError, Source
 from psrjax.errors import UserError
 
 _READ_AHEAD = 4  # batches made in advance, at least
+_MAX_DAMAGED = 0.01  # share of a split's records that training does without; one always may be
+_DRAWS = 8  # of another row for one that cannot be read, at most
 _AT_ONCE = 32  # frames that `TrainFrames` reads at once
 
 
@@ -155,8 +157,9 @@ def train_batches(
 ) -> TrainBatches:
     """Returns endless batches of the training split, the first being that of `start_step`.
 
-    In one epoch every view of every clip is the source once. With `data.sampling.together` the rows
-    of a clip are neighbours, and their windows start at the same time.
+    A record that cannot be read is told, and another row takes its place: the same one in every
+    run. In one epoch every view of every clip is the source once. With `data.sampling.together` the
+    rows of a clip are neighbours, and their windows start at the same time.
 
     Args:
       data_config: `config.data`: path, train_split, crop, flip, jitter, sampling, workers.
@@ -171,7 +174,7 @@ def train_batches(
 
     Raises:
       UserError: if the dataset lacks a stream that is read, a clip is too short, or the batch does
-        not hold whole clips where it should.
+        not hold whole clips where it should; (by the iterator) beyond 1 % of damaged records.
     """
     examples = _TrainExamples(
         source=_open_train_split(data_config),
@@ -202,6 +205,7 @@ class _TrainExamples(grain.transforms.RandomMap):
     reads: tuple[str, ...]
     policy: sampling.Policy
     augmentation: sampling.Augmentation
+    damaged: set[str] = dataclasses.field(default_factory=set, compare=False)  # told of each record
 
     def __post_init__(self):
         sampling.require(self.source, self.reads)
@@ -227,6 +231,32 @@ class _TrainExamples(grain.transforms.RandomMap):
 
     def random_map(
         self, row: int, rng: np.random.Generator, times: np.random.Generator | None = None
+    ) -> dict[str, Any]:
+        for draw in itertools.count(1):
+            try:
+                return self._sample(row, rng, times)
+            except DamagedRecordError as error:
+                self._tell(error)
+                if draw == _DRAWS:
+                    raise
+                row = (row + 1) % len(self.rows)
+        raise AssertionError
+
+    def _tell(self, error: DamagedRecordError) -> None:
+        """Logs a damaged record once. Raises UserError if there are too many of them."""
+        if str(error) in self.damaged:
+            return
+        self.damaged.add(str(error))
+        count, of = len(self.damaged), self.source.records
+        if count > max(1, _MAX_DAMAGED * of):
+            raise UserError(
+                f"{count} of {of} records cannot be read, more than training does without; "
+                f"`psrjax data check {self.source.directory}` lists them; the last: {error}"
+            ) from error
+        logging.warning("left out, another takes its place (%d of %d): %s", count, of, error)
+
+    def _sample(
+        self, row: int, rng: np.random.Generator, times: np.random.Generator | None
     ) -> dict[str, Any]:
         clip, view = self.rows[row]
         window = sampling.draw(self.source.clip(clip), view, self.policy, rng, times=times)

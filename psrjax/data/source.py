@@ -58,6 +58,10 @@ class Clip:
         return min(view.frames for view in self.views.values())
 
 
+class DamagedRecordError(UserError):
+    """A record cannot be read; the others may be whole."""
+
+
 class Source:
     """One split of a stored dataset.
 
@@ -181,8 +185,13 @@ class Source:
         except Exception as error:  # as above
             raise self._damaged(record, clip, error) from error
 
-    def _damaged(self, record: int, clip: str, error: Exception) -> UserError:
-        return UserError(
+    @property
+    def records(self) -> int:
+        """The number of records of the split."""
+        return sum(file["records"] for file in self._files)
+
+    def _damaged(self, record: int, clip: str, error: Exception) -> "DamagedRecordError":
+        return DamagedRecordError(
             f"{self._records.path(record)}: record {record} (clip {clip!r}) is damaged "
             f"({str(error).splitlines()[0] if str(error) else type(error).__name__}); "
             "prepare the dataset again"
@@ -263,7 +272,7 @@ class LoadedFrames:
         try:
             return codec.decode_arrays(values)
         except (ValueError, TypeError) as error:
-            raise UserError(
+            raise DamagedRecordError(
                 f"{self._source.directory}, clip {self._clip!r}, view {self._view!r}: a stored "
                 f"frame is damaged ({error}); prepare the dataset again"
             ) from error

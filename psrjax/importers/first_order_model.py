@@ -19,6 +19,7 @@ from flax import traverse_util
 from psrjax import config as config_lib
 from psrjax.config import RunConfig
 from psrjax.errors import UserError
+from psrjax.io import foreign
 from psrjax.methods import base
 from psrjax.ops import local_affine
 from psrjax.pretrained import torch_files
@@ -103,12 +104,13 @@ def read_config(path: str | os.PathLike, *, align_corners: bool = True) -> RunCo
     Raises:
       UserError: if the file is none, or describes a model that psrjax does not have.
     """
-    try:
+    with foreign.parsing(path, "cannot be read as a YAML config"):
         official = yaml.safe_load(Path(path).read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        text = " ".join(str(error).split())
-        raise UserError(f"{path}: cannot be read as a YAML config ({text})") from error
+    with foreign.parsing(path, "not a config of first-order-model"):
+        return _config(official, path, align_corners)
 
+
+def _config(official: Any, path: str | os.PathLike, align_corners: bool) -> RunConfig:
     def get(key: str, *default: Any) -> Any:
         value = official
         for name in key.split("."):
@@ -131,6 +133,8 @@ def read_config(path: str | os.PathLike, *, align_corners: bool = True) -> RunCo
     }
     overrides["method.temperature"] = float(overrides["method.temperature"])
     levels = overrides["method.levels"]
+    if type(levels) is not int or not 0 <= levels <= _MAX_LEVELS:
+        raise UserError(f"{path}: {levels!r} levels; at most {_MAX_LEVELS} make sense")
     require(f"{model}.common_params.num_channels", 3)
     require(f"{model}.generator_params.estimate_occlusion_map", True, False)
     require(f"{model}.discriminator_params.scales", [1])
@@ -217,6 +221,7 @@ _LEAVES = {
     "left": "weight_u",
     "right": "weight_v",
 }
+_MAX_LEVELS = 16  # of a pyramid: a side is halved so many times
 _HEADS = {"heatmap": "kp", "weights": "mask", "confidence": "occlusion", "logits": "conv"}
 
 

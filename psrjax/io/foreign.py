@@ -53,14 +53,22 @@ def parsing(path: str | os.PathLike, expected: str) -> Iterator[None]:
 
 
 def check_picture(path: str | os.PathLike) -> None:
-    """Raises UserError for a picture whose pixels, by its header, would fill the memory."""
+    """Raises UserError for what is no picture, or whose pixels would fill the memory.
+
+    Only the header is read. What Pillow does not know is refused: OpenCV, which decodes pictures,
+    would believe whatever size stands in it.
+    """
     try:
         with Image.open(path) as picture:
             width, height = picture.size
     except Image.DecompressionBombError as error:
         raise UserError(f"{path}: {error}") from error
-    except Exception:  # another kind: its own reader says what is wrong
-        return
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except Exception as error:
+        raise UserError(
+            f"{path}: not a picture, or damaged; remove it or write it again"
+        ) from error
     if width * height > MAX_PIXELS:
         raise UserError(f"{path}: {width}x{height} pixels; at most {MAX_PIXELS:,} are read")
 

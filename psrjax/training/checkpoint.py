@@ -20,6 +20,7 @@ from psrjax import config as config_lib
 from psrjax import io
 from psrjax.config import RunConfig
 from psrjax.errors import UserError
+from psrjax.io import foreign
 from psrjax.methods import base
 from psrjax.methods.base import Method
 from psrjax.ops import conv
@@ -313,7 +314,8 @@ def read_run_config(workdir: str | os.PathLike[str]) -> RunConfig:
     root = absolute(workdir)
     if not (root / CONFIG).exists():
         raise UserError(f"{root}: not the directory of a run (it has no {CONFIG})")
-    return config_lib.from_json(json.dumps(io.read_json(root / CONFIG)))
+    with foreign.parsing(root / CONFIG, "not whole, or not the config of a run"):
+        return config_lib.from_json(json.dumps(io.read_json(root / CONFIG)))
 
 
 def write_run_config(workdir: str | os.PathLike[str], config: RunConfig) -> None:

@@ -1,6 +1,7 @@
 """A batch is a function of (seed, step): not of workers, processes, or where a run was cut off."""
 
 import itertools
+import shutil
 
 import jax
 import numpy as np
@@ -265,17 +266,37 @@ def test_what_the_data_set_cannot_give_is_said_before_the_first_batch(config):
         batches(config, 1)
 
 
-def test_a_damaged_record_met_while_training_is_a_users_error(config, dataset_folder, tmp_path):
-    import shutil
-
-    copy = shutil.copytree(dataset_folder, tmp_path / "copy")
+def damaged(config, folder, copy, count):
+    """The config of a copy of a dataset of which `count` records of a split are damaged."""
+    shutil.copytree(folder, copy)
     path = next(copy.glob("clips-train.array_record*"))
-    data = bytearray(path.read_bytes())
-    start = 0  # of what is compressed by Zstandard
-    while (start := data.find(b"\x28\xb5\x2f\xfd", start + 1)) >= 0:
+    data, start = bytearray(path.read_bytes()), 0
+    for _ in range(count):
+        start = data.find(b"\x28\xb5\x2f\xfd", start + 1)  # of what is compressed by Zstandard
         data[start + 40] ^= 0xFF
     path.write_bytes(data)
-    with config.unlocked():
-        config.path = str(copy)
-    with pytest.raises(UserError, match="damaged"):
-        batches(config, 1)
+    changed = ConfigDict(config.to_dict())
+    changed.path = str(copy)
+    return changed
+
+
+def test_a_record_that_cannot_be_read_is_told_and_left_out_in_every_run_alike(
+    config, dataset_folder, tmp_path, caplog
+):
+    whole = batches(config, 20)
+    with_one = damaged(config, dataset_folder, tmp_path / "copy", 1)
+    found = batches(with_one, 20)
+    told = [record.message for record in caplog.records if "left out" in record.message]
+    assert len(told) == 1 and "record 0 (clip 'a') is damaged" in told[0] and "(1 of " in told[0]
+    assert_same(batches(with_one, 2, start_step=18), found[18:])  # as a run that was cut off
+    rows = [np.concatenate([batch["index"] for batch in each]) for each in (whole, found)]
+    lost = rows[0][rows[0] != rows[1]]
+    assert len(lost) and set(lost) == {0}  # of the view of that record, and no other
+
+
+def test_a_run_ends_where_more_than_a_hundredth_of_the_records_cannot_be_read(
+    config, dataset_folder, tmp_path
+):
+    lost = damaged(config, dataset_folder, tmp_path / "copy", 1000)
+    with pytest.raises(UserError, match=r"\d of 54 records cannot be read.*data check.*damaged"):
+        batches(lost, 1)

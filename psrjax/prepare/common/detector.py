@@ -35,9 +35,9 @@ OTHERS = (
 )
 LEAST_VISIBLE = 0.1  # MediaPipe places every joint; less visible ones count as missing
 
-# Every package of MediaPipe's environment, without those that poses do not need (jax, sound). OpenCV
-# is headless, and the last before 4.10: that one's JPEG 2000 reader (CVE-2025-53644) is mended in
-# 4.12, which NumPy 1 cannot load. All have wheels for `PYTHONS`.
+# Every package of MediaPipe's environment, without those that poses do not need (jax, sound).
+# OpenCV is headless, and the last before 4.10: that one's JPEG 2000 reader (CVE-2025-53644) is
+# mended in 4.12, which NumPy 1 cannot load. All have wheels for `PYTHONS`.
 _PACKAGES = (
     f"mediapipe=={VERSION}",
     "absl-py==2.5.1",
