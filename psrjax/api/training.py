@@ -24,6 +24,7 @@ def train(
     progress: Callable[[str, int, int], writer.Progress] | None = None,
     traced: range = range(0),
     rewind: int = 0,
+    replay: bool = False,
 ) -> None:
     """Trains all stages of a config in a run directory; goes on where it was cut off.
 
@@ -34,6 +35,8 @@ def train(
       progress: makes what shows the progress of a stage, from (stage, first step, last step).
       traced: the steps of each stage that are profiled.
       rewind: the step of a checkpoint to go back to; those after it are removed.
+      replay: makes the steps after the last checkpoint again and looks at each, to find the one
+        that was not finite and its clips; nothing is written.
 
     Raises:
       UserError: for a config, data or directory that does not fit.
@@ -45,7 +48,8 @@ def train(
         config = config_lib.override(copy.deepcopy(config), overrides)
     config = evaluated_split.with_prepared_split(config)
     _tell_crop(config)
-    stages.train(config, workdir, progress=progress, traced=traced, rewind=rewind)
+    how: Any = {"progress": progress, "traced": traced, "rewind": rewind, "replay": replay}
+    stages.train(config, workdir, **how)
 
 
 def _tell_crop(config: RunConfig) -> None:

@@ -3,11 +3,16 @@
     psrjax train --config=NAME --workdir=DIR
     psrjax train --config=NAME --workdir=DIR --profile=10:12
     psrjax train --config=NAME --workdir=DIR --rewind=STEP
+    psrjax train --config=NAME --workdir=DIR --replay
 
 --profile writes a trace of those steps into DIR/STAGE/plugins/profile, for TensorBoard or xprof.
 --rewind removes the checkpoints after STEP of the stage begun last and goes on from there, as with
 a lower learning rate where the loss has jumped; `psrjax data check DIR` verifies them all.
+--replay makes the steps after the last checkpoint again, to tell which one was not finite and by
+which clips; it writes nothing.
 """
+
+from typing import Any
 
 from absl import flags
 
@@ -20,6 +25,7 @@ _CONFIG = cli.define_config()
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run directory, local or gs://", required=True)
 _PROFILE = flags.DEFINE_string("profile", "", "START:STOP, the steps of each stage to trace")
 _REWIND = flags.DEFINE_integer("rewind", 0, "the checkpoint's step to go back to", 0)
+_REPLAY = flags.DEFINE_bool("replay", False, "look at each step after the last checkpoint")
 
 
 def main(arguments: list[str]) -> None:
@@ -28,4 +34,7 @@ def main(arguments: list[str]) -> None:
     if not _WORKDIR.value:
         raise UserError("--workdir: name the run's directory")
     config, traced = _CONFIG.require(), profile.parse(_PROFILE.value)
-    training.train(config, _WORKDIR.value, traced=traced, rewind=_REWIND.value)
+    if _REPLAY.value and _REWIND.value:
+        raise UserError("--replay: writes nothing; leave --rewind out, or rewind first")
+    how: Any = {"traced": traced, "rewind": _REWIND.value, "replay": _REPLAY.value}
+    training.train(config, _WORKDIR.value, **how)

@@ -122,6 +122,16 @@ class TrainBatches:
         self._step += 1
         return _to_devices(local, self._batch, self._sharding)
 
+    def names(self, batch: Mapping[str, jax.Array]) -> list[str]:
+        """Names the clip and the source view of each row of a batch that lies here."""
+        rows = sorted(
+            (shard.index[0].start or 0, number)
+            for shard in batch["index"].addressable_shards
+            if shard.replica_id == 0
+            for number in np.asarray(shard.data).tolist()
+        )
+        return ["/".join(self._examples.rows[number]) for _, number in rows]
+
     def get_state(self) -> dict[str, int]:
         """Returns {"next_index": the step whose batch comes next}, to store with a checkpoint."""
         return {"next_index": self._step}

@@ -3,18 +3,22 @@
 import collections
 import contextlib
 import os
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from absl import logging
+from etils import epath
 from jax.sharding import Sharding
 
 from psrjax import config as config_lib
 from psrjax.config import RunConfig
 from psrjax.data import loader, spec
+from psrjax.errors import UserError
 from psrjax.methods import base
 from psrjax.ops import conv
 from psrjax.pretrained import registry
@@ -29,6 +33,7 @@ from psrjax.training.step import (
     growing,
     jit_step,
     make_step,
+    nonfinite,
 )
 
 _IN_FLIGHT = 2  # steps that the devices may have before them: one runs, the next one is ready
@@ -43,6 +48,7 @@ def train_stage(
     progress: Callable[[str, int, int], writer.Progress] = writer.Progress,
     traced: range = range(0),
     begin: Callable[[], None] = lambda: None,
+    replay: bool = False,
 ) -> TrainState:
     """Trains one stage in its directory; killed and called again, it goes on bit for bit.
 
@@ -55,6 +61,8 @@ def train_stage(
       progress: makes the progress display, from (stage, first step, last step).
       traced: the steps to be profiled, see `profile.Trace`.
       begin: called once model and data are found to fit; nothing is written before.
+      replay: makes the steps after the last checkpoint again, up to where the next one would be,
+        looks at each, and writes nothing.
 
     Returns:
       The state after the last step.
@@ -96,12 +104,12 @@ def train_stage(
         stack.enter_context(checkpoint.explain_full_disks(directory))
         closing = lambda thing: stack.enter_context(contextlib.closing(thing))  # noqa: E731
         checkpoints = closing(checkpoint.Checkpoints(directory, config))
-        state = checkpoints.restore(sharding.place(abstract, shardings))
-        if state is None:
-            state = _initialize(
-                jax.jit(make, out_shardings=shardings)(config.seed), method, config, replicated
-            )
+        state = checkpoints.restore(sharding.place(abstract, shardings)) or _initialize(
+            jax.jit(make, out_shardings=shardings)(config.seed), method, config, replicated
+        )
         start = int(state.step)
+        end = min(start + config.checkpoint_steps, config.steps) if replay else config.steps
+        records = _elsewhere(stack) if replay else directory
 
         step_at = growing(
             make_step(
@@ -116,25 +124,25 @@ def train_stage(
         )
         compiled = partial(_compile, stage, (shardings, batch_sharding, replicated))
         train_step = compiled(step_at(start + 1), state, example, pretrained)
-        writer.describe_parameters(directory, state.params)
+        writer.describe_parameters(records, state.params)
 
         data = closing(batches(start_step=start))
-        record = closing(writer.Writer(directory, start, method.warnings))
-        shown = closing(progress(stage, start, config.steps))
+        record = closing(writer.Writer(records, start, method.warnings))
+        shown = closing(progress(stage, start, end))
         stop = stack.enter_context(interrupt.StopRequest(checkpoints.reached_preemption))
-        trace = closing(profile.Trace(directory, traced))
+        trace = closing(profile.Trace(records, traced))
         logs = collections.deque[dict[str, jax.Array]]([{}] * _IN_FLIGHT, maxlen=_IN_FLIGHT)
-        for step in range(start + 1, config.steps + 1):
+        for step in range(start + 1, end + 1):
             if step > start + 1 and step_at(step) is not step_at(step - 1):
                 train_step = compiled(step_at(step), state, example, pretrained)
             trace.reach(step, logs[-1])
             with profile.step(step):
                 batch = next(data)
-                jax.block_until_ready(logs[0])
-                with jax.transfer_guard("disallow"):
-                    state, log = train_step(state, batch, pretrained)
-            logs.append(log)
+                state, log = _advance(train_step, (state, batch, pretrained), logs)
             shown.update(step)
+            if replay:
+                _check_replayed(state, method, weights, batch, data.names(batch))
+                continue
             stopping, last = stop.reached(step), step == config.steps
             saving = step % config.checkpoint_steps == 0 or last or stopping
             writing = step % config.log_steps == 0 or last
@@ -155,6 +163,43 @@ def train_stage(
             if stopping and not last:
                 stop.leave(f"{stage} is saved at step {step}; the same command goes on from there")
         return state
+
+
+def _elsewhere(stack: contextlib.ExitStack) -> epath.Path:
+    return epath.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+
+
+def _advance(
+    train_step: Callable[..., tuple[TrainState, dict[str, jax.Array]]],
+    inputs: tuple[Any, ...],
+    logs: collections.deque[dict[str, jax.Array]],
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """Makes a step as soon as the one before the last is done; adds its log to `logs`."""
+    jax.block_until_ready(logs[0])
+    with jax.transfer_guard("disallow"):
+        state, log = train_step(*inputs)
+    logs.append(log)
+    return state, log
+
+
+def _check_replayed(
+    state: TrainState,
+    method: base.Method,
+    weights: Mapping[str, Mapping[str, float]],
+    batch: Mapping[str, jax.Array],
+    names: Sequence[str],
+) -> None:
+    """Raises UserError if this step was not finite, with its batch and what is wrong in that."""
+    found = nonfinite(state, method, weights)
+    if not found:
+        return
+    floats = {name: array for name, array in batch.items() if array.dtype.kind == "f"}
+    wrong = [name for name, array in floats.items() if not bool(jnp.isfinite(array).all())]
+    inputs = f"{', '.join(wrong)} of it not finite" if wrong else "all of it finite"
+    raise UserError(
+        f"stage {method.stage}, step {int(state.step)}: {found} is not finite; its batch, "
+        f"{inputs}: {', '.join(names)}"
+    )
 
 
 def _example(batches: Callable[..., Any]) -> Any:

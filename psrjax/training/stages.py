@@ -35,13 +35,15 @@ def train(
     progress: Callable[[str, int, int], writer.Progress] | None = None,
     traced: range = range(0),
     rewind: int = 0,
+    replay: bool = False,
 ) -> TrainState | None:
     """Trains the stages in `<workdir>/<stage>/`; skips finished ones, resumes the cut one.
 
     Each stage starts from the one before it in `config.stages`, the first one of this run from
     `config.init` where that is given. `progress` is as in `loop.train_stage`; by default its label
     says the stage's place; `traced` are the steps of each stage that are profiled. `rewind` is a
-    step of the last stage begun whose checkpoint it goes on from; later ones are removed.
+    step of the last stage begun whose checkpoint it goes on from; later ones are removed. `replay`
+    is that of `loop.train_stage`, for the first stage that is not finished.
 
     Returns:
       The state at the end of the last stage that was trained; None if all were finished.
@@ -62,7 +64,8 @@ def train(
         if rewind and jax.process_index() == 0:
             begun = [name for name in config.stages if checkpoint.saved_steps(root / name)]
             checkpoint.rewind(root / (begun or config.stages)[-1], rewind)
-        return _train(config, root, progress or partial(_progress, config.stages), traced)
+        progress = progress or partial(_progress, config.stages)
+        return _train(config, root, progress, traced, replay)
 
 
 def _train(
@@ -70,9 +73,10 @@ def _train(
     root: epath.Path,
     progress: Callable[[str, int, int], writer.Progress],
     traced: range,
+    replay: bool,
 ) -> TrainState | None:
     def begin() -> None:
-        if jax.process_index() == 0:
+        if jax.process_index() == 0 and not replay:
             checkpoint.write_run_config(root, config)
 
     state = None
@@ -94,7 +98,11 @@ def _train(
             progress=progress,
             traced=traced,
             begin=begin,
+            replay=replay,
         )
+        if replay:
+            logging.info("%s: up to step %d all is finite", root / stage, int(state.step))
+            break
     return state
 
 

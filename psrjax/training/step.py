@@ -210,22 +210,26 @@ def check_weights(
 
 def check_finite(state: TrainState, method: Method, weights: Weights, saved_step: int) -> None:
     """Raises UserError if anything was not finite, with the update and the term it began with."""
-    first_nonfinite = int(state.first_nonfinite)
-    if not first_nonfinite:
+    found = nonfinite(state, method, weights)
+    if not found:
         return
-    names = []
+    kept = f"the checkpoint of step {saved_step} is kept" if saved_step else "none was saved yet"
+    raise UserError(
+        f"stage {method.stage}: {found} is not finite, by step {int(state.step)}; {kept}; lower "
+        "the learning rate, set config.optimizer.UPDATE.clip_norm, or look at the data: the same "
+        "command with --replay tells the step and its clips"
+    )
+
+
+def nonfinite(state: TrainState, method: Method, weights: Weights) -> str:
+    """Names the update and the term with which it began that something was not finite, or ""."""
+    names = [""]
     for update in method.updates:
         names += [
             f"term {update}/{name}" for name in sorted(weights[update]) if weights[update][name]
         ]
         names.append(f"the gradient of update {update}")
-    kept = f"the checkpoint of step {saved_step} is kept" if saved_step else "none was saved yet"
-    raise UserError(
-        f"stage {method.stage}: {names[first_nonfinite - 1]} is not finite, "
-        f"by step {int(state.step)}; "
-        f"{kept}; lower the learning rate, set config.optimizer.UPDATE.clip_norm, "
-        "or look at the data"
-    )
+    return names[int(state.first_nonfinite)]
 
 
 def _terms(method: Method, state: TrainState, batch: Tree, pretrained: Any) -> dict[str, set[str]]:

@@ -56,6 +56,20 @@ def test_a_batch_satisfies_the_contract(config):
     assert spec.check(batch, READS) == {"b": 4, "k": 4, "t": 4, "h": 16, "w": 20}
 
 
+def test_the_rows_of_a_batch_have_names(config):
+    rows = [(clip.name, view) for clip in loader.open_split(config, "train").clips
+            for view in clip.views]  # fmt: skip
+    mesh = Mesh(np.array(jax.devices()[:4]), ("data",))
+    for sharding in (None, NamedSharding(mesh, PartitionSpec("data"))):
+        iterator = loader.train_batches(
+            config, READS, batch=4, seed=0, start_step=0, sharding=sharding
+        )
+        batch = next(iterator)
+        told = ["/".join(rows[number]) for number in np.asarray(batch["index"])]
+        assert iterator.names(batch) == told
+        iterator.close()
+
+
 def test_the_same_seed_gives_the_same_batches_and_another_seed_others(config):
     assert_same(batches(config, 3), batches(config, 3))
     first, other = batches(config, 1)[0], batches(config, 1, seed=1)[0]

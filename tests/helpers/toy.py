@@ -109,6 +109,10 @@ class Batches:
             for name, array in rows.items()
         }
 
+    def names(self, batch):
+        """The rows of the batch that was made last."""
+        return [f"row {number} of batch {self.step - 1}" for number in range(self.batch)]
+
     def get_state(self):
         """The position."""
         return {"next_index": self.step}

@@ -221,6 +221,24 @@ def test_losses_that_are_not_finite_stop_the_run_and_keep_the_last_good_checkpoi
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found["variables"]))
 
 
+def test_a_step_that_was_not_finite_is_found_again_with_its_batch_and_nothing_is_written(
+    toy, tmp_path
+):
+    toy.GREY_STEPS.add(4)
+    config = config_for(toy, only=("first",), steps=20, log_steps=100, checkpoint_steps=3)
+    with pytest.raises(UserError, match="by step 6; the checkpoint of step 3 is kept.*--replay"):
+        stages.train(config, tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(
+        UserError,
+        match="stage first, step 5: term generator/l1 is not finite; its batch, all of it finite: "
+        "row 0 of batch 4",
+    ):
+        stages.train(config, tmp_path, replay=True)
+    after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert after == before
+
+
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_a_full_disk_is_said_in_one_line_and_the_last_checkpoint_is_whole(
     toy, tmp_path, uncut, monkeypatch, wrapped
