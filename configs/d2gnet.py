@@ -23,6 +23,8 @@ and ablations, applied in order. Presets:
               narrow nets, no VGG-19. 19 minutes on one core. On frames held back, SSIM /
               PSNR, one seed: full .942 / 30.2, the nearest pose's frame .825 / 24.1, the oracle
               of `evaluate` .945 / 30.6; see docs/results.md.
+  show        128x128 and wider nets, the first half of stage uv at 64x64 (`grow`): two hours on one
+              CPU core.
   tiny        as demo at 32x32, as small as it goes: all stages in less than three minutes.
   bf16        bfloat16 products.
   uv …        only these stages.
@@ -125,6 +127,26 @@ PRESETS = {
     },
     "light": _LIGHT,
     "demo": _DEMO,
+    "show": {
+        **_DEMO,
+        "method.uv_width": 24,
+        "method.uv_num_downsamples": 3,
+        "method.tex_size": 32,
+        "method.d2g_width": 24,
+        "method.d2g_num_downsamples": 3,
+        "method.d2g_blocks": 3,
+        "method.pose_level": 8,
+        "method.pose_width": 16,
+        "method.discriminator_width": 16,
+        "method.discriminator_layers": 3,
+        "data.synthetic": {**_LONG, "size": (128, 128)},
+        "data.crop": (128, 128),
+        "overrides.uv.data.synthetic": {**_MANY, "size": (128, 128)},
+        "ema": 0.998,
+        "overrides.uv.grow": 0.5,
+        "checkpoint_steps": 100,
+        **_steps(uv=3000, warmup=300, joint=3000),
+    },
     "tiny": {
         **_DEMO,
         "method.uv_width": 8,

@@ -12,6 +12,8 @@ Presets:
               Table 1, full: SSIM .835, IS 3.364, FID 27.682, LPIPS .035, on data of its own.
   ccn         CoCosNet's own losses and optimizer: hinge, feature matching, L1 of the warp.
   demo        one person of the synthetic dataset at 48x48 on 2 CPU cores: narrow nets, no VGG-19.
+  show        128x128 and wider nets, the first half of each stage at 64x64 (`grow`): two hours
+              on one CPU core.
   tiny        as demo at 32x32, as small as it goes: all stages in about three minutes.
   bf16        bfloat16 products.
   transfer …  only these stages.
@@ -133,6 +135,28 @@ PRESETS = {
         "overrides.transfer.optimizer.generator.eps": 1e-3,
     },
     "demo": _DEMO,
+    "show": {
+        **_DEMO,
+        "method.width": 12,
+        "method.generator_width": 16,
+        "method.levels": 4,
+        "method.hidden": 24,
+        "method.discriminator_width": 16,
+        "method.discriminator_layers": 4,
+        "method.smooth_width": 16,
+        "method.smooth_num_downsamples": 2,
+        "method.smooth_blocks": 3,
+        "method.face_size": 32,
+        "method.face_num_downsamples": 2,
+        "data.synthetic": {"kind": "long", "size": (128, 128)},
+        "data.crop": (128, 128),
+        "batch": 2,
+        "overrides.temporal.batch": 1,
+        "ema": 0.998,
+        "grow": 0.5,
+        "checkpoint_steps": 100,
+        **_steps(transfer=3000, temporal=700, face=500),
+    },
     "tiny": {
         **_DEMO,
         "method.width": 4,

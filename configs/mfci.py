@@ -12,6 +12,8 @@ Presets:
               Cost: 235 000 steps, not run. The paper's Table 1 (VFID / PSNR): 7.57 / 23.20, on
               data of its own.
   demo        the synthetic dataset at 48x48 on 2 CPU cores: narrow nets, no VGG-19, content_first.
+  show        128x128 and wider nets, the first half of the stages content and joint at 64x64
+              (`grow`): two hours on one CPU core.
   tiny        as demo at 32x32, as small as it goes: all stages in less than three minutes.
   bf16        bfloat16 products.
   single …    only these stages.
@@ -46,7 +48,7 @@ from psrjax.config import (
 DEMO = {"minutes": 20}  # of `psrjax demo --method=mfci`: processor time
 
 STAGES = ("content", "single", "joint")
-_CONTENT_FIRST = {"content_first", "demo", "tiny"}  # names that have the stage `content`
+_CONTENT_FIRST = {"content_first", "demo", "show", "tiny"}  # names that have the stage `content`
 _SINGLE = STAGES[:2]
 _NO_FUSION = {"MSE", "MSE+VGG"}
 _RANGES = (3, 5, 7)
@@ -110,6 +112,23 @@ _DEMO = {
 PRESETS = {
     "paper": {},
     "demo": _DEMO,
+    "show": {
+        **_DEMO,
+        "method.width": 24,
+        "method.num_downsamples": 5,
+        "method.blocks": 3,
+        "method.attention_stride": 8,
+        "method.discriminator_width": 16,
+        "data.synthetic": {"size": (128, 128)},
+        "data.crop": (128, 128),
+        "ema": 0.998,
+        "grow": 0.5,
+        "overrides.single.grow": 0.0,  # its discriminator has a dense layer
+        "checkpoint_steps": 100,
+        **_each(_SINGLE, {"data.sampling.t": 4, "batch": 2}),
+        **_each(STAGES[2:], {"data.sampling.t": 8, "batch": 1}),
+        **_steps(content=3600, single=200, joint=1000),
+    },
     "tiny": {
         **_DEMO,
         "method.width": 4,

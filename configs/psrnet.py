@@ -17,6 +17,9 @@ VARIANT is a comma-separated list of presets, stages and ablations, applied in o
   real        as demo at 64x64 and longer, for the calibrated recording (`psrjax prepare`): give
               config.data.path. Measured on the balancing man:
               layer1 .808, 23.48; layer2 .819, 23.82; layer3 .817, 23.74.
+  show        128x128, width 24, the first half of each stage at 64x64 (`grow`): two hours on one
+              CPU core. On the synthetic people, or with config.data.path on a calibrated recording
+              prepared at 128.
   tiny        for tests: everything as small as it goes; the pictures mean nothing.
   bf16        bfloat16 products.
   layer1 …    only these stages.
@@ -100,6 +103,19 @@ PRESETS = {
         "data.eval_split": "test",
         "data.crop": (64, 64),
         **_steps(500, layer1=1900),
+    },
+    "show": {
+        **_DEMO,
+        "method.width": 24,
+        "method.discriminator_layers": 3,
+        "method.video_depth": 3,
+        "data.crop": (128, 128),
+        "data.synthetic": {**_DEMO["data.synthetic"], "size": (128, 128)},
+        "batch": 2,
+        "ema": 0.998,
+        "grow": 0.5,
+        **_steps(700, layer1=2800),
+        "checkpoint_steps": 50,
     },
     "tiny": {
         "method.initialization": "gentle",  # departs from GTNet's, as above
