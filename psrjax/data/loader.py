@@ -38,6 +38,16 @@ def open_split(data_config: Mapping[str, Any], split: str) -> Source:
     return Source(data_config["path"], split)
 
 
+def open_appearance(data_config: Mapping[str, Any]) -> Source | None:
+    """Opens the split that gives an evaluation's source frames; None where each clip gives its own.
+
+    Raises:
+      UserError: as `open_split`.
+    """
+    split = data_config["sampling"].get("source_split", "")
+    return open_split(data_config, split) if split else None
+
+
 def splits(data_config: Mapping[str, Any]) -> tuple[str, ...]:
     """Returns the names of the splits of the dataset of `config.data`."""
     return tuple(store.read_manifest(data_config["path"])["splits"])
@@ -372,10 +382,12 @@ def evaluation_batches(
     reads = tuple(reads)
     sampling.require(source, reads)
     policy = sampling.policy(data_config["sampling"])
-    found = sampling.evaluation_windows(source, policy, windows)
+    appearance = open_appearance(data_config)
+    found = sampling.evaluation_windows(source, policy, windows, appearance=appearance)
     groups = _groups(found[: limit or None], *share)
     examples = _EvaluationExamples(
         source=source,
+        appearance=appearance,
         reads=reads,
         windows=found,
         rows=_side_by_side(groups, batch) if in_a_row else _padded(sum(groups, ()), batch),
@@ -417,6 +429,7 @@ class _EvaluationExamples(grain.transforms.Map):
     """Maps a row of the batches to a sample."""
 
     source: Source
+    appearance: Source | None
     reads: tuple[str, ...]
     windows: tuple[sampling.Window, ...]
     rows: _Rows
@@ -424,7 +437,8 @@ class _EvaluationExamples(grain.transforms.Map):
 
     def map(self, row: int) -> dict[str, Any]:
         place, valid = self.rows[row]
-        sample = sampling.assemble(self.source, self.windows[place], self.reads)
+        window = self.windows[place]
+        sample = sampling.assemble(self.source, window, self.reads, appearance=self.appearance)
         sample = sampling.augment(sample, self.augmentation)
         return {**sample, "index": np.int32(place), "valid": np.bool_(valid)}
 

@@ -26,6 +26,8 @@ class Policy:
         source once, all at the same times. A batch is then a multiple of a clip's views.
       k_evaluation: number of source frames of an evaluation (`sampling.evaluation_sources`); 0 is
         k.
+      source_split: the split whose first clip gives the source frames of an evaluation, for a
+        method of one person; by default each clip gives its own.
     """
 
     source: str = "same_time"
@@ -36,6 +38,7 @@ class Policy:
     held_back: float = 0.0
     together: bool = False
     k_evaluation: int = 0
+    source_split: str = ""
 
     def __post_init__(self):
         if self.source not in ("same_time", "first", "random", "disjoint"):

@@ -5,9 +5,10 @@ of the contract; `augment` changes the whole sample alike, so that frames, maps 
 belong together.
 """
 
+import dataclasses
 import functools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -37,7 +38,10 @@ _NOT_MIRRORED = ("source_iuv", "target_iuv", "target_mesh_label")  # values tell
 
 @dataclass(frozen=True)
 class Window:
-    """Frame numbers of one sample; `start` is the target's first frame after its history."""
+    """Frame numbers of one sample; `start` is the target's first frame after its history.
+
+    The source frames are of `source_clip`, of a split of its own; "" is the target's clip.
+    """
 
     clip: str
     source_view: str
@@ -45,6 +49,7 @@ class Window:
     start: int
     source_frames: tuple[int, ...]
     target_frames: tuple[int, ...]
+    source_clip: str = ""
 
 
 def policy(options: Mapping[str, Any]) -> Policy:
@@ -53,7 +58,7 @@ def policy(options: Mapping[str, Any]) -> Policy:
     Raises:
       UserError: for an option that does not exist or a value out of range.
     """
-    known = [field.name for field in fields(Policy)]
+    known = [field.name for field in dataclasses.fields(Policy)]
     for name in options:
         if name not in known:
             raise UserError(f"config.data.sampling.{name}: there is only {', '.join(known)}")
@@ -191,12 +196,20 @@ def _window(
     )
 
 
-def evaluation_windows(source: Source, how: Policy, windows: str = "central") -> tuple[Window, ...]:
+def evaluation_windows(
+    source: Source, how: Policy, windows: str = "central", *, appearance: Source | None = None
+) -> tuple[Window, ...]:
     """Lists the evaluation windows of every clip and pair of views: the central one, or all.
 
     They lie in the part of a clip that is scored: behind the source frames, and behind all frames
     that were trained on where some are held back. "all" are consecutive windows over that part, the
     last one moved back to end with the clip.
+
+    Args:
+      source: the split that is scored.
+      how: the policy.
+      windows: "central" or "all".
+      appearance: the split whose first clip gives the source frames; clips are then scored whole.
 
     Raises:
       UserError: for another value of `windows`, or a clip that is too short.
@@ -205,7 +218,7 @@ def evaluation_windows(source: Source, how: Policy, windows: str = "central") ->
         raise UserError(f"evaluation windows: {windows!r} is neither 'central' nor 'all'")
     found = []
     for clip in source.clips:
-        first = max((-1, *evaluation_sources(clip, how))) + 1
+        first = max((-1, *(evaluation_sources(clip, how) if appearance is None else ()))) + 1
         first = trained_frames(clip, how) if how.held_back else first
         possible = range(first, clip.frames - how.t + 1)
         if not possible:
@@ -214,7 +227,15 @@ def evaluation_windows(source: Source, how: Policy, windows: str = "central") ->
         if windows == "all":
             chosen = tuple(dict.fromkeys((*possible[:: how.t], possible[-1])))
         found.extend(fixed(clip, pair, start, how) for pair in pairs(clip, how) for start in chosen)
-    return tuple(found)
+    if appearance is None:
+        return tuple(found)
+    shown = appearance.clips[0]
+    frames = tuple(np.linspace(0, shown.frames - 1, how.k_evaluation or how.k).round().astype(int))
+    of_shown: Any = {"source_clip": shown.name, "source_view": next(iter(shown.views))}
+    return tuple(
+        dataclasses.replace(window, source_frames=tuple(map(int, frames)), **of_shown)
+        for window in found
+    )
 
 
 def require(source: Source, reads: Iterable[str]) -> None:
@@ -235,14 +256,23 @@ def require(source: Source, reads: Iterable[str]) -> None:
             source.require(stream(key), f"which this method reads as {key!r}")
 
 
-def assemble(source: Source, window: Window, reads: Iterable[str]) -> Sample:
+def assemble(
+    source: Source, window: Window, reads: Iterable[str], *, appearance: Source | None = None
+) -> Sample:
     """Reads one sample: the keys of `reads` as in the contract, without the batch axis.
+
+    Args:
+      source: the split of the window's clip.
+      window: the frames.
+      reads: keys of the contract.
+      appearance: the split of the window's `source_clip`.
 
     Raises:
       UserError: if a stream is missing or damaged.
     """
+    shown = window.source_clip or window.clip
     loaded = {
-        "source": source.load(window.clip, window.source_view, window.source_frames),
+        "source": (appearance or source).load(shown, window.source_view, window.source_frames),
         "target": source.load(window.clip, window.target_view, window.target_frames),
     }
     keys = [key for key in reads if key not in ("index", "valid")]

@@ -37,8 +37,10 @@ def with_prepared_split(config: RunConfig) -> RunConfig:
 def for_scoring(config: RunConfig, split: str = "") -> RunConfig:
     """Returns the config by which a split is scored; its `data.eval_split` names it.
 
-    Nothing of another split than the trained one is held back, and short clips give fewer source
-    frames than `k_evaluation`, so that two thirds of each are scored.
+    Nothing of another split than the trained one is held back. A method of one person then gets its
+    source frames from the split that it was trained on, as in synthesis, and other clips are scored
+    whole; where there is no such split, short clips give fewer source frames than `k_evaluation`,
+    so that two thirds of each are scored.
 
     Args:
       config: of the run.
@@ -53,16 +55,14 @@ def for_scoring(config: RunConfig, split: str = "") -> RunConfig:
         return config
     changes: dict[str, Any] = {"data.sampling.held_back": 0.0}
     count = data.sampling.k_evaluation
-    if count:
-        shortest = min(clip.frames for clip in _clips(data, data.eval_split))
+    resolved: Mapping[str, Any] = dataset.resolve_path(data)
+    if count and data.train_split in loader.splits(resolved):
+        changes["data.sampling.source_split"] = data.train_split
+    elif count:
+        shortest = min(clip.frames for clip in loader.open_split(resolved, data.eval_split).clips)
         fitting = max(data.sampling.k, min(count, shortest // _SOURCE_SHARE))
         if fitting < count:
             line = "%d source frames of each clip, not %d: the shortest of split %r has %d frames"
             logging.info(line, fitting, count, data.eval_split, shortest)
         changes["data.sampling.k_evaluation"] = fitting
     return config_lib.update(copy.deepcopy(config), changes)
-
-
-def _clips(data: Any, split: str) -> Any:
-    resolved: Mapping[str, Any] = dataset.resolve_path(data)
-    return loader.open_split(resolved, split).clips

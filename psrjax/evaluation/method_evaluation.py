@@ -175,7 +175,8 @@ def scored_frames(config: Any, *, windows: str = "central") -> tuple[int, int]:
     config = evaluated_split.for_scoring(config)
     source = loader.open_split(dataset.resolve_path(config.data), config.data.eval_split)
     policy = sampling.policy(config.data.sampling)
-    found = sampling.evaluation_windows(source, policy, _windows(windows))
+    appearance = loader.open_appearance(dataset.resolve_path(config.data))
+    found = sampling.evaluation_windows(source, policy, _windows(windows), appearance=appearance)
     clips = {window.clip for window in found}
     frames = {
         (window.clip, window.source_view, window.target_view, window.start + i)

@@ -1,5 +1,6 @@
 """A prepared split of unseen frames is scored; what a preset holds back is for data without one."""
 
+import numpy as np
 import pytest
 
 from psrjax import config as config_lib
@@ -28,7 +29,28 @@ def test_what_is_rendered_or_has_no_such_split_is_held_back_as_before(config, mo
     assert evaluated_split.with_prepared_split(config) is config
 
 
-def test_every_clip_of_the_split_is_scored_behind_its_source_frames(config):
+def test_source_frames_are_of_the_trained_clip_and_others_are_scored_whole(config):
+    data = evaluated_split.for_scoring(config).data
+    how = {"split": data.eval_split, "windows": "all"}
+    batches = loader.evaluation_batches(data, ("source", "target"), batch=2, **how)
+    shown = loader.open_split(data, "train").clips[0]
+    every = np.linspace(0, shown.frames - 1, 64).round().astype(int)
+    expected = loader.open_split(data, "train").read(shown.name, "cam1", "frames", every)
+    height, width = (want or have for want, have in zip(data.crop, expected.shape[1:3]))
+    top, left = (expected.shape[1] - height) // 2, (expected.shape[2] - width) // 2
+    expected = expected[:, top : top + height, left : left + width]
+    scored = set()
+    for batch, ids in batches:
+        for source in np.asarray(batch["source"]):
+            np.testing.assert_array_equal(source, expected)
+        scored |= {row["start"] + i for row in ids for i in range(data.sampling.t)}
+    assert scored == set(range(12))
+
+
+def test_without_the_trained_split_clips_are_scored_behind_their_own_source_frames(
+    config, monkeypatch
+):
+    monkeypatch.setattr(loader, "splits", lambda data: ("test",))
     data = evaluated_split.for_scoring(config).data
     policy = sampling.policy(data.sampling)
     assert data.eval_split == "test" and policy.k_evaluation == 4  # a third of 12, not 64
