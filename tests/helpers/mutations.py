@@ -290,16 +290,16 @@ def fuzz(count, seed, folder, names=(), keep=None):
     chosen = list(names or known)
     rng = np.random.default_rng(seed)
     counts = {name: collections.Counter() for name in chosen}
-    base = peak()
     for name in chosen:
         (folder / name).mkdir(exist_ok=True)
     for number in range(count):
         name = chosen[number % len(chosen)]
         corpus = known[name].corpus
         data = damaged(corpus[int(rng.integers(len(corpus)))], rng)
+        before = peak()
         found = answer(known[name], data, folder / name)
-        if peak() - base > MEMORY:
-            found, base = "more than 1 GiB", peak()
+        if peak() - before > MEMORY:
+            found = "more than 1 GiB"
         counts[name][found[:160]] += 1
         if found not in ("read", "refused") and keep and counts[name][found[:160]] <= 3:
             (keep / f"{name.replace(' ', '_')}-{number}").write_bytes(data)

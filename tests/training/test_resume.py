@@ -112,6 +112,7 @@ def test_a_signal_saves_and_leaves(toy, tmp_path, uncut, name, raised):
     assert_same(train(toy, tmp_path, steps=6, checkpoint_steps=100), uncut[1])
 
 
+@pytest.mark.slow  # tests/reliability/test_kills.py has quicker ones
 @pytest.mark.parametrize(
     "death", [["--die-at-step=5"], ["--die-while-saving=checkpoints/4"]], ids=["step", "save"]
 )
