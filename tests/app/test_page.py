@@ -141,6 +141,37 @@ def test_a_video_is_made_in_the_browser_by_uploads_and_clicks(served, folder):
     np.testing.assert_allclose(video.read(folder / "made.mp4").frames, 200, atol=4)
 
 
+@needs_browser
+def test_the_motion_may_be_recorded_by_the_camera(served, folder):
+    def press(name):
+        button = f"document.querySelector('#driving button{name}')"
+        assert page.wait(f"{button} !== null")
+        page.evaluate(f"{button}.click()")
+
+    with browser.page(folder / "profile") as page:
+        assert page.open(served.url)
+        assert page.wait("document.querySelector('#about')?.innerText.includes('frames of 32x24')")
+        give(page, "#picture", folder / "me.png")
+        press('[aria-label="Capture from camera"]')
+        press(":not([aria-label])")  # "click to access webcam"
+        press('[aria-label="start recording"]')
+        assert page.wait("document.querySelector('#driving button').innerText.includes('Stop')")
+        page.evaluate("new Promise(done => setTimeout(done, 2000))")
+        press("")  # stops it
+        recorded = "document.querySelector('#driving video')?.currentSrc"
+        assert page.wait(f"{recorded}?.includes('file=')")
+        page.evaluate("document.querySelector('#go').click()")
+        assert page.wait(said("Done: "))
+        assert page.wait("document.querySelector('#result video')?.readyState >= 2")
+        shown = page.evaluate("document.querySelector('#result video').currentSrc")
+        seconds = page.evaluate("document.querySelector('#result video').duration")
+    with urllib.request.urlopen(shown, timeout=30) as answer:
+        (folder / "made.mp4").write_bytes(answer.read())
+    made = video.read(folder / "made.mp4")
+    assert len(made.frames) >= 2 and seconds > 0.5  # a busy machine records few
+    np.testing.assert_allclose(made.frames, 200, atol=4)
+
+
 def said(text):
     return f"document.querySelector('#status').innerText.includes({text!r})"
 

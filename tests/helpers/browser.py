@@ -17,6 +17,8 @@ FLAGS = (
     "--disable-dev-shm-usage",
     "--mute-audio",
 )
+# A camera that shows a turning figure, and that every page may use.
+FLAGS += ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 FLAGS += ("--no-first-run", "--disable-background-networking", "--remote-debugging-pipe")
 
 
