@@ -128,7 +128,7 @@ def evaluate_unpaired(
 
     So a transfer between people is scored, for which there is no truth (FID of Table 1 of D2G-Net):
     `real` then holds videos of the person who is shown. The numbers of clips and frames, and the
-    sizes of frames, may differ.
+    sizes of frames, may differ. A clip that cannot be read is left out, and the notes say why.
 
     Args:
       real: as in `evaluate`.
@@ -140,8 +140,8 @@ def evaluate_unpaired(
       As `evaluate`, without scores of single frames and pictures.
 
     Raises:
-      UserError: if a file cannot be read; for a metric that needs pairs, or that these videos
-        cannot have.
+      UserError: if a folder has no clip that can be read, with the reasons; for a metric that
+        needs pairs, or that these videos cannot have.
     """
     for metric in metrics:
         if reason := clip_metrics.obstacle(metric):
@@ -152,22 +152,35 @@ def evaluate_unpaired(
         raise UserError("--unpaired: name metrics of sets, as in --metrics=fid")
     names = _names(fakes)
     clips = {synthesizer.TRUTH: find(real)} | dict(zip(names, map(find, fakes)))
-    sets = set_metrics.SetAccumulator(metrics)
+    sets, bad = set_metrics.SetAccumulator(metrics), {}
     work = [(name, clip) for name, paths in clips.items() for clip in paths]
     own = cluster.own_part(work)
     for name, clip in tqdm(own, "evaluate", unit="clip", disable=not show_progress):
-        frames = np.stack(list(_frames(clips[name][clip])))
+        try:
+            frames = np.stack(list(_frames(clips[name][clip])))
+        except UserError as error:
+            bad[name, clip] = str(error)
+            continue
         _check_clip(metrics, clip, frames)
         if name == synthesizer.TRUTH:
             sets.add_true(score_statistics.ALL, clip, ClipFeatures(frames))
         else:
             group = (score_table.STEP, name, score_statistics.ALL)
             sets.add_made(group, clip, ClipFeatures(frames))
-    sets, *others = cluster.gather(sets)
-    for theirs in others:
+    (sets, bad), *others = cluster.gather((sets, bad))
+    for theirs, more in others:
         sets.merge(theirs)
+        bad |= more
+    scored = {
+        name: len([c for c in paths if (name, c) not in bad]) for name, paths in clips.items()
+    }
+    if not all(scored.values()):
+        raise UserError(f"nothing to score: {'; '.join(bad.values())}")
     about = {"real": os.fspath(real), "psrjax": psrjax.__version__, "unpaired": True}
-    about["notes"] = clip_metrics.weight_notes(metrics)
+    about["notes"] = [
+        *clip_metrics.weight_notes(metrics),
+        *(f"left out: {why}" for why in bad.values()),
+    ]
     rows = [
         {
             "name": name,
@@ -176,7 +189,7 @@ def evaluate_unpaired(
             "pair": score_statistics.ALL,
             "metrics": {},
             "interval": {},
-            "about": {**about, "clips": len(clips[name])},
+            "about": {**about, "clips": scored[name]},
         }
         for name in names
     ]

@@ -107,6 +107,9 @@ def test_sets_of_videos_that_do_not_belong_together_are_compared(tmp_path, monke
     write(tmp_path / "real", dict(zip(("walk", "own"), true)))
     write(tmp_path / "fake", dict(zip(("walk", "dance", "throw"), made)))
     write(tmp_path / "same", dict(zip(("a", "b"), true)))
+    (tmp_path / "fake" / "broken.mp4").write_bytes(b"this is no video")
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "broken.mp4").write_bytes(b"this is no video")
     folders = [tmp_path / name for name in ("fake", "same")]
     found = folder_evaluation.evaluate_unpaired(tmp_path / "real", folders, metrics=("fid", "is"))
     fake, same = found.rows
@@ -116,6 +119,9 @@ def test_sets_of_videos_that_do_not_belong_together_are_compared(tmp_path, monke
     assert (fake["about"]["clips"], same["about"]["clips"]) == (3, 2)
     assert same["metrics"]["fid"] == pytest.approx(0, abs=1e-3) and same["metrics"]["is"] >= 1
     assert "fid: of 16 frames; fewer than 2048 bias it upwards" in fake["about"]["notes"]
+    assert any("left out: " in n and "broken.mp4" in n for n in fake["about"]["notes"])
+    with pytest.raises(UserError, match="nothing to score: .*broken.mp4"):
+        folder_evaluation.evaluate_unpaired(tmp_path / "real", [tmp_path / "none"], metrics=["fid"])
     with pytest.raises(UserError, match="--unpaired: ms_ssim compares a video with its true one"):
         folder_evaluation.evaluate_unpaired(tmp_path / "real", folders, metrics=("ms_ssim",))
     with pytest.raises(UserError, match="name metrics of sets, as in --metrics=fid"):
