@@ -124,10 +124,8 @@ def train_stage(
         )
         compiled = partial(_compile, stage, (shardings, batch_sharding, replicated))
         train_step = compiled(step_at(start + 1), state, example, pretrained)
-        writer.describe_parameters(records, state.params)
-
         data = closing(batches(start_step=start))
-        record = closing(writer.Writer(records, start, method.warnings))
+        record = closing(_recorder(records, start, method, state))
         shown = closing(progress(stage, start, end))
         stop = stack.enter_context(interrupt.StopRequest(checkpoints.reached_preemption))
         trace = closing(profile.Trace(records, traced))
@@ -144,13 +142,16 @@ def train_stage(
                 _check_replayed(state, method, weights, batch, data.names(batch))
                 continue
             stopping, last = stop.reached(step), step == config.steps
-            saving = step % config.checkpoint_steps == 0 or last or stopping
-            writing = step % config.log_steps == 0 or last
-            if saving or writing:
+            saving, writing = (
+                step % every == 0 or last for every in (config.checkpoint_steps, config.log_steps)
+            )
+            if saving or writing or stopping:
                 check_finite(state, method, weights, checkpoints.latest_step())
             if writing:
                 _write(config, method, step, log, record, shown)
-            if saving:
+            if not stopping:  # what is killed before its checkpoint is whole is made again
+                _evaluate_where_due(evaluate, config, state, step)
+            if saving or stopping:
                 checkpoints.save(
                     step,
                     state,
@@ -158,11 +159,31 @@ def train_stage(
                     loss=float(log[f"{next(iter(method.updates))}/loss"]),
                     score=score(state) if score and (last or not stopping) else None,
                 )
-            if evaluate and config.evaluate_steps and (step % config.evaluate_steps == 0 or last):
-                evaluate(state, step)
-            if stopping and not last:
-                stop.leave(f"{stage} is saved at step {step}; the same command goes on from there")
+            if stopping:
+                _evaluate_where_due(evaluate, config, state, step)
+                if not last:
+                    stop.leave(
+                        f"{stage} is saved at step {step}; the same command goes on from there"
+                    )
         return state
+
+
+def _recorder(
+    directory: epath.Path, start: int, method: base.Method, state: TrainState
+) -> writer.Writer:
+    writer.describe_parameters(directory, state.params)
+    return writer.Writer(directory, start, method.warnings)
+
+
+def _evaluate_where_due(
+    evaluate: Callable[[TrainState, int], None] | None,
+    config: RunConfig,
+    state: TrainState,
+    step: int,
+) -> None:
+    every = config.evaluate_steps
+    if evaluate and every and (step % every == 0 or step == config.steps):
+        evaluate(state, step)
 
 
 def _elsewhere(stack: contextlib.ExitStack) -> epath.Path:
@@ -209,6 +230,8 @@ def _example(batches: Callable[..., Any]) -> Any:
 
 
 def _check_options(config: RunConfig, method: base.Method, state: TrainState, example: Any) -> None:
+    if config.init.path:
+        checkpoint.find_stage(config.init.path, config.init.stage)
     if config.grow:
         check_grows(method, state, example)
     if config.accumulate > 1 and "batch_stats" in state.stats:

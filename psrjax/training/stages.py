@@ -147,8 +147,9 @@ def write_samples(config: RunConfig, root: epath.Path, state: TrainState, step: 
         for row in score_table.overall(found.rows)
     }
     lines = folder / "scores.jsonl"
-    before = lines.read_text() if lines.exists() else ""
-    io.write_text(lines, before + json.dumps({"step": step, **measured}) + "\n")
+    before = lines.read_text().splitlines() if lines.exists() else []
+    kept = [line for line in before if json.loads(line)["step"] < step]  # others are made again
+    io.write_text(lines, "\n".join([*kept, json.dumps({"step": step, **measured}), ""]))
 
 
 def _scorer(config: RunConfig) -> Callable[[TrainState], float] | None:

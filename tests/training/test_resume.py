@@ -81,6 +81,21 @@ def test_a_run_that_grows_ends_at_full_size_and_wherever_it_is_cut_bit_for_bit_t
         assert_same(train(toy, cut, **options), whole)
 
 
+def test_an_evaluation_that_is_cut_off_is_made_again(toy, tmp_path):
+    config = config_lib.stage_config(config_for(toy, steps=4, evaluate_steps=2), "first")
+    seen = []
+
+    def evaluate(state, step):
+        seen.append(step)
+        if seen.count(4) == 1 and step == 4:
+            raise OSError("the line was cut")
+
+    with pytest.raises(OSError, match="line was cut"):
+        loop.train_stage(config, tmp_path / "first", evaluate=evaluate)
+    loop.train_stage(config, tmp_path / "first", evaluate=evaluate)
+    assert seen == [2, 4, 4]
+
+
 def test_records_of_steps_that_are_made_again_are_not_doubled(toy, tmp_path, uncut):
     def stop(step):
         if step == 3:
