@@ -55,12 +55,14 @@ def parsing(path: str | os.PathLike, expected: str) -> Iterator[None]:
 def check_picture(path: str | os.PathLike) -> None:
     """Raises UserError for what is no picture, or whose pixels would fill the memory.
 
-    Only the header is read. What Pillow does not know is refused: OpenCV, which decodes pictures,
-    would believe whatever size stands in it.
+    Only lengths are read. What Pillow does not know is refused: OpenCV, which decodes pictures,
+    believes whatever size stands in a file, and sets memory aside for a PNG's chunks.
     """
     try:
         with Image.open(path) as picture:
             width, height = picture.size
+            if picture.format == "PNG":
+                _check_chunks(path)
     except Image.DecompressionBombError as error:
         raise UserError(f"{path}: {error}") from error
     except FileNotFoundError as error:
@@ -71,6 +73,18 @@ def check_picture(path: str | os.PathLike) -> None:
         ) from error
     if width * height > MAX_PIXELS:
         raise UserError(f"{path}: {width}x{height} pixels; at most {MAX_PIXELS:,} are read")
+
+
+def _check_chunks(path: str | os.PathLike) -> None:
+    """Raises ValueError for a PNG one of whose chunks is longer than the file."""
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(len(b"\x89PNG\r\n\x1a\n"))
+        name = b""
+        while name != b"IEND" and file.tell() < size:
+            length, name = int.from_bytes(file.read(4)), file.read(4)
+            if file.seek(length + 4, os.SEEK_CUR) > size:
+                raise ValueError("a chunk is longer than the file")
 
 
 def load_arrays(path: str | os.PathLike) -> Any:

@@ -57,7 +57,8 @@ def until_done(work, root, kills, seed, *, timed=False):
             if _fork(work, folder, at=at, after=after):
                 break
             told = root / f"{folder.name}.killed"
-            places.append(told.read_text() if told.exists() else f"after {after:.1f} s")
+            fell = told.read_text() if told.exists() else f"after {after:.1f} s"
+            places.append(f"{folder.name}: {fell}")
             told.unlink(missing_ok=True)
         folders.append(folder.name)
     return {"folders": folders, "kills": places, "moments": moments}
@@ -133,8 +134,8 @@ def layer(root):
             params={"net": {"kernel": kernel}},
             opt={"net": kernel.ravel()[:7]},
         )
-        store.save(step, state, {"next_index": step}, loss=1 / step)
         io.write_json(root / "numbers.json", {"step": step, "sum": float(kernel.sum())})
+        store.save(step, state, {"next_index": step}, loss=1 / step)
     store.close()
     names = [path.name for path in (root / "stage" / checkpoint.FOLDER).iterdir()]
     assert all(name.isdigit() for name in names), f"left behind: {names}"

@@ -13,10 +13,11 @@ import zlib
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from psrjax.errors import UserError
 from psrjax.io import foreign
-from psrjax.prepare.common import joint_files
+from psrjax.prepare.common import clip_reader, joint_files
 from psrjax.prepare.datasets import smpl_files
 from psrjax.pretrained import torch_files
 from psrjax.vision import densepose, guidance, smpl
@@ -179,6 +180,25 @@ def test_a_file_takes_no_more_memory_than_it_is_worth(name, tmp_path):
             read(path)
         assert tracemalloc.get_traced_memory()[1] < 64 * MIB + 3 * path.stat().st_size
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("length", [805_306_685, 4_294_967_295])
+def test_a_png_whose_chunk_is_longer_than_the_file_is_refused_before_it_is_decoded(
+    length, tmp_path
+):
+    path = tmp_path / "a.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 11, 3), np.uint8)).save(path)
+    assert clip_reader.read_picture(path).shape == (9, 11, 3)
+    path.write_bytes(path.read_bytes() + b"what follows the end does not matter")
+    assert clip_reader.read_picture(path).shape == (9, 11, 3)
+    data = bytearray(path.read_bytes())
+    place = data.index(b"IDAT")
+    data[place - 4 : place] = length.to_bytes(4)
+    path.write_bytes(data)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UserError, match="not a picture, or damaged"):
+        clip_reader.read_picture(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024
 
 
 def test_what_is_shared_is_walked_once(tmp_path):

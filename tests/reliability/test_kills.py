@@ -57,8 +57,8 @@ def arrays(stage):
 @pytest.mark.parametrize("method", ["psrnet", "internet", "mfci", "hpt", "d2gnet"])
 def test_training_that_is_killed_ends_as_undisturbed_training(method, tmp_path):
     steps = ["--config.steps=4", "--config.checkpoint_steps=1", "--config.log_steps=1"]
-    steps += ["--config.evaluate_steps=2", f"--config={method}:tiny", "--workdir=run"]
-    found = killed(tmp_path, "command", 8, 0, "train", *steps)
+    steps += ["--config.evaluate_steps=2", "--workdir=run"]
+    found = killed(tmp_path, "command", 8, 0, "train", f"--config={method}:tiny", *steps)
     whole = tmp_path / "undisturbed" / "run"
     for name in found["folders"]:
         run = tmp_path / name / "run"
@@ -101,7 +101,7 @@ def test_preparation_that_is_killed_ends_as_undisturbed_preparation(tmp_path):
 @pytest.mark.slow
 def test_synthesis_that_is_killed_leaves_no_half_video_and_ends_as_undisturbed(tmp_path):
     run = tmp_path / "run"
-    trained = ["train", "--config=hpt:tiny", f"--workdir={run}", "--config.steps=1"]
+    trained = ["train", "--config=mfci:tiny", f"--workdir={run}", "--config.steps=1"]
     program = "from psrjax.cli.main import console; console()"
     subprocess.run([sys.executable, "-c", program, *trained], check=True, capture_output=True)
     options = (f"--run={run}", "--driving=synthetic", "--output=made/out.mp4", "--overwrite")
