@@ -2,6 +2,7 @@
 # Makes .venv, installs psrjax for the accelerator it finds, and runs: demo | test | any psrjax command.
 #
 #   bash launch/local.sh demo [--method=NAME] render, train, score and show, in runs/demo-NAME
+#   bash launch/local.sh show                 videos of the trained models in docs/checkpoints, in show/
 #   bash launch/local.sh test [pytest args]   ruff, pyright and the fast tests
 #   bash launch/local.sh COMMAND …            any psrjax command; paths are relative to where you are
 #
@@ -21,7 +22,7 @@ fail() {
 }
 
 usage() {
-    echo "usage: bash launch/local.sh demo | test [pytest arguments] | COMMAND [psrjax arguments]"
+    echo "usage: bash launch/local.sh demo | show | test [pytest arguments] | COMMAND [psrjax arguments]"
     exit "${1:-0}"
 }
 
@@ -121,6 +122,23 @@ run_tests() {
     exec "$python" -m pytest -q -n 2 --dist=loadfile "$@"
 }
 
+# Runs the command of every model card: the `psrjax` lines of its last fenced block.
+show_checkpoints() {
+    local card line
+    cd "$root" # the cards name files of the checkout
+    compgen -G 'docs/checkpoints/*.safetensors' >/dev/null ||
+        fail "docs/checkpoints holds no trained model yet: export one with psrjax export RUN" \
+            "docs/checkpoints/NAME.safetensors --card"
+    for card in docs/checkpoints/*.md; do
+        [[ -f ${card%.md}.safetensors ]] || continue
+        sed -n '/^## Show/,$p' "$card" | sed -n '/^psrjax /p' | while read -r line; do
+            echo "$line"
+            # shellcheck disable=SC2086 # a card's command is words without quotes
+            "$venv/bin/psrjax" ${line#psrjax } --overwrite </dev/null
+        done
+    done
+}
+
 command=${1:-}
 [[ -n $command ]] || usage 2
 shift
@@ -143,6 +161,10 @@ demo)
     install "${extras[@]}"
     cd "$root" # so that runs/ lies in the checkout, wherever this was called from
     exec "$venv/bin/psrjax" demo "$@"
+    ;;
+show)
+    install "${extras[@]}"
+    show_checkpoints
     ;;
 *)
     install "${extras[@]}"

@@ -109,6 +109,24 @@ def test_demo_runs_in_the_checkout(machine):
     assert f"psrjax in {machine.checkout}: demo --workdir=runs/b" in done.stdout
 
 
+def test_show_runs_the_commands_of_the_cards_whose_models_are_there(machine):
+    machine.give_python()
+    checkpoints = machine.checkout / "docs" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    assert "holds no trained model yet" in machine.run("show").stderr
+    for name in ("one", "two", "lost"):
+        command = f"psrjax synthesize --run=docs/checkpoints/{name}.safetensors"
+        text = f"```bash\npsrjax train\n```\n\n## Show\n\n```bash\n{command}\n```\n"
+        (checkpoints / f"{name}.md").write_text(text)
+    for name in ("one", "two"):
+        (checkpoints / f"{name}.safetensors").touch()
+    done = machine.run("show")
+    assert done.returncode == 0, done.stderr
+    made = [line for line in done.stdout.splitlines() if line.startswith("psrjax in")]
+    begin = f"psrjax in {machine.checkout}: synthesize --run=docs/checkpoints/"
+    assert made == [f"{begin}{name}.safetensors --overwrite" for name in ("one", "two")]
+
+
 def test_changed_pins_install_again_and_extras_are_kept(machine):
     machine.give_python()
     machine.run("test")

@@ -4,7 +4,13 @@ psrjax export RUN FILE.safetensors
 
 Every command that takes a run takes the file as well, and so does psrjax.load(FILE). With --card
 a model card stands beside it, FILE.md: what it is, how it scores where RUN was evaluated, and gaps
-for what only its maker knows.
+for what only its maker knows. With
+
+    --clips CLIP:FIRST:END,CLIP:FIRST:END
+
+footage to show it with lies beside it too: these frames of the run's data, each a dataset, in the
+folders FILE/1 and FILE/2. `bash launch/local.sh show` runs the commands of the cards that lie in
+docs/checkpoints.
 """
 
 from collections.abc import Sequence
@@ -13,8 +19,10 @@ from pathlib import Path
 from absl import flags
 
 from psrjax.api import model
+from psrjax.data import excerpt, loader, sampling
 from psrjax.errors import UserError
 from psrjax.reporting import model_card
+from psrjax.synthetic import dataset
 
 _STAGE = flags.DEFINE_string("stage", "", "a stage of the run; by default the last finished one")
 _SNAPSHOT = flags.DEFINE_enum(
@@ -24,13 +32,37 @@ _SNAPSHOT = flags.DEFINE_enum(
 _CARD = flags.DEFINE_bool("card", False, "write a model card, FILE.md, where there is none")
 
 
+_CLIPS = flags.DEFINE_list("clips", [], "of the run's data, to show it with: CLIP:FIRST:END,…")
+_SPLIT = flags.DEFINE_string("split", "", "of --clips; by default config.data.eval_split")
+
+
 def main(arguments: Sequence[str]) -> None:
     """Writes the file and prints its path and size."""
     if len(arguments) != 2:
         raise UserError("write: psrjax export RUN FILE.safetensors")
     run, file = arguments[0], Path(arguments[1])
     loaded = model.load(run, stage=_STAGE.value, best=_SNAPSHOT.value == "best")
+    method = loaded.method
+    streams = {sampling.stream(key) for key in (*method.reads, *method.synthesis_reads)}
+    excerpts = [_excerpt(text) for text in _CLIPS.value]
     loaded.export(file)
     print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
+    for number, (clip, frames) in enumerate(excerpts, 1):
+        folder = file.with_suffix("") / str(number)
+        data = dataset.resolve_path(loaded.config.data)
+        split = loader.open_split(data, _SPLIT.value or loaded.config.data.eval_split)
+        excerpt.write(folder, split, clip, frames, streams)
+        print(folder)
     if _CARD.value:
         print(model_card.write(file, loaded.config, run))
+
+
+def _excerpt(text: str) -> tuple[str, range]:
+    clip, *numbers = text.split(":")
+    try:
+        first, end = map(int, numbers)
+    except ValueError as error:
+        raise UserError(
+            f"--clips={text}: write it as CLIP:FIRST:END, such as p0_walk:0:40"
+        ) from error
+    return clip, range(first, end)

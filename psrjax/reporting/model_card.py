@@ -30,10 +30,9 @@ FILL IN: what it shows, and what it cannot do.
 {command}
 ```
 """
-_VIEW = "psrjax synthesize --run={file} --data=FOOTAGE --output=show/{name}.webp"
-_TRANSFER = (
-    "psrjax synthesize --run={file} --source=FOOTAGE --driving=FOOTAGE --output=show/{name}.webp"
-)
+_RUN = "psrjax synthesize --run={file} --output=show/{name}.webp"
+_VIEW = _RUN + " --data={folder}/1"
+_TRANSFER = _RUN + " --source={folder}/1 --driving={folder}/2"
 
 
 def write(file: Path, config: RunConfig, run: str | os.PathLike[str]) -> Path:
@@ -68,7 +67,7 @@ def write(file: Path, config: RunConfig, run: str | os.PathLike[str]) -> Path:
         seed=config.seed,
         ema=f", averaged with decay {config.ema}" if config.ema else "",
         scores=score_export.markdown(io.read_json(results)) if results.exists() else "FILL IN\n",
-        command=show.format(file=file, name=file.stem),
+        command=show.format(file=file, name=file.stem, folder=file.with_suffix("")),
     )
     io.write_text(card, page)
     return card
