@@ -155,7 +155,7 @@ PRESETS = {
         "ema": 0.998,
         "grow": 0.5,
         "checkpoint_steps": 100,
-        **_steps(transfer=3000, temporal=700, face=500),
+        **_steps(transfer=1800, temporal=400, face=300),
     },
     "tiny": {
         **_DEMO,

@@ -127,7 +127,7 @@ PRESETS = {
         "checkpoint_steps": 100,
         **_each(_SINGLE, {"data.sampling.t": 4, "batch": 2}),
         **_each(STAGES[2:], {"data.sampling.t": 8, "batch": 1}),
-        **_steps(content=3600, single=200, joint=1000),
+        **_steps(content=3600, single=200, joint=600),
     },
     "tiny": {
         **_DEMO,
