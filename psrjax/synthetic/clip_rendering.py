@@ -21,6 +21,7 @@ from psrjax.vision.camera import Camera
 SAMPLES = 3  # odd, so that one sample is the pixel's centre
 NEAR, FAR = 2.4, 5.8  # metres that the coded depth spans
 _LAMP_PIXELS = 160
+_CONTACT = 0.6  # metres from a sole beyond which it takes no light from the floor, in float32
 _BIAS = 0.035  # metres; a body does not shade the very skin that the lamp hits
 
 
@@ -214,14 +215,16 @@ def _body_light(
 
 def _contact(vertices: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Returns the share of diffuse light that reaches the floor beside the soles."""
-    low = vertices[(vertices[:, 2] < 0.05) & (vertices[:, 2] > -1)][::12]
-    near_floor = points[..., 2] < 0.02
-    light = np.ones((*near_floor.shape, 1), np.float32)
+    low = vertices[(vertices[:, 2] < 0.05) & (vertices[:, 2] > -1)][::12, :2]
+    light = np.ones((*points.shape[:2], 1), np.float32)
     if not len(low):
         return light
-    place = points[near_floor][:, :2]
-    square = ((place[:, None] - low[None, :, :2]) ** 2).sum(-1).min(1, initial=9.0)
-    light[near_floor, 0] = 1 - 0.55 * np.exp(-square / (2 * 0.09**2))
+    x, y, height = np.moveaxis(points, -1, 0)
+    (left, front), (right, back) = low.min(0) - _CONTACT, low.max(0) + _CONTACT
+    beside = (height < 0.02) & (x > left) & (x < right) & (y > front) & (y < back)
+    apart = points[beside][:, None, :2] - low
+    square = (apart[..., 0] ** 2 + apart[..., 1] ** 2).min(1, initial=9.0)
+    light[beside, 0] = 1 - 0.55 * np.exp(-square / (2 * 0.09**2))
     return light
 
 
