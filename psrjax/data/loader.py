@@ -125,7 +125,15 @@ class TrainBatches:
         return self
 
     def __next__(self) -> dict[str, jax.Array]:
-        local = next(self._local)
+        try:
+            local = next(self._local)
+        except RuntimeError as error:
+            if "terminated unexpectedly" not in str(error):  # which grain says of a process
+                raise
+            raise UserError(
+                "a process that reads data died: it was killed, perhaps for want of memory; the "
+                "same command goes on from the last checkpoint, with config.data.workers=0 too"
+            ) from error
         if self._check:
             spec.check(local, self._examples.reads)
             self._check = False

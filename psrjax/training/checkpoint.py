@@ -75,6 +75,8 @@ class Checkpoints:
             # buffers that the next step is given to overwrite.
             enable_async_checkpointing=jax.default_backend() != "cpu",
         )
+        if jax.process_index() == 0:
+            _forget_damaged_metrics(self.folder)
         try:
             self._manager = ocp.CheckpointManager(self.folder, options=options)
         except ImportError as error:  # orbax asks what kind of bucket it is
@@ -401,6 +403,19 @@ def _check_shapes(here: Any, there: Any, net: str, where: Any) -> None:
                 f"net {net!r} of {where} does not fit: {name} is {old.get(name)} there and "
                 f"{new.get(name)} here; use the same method fields"
             )
+
+
+def _forget_damaged_metrics(folder: epath.Path) -> None:
+    """Empties files of metrics that orbax could not read, which would end the run."""
+    for step in saved_steps(folder.parent):
+        file = folder / str(step) / "metrics" / "metrics"
+        try:
+            whole = not file.exists() or isinstance(json.loads(file.read_text()), dict)
+        except ValueError:
+            whole = False
+        if not whole:
+            logging.warning("%s: damaged; the loss of this checkpoint is not known", file)
+            io.write_json(file, {})
 
 
 class _Sound(preservation_policy.PreservationPolicy):

@@ -102,6 +102,21 @@ def test_workers_change_nothing(config):
     assert_same(batches(config, 4, start_step=1), alone)
 
 
+def test_a_worker_that_is_killed_ends_the_run_in_one_line(config, monkeypatch):
+    iterator = loader.train_batches(config, READS, batch=4, seed=0, start_step=0)
+
+    class Dead:
+        """What grain's iterator raises, word for word, when a worker of it got SIGKILL."""
+
+        def __next__(self):
+            raise RuntimeError("Worker process was terminated unexpectedly with exit code -9.")
+
+    iterator.close()
+    monkeypatch.setattr(iterator, "_local", Dead())
+    with pytest.raises(UserError, match="a process that reads data died"):
+        next(iterator)
+
+
 def test_the_rows_of_two_processes_one_after_the_other_are_the_batch(config, monkeypatch):
     whole = batches(config, 5)
     monkeypatch.setattr(jax, "process_count", lambda: 2)

@@ -97,6 +97,16 @@ def test_a_flipped_bit_of_the_config_is_found(run):
     assert "its config is not as it was saved" in checkpoint.check(run)[0]
 
 
+def test_damaged_metrics_of_a_checkpoint_are_told_and_done_without(toy, run, caplog):
+    metrics = run / "first" / "checkpoints" / "2" / "metrics" / "metrics"
+    metrics.write_text(metrics.read_text()[:10])
+    store = checkpoint.Checkpoints(
+        run / "first", config_lib.stage_config(config_for(toy, steps=4), "first")
+    )
+    store.close()
+    assert f"{metrics}: damaged" in caplog.text and store.latest_step() == 4
+
+
 def test_every_bit_of_every_array_counts():
     state = {"a": np.arange(3.0), "b": [np.float32(2), np.zeros((2, 0))], "k": jax.random.key(1)}
     saved = json.loads(json.dumps(checksums.of_state(state)))
