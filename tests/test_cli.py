@@ -156,7 +156,7 @@ REFUSED = {  # {the flag that asks for something: flags that are of no use to it
         *("source_camera", "pairs=same_video", "pair_count=2"),
     ),
     "pairs=same_video": (
-        *("clip", "target_view", "camera=a", "source_camera", "fit=crop", "watermark"),
+        *("clip", "target_view", "camera=a", "source_camera", "fit=crop", "watermark", "c2pa"),
     ),
 }
 OF_ALL = {"run", "workdir", "stage", "snapshot", "output", "frames", "intermediates", "data"}

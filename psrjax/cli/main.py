@@ -25,6 +25,7 @@ from psrjax.runtime import log, memory_pages
 
 _EXTRAS = {
     "av": "video",
+    "c2pa": "c2pa",
     "gradio": "app",
     "jinja2": "report",
     "matplotlib": "report",

@@ -45,6 +45,7 @@ from psrjax.data import loader
 from psrjax.errors import UserError
 from psrjax.inference import (
     batch_transfer,
+    content_credentials,
     footage,
     novel_view,
     output_files,
@@ -70,6 +71,9 @@ _FRAMES = flags.DEFINE_string("frames", "", "first:end, as in Python; by default
 _INTERMEDIATES = flags.DEFINE_bool("intermediates", False, "draw the steps as out.intermediates.*")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "write over what lies at --output")
 _WATERMARK = flags.DEFINE_bool("watermark", False, "show in every frame that it is synthesized")
+_C2PA = flags.DEFINE_string(
+    "c2pa", "", "CERTIFICATES.pem,KEY.pem: sign the videos as synthesized (C2PA, extra c2pa)"
+)
 # A clip of a dataset
 _DATA = flags.DEFINE_string("data", "", "a stored dataset; by default the run's own")
 _SPLIT = flags.DEFINE_string("split", "", "a split of it; by default config.data.eval_split")
@@ -124,12 +128,14 @@ _PLACES = ("source", "driving", "batch")
 _USED = {
     "--driving": (
         *(_SOURCE, _DRIVING, _BACKGROUND, _FIT, _SOURCE_FRAMES, _K, _SEED, _WINDOW, _AUDIO),
-        *(_CHECK, _BEST, _SCALE, _BACKGROUND_AS, _BATCH, _WATERMARK),
+        *(_CHECK, _BEST, _SCALE, _BACKGROUND_AS, _BATCH, _WATERMARK, _C2PA),
     ),
     "--pairs": (_PAIRS, _COUNT, _SPLIT, _K, _SEED),
-    "--video": (_VIDEO, _MESH, _SOURCE_CAMERA, _CAMERA, _WATERMARK),
-    "--camera": (_CAMERA, _SPLIT, _CLIP, _SOURCE_VIEW, _WATERMARK),
-    "a clip of a dataset": (_SPLIT, _CLIP, _SOURCE_VIEW, _TARGET_VIEW, _SKELETONS, _WATERMARK),
+    "--video": (_VIDEO, _MESH, _SOURCE_CAMERA, _CAMERA, _WATERMARK, _C2PA),
+    "--camera": (_CAMERA, _SPLIT, _CLIP, _SOURCE_VIEW, _WATERMARK, _C2PA),
+    "a clip of a dataset": (
+        *(_SPLIT, _CLIP, _SOURCE_VIEW, _TARGET_VIEW, _SKELETONS, _WATERMARK, _C2PA),
+    ),
 }
 
 
@@ -140,6 +146,8 @@ def main(arguments: Sequence[str]) -> None:
     pairs = batch_transfer.find(_SOURCE.value, _DRIVING.value, _BATCH.value)
     if not _RUN.value:
         raise UserError("--run: name the run's directory")
+    if _C2PA.value:
+        content_credentials.check(_OUTPUT.value, _C2PA.value)
     if asked == "--pairs":
         io.require_new(Path(_OUTPUT.value) / video_pairs.RECORD, overwrite=_OVERWRITE.value)
     elif not pairs:
@@ -244,7 +252,7 @@ def _write_pairs(model: Model) -> list[Path]:
 
 
 def _mark(model: Model) -> Mark:
-    return dataclasses.replace(model.mark, visible=_WATERMARK.value)
+    return dataclasses.replace(model.mark, visible=_WATERMARK.value, signer=_C2PA.value)
 
 
 def _options(model: Model, inputs: transfer.TransferInputs) -> transfer.TransferOptions:

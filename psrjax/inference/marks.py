@@ -25,12 +25,14 @@ class Mark:
       run: the name of its run's directory, or "".
       stage: of the run, or "".
       visible: whether every frame shows the word "synthesized".
+      signer: of the file, "CERTIFICATES.pem,KEY.pem", see `content_credentials`; "" is nobody.
     """
 
     method: str = ""
     run: str = ""
     stage: str = ""
     visible: bool = False
+    signer: str = ""
 
     @classmethod
     def of_run(cls, method: str, run: str | os.PathLike, stage: str) -> "Mark":

@@ -18,6 +18,7 @@ from PIL import ExifTags, Image, PngImagePlugin
 from psrjax import io
 from psrjax.data import video
 from psrjax.errors import UserError
+from psrjax.inference import content_credentials
 from psrjax.inference.marks import UNNAMED, Mark
 
 VIDEOS = (".mp4", ".mov", ".mkv", ".avi")
@@ -118,6 +119,8 @@ def write(
     else:
         options: Any = {"audio": audio, "lossless": lossless, "comment": comment}
         video.write(path, frames, times=times, **options)
+    if mark and mark.signer:
+        content_credentials.sign(path, mark.signer, title=comment)
 
 
 def _write_animation(
