@@ -1,4 +1,4 @@
-"""A signed file says who signed it and that trained algorithms made it, as C2PA's reader sees it."""
+"""A signed file says who signed it and that trained algorithms made it; C2PA's reader checks it."""
 
 import datetime
 import json

@@ -17,12 +17,16 @@ from psrjax.training import checkpoint
 HELPER = Path(__file__).parents[1] / "helpers" / "killed.py"
 
 
+def environment():
+    """That of a process with one device and, for forks, one thread."""
+    flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if "device" not in flag]
+    return {**os.environ, "XLA_FLAGS": " ".join(flags), "OPENBLAS_NUM_THREADS": "1"}
+
+
 def killed(folder, what, kills, seed, *arguments):
     """The forks' answer, see tests/helpers/killed.py; prints where the kills fell."""
-    flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if "device" not in flag]
-    environment = {**os.environ, "XLA_FLAGS": " ".join(flags), "OPENBLAS_NUM_THREADS": "1"}
     command = [sys.executable, HELPER, what, folder, str(kills), str(seed), *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
     print(f"{len(found['kills'])} kills of {found['moments']} moments: {found['kills']}")
@@ -50,7 +54,9 @@ def arrays(stage):
     folder = checkpoint.absolute(stage) / checkpoint.FOLDER / str(step) / "state"
     state = checkpoint._read_arrays(folder, sharding, nets_only=False)
     leaves = jax.tree_util.tree_flatten_with_path(state)[0]
-    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+    is_key = lambda leaf: jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)  # noqa: E731
+    plain = lambda leaf: jax.random.key_data(leaf) if is_key(leaf) else leaf  # noqa: E731
+    return {jax.tree_util.keystr(path): np.asarray(plain(leaf)) for path, leaf in leaves}
 
 
 @pytest.mark.slow
@@ -103,7 +109,8 @@ def test_synthesis_that_is_killed_leaves_no_half_video_and_ends_as_undisturbed(t
     run = tmp_path / "run"
     trained = ["train", "--config=mfci:tiny", f"--workdir={run}", "--config.steps=1"]
     program = "from psrjax.cli.main import console; console()"
-    subprocess.run([sys.executable, "-c", program, *trained], check=True, capture_output=True)
+    command = [sys.executable, "-c", program, *trained]
+    subprocess.run(command, env=environment(), check=True, capture_output=True)
     options = (f"--run={run}", "--driving=synthetic", "--output=made/out.mp4", "--overwrite")
     found = killed(tmp_path / "forks", "command", 5, 2, "synthesize", *options)
     whole = frames(tmp_path / "forks" / "undisturbed" / "made" / "out.mp4")
