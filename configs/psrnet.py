@@ -20,6 +20,8 @@ VARIANT is a comma-separated list of presets, stages and ablations, applied in o
   show        128x128, width 24, the first half of each stage at 64x64 (`grow`): two hours on one
               CPU core. On the synthetic people, or with config.data.path on a calibrated recording
               prepared at 128.
+  refine      not the paper's: the later layers refine the frames of any system's run, given as
+              config.init.run=RUN, on that run's data, beside the source frame and the pose.
   tiny        for tests: everything as small as it goes; the pictures mean nothing.
   bf16        bfloat16 products.
   layer1 …    only these stages.
@@ -116,6 +118,12 @@ PRESETS = {
         "grow": 0.5,
         **_steps(700, layer1=2800),
         "checkpoint_steps": 50,
+    },
+    "refine": {
+        **_DEMO,
+        "method.estimator": "run",
+        "stages": ("layer2", "layer3"),
+        **_steps(500),
     },
     "tiny": {
         "method.initialization": "gentle",  # departs from GTNet's, as above

@@ -66,6 +66,7 @@ class InitSection(Section):
     path: str = ""
     stage: str = ""  # by default its last finished one
     nets: tuple[str, ...] = ()  # by default all that both have
+    run: str = ""  # a run whose frames are refined, see `psrjax.training.refinement`
 
 
 def _default_policy() -> "Policy":

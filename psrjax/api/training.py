@@ -13,7 +13,7 @@ from psrjax.data import loader
 from psrjax.evaluation import evaluated_split
 from psrjax.runtime import jax_setup
 from psrjax.synthetic import dataset
-from psrjax.training import stages, writer
+from psrjax.training import refinement, stages, writer
 
 
 def train(
@@ -46,6 +46,7 @@ def train(
         config = config_lib.load(config, overrides)
     elif overrides:
         config = config_lib.override(copy.deepcopy(config), overrides)
+    config = refinement.with_estimator(config)
     config = evaluated_split.with_prepared_split(config)
     _tell_crop(config)
     how: Any = {"progress": progress, "traced": traced, "rewind": rewind, "replay": replay}

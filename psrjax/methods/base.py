@@ -14,6 +14,7 @@ from psrjax.errors import UserError
 
 Batch = Mapping[str, Any]
 Variables = Mapping[str, Any]  # nested
+RUN = "run"  # a field `estimator` that stands for the method of `config.init.run`
 ORACLE = "oracle: "  # begins the labels of baselines that are given the truth
 VGG19 = ("vgg19", "random", "off")  # choices of `perceptual`: its weights, random ones, no term
 

@@ -5,18 +5,21 @@ numbers are the paper's. Each stage `layer<k>` trains one layer and its discrimi
 layers before it.
 """
 
+import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from psrjax.losses import adversarial, perceptual, pixel
 from psrjax.methods import base
-from psrjax.methods.base import Batch
+from psrjax.methods.base import Batch, flatten_time, split_time
 from psrjax.models import volumetric
 from psrjax.nn.discriminators import frame_ranges, patch
+from psrjax.ops import pose_label
 
 REGIONS = {
     "none": (),
@@ -128,6 +131,11 @@ class Method(base.Method):
       video_depth: strided layers of the video discriminators.
       video_time_padding: frames of zeros at both ends of each of them.
       norm: "batch" or "instance".
+      estimator: the fields of another method, as JSON, whose frames the later layers refine instead
+        of the first layer's; `base.RUN`: those of the run `config.init.run`; "": none. The net
+        `estimate` is then frozen, the source is the first source frame, and what is seen beside it
+        is the pose where that method reads it, else nothing. `Departs from:` the paper, which
+        refines its own first layer.
     """
 
     stage: str = "layer1"
@@ -153,6 +161,7 @@ class Method(base.Method):
     video_depth: int = 4
     video_time_padding: int = 1
     norm: str = "batch"
+    estimator: str = ""
 
     @property
     def choices(self) -> dict[str, Collection[Any]]:
@@ -180,7 +189,11 @@ class Method(base.Method):
             "dtype": self.dtype,
             "remat": self.remat,
         }
-        for k in range(1, self._current + 1):
+        other = self._estimator
+        self.posed = other is not None and "target_joints" in other.synthesis_reads
+        if other is not None:
+            self.estimate = other
+        for k in range(1 + (other is not None), self._current + 1):
             if k == 1:
                 net = volumetric.Reconstruction(decoder=self.decoder, **common)
             else:
@@ -197,6 +210,19 @@ class Method(base.Method):
             self.dtype,
         )
         setattr(self, f"discriminator{self._current}", discriminator)
+
+    @property
+    def _refines_another(self) -> bool:
+        return self.estimator not in ("", base.RUN)
+
+    @property
+    def _estimator(self) -> base.Method | None:
+        """The method whose frames are refined, not bound; None where it is the first layer."""
+        if not self._refines_another:
+            return None
+        fields: dict[str, Any] = json.loads(self.estimator)
+        tuples = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
+        return base.build(**tuples)  # pyright: ignore[reportArgumentType]  # its name is a string
 
     @property
     def _ranges(self) -> tuple[int, ...]:
@@ -228,7 +254,10 @@ class Method(base.Method):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Source, target, and the guidance of the target view."""
+        """Source, target, and the guidance of the target view; or what the estimator reads."""
+        if (other := self._estimator) is not None:
+            flow = ("target_flow",) if self._ranges else ()
+            return tuple(dict.fromkeys((*other.synthesis_reads, "source", "target", *flow)))
         keys = (
             "source",
             "target",
@@ -241,8 +270,17 @@ class Method(base.Method):
         return (*keys, "target_mean") if self.prior == "texture_on_mean" else keys
 
     @property
+    def synthesis_reads(self) -> tuple[str, ...]:
+        """As `reads`; of an estimator what it needs itself, and the source."""
+        if (other := self._estimator) is not None:
+            return tuple(dict.fromkeys((*other.synthesis_reads, "source")))
+        return self.reads
+
+    @property
     def baseline_reads(self) -> tuple[str, ...]:
-        """The mean training frame of the target's camera."""
+        """The mean training frame of the target's camera, or what the estimator's need."""
+        if (other := self._estimator) is not None:
+            return (*other.reads, *other.baseline_reads)
         return ("target_mean",)
 
     @property
@@ -252,12 +290,12 @@ class Method(base.Method):
 
     def __call__(self, batch: Batch) -> None:
         """Runs the layers of this stage and its discriminators once, for initialisation."""
-        videos, _ = self._videos(batch, train=True)
+        videos, _, _ = self._videos(batch, self.start(batch), train=True)
         self._judge(videos[self.stage], batch)
 
     def init_from_previous(self, variables: Mapping) -> Mapping:
         """See `init_from`; the discriminators begin fresh in every stage."""
-        if self.init_from == "fresh" or self._current == 1:
+        if self.init_from == "fresh" or self._current == 1 + self._refines_another:
             return variables
         new, before = f"layer{self._current}", f"layer{self._current - 1}"
         changed = {}
@@ -268,31 +306,48 @@ class Method(base.Method):
             changed[collection] = nets if net is None else {**nets, new: net}
         return changed
 
-    def _videos(self, batch: Batch, *, train: bool) -> tuple[dict[str, Array], dict[str, Array]]:
+    def _videos(
+        self, batch: Batch, carry: Any, *, train: bool
+    ) -> tuple[dict[str, Array], dict[str, Array], Any]:
         """Runs the layers up to this stage's, which alone runs in train mode.
 
         Returns:
-          {"layer1": x̂₁, …}, and {region: video} of the first layer's decoders.
+          {"layer1": x̂₁, …}, {region: video} of the first layer's decoders, and the next carry. An
+          estimator's video stands under "layer1".
         """
-        source, visibility = batch["source"], batch["target_visibility"]
-        depth = jnp.repeat(batch["target_depth"] * 2.0 - 1.0, 3, axis=-1)
-        videos, parts = {}, {}
-        for k in range(1, self._current + 1):
-            net, learns = getattr(self, f"layer{k}"), train and k == self._current
-            if k == 1:
-                parts = net(source, self._prior(batch), depth, learns)
-                raw = volumetric.compose(parts, visibility)
-                mesh = (visibility > 0).astype(raw.dtype)
-                flow = batch["target_mesh_flow"]
-                video = volumetric.add_previous(
-                    raw, flow, mesh, zeta=self.zeta, scope=self.warp_scope
-                )
-            else:
-                before = videos[f"layer{k - 1}"]
-                made = net(source, before, depth, learns)
-                video = self.alpha * made + (1.0 - self.alpha) * before
-            videos[f"layer{k}"] = video
-        return videos, parts
+        if self._refines_another:
+            made, carry = self.estimate.synthesize(batch, carry)
+            video, parts = jax.lax.stop_gradient(made["video"]), {}
+            source = jnp.broadcast_to(batch["source"][:, :1], video.shape)
+            guide = self._pose(batch) if self.posed else jnp.zeros_like(video)
+        else:
+            source = batch["source"]
+            guide = jnp.repeat(batch["target_depth"] * 2.0 - 1.0, 3, axis=-1)
+            video, parts = self._reconstructed(batch, guide, train and self._current == 1)
+        videos = {"layer1": video}
+        for k in range(2, self._current + 1):
+            net, before = getattr(self, f"layer{k}"), videos[f"layer{k - 1}"]
+            made = net(source, before, guide, train and k == self._current)
+            videos[f"layer{k}"] = self.alpha * made + (1.0 - self.alpha) * before
+        return videos, parts, carry
+
+    def _reconstructed(
+        self, batch: Batch, depth: Array, learns: bool
+    ) -> tuple[Array, dict[str, Array]]:
+        """Returns the first layer's video (Eq. 2 and 3), and {region: video} of its decoders."""
+        visibility = batch["target_visibility"]
+        parts = self.layer1(batch["source"], self._prior(batch), depth, learns)
+        raw = volumetric.compose(parts, visibility)
+        mesh, flow = (visibility > 0).astype(raw.dtype), batch["target_mesh_flow"]
+        made = volumetric.add_previous(raw, flow, mesh, zeta=self.zeta, scope=self.warp_scope)
+        return made, parts
+
+    def _pose(self, batch: Batch) -> Float[Array, "b t h w c"]:
+        """Draws the target's poses, in [-1, 1]."""
+        joints = batch["target_joints"]
+        height, width = batch["source"].shape[2:4]
+        drawn = pose_label.draw(flatten_time(joints), height=height, width=width)
+        return 2.0 * split_time(drawn, len(joints)) - 1.0
 
     def _prior(self, batch: Batch) -> Float[Array, "b t h w 3"]:
         if self.prior == "texture_on_mean":
@@ -314,10 +369,10 @@ class Method(base.Method):
         return {"terms": terms, "shared": {}, "log": log}
 
     def _generator_loss(self, batch: Batch, pretrained: Mapping) -> dict[str, Any]:
-        videos, _ = self._videos(batch, train=True)
+        videos, _, _ = self._videos(batch, self.start(batch), train=True)
         video, target = videos[self.stage], batch["target"]
         errors = pixel.huber(video, target)
-        terms = {"reconstruction": self._reconstruction(errors, batch["target_visibility"])}
+        terms = {"reconstruction": self._reconstruction(errors, batch)}
         if self._current == 1:
             terms["perceptual"] = jnp.zeros(())
             for name in self.pretrained:
@@ -332,7 +387,10 @@ class Method(base.Method):
         return {"terms": terms, "shared": {"video": video}, "log": log}
 
     def _judge(self, video: Array, batch: Batch) -> dict[str, Any]:
-        return self._discriminator(batch["source"], video, batch.get("target_flow"), True)
+        source = batch["source"]
+        if self._refines_another:
+            source = jnp.broadcast_to(source[:, :1], video.shape)
+        return self._discriminator(source, video, batch.get("target_flow"), True)
 
     def _adversarial_terms(
         self, loss: Callable[[str], Array], discriminators: Iterable[str]
@@ -345,28 +403,27 @@ class Method(base.Method):
             for name in names
         }
 
-    def _reconstruction(self, errors: Array, visibility: Array) -> Array:
+    def _reconstruction(self, errors: Array, batch: Batch) -> Array:
         """Later layers give all pixels the same weight in the paper (§3.2)."""
         groups = REGIONS[self.recon_regions if self._current == 1 else self.later_regions]
         if not groups:
             return errors.mean()
+        visibility = batch["target_visibility"]
         regions = [jnp.isin(visibility[..., 0], jnp.asarray(group)) for group in groups]
         return pixel.region_mean(errors, jnp.stack(regions, -1))
 
     def start(self, batch: Batch) -> dict:
-        """Keeps nothing between windows: each is a clip of its own."""
-        del batch
-        return {}
+        """Keeps nothing between windows, each a clip of its own, but what an estimator keeps."""
+        return self.estimate.start(batch) if self._refines_another else {}
 
     def synthesize(self, batch: Batch, carry: Any, intermediates: bool = False) -> tuple[dict, Any]:
         """Returns the videos of all layers up to this stage's; see the base class."""
-        videos, parts = self._videos(batch, train=False)
+        videos, parts, carry = self._videos(batch, carry, train=False)
         videos = {name: jnp.clip(video, -1.0, 1.0) for name, video in videos.items()}
-        made = {
-            "video": videos[self.stage],
-            "mask": (batch["target_visibility"] > 0).astype(jnp.float32),
-            "steps": videos,
-        }
+        made: dict[str, Any] = {"video": videos[self.stage], "steps": videos}
+        if self._refines_another:
+            return made, carry
+        made["mask"] = (batch["target_visibility"] > 0).astype(jnp.float32)
         if intermediates:
             regions = jnp.asarray(_REGION_COLORS)[batch["target_visibility"][..., 0]]
             made["intermediates"] = {
@@ -378,7 +435,12 @@ class Method(base.Method):
         return made, carry
 
     def baselines(self, batch: Batch) -> dict[str, Array]:
-        """Returns the source view, the transferred texture, and it over the camera's mean frame."""
+        """Returns the source view, the transferred texture, and it over the camera's mean frame.
+
+        Where an estimator's frames are refined, its own baselines.
+        """
+        if self._refines_another:
+            return self.estimate.baselines(batch)
         return {
             "copy_source": batch["source"],
             "x0": batch["target_prior"],

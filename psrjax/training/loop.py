@@ -23,7 +23,7 @@ from psrjax.methods import base
 from psrjax.ops import conv
 from psrjax.pretrained import registry
 from psrjax.synthetic import dataset
-from psrjax.training import checkpoint, interrupt, optimizer, profile, sharding, writer
+from psrjax.training import checkpoint, interrupt, optimizer, profile, refinement, sharding, writer
 from psrjax.training.state import TrainState, init_state, with_params, with_variables
 from psrjax.training.step import (
     Step,
@@ -271,6 +271,8 @@ def _initialize(
     if type(method).warm_start is not base.Method.warm_start:
         clips = loader.TrainFrames(dataset.resolve_path(config.data))
         fresh = with_params(fresh, method.warm_start(jax.device_get(fresh.params), clips))
+    if config.init.run:
+        fresh = refinement.with_estimate(fresh, config.init.run)
     if not config.init.path:
         return fresh
     stage = checkpoint.find_stage(config.init.path, config.init.stage)

@@ -1,0 +1,89 @@
+"""A run that refines another one's frames holds that run unchanged, and begins from its frames."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import psrjax
+from psrjax import config as config_lib
+from psrjax.benchmarks import compiled_stage
+from psrjax.data import spec
+from psrjax.errors import UserError
+from psrjax.inference import synthesizer
+from psrjax.methods import base
+from psrjax.training import optimizer, refinement, state, step
+
+OTHERS = [name for name in config_lib.names() if name != "psrnet"]
+QUICK = ("internet",)
+
+
+def refining(name):
+    """The config of the first stage that refines METHOD:tiny, and that one's."""
+    own, other = config_lib.load("psrnet:tiny"), config_lib.load(f"{name}:tiny")
+    other = config_lib.stage_config(other, other.stages[-1])
+    config = config_lib.stage_config(own, "layer2")
+    fields = json.dumps(config_lib.method_fields(other))
+    config_lib.update(config, {"method.estimator": fields})
+    return config, other
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in OTHERS]
+)
+def test_the_later_layers_refine_the_frames_of_any_method(name):
+    config, other = refining(name)
+    method = base.build(**config_lib.method_fields(config))
+    estimator = base.build(**config_lib.method_fields(other))
+    assert set(estimator.synthesis_reads) <= set(method.synthesis_reads) <= set(method.reads)
+    sampling = other.data.sampling
+    sizes = {"b": 1, "k": sampling.k, "t": 8, "h": 32, "w": 32}
+    batch = compiled_stage.random_batch((*method.reads, *method.baseline_reads), sizes)
+    optimizers = optimizer.make_optimizers(config.optimizer, method.updates)
+    start = jax.eval_shape(lambda: state.init_state(method, optimizers, sizes, 0, ema=False))
+    assert set(start.params) == {"estimate", "layer2", "discriminator2"}
+    weights = {update: dict(terms) for update, terms in config.weights.items()}
+    step.check_weights(method, weights, start, batch, {})
+
+    def run(variables):
+        carry = synthesizer.start(method, variables, batch)
+        made, _ = synthesizer.synthesize(method, variables, batch, carry)
+        return made, method.apply(variables, spec.decode(batch), method="baselines")
+
+    made, baselines = jax.eval_shape(run, start.variables)
+    assert list(made["steps"]) == ["layer1", "layer2"]
+    for video in (made["video"], *made["steps"].values(), *baselines.values()):
+        assert video.shape == (1, 8, 32, 32, 3)
+
+
+@pytest.mark.slow
+def test_a_refinement_holds_the_run_and_begins_from_its_frames(tmp_path):
+    one = {"mesh.data": 1}
+    few = {**one, "overrides.warmup.steps": 2, "steps": 2, "overrides.joint.steps": 2}
+    psrjax.train("internet:tiny", tmp_path / "run", few)
+    given = {**one, "init.run": str(tmp_path / "run"), "steps": 2, "batch": 2, "method.width": 4}
+    psrjax.train("psrnet:refine", tmp_path / "refined", given)
+    theirs, model = psrjax.load(tmp_path / "run"), psrjax.load(tmp_path / "refined")
+    assert model.stage == "layer3"
+    for collection, nets in model.variables.items():
+        for path, leaf in jax.tree.leaves_with_path(nets.get("estimate", {})):
+            kept = theirs.variables[collection]
+            for key in path:
+                kept = kept[key.key]
+            np.testing.assert_array_equal(leaf, kept)
+    found = psrjax.evaluate(model, limit=1)
+    names = [row["name"] for row in found.rows]
+    assert {"layer1", "layer2", "layer3", "copy_source"} <= set(names)
+    model.export(tmp_path / "refined.safetensors")
+    assert psrjax.load(tmp_path / "refined.safetensors").method == model.method
+
+
+def test_a_run_that_is_not_named_or_not_asked_for_is_told():
+    with pytest.raises(UserError, match="config.init.run: name the run"):
+        refinement.with_estimator(config_lib.load("psrnet:refine"))
+    config = config_lib.load("psrnet:tiny", {"init.run": "runs/other"})
+    with pytest.raises(UserError, match="refines no run"):
+        refinement.with_estimator(config)
+    plain = config_lib.load("psrnet:tiny")
+    assert refinement.with_estimator(plain) is plain
