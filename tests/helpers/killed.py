@@ -96,11 +96,14 @@ def _watch(root, at, after):
         if event not in _OPERATIONS or not arguments:
             return
         path = arguments[0]
-        if not isinstance(path, str | bytes | os.PathLike) or place not in os.fsdecode(path):
+        if not isinstance(path, str | bytes | os.PathLike):
+            return
+        path = os.path.abspath(os.fsdecode(path))
+        if not path.startswith(place):
             return
         seen[0] += 1
         if seen[0] == at:
-            what = f"{event} {os.path.relpath(os.fsdecode(path), place)}"
+            what = f"{event} {os.path.relpath(path, place)}"
             handle = os.open(root.parent / f"{root.name}.killed", os.O_WRONLY | os.O_CREAT)
             os.write(handle, what.encode())
             os.kill(os.getpid(), signal.SIGKILL)

@@ -207,4 +207,5 @@ def test_a_hundred_mistakes_are_each_one_line_and_two_before_anything_is_compile
             wrong.append(f"{line}: {code}: {told[-1] if told else ''}")
     print(f"{len(MISTAKES)} mistakes, {len(MISTAKES) - len(wrong)} of them one line and 2")
     assert not wrong, "\n".join(wrong)
-    assert {path: path.stat().st_size for path in folder.rglob("*")} == before
+    after = {path: path.stat().st_size for path in folder.rglob("*") if path.name != "lock"}
+    assert after == before
