@@ -13,7 +13,6 @@ Needs only jax, flax, optax, numpy, ml_collections and jaxtyping; --data and --a
 Weights of frozen networks that are not found are replaced by untrained ones.
 """
 
-import json
 import re
 import sys
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 from absl import flags
 
 from psrjax import config as config_lib
+from psrjax import io
 from psrjax.benchmarks import suite, suite_table
 from psrjax.cli import main as cli
 from psrjax.errors import UserError
@@ -67,10 +67,7 @@ def main(arguments: list[str]) -> None:
     print(text_table.table(result))
     if _JSON.value:
         result = {"command": " ".join(["psrjax", "bench", *sys.argv[1:]]), **result}
-        path = Path(_JSON.value)
-        temporary = path.with_name(f"{path.name}.tmp")  # psrjax.io is not for bare machines
-        temporary.write_text(json.dumps(result, indent=2) + "\n")
-        temporary.replace(path)
+        io.write_json(_JSON.value, result)
 
 
 def _run_suite(arguments: list[str]) -> None:

@@ -75,13 +75,14 @@ def explained(error: OSError, path: Any = None) -> UserError | None:
 
     Args:
       error: what was raised.
-      path: the file it is about; by default the one that the error names.
+      path: the file it is about; by default the one that the error names, if it does.
     """
     place = error.filename if path is None else path
-    if error.errno not in _REASONS or place is None:
+    if error.errno not in _REASONS:
         return None
     kind = DiskFullError if error.errno in _FULL else UserError
-    return kind(f"{os.fspath(place)}: {_REASONS[error.errno]}")
+    where = "" if place is None else f"{os.fspath(place)}: "
+    return kind(f"{where}{_REASONS[error.errno]}")
 
 
 @contextmanager
