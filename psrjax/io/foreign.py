@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from etils import epath
-from PIL import Image
 
 from psrjax.errors import UserError
 
@@ -58,6 +57,8 @@ def check_picture(path: str | os.PathLike) -> None:
     Only lengths are read. What Pillow does not know is refused: OpenCV, which decodes pictures,
     believes whatever size stands in a file, and sets memory aside for a PNG's chunks.
     """
+    from PIL import Image  # which `psrjax bench` does without, where little is installed
+
     try:
         with Image.open(path) as picture:
             width, height = picture.size
