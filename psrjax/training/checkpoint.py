@@ -29,6 +29,7 @@ from psrjax.training import checksums, exported_run
 from psrjax.training.state import TrainState, copy_nets
 
 FOLDER = "checkpoints"  # in the directory of a stage
+_REMOVED = "removed"  # in that; on a bucket checkpoints are removed in place
 CONFIG = "config.json"  # in the run directory
 HISTORY = "config_history.jsonl"  # beside it: what was changed in it, and when
 _SCORE, _LOSS = "score", "loss"  # among the metrics that orbax saves with a checkpoint
@@ -71,12 +72,14 @@ class Checkpoints:
             preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
             best_fn=lambda metrics: -metrics.get(_LOSS, math.inf),  # else it saves none
             cleanup_tmp_directories=True,
+            todelete_subdir=_REMOVED,
             # On a CPU the arrays to be written in the background are views of the very
             # buffers that the next step is given to overwrite.
             enable_async_checkpointing=jax.default_backend() != "cpu",
         )
         if jax.process_index() == 0:
             _forget_damaged_metrics(self.folder)
+        self._remove_old()
         try:
             self._manager = ocp.CheckpointManager(self.folder, options=options)
         except ImportError as error:  # orbax asks what kind of bucket it is
@@ -108,6 +111,8 @@ class Checkpoints:
             return
         if position["next_index"] != step:
             raise RuntimeError(f"the data stands at {dict(position)}, the state at step {step}")
+        self._manager.wait_until_finished()  # as saving does by itself
+        self._remove_old()
         self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -169,6 +174,15 @@ class Checkpoints:
         """Waits until everything is written."""
         self._manager.wait_until_finished()
         self._manager.close()
+        self._remove_old()
+
+    def _remove_old(self) -> None:
+        """Removes checkpoints that are no longer kept; orbax has moved them away.
+
+        A removal that is cut off then leaves no half checkpoint among the whole ones.
+        """
+        if jax.process_index() == 0 and (self.folder / _REMOVED).exists():
+            (self.folder / _REMOVED).rmtree()
 
     def _remove(self, steps: Mapping[int, Any]) -> None:
         if not steps:
