@@ -46,7 +46,7 @@ class Model:
 
     @property
     def mark(self) -> Mark:
-        """What the model's videos say of themselves."""
+        """The mark that the model's videos carry."""
         return Mark.of_run(self.config.method.name, self.run, self.stage)
 
     def transfer(

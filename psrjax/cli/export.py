@@ -30,8 +30,6 @@ _SNAPSHOT = flags.DEFINE_enum(
     "config.keep_best"
 )  # fmt: skip
 _CARD = flags.DEFINE_bool("card", False, "write a model card, FILE.md, where there is none")
-
-
 _CLIPS = flags.DEFINE_list("clips", [], "of the run's data, to show it with: CLIP:FIRST:END,…")
 _SPLIT = flags.DEFINE_string("split", "", "of --clips; by default config.data.eval_split")
 

@@ -18,7 +18,7 @@ _LEGIBLE = 72  # pixels that it takes at least, where there are so many
 
 @dataclass(frozen=True)
 class Mark:
-    """What a synthesized video says of itself.
+    """Names what made a synthesized video, for its file, and for its frames where that is wanted.
 
     Attributes:
       method: that made it, or "".

@@ -10,8 +10,8 @@ from psrjax.errors import UserError
 from psrjax.inference import content_credentials, output_files
 from psrjax.inference.marks import Mark
 
-c2pa = pytest.importorskip("c2pa", reason="needs the extra c2pa")
-pytest.importorskip("cryptography")
+c2pa = pytest.importorskip("c2pa", reason="needs C2PA: pip install 'psrjax[c2pa]'")
+pytest.importorskip("cryptography", reason="needs the extra c2pa, which brings it")
 
 from cryptography import x509  # noqa: E402
 from cryptography.hazmat.primitives import hashes, serialization  # noqa: E402

@@ -1,18 +1,16 @@
 """Every command that writes ends with one line and exit code 2 where the disk is full."""
 
-import os
 import subprocess
-import sys
 
 import pytest
 import stick_person
+from command_line import psrjax
 
 from psrjax import config as config_lib
 from psrjax.synthetic import dataset
 
 pytestmark = pytest.mark.slow
 TINY = "--config=psrnet:tiny,layer1"
-PROGRAM = "from psrjax.cli.main import console; console()"
 # DISK is the full disk, RUN a trained run, DATA its dataset, CLIP a video with JOINTS.
 COMMANDS = """
 train CONFIG --workdir=DISK/run --config.steps=1
@@ -33,19 +31,9 @@ demo --method=psrnet --workdir=DISK/demo
 """
 
 
-def psrjax(*arguments):
-    flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if "device" not in flag]
-    return subprocess.run(
-        [sys.executable, "-c", PROGRAM, *arguments],
-        env={**os.environ, "XLA_FLAGS": " ".join(flags)},
-        capture_output=True,
-        text=True,
-    )
-
-
 @pytest.fixture(scope="module")
 def places(tmp_path_factory):
-    """What the words of `COMMANDS` stand for; skips where no disk can be made."""
+    """Gives {word of `COMMANDS`: what it stands for}; skips where no disk can be made."""
     root = tmp_path_factory.mktemp("full")
     disk = root / "disk"
     disk.mkdir()

@@ -1,7 +1,6 @@
 """What is killed at any moment and started again ends as what was not."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,17 +9,12 @@ import av
 import numpy as np
 import pytest
 import stick_person
+from command_line import environment, psrjax
 
 from psrjax.data.source import Source
 from psrjax.training import checkpoint
 
 HELPER = Path(__file__).parents[1] / "helpers" / "killed.py"
-
-
-def environment():
-    """That of a process with one device and, for forks, one thread."""
-    flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if "device" not in flag]
-    return {**os.environ, "XLA_FLAGS": " ".join(flags), "OPENBLAS_NUM_THREADS": "1"}
 
 
 def killed(folder, what, kills, seed, *arguments):
@@ -107,10 +101,8 @@ def test_preparation_that_is_killed_ends_as_undisturbed_preparation(tmp_path):
 @pytest.mark.slow
 def test_synthesis_that_is_killed_leaves_no_half_video_and_ends_as_undisturbed(tmp_path):
     run = tmp_path / "run"
-    trained = ["train", "--config=mfci:tiny", f"--workdir={run}", "--config.steps=1"]
-    program = "from psrjax.cli.main import console; console()"
-    command = [sys.executable, "-c", program, *trained]
-    subprocess.run(command, env=environment(), check=True, capture_output=True)
+    trained = psrjax("train", "--config=mfci:tiny", f"--workdir={run}", "--config.steps=1")
+    assert trained.returncode == 0, trained.stderr[-2000:]
     options = (f"--run={run}", "--driving=synthetic", "--output=made/out.mp4", "--overwrite")
     found = killed(tmp_path / "forks", "command", 5, 2, "synthesize", *options)
     whole = frames(tmp_path / "forks" / "undisturbed" / "made" / "out.mp4")
