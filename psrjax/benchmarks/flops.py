@@ -74,7 +74,8 @@ def count_step(step: Callable, *arguments: Any) -> int:
                 total += flops[0]
 
             y = convolve(_noted(add, x), _noted(add, kernel), **options)
-            flops.append(_flops(kernel.size, y if enlarges else x, y))
+            pixels = options.get("pixels", 1)
+            flops.append(_flops(pixels * kernel.size, y if enlarges else x, y))
             add()
             return y
 

@@ -17,6 +17,7 @@ from psrjax.errors import UserError
 from psrjax.models import posewarp
 from psrjax.nn import attention, blocks, hourglass, layers
 from psrjax.ops import geometry
+from psrjax.ops.conv import packing
 
 ANY_NUMBER = ("avg", "max")  # of source frames
 FUSIONS = ("avg", "max", "rb6", "sa3d_rb6", "rb6_sa2d")
@@ -108,12 +109,14 @@ class Fusion(nn.Module):
         x = x + self._conv(poses, c, "source_maps", use_bias=False)[:, None]
         flat = target_maps.reshape(b * t, h, w, -1)
         x = x + self._conv(flat, c, "target_maps").reshape(b, t, h, w, c)
-        x = x.reshape(b * t, h, w, c)
+        pixels = packing.pixels_in_a_tile(w, c)
+        x = packing.pack(x.reshape(b * t, h, w, c), pixels)
         block = blocks.maybe_remat(hourglass.Residual, self.remat)
         for i in range(self.blocks):
-            x = block("instance", self.dtype, name=f"block{i}")(x, train)
+            x = block("instance", self.dtype, pixels, name=f"block{i}")(x, train)
         small: dict[str, Any] = {"init": layers.xavier_small} if self.small_scores else {}
-        scores = self._conv(x, k, "scores", **small).astype(jnp.float32)
+        scores = self._conv(x, k, "scores", pixels=pixels, **small).astype(jnp.float32)
+        scores = packing.unpack(scores, pixels)
         return jnp.moveaxis(scores.reshape(b, t, h, w, k), -1, 2)
 
     def _exchange(self, features: Array, source_maps: Array, target_maps: Array, train: bool):

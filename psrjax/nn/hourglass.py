@@ -1,5 +1,7 @@
 """2-D blocks of the first-order model and its relatives: units, residuals, the hourglass."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
@@ -52,19 +54,21 @@ class Residual(nn.Module):
     Attributes:
       norm: see `psrjax.nn.layers.make_norm`.
       dtype: compute type.
+      pixels: of a row that lie side by side on the channels, see `psrjax.ops.conv.packing`.
     """
 
     norm: str = "batch"
     dtype: DTypeLike = jnp.float32
+    pixels: int = 1
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h w c"]:
         """Applies the block; the shape stays."""
-        y = x
+        y, width = x, x.shape[-1] // self.pixels
+        common: dict[str, Any] = {"dtype": self.dtype, "pixels": self.pixels}
         for i in (1, 2):
-            y = layers.make_norm(self.norm, dtype=self.dtype, name=f"norm{i}")(y, train, slope=0.0)
-            conv = layers.Conv(x.shape[-1], (3, 3), padding=1, dtype=self.dtype, name=f"conv{i}")
-            y = conv(y)
+            y = layers.make_norm(self.norm, name=f"norm{i}", **common)(y, train, slope=0.0)
+            y = layers.Conv(width, (3, 3), padding=1, name=f"conv{i}", **common)(y)
         return x + y
 
 

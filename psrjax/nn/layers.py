@@ -8,7 +8,7 @@ import contextvars
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -80,8 +80,8 @@ class _Layer(nn.Module):
     init: Callable = uniform_fan_in
     bias_init: Callable = nn.initializers.zeros
 
-    def _kernel(self, x: Array) -> Array:
-        return self.param("kernel", self.init, (*self.kernel_size, x.shape[-1], self.features))
+    def _kernel(self, inputs: int) -> Array:
+        return self.param("kernel", self.init, (*self.kernel_size, inputs, self.features))
 
     def _add_bias(self, y: Array) -> Array:
         y = _place_maps.get()(y)
@@ -89,6 +89,7 @@ class _Layer(nn.Module):
             return y
         bias = self.param("bias", self.bias_init, (self.features,))
         # In float32, or the bias's gradient, a sum over all pixels, would be summed in bfloat16.
+        bias = jnp.tile(bias, y.shape[-1] // self.features)
         return (y.astype(jnp.float32) + bias).astype(self.dtype)
 
 
@@ -99,24 +100,28 @@ class Conv(_Layer):
       stride: one, or one for each dimension.
       padding: on both sides, one, or one for each dimension (PyTorch's meaning, never "SAME").
       reflect: whether a 2-D convolution's padding, one number, is by reflection; else it is zeros.
+      pixels: of a row that lie side by side on the channels of its maps (`ops.conv.packing`), for a
+        2-D convolution that keeps their size.
       (the others are those of `_Layer`)
     """
 
     stride: int | Sequence[int] = 1
     padding: int | Sequence[int] = 0
     reflect: bool = False
+    pixels: int = 1
 
     @nn.compact
     def __call__(self, x: Float[Array, "b *size i"]) -> Float[Array, "b *out o"]:
         """Applies the convolution; the shapes are `psrjax.ops.conv.conv`'s."""
-        return self._convolve(x, self._kernel(x))
+        return self._convolve(x, self._kernel(x.shape[-1] // self.pixels))
 
     def _convolve(self, x: Array, kernel: Array) -> Array:
         x, kernel, padding = x.astype(self.dtype), kernel.astype(self.dtype), self.padding
         if self.reflect:
             assert isinstance(padding, int)
             x, padding = resampling.reflect_pad(x, padding), 0
-        return self._add_bias(conv_ops.conv(x, kernel, stride=self.stride, padding=padding))
+        options: dict[str, Any] = {"stride": self.stride, "padding": padding, "pixels": self.pixels}
+        return self._add_bias(conv_ops.conv(x, kernel, **options))
 
 
 class SpectralConv(Conv):
@@ -132,7 +137,7 @@ class SpectralConv(Conv):
     @nn.compact
     def __call__(self, x: Float[Array, "b *size i"], train: bool) -> Float[Array, "b *out o"]:
         """Applies the convolution; with `train` the vectors take a power iteration."""
-        kernel = self._kernel(x)
+        kernel = self._kernel(x.shape[-1])
         matrix = kernel.reshape(-1, self.features).T
         rows, columns = matrix.shape
         left = self.variable("spectral", "left", lambda: jnp.full(rows, rows**-0.5))
@@ -161,7 +166,7 @@ class UpsampledConv(_Layer):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
         """Applies it; the result is twice as high and wide."""
-        kernel = self._kernel(x).astype(self.dtype)
+        kernel = self._kernel(x.shape[-1]).astype(self.dtype)
         return self._add_bias(conv_ops.conv_upsampled(x.astype(self.dtype), kernel))
 
 
@@ -184,7 +189,7 @@ class ConvTranspose(_Layer):
         """Applies it; the shapes are `psrjax.ops.conv.conv_transpose`'s."""
         y = conv_ops.conv_transpose(
             x.astype(self.dtype),
-            self._kernel(x).astype(self.dtype),
+            self._kernel(x.shape[-1]).astype(self.dtype),
             stride=self.stride,
             padding=self.padding,
             output_padding=self.output_padding,
@@ -265,12 +270,14 @@ class InstanceNorm(nn.Module):
       epsilon: added to the variance.
       affine: whether to learn a scale and a bias.
       scale: what the learned scale begins at.
+      pixels: of a row that lie side by side on the channels, see `ops.conv.packing`.
       dtype: type of the result.
     """
 
     epsilon: float = 1e-5
     affine: bool = True
     scale: float = 1.0
+    pixels: int = 1
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -281,10 +288,13 @@ class InstanceNorm(nn.Module):
         del train
         scale = bias = None
         if self.affine:
-            scale = self.param("scale", nn.initializers.constant(self.scale), x.shape[-1:])
-            bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
+            channels = (x.shape[-1] // self.pixels,)
+            scale = self.param("scale", nn.initializers.constant(self.scale), channels)
+            bias = self.param("bias", nn.initializers.zeros, channels)
+            scale, bias = (jnp.tile(each, self.pixels) for each in (scale, bias))
         axes = tuple(range(1, x.ndim - 1))
-        return normalize(x, axes, self.epsilon, scale, bias, slope=slope, dtype=self.dtype)[0]
+        options: dict[str, Any] = {"slope": slope, "pixels": self.pixels, "dtype": self.dtype}
+        return normalize(x, axes, self.epsilon, scale, bias, **options)[0]
 
 
 def normalize(
@@ -296,6 +306,7 @@ def normalize(
     *,
     slope: float | None = None,
     ddof: int = 0,
+    pixels: int = 1,
     dtype: DTypeLike = jnp.float32,
 ) -> tuple[Array, Array, Array]:
     """Returns x normalized over axes, scaled, shifted and activated; its mean and its variance.
@@ -310,14 +321,16 @@ def normalize(
       bias: of each channel; None is 0.
       slope: of the leaky ReLU behind it, 0 a ReLU; None is no activation.
       ddof: 1 for the unbiased variance.
+      pixels: that lie side by side on the channels, and share their statistics.
       dtype: of the result.
     """
+    norm = _Norm(axes, epsilon, slope, ddof, pixels, dtype)
     if x.dtype == jnp.bfloat16:
-        return _normalize_rounded(x, scale, bias, _Norm(axes, epsilon, slope, ddof, dtype))
+        return _normalize_rounded(x, scale, bias, norm)
     x = x.astype(jnp.float32)
-    mean = x.mean(axes, keepdims=True)
+    mean = _mean(x, norm)
     centred = x - mean
-    variance = jnp.square(centred).mean(axes, keepdims=True) * _unbiasing(x, mean, ddof)
+    variance = _mean(jnp.square(centred), norm) * _unbiasing(x, mean, norm)
     y = _affine(centred * jax.lax.rsqrt(variance + epsilon), scale, bias).astype(dtype)
     return _activate(y, slope), mean, variance
 
@@ -329,12 +342,21 @@ class _Norm(NamedTuple):
     epsilon: float
     slope: float | None
     ddof: int
+    pixels: int
     dtype: DTypeLike
 
 
-def _unbiasing(x: Array, mean: Array, ddof: int) -> float:
-    count = x.size // mean.size
-    return count / (count - ddof)
+def _mean(x: Array, norm: _Norm) -> Array:
+    means = x.mean(norm.axes, keepdims=True)
+    if norm.pixels == 1:
+        return means
+    shared = means.reshape(*means.shape[:-1], norm.pixels, -1).mean(-2)
+    return jnp.concatenate([shared] * norm.pixels, -1)
+
+
+def _unbiasing(x: Array, mean: Array, norm: _Norm) -> float:
+    count = x.size // mean.size * norm.pixels
+    return count / (count - norm.ddof)
 
 
 def _activate(y: Array, slope: float | None) -> Array:
@@ -362,8 +384,8 @@ def _normalize_rounded(
 
 def _normalize_forward(x: Array, scale: Array | None, bias: Array | None, norm: _Norm) -> tuple:
     exact = x.astype(jnp.float32)
-    mean, square = (each.mean(norm.axes, keepdims=True) for each in (exact, jnp.square(exact)))
-    variance = jnp.maximum(square - jnp.square(mean), 0.0) * _unbiasing(x, mean, norm.ddof)
+    mean, square = (_mean(each, norm) for each in (exact, jnp.square(exact)))
+    variance = jnp.maximum(square - jnp.square(mean), 0.0) * _unbiasing(x, mean, norm)
     factor = jax.lax.rsqrt(variance + norm.epsilon)
     saved, mean, factor = jax.lax.optimization_barrier(
         (x, mean, factor)
@@ -385,8 +407,8 @@ def _normalize_backward(norm: _Norm, saved: tuple, gradients: tuple) -> tuple:
         (g,) = activated(g)
     total, turn = (each.sum(norm.axes, keepdims=True) for each in (g, g * y))
     count = x.size // mean.size
-    slope, turn_mean = (_affine(each, scale, None) / count for each in (total, turn))
-    turn_mean *= _unbiasing(x, mean, norm.ddof)
+    slope, turn_mean = (_affine(_mean(each, norm), scale, None) / count for each in (total, turn))
+    turn_mean *= _unbiasing(x, mean, norm)
     d_x = factor * (_affine(g, scale, None) - slope - y * turn_mean)
     d_scale, d_bias = (each.reshape(-1, each.shape[-1]).sum(0) for each in (turn, total))
     return (
@@ -399,7 +421,9 @@ def _normalize_backward(norm: _Norm, saved: tuple, gradients: tuple) -> tuple:
 _normalize_rounded.defvjp(_normalize_forward, _normalize_backward)
 
 
-def make_norm(kind: str, *, dtype: DTypeLike, name: str, scale: float = 1.0) -> nn.Module:
+def make_norm(
+    kind: str, *, dtype: DTypeLike, name: str, scale: float = 1.0, pixels: int = 1
+) -> nn.Module:
     """Makes the norm layer of this kind, to be called as `norm(x, train)`, perhaps with a `slope`.
 
     Args:
@@ -407,6 +431,7 @@ def make_norm(kind: str, *, dtype: DTypeLike, name: str, scale: float = 1.0) -> 
       dtype: type of the result.
       name: of the layer.
       scale: what the learned scale begins at.
+      pixels: of an instance norm, see `InstanceNorm`.
 
     Raises:
       UserError: for an unknown kind.
@@ -414,5 +439,7 @@ def make_norm(kind: str, *, dtype: DTypeLike, name: str, scale: float = 1.0) -> 
     if kind not in NORMS:
         raise UserError(f"config.method.norm: no norm {kind!r}; there are {', '.join(NORMS)}")
     if kind == "batch":
+        assert pixels == 1
         return BatchNorm(scale=scale, dtype=dtype, name=name)
-    return InstanceNorm(affine=kind == "instance", scale=scale, dtype=dtype, name=name)
+    options: dict[str, Any] = {"scale": scale, "pixels": pixels, "dtype": dtype}
+    return InstanceNorm(affine=kind == "instance", name=name, **options)

@@ -9,12 +9,19 @@ from jaxtyping import Array, Float
 from psrjax.errors import UserError
 
 
-def avg_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+def avg_pool(x: Float[Array, "b h w c"], pixels: int = 1) -> Float[Array, "b h2 w2 d"]:
     """Returns the mean of each 2x2 pixels.
+
+    Args:
+      x: the maps.
+      pixels: 2 if two of a row lie side by side on the channels (`ops.conv.packing`), 1 if not; of
+        the result one does.
 
     Raises:
       UserError: for an odd size.
     """
+    if pixels == 2:
+        return nn.avg_pool(sum(jnp.split(x, 2, -1)) / 2, (2, 1), (2, 1))
     check_downsamples(x, 1)
     return nn.avg_pool(x, (2, 2), (2, 2))
 

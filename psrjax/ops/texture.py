@@ -17,7 +17,7 @@ from psrjax.ops import correlation, geometry
 from psrjax.runtime import target
 
 _UNKNOWN = 1e-4  # weight of a texel that no frame shows
-_PIXELS = 8192  # of a frame, sampled at a time on TPUs: the samples fit their fast memory
+_PIXELS = 2048  # of a frame, sampled at a time on TPUs: samples and gradients fit their fast memory
 
 
 def sample_texture(

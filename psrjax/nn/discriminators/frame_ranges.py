@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 from psrjax.errors import UserError
 from psrjax.nn import layers, resampling
 from psrjax.nn.discriminators import multiscale
+from psrjax.ops.conv import packing
 
 KINDS = ("res6", "patch")
 _FULL_FLOW = 20.0 / 256.0  # vid2vid divides pixels by 20; here of 256, whatever the size
@@ -58,24 +59,35 @@ class ResidualDiscriminator(nn.Module):
         """
         del train
         resampling.check_downsamples(x, _POOLED)
-        x = self._conv(x, self.width, 3, "stem", _STRAIGHT)
+        pixels = packing.pixels_in_a_tile(x.shape[2], self.width)
+        x = self._conv(packing.pack(x, pixels), self.width, 3, "stem", _STRAIGHT, pixels)
         features = []
         for i, times in enumerate(_WIDTHS):
             wide = times * self.width
-            y = self._conv(layers.leaky_relu(x), wide, 3, f"block{i}_conv0", _THROUGH_RELU)
-            y = self._conv(layers.leaky_relu(y), wide, 3, f"block{i}_conv1", _BRANCH)
-            x = y + self._conv(x, wide, 1, f"block{i}_skip", _STRAIGHT)
-            x = resampling.avg_pool(x) if i < _POOLED else x
+            y = self._conv(layers.leaky_relu(x), wide, 3, f"block{i}_conv0", _THROUGH_RELU, pixels)
+            y = self._conv(layers.leaky_relu(y), wide, 3, f"block{i}_conv1", _BRANCH, pixels)
+            x = y + self._conv(x, wide, 1, f"block{i}_skip", _STRAIGHT, pixels)
+            x = resampling.avg_pool(x, pixels) if i < _POOLED else x
             features.append(x)
+            pixels = 1  # the first pool leaves one of two
         logits = self._conv(layers.leaky_relu(x), 1, 3, "logits", _THROUGH_RELU)
         return ({"logits": logits.astype(jnp.float32), "features": tuple(features)},)
 
-    def _conv(self, x: Array, features: int, kernel_size: int, name: str, init: Callable) -> Array:
+    def _conv(
+        self,
+        x: Array,
+        features: int,
+        kernel_size: int,
+        name: str,
+        init: Callable,
+        pixels: int = 1,
+    ) -> Array:
         scaled: dict[str, Any] = {"init": init} if self.scaled else {}
         conv = layers.Conv(
             features,
             (kernel_size, kernel_size),
             padding=kernel_size // 2,
+            pixels=pixels,
             dtype=self.dtype,
             name=name,
             **scaled,

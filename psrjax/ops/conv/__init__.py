@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from psrjax.errors import UserError
-from psrjax.ops.conv import cpu
+from psrjax.ops.conv import cpu, packing
 from psrjax.ops.conv.native import ConvShape, adjoint, convolve
 from psrjax.runtime import target
 
@@ -42,10 +42,11 @@ def _folds() -> bool:
 
 def conv(
     x: Float[Array, "b *size i"],
-    kernel: Float[Array, "*kernel_size i o"],
+    kernel: Float[Array, "*kernel_size j p"],
     *,
     stride: int | Sequence[int] = 1,
     padding: int | Sequence[int] = 0,
+    pixels: int = 1,
 ) -> Float[Array, "b *out o"]:
     """Convolves (cross-correlates) with zero padding, as PyTorch's `convNd` in channels-last.
 
@@ -54,10 +55,15 @@ def conv(
       kernel: kernel size, input channels, output channels.
       stride: one, or one for each dimension.
       padding: zeros on both sides, one, or one for each dimension.
+      pixels: of a row that lie side by side on the channels of x and of the result, which then are
+        as many times those of the kernel, see `packing`; more than 1 only where the size stays.
 
     Raises:
       UserError: if the input is smaller than the kernel.
     """
+    if pixels > 1:
+        kernel = packing.pack_kernel(kernel, pixels)
+        padding = tuple(size // 2 for size in kernel.shape[:2])
     dims = kernel.ndim - 2
     pads = tuple((pad, pad) for pad in _each(padding, dims))
     shape = ConvShape(kernel.shape[:-2], _each(stride, dims), pads, x.shape[1:-1])
