@@ -29,7 +29,9 @@ and further ones:
   octaves (the pose label also says where a pixel is), ccn20 (CoCosNet's pose label), warp_patch,
   align_real, align_refined (Eq. 10 as printed, which `demo` leaves), smooth_pose (Eq. 8 as printed:
   G1 does not see G's frame), context_blocks (Eq. 13 as its text says: features are matched within
-  patch blocks), random_perceptual, w/o perceptual
+  patch blocks), random_perceptual, w/o perceptual; of other systems, in the stage temporal: D_V
+  (MFCI's discriminators of 3, 5 and 7 frames) and D_V^3, temporal=a and temporal=b (INTERnet's
+  Eq. 2 and 3: each frame, warped back along the flow, is like the one before)
 """
 
 from psrjax.config import (
@@ -118,6 +120,21 @@ _DEMO = {
     **_steps(transfer=1200, temporal=300, face=300),
 }
 
+
+def _ranges(*frames: int) -> dict:
+    """MFCI's discriminators, on windows as long as the longest of them and one more."""
+    return {
+        "method.video_ranges": frames,
+        "overrides.temporal.data.sampling.t": 8,
+        **stage_weights("temporal", adversarial_ranges=0.2),
+        **stage_weights("temporal", "discriminator", adversarial_ranges=1.0),
+    }
+
+
+def _flow_warp(scheme: str) -> dict:
+    return {"method.temporal": scheme, **stage_weights("temporal", flow_warp=10.0)}
+
+
 PRESETS = {
     "paper": {},
     "ccn": {
@@ -196,6 +213,10 @@ ABLATIONS = {
     "align_refined": {"method.align_to": "refined"},
     "smooth_pose": {"method.smooth_input": "pose"},
     "context_blocks": {"method.context_blocks": 4},
+    "D_V": _ranges(3, 5, 7),
+    "D_V^3": _ranges(3),
+    "temporal=a": _flow_warp("a"),
+    "temporal=b": _flow_warp("b"),
     "random_perceptual": {  # with the weights that presets without VGG-19 have set to 0
         "method.perceptual": "random",
         **stage_weights("transfer", perceptual=10.0, context=1.0),

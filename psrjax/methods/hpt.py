@@ -17,11 +17,11 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
 from psrjax.errors import UserError
-from psrjax.losses import adversarial, contextual, style
+from psrjax.losses import adversarial, contextual, style, temporal
 from psrjax.methods import base
 from psrjax.methods.base import Batch, flatten_time, split_time
 from psrjax.models import correspondence, global_generator, spade_generator
-from psrjax.nn.discriminators import multiscale, patch, spectral
+from psrjax.nn.discriminators import frame_ranges, multiscale, patch, spectral
 from psrjax.ops import face_box, pose_label, pose_normalization
 from psrjax.pretrained import vgg
 
@@ -68,6 +68,13 @@ class Method(base.Method):
         the pose label, or the "pose" label alone, as Eq. 8 has it. `Departs from:` that equation by
         default: without G's frame nothing that the correspondence found would reach the result.
       smoothing: G1 makes the "frame", or a "residual" that is added to G's frame.
+      video_ranges: n of further discriminators of n frames in a row and the flow between them, of
+        the stage `temporal`: the multi-range temporal discriminators of MFCI (Cheng et al., Eq. 2),
+        not the paper's; () is none.
+      temporal: a term of the stage `temporal` that is INTERnet's (Yang et al.), not the paper's:
+        each frame, warped back along the flow, is compared with the true one before it, everywhere
+        ("a", their Eq. 2) or where the flow can be trusted ("b", Eq. 3); "none" is no such term.
+        Their Eq. 4 needs the confidence of a motion field, which HPT has not.
       smooth_width: channels of G1's first layer.
       smooth_num_downsamples: how often G1 halves the size.
       smooth_blocks: residual blocks of G1.
@@ -108,6 +115,8 @@ class Method(base.Method):
     history: int = 2
     smooth_input: str = "generated"
     smoothing: str = "frame"
+    video_ranges: tuple[int, ...] = ()
+    temporal: str = "none"
     smooth_width: int = 64
     smooth_num_downsamples: int = 3
     smooth_blocks: int = 6
@@ -130,6 +139,7 @@ class Method(base.Method):
             "align_to": ("refined", "real"),
             "smooth_input": ("generated", "pose"),
             "smoothing": ("frame", "residual"),
+            "temporal": ("none", "a", "b"),
             "perceptual": base.VGG19,
             "gan": adversarial.MODES,
             "normalize": pose_normalization.RULES,
@@ -196,6 +206,10 @@ class Method(base.Method):
                 self.discriminator_layers - 1,
                 **compute,
             )
+            if self.video_ranges:
+                self.range_discriminators = frame_ranges.FrameRangeDiscriminators(
+                    self.video_ranges, width=self.discriminator_width, **compute
+                )
         else:
             self.face_discriminator = patch.PatchDiscriminator(
                 self.discriminator_width, strided=self.discriminator_layers - 1, **compute
@@ -209,16 +223,25 @@ class Method(base.Method):
     @property
     def updates(self) -> dict[str, tuple[str, ...]]:
         """The generator's update, then the discriminator's on the same fakes."""
+        judges = ("video_discriminator", *("range_discriminators",) * bool(self._ranges))
         return {
             "transfer": {"generator": ("align", "generator"), "discriminator": ("discriminator",)},
-            "temporal": {"generator": ("smooth",), "discriminator": ("video_discriminator",)},
+            "temporal": {"generator": ("smooth",), "discriminator": judges},
             "face": {"generator": ("face",), "discriminator": ("face_discriminator",)},
         }[self.stage]
 
     @property
+    def _ranges(self) -> tuple[int, ...]:
+        return self.video_ranges if self.stage == "temporal" else ()
+
+    @property
     def reads(self) -> tuple[str, ...]:
-        """Exemplars and frames of the person, both with their joints."""
-        return (*self.synthesis_reads, "target")
+        """Exemplars and frames of the person, both with their joints; flow for variants' terms."""
+        keys = [*self.synthesis_reads, "target"]
+        warps = self.stage == "temporal" and self.temporal != "none"
+        if self._ranges or (warps and self.temporal == "b"):
+            keys.append("target_flow")
+        return (*keys, "target_flow_forward") if warps else tuple(keys)
 
     @property
     def synthesis_reads(self) -> tuple[str, ...]:
@@ -234,6 +257,8 @@ class Method(base.Method):
         """Runs every net once, for initialisation."""
         made = self._generate(batch)
         self._judge(made["label"], made["picture"])
+        if self._ranges:
+            self._judge_ranges(made["video"], batch)
 
     def loss(self, update: str, batch: Batch, shared: Batch, pretrained: Batch) -> dict[str, Any]:
         """Computes this stage's share of Eq. 15 (Eq. 10 to 14, 8, or 9), or the discriminators'.
@@ -241,10 +266,11 @@ class Method(base.Method):
         Beside the paper's there are "warp", the error of the warped exemplar (CoCosNet has it for
         pairs of a frame with itself, "warp_self"), "reconstruction" and "feature_matching" in all
         stages (pix2pixHD's), and in `temporal` "change", the error of each frame's difference from
-        the one before. Terms with weight 0 in the config are left out.
+        the one before. Variants have "adversarial_ranges" and "flow_warp", see `video_ranges` and
+        `temporal`. Terms with weight 0 in the config are left out.
         """
         if update == "discriminator":
-            return self._discriminator_loss(shared)
+            return self._discriminator_loss(batch, shared)
         made = self._generate(batch)
         label, picture, truth = made["label"], made["picture"], made["truth"]
         fake, real = self._judge(label, picture), self._judge(label, truth)
@@ -257,14 +283,25 @@ class Method(base.Method):
         for name in self.pretrained:
             terms |= self._feature_terms(pretrained[name], picture, truth)
         shared = {"label": label, "picture": picture, "truth": truth}
+        if self._ranges:
+            judged = self._judge_ranges(made["video"], batch)
+            terms["adversarial_ranges"] = adversarial.generator_total(judged, mode=self.gan)
+            shared["video"] = made["video"]
         return {"terms": terms, "shared": shared, "log": made.get("log", {})}
 
-    def _discriminator_loss(self, shared: Batch) -> dict[str, Any]:
+    def _discriminator_loss(self, batch: Batch, shared: Batch) -> dict[str, Any]:
         real = self._judge(shared["label"], shared["truth"])
         fake = self._judge(shared["label"], shared["picture"])
         total = adversarial.discriminator_total(real, fake, mode=self.gan) / len(real)
         log = {"real": real[0]["logits"].mean(), "fake": fake[0]["logits"].mean()}
-        return {"terms": {"adversarial": total}, "shared": {}, "log": log}
+        terms = {"adversarial": total}
+        if self._ranges:
+            judged = (self._judge_ranges(x, batch) for x in (batch["target"], shared["video"]))
+            terms["adversarial_ranges"] = adversarial.discriminator_total(*judged, mode=self.gan)
+        return {"terms": terms, "shared": {}, "log": log}
+
+    def _judge_ranges(self, video: Float[Array, "b t h w 3"], batch: Batch) -> dict[str, tuple]:
+        return self.range_discriminators(video, batch["target_flow"], True)
 
     def _feature_terms(self, weights: Mapping, picture: Array, truth: Array) -> dict[str, Array]:
         """Computes Eq. 12 and 13; the later stages have pix2pixHD's perceptual term alone."""
@@ -344,7 +381,19 @@ class Method(base.Method):
         )
         changes = (jnp.diff(video, axis=1) for video in (smooth, batch["target"]))
         terms = {"change": jnp.abs(jnp.subtract(*changes)).mean()}
-        return {"label": label, "picture": picture, "truth": truth, "terms": terms}
+        if self.temporal != "none":
+            terms["flow_warp"] = self._flow_warp(smooth, batch)
+        made = {"label": label, "picture": picture, "truth": truth, "terms": terms}
+        return {**made, "video": smooth}
+
+    def _flow_warp(self, video: Float[Array, "b t h w 3"], batch: Batch) -> Float[Array, ""]:
+        before = flatten_time(batch["target"][:, :-1])
+        forward = flatten_time(batch["target_flow_forward"][:, 1:])
+        trusted = None
+        if self.temporal == "b":
+            backward = flatten_time(batch["target_flow"][:, 1:])
+            trusted = temporal.extrinsic_confidence(forward, backward)
+        return temporal.flow_warp(flatten_time(video[:, 1:]), before, forward, trusted)
 
     def _generate_faces(self, batch: Batch) -> dict[str, Any]:
         labels = self._labels(batch["target_joints"], batch)

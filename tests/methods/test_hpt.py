@@ -327,3 +327,46 @@ def test_octaves_tell_every_net_where_a_pixel_is():
     assert len(np.unique(where.round(4), axis=0)) == len(where)
     np.testing.assert_array_equal(where.reshape(16, 16, 8), pose_label.places(16, 16, octaves=2))
     np.testing.assert_allclose(where[0], [-1, 0, 0, -1, -1, 0, 0, -1], atol=1e-6)  # a corner
+
+
+@pytest.mark.parametrize(("scheme", "agree", "error"), [("a", False, 0.5), ("b", True, 0.5)])
+def test_the_flow_warp_compares_each_frame_with_the_true_one_before_it(scheme, agree, error):
+    """The picture moves two pixels to the right each frame; one side of it is off by 1."""
+    still = np.random.default_rng(0).uniform(-1.0, 1.0, (1, 16, 1, 3)).astype(np.float32)
+    truth = jnp.broadcast_to(still[:, None], (1, 4, 16, 16, 3))
+    forward = jnp.zeros((1, 4, 16, 16, 2)).at[..., 0].set(2.0)
+    backward = -forward if agree else jnp.zeros_like(forward)
+    given = {"target": truth, "target_flow_forward": forward, "target_flow": backward}
+    video = truth.at[:, :, 8:].add(1.0)
+    method = build("temporal", temporal=scheme)
+    assert set(given) < set(method.reads) | {"target_flow"}
+    assert float(method.apply({}, truth, given, method="_flow_warp")) < 1e-6
+    assert float(method.apply({}, video, given, method="_flow_warp")) == pytest.approx(error, 1e-4)
+
+
+def test_flow_that_contradicts_itself_has_no_part_in_the_flow_warp_of_equation_3():
+    forward = jnp.zeros((1, 4, 16, 16, 2)).at[..., 0].set(8.0)
+    video = jnp.ones((1, 4, 16, 16, 3))
+    given = {"target": -video, "target_flow_forward": forward, "target_flow": forward}
+    method = build("temporal", temporal="b")
+    assert float(method.apply({}, video, given, method="_flow_warp")) == 0.0
+
+
+@pytest.mark.slow
+def test_range_discriminators_see_all_frames_of_a_window_and_teach_the_smoother():
+    method = build("temporal", video_ranges=(3,), history=2)
+    assert method.updates["discriminator"] == ("video_discriminator", "range_discriminators")
+    assert "target_flow" in method.reads and "target_flow" not in build(video_ranges=(3,)).reads
+    given = {**batch(), "target_flow": jnp.zeros((1, 4, 16, 16, 2))}
+    variables = jax.jit(method.init)(jax.random.key(0), given)
+
+    def term(params, given):
+        made = method.apply(
+            {**variables, "params": params}, "generator", given, {}, {}, method="loss"
+        )
+        return made["terms"]["adversarial_ranges"]
+
+    slopes = jax.jit(jax.grad(term))(variables["params"], given)
+    assert any(float(jnp.abs(leaf).max()) > 0 for leaf in jax.tree.leaves(slopes["smooth"]))
+    seen = jax.jit(jax.grad(lambda flow: term(variables["params"], {**given, "target_flow": flow})))
+    assert (jnp.abs(seen(given["target_flow"])).sum((0, 2, 3, 4))[1:] > 0).all()
