@@ -22,6 +22,9 @@ VARIANT is a comma-separated list of presets, stages and ablations, applied in o
               prepared at 128.
   refine      not the paper's: the later layers refine the frames of any system's run, given as
               config.init.run=RUN, on that run's data, beside the source frame and the pose.
+  learned_texture
+              not the paper's: as real, of one person, whose textured body comes from a run of
+              d2gnet on the same frames, config.init.run=RUN, instead of from the source view.
   tiny        for tests: everything as small as it goes; the pictures mean nothing.
   bf16        bfloat16 products.
   layer1 …    only these stages.
@@ -95,16 +98,23 @@ _DEMO = {
     "log_steps": 25,
 }
 
+_REAL = {
+    **_DEMO,
+    "data.path": "",
+    "data.synthetic": {},
+    "data.eval_split": "test",
+    "data.crop": (64, 64),
+    **_steps(500, layer1=1900),
+}
+
 PRESETS = {
     "paper": {},
     "demo": _DEMO,
-    "real": {
-        **_DEMO,
-        "data.path": "",
-        "data.synthetic": {},
-        "data.eval_split": "test",
-        "data.crop": (64, 64),
-        **_steps(500, layer1=1900),
+    "real": _REAL,
+    "learned_texture": {
+        **_REAL,
+        "method.estimator": "run",
+        "method.estimate_as": "prior",
     },
     "show": {
         **_DEMO,

@@ -131,11 +131,14 @@ class Method(base.Method):
       video_depth: strided layers of the video discriminators.
       video_time_padding: frames of zeros at both ends of each of them.
       norm: "batch" or "instance".
-      estimator: the fields of another method, as JSON, whose frames the later layers refine instead
-        of the first layer's; `base.RUN`: those of the run `config.init.run`; "": none. The net
-        `estimate` is then frozen, the source is the first source frame, and what is seen beside it
-        is the pose where that method reads it, else nothing. `Departs from:` the paper, which
-        refines its own first layer.
+      estimator: the fields of another method, as JSON, which is frozen, as the net `estimate`;
+        `base.RUN`: those of the run `config.init.run`; "": none. `Departs from:` the paper, which
+        has no such net.
+      estimate_as: what it makes: the "layers" after the first refine its frames instead of the
+        first layer's; the source is then the first source frame, and what is seen beside it is the
+        pose where that method reads it, else nothing. Or its person, over the mean training frame
+        of the target's camera, is the "prior": D2G-Net's learned texture knows the sides of a
+        person that the source view does not show.
     """
 
     stage: str = "layer1"
@@ -162,6 +165,7 @@ class Method(base.Method):
     video_time_padding: int = 1
     norm: str = "batch"
     estimator: str = ""
+    estimate_as: str = "layers"
 
     @property
     def choices(self) -> dict[str, Collection[Any]]:
@@ -177,6 +181,7 @@ class Method(base.Method):
             "prior": ("texture", "texture_on_mean", "zeros"),
             "init_from": ("fresh", "before"),
             "initialization": volumetric.INITIALIZATIONS,
+            "estimate_as": ("layers", "prior"),
         }
 
     def setup(self):
@@ -193,7 +198,7 @@ class Method(base.Method):
         self.posed = other is not None and "target_joints" in other.synthesis_reads
         if other is not None:
             self.estimate = other
-        for k in range(1 + (other is not None), self._current + 1):
+        for k in range(1 + self._refines_another, self._current + 1):
             if k == 1:
                 net = volumetric.Reconstruction(decoder=self.decoder, **common)
             else:
@@ -213,12 +218,16 @@ class Method(base.Method):
 
     @property
     def _refines_another(self) -> bool:
+        return self._estimates and self.estimate_as == "layers"
+
+    @property
+    def _estimates(self) -> bool:
         return self.estimator not in ("", base.RUN)
 
     @property
     def _estimator(self) -> base.Method | None:
-        """The method whose frames are refined, not bound; None where it is the first layer."""
-        if not self._refines_another:
+        """The other method, not bound; None where there is none."""
+        if not self._estimates:
             return None
         fields: dict[str, Any] = json.loads(self.estimator)
         tuples = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
@@ -254,10 +263,11 @@ class Method(base.Method):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Source, target, and the guidance of the target view; or what the estimator reads."""
-        if (other := self._estimator) is not None:
-            flow = ("target_flow",) if self._ranges else ()
-            return tuple(dict.fromkeys((*other.synthesis_reads, "source", "target", *flow)))
+        """Source, target, and the guidance of the target view; what the estimator reads."""
+        flow = ("target_flow",) if self._ranges else ()
+        other = () if self._estimator is None else self._estimator.synthesis_reads
+        if self._refines_another:
+            return tuple(dict.fromkeys((*other, "source", "target", *flow)))
         keys = (
             "source",
             "target",
@@ -265,21 +275,22 @@ class Method(base.Method):
             "target_visibility",
             "target_prior",
             "target_mesh_flow",
-            *(("target_flow",) if self._ranges else ()),
+            *flow,
         )
-        return (*keys, "target_mean") if self.prior == "texture_on_mean" else keys
+        mean = ("target_mean",) if other or self.prior == "texture_on_mean" else ()
+        return tuple(dict.fromkeys((*keys, *mean, *other)))
 
     @property
     def synthesis_reads(self) -> tuple[str, ...]:
-        """As `reads`; of an estimator what it needs itself, and the source."""
-        if (other := self._estimator) is not None:
+        """As `reads`; where another's frames are refined what that needs, and the source."""
+        if self._refines_another and (other := self._estimator) is not None:
             return tuple(dict.fromkeys((*other.synthesis_reads, "source")))
         return self.reads
 
     @property
     def baseline_reads(self) -> tuple[str, ...]:
-        """The mean training frame of the target's camera, or what the estimator's need."""
-        if (other := self._estimator) is not None:
+        """The mean training frame of the target's camera, or what a refined method's need."""
+        if self._refines_another and (other := self._estimator) is not None:
             return (*other.reads, *other.baseline_reads)
         return ("target_mean",)
 
@@ -350,6 +361,10 @@ class Method(base.Method):
         return 2.0 * split_time(drawn, len(joints)) - 1.0
 
     def _prior(self, batch: Batch) -> Float[Array, "b t h w 3"]:
+        if self._estimates:
+            made, _ = self.estimate.synthesize(batch, self.estimate.start(batch))
+            person, matte = jax.lax.stop_gradient((made["foreground"], made["mask"]))
+            return matte * person + (1.0 - matte) * batch["target_mean"][:, None]
         if self.prior == "texture_on_mean":
             return _on_mean(batch)
         prior = batch["target_prior"]
@@ -437,15 +452,16 @@ class Method(base.Method):
     def baselines(self, batch: Batch) -> dict[str, Array]:
         """Returns the source view, the transferred texture, and it over the camera's mean frame.
 
-        Where an estimator's frames are refined, its own baselines.
+        Where an estimator gives the prior, that too; where its frames are refined, its baselines.
         """
         if self._refines_another:
             return self.estimate.baselines(batch)
-        return {
+        found = {
             "copy_source": batch["source"],
             "x0": batch["target_prior"],
             "x0_background": _on_mean(batch),
         }
+        return found | ({"estimate": self._prior(batch)} if self._estimates else {})
 
 
 def _on_mean(batch: Batch) -> Float[Array, "b t h w 3"]:

@@ -1,4 +1,4 @@
-"""Refinement of another run: its method becomes a frozen net of this one (`config.init.run`)."""
+"""A run that builds on another: its method becomes a frozen net of this one (`config.init.run`)."""
 
 import copy
 import json
@@ -17,27 +17,28 @@ _NET = "estimate"
 
 
 def with_estimator(config: RunConfig) -> RunConfig:
-    """Completes a config that refines the run `config.init.run`: that run's method and its data.
+    """Completes a config that builds on the run `config.init.run`: by that run's method.
 
-    Only the number of target frames stays this config's own.
+    One that refines its frames takes its data too; only the number of target frames stays its own.
 
     Raises:
-      UserError: if a run is named and none is refined, or the other way round.
+      UserError: if a run is named and none is asked for, or the other way round.
     """
     asked = config.method.to_dict().get("estimator") == base.RUN
     if asked and not config.init.run:
-        raise UserError("config.init.run: name the run whose frames are to be refined")
+        raise UserError("config.init.run: name the run to build on")
     if not config.init.run:
         return config
     if not asked:
-        raise UserError("config.init.run: this config refines no run: a preset refine does")
+        raise UserError(
+            "config.init.run: this config builds on no run: presets refine and learned_texture do"
+        )
     _, _, found, _ = checkpoint.restore_for_inference(config.init.run)
-    data = {f"data.{key}": value for key, value in found.data.to_dict().items()}
-    own = {
-        "data.sampling.t": config.data.sampling.t,
-        "method.estimator": json.dumps(config_lib.method_fields(found)),
-    }
-    return config_lib.update(copy.deepcopy(config), {**data, **own})
+    changes: dict[str, Any] = {"method.estimator": json.dumps(config_lib.method_fields(found))}
+    if config.method.estimate_as == "layers":
+        changes |= {f"data.{key}": value for key, value in found.data.to_dict().items()}
+        changes["data.sampling.t"] = config.data.sampling.t
+    return config_lib.update(copy.deepcopy(config), changes)
 
 
 def with_estimate(state: TrainState, run: str) -> TrainState:

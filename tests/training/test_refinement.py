@@ -1,5 +1,6 @@
 """A run that refines another one's frames holds that run unchanged, and begins from its frames."""
 
+import functools
 import json
 
 import jax
@@ -57,6 +58,35 @@ def test_the_later_layers_refine_the_frames_of_any_method(name):
         assert video.shape == (1, 8, 32, 32, 3)
 
 
+def test_the_first_layer_begins_from_a_learned_texture_over_the_cameras_mean_frame():
+    config, other = refining("d2gnet")
+    config_lib.update(config, {"method.stage": "layer1", "method.estimate_as": "prior"})
+    method = base.build(**config_lib.method_fields(config))
+    painter = base.build(**config_lib.method_fields(other))
+    sizes = {"b": 1, "k": 4, "t": 4, "h": 32, "w": 32}
+    wire = compiled_stage.random_batch((*method.reads, *method.baseline_reads), sizes)
+    quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    variables = quick(method.init)(jax.random.key(0), spec.decode(wire))
+    assert set(variables["params"]) == {"estimate", "layer1", "discriminator1"}
+
+    @quick
+    def run(variables, batch):
+        batch = spec.decode(batch)
+        theirs = {kind: nets["estimate"] for kind, nets in variables.items() if "estimate" in nets}
+        carry = painter.apply(theirs, batch, method="start")
+        made, _ = painter.apply(theirs, batch, carry, method="synthesize")
+        shown, _ = method.apply(variables, batch, {}, True, method="synthesize")
+        return batch["target_mean"], made, shown["intermediates"]["prior"]
+
+    mean, made, prior = run(variables, wire)
+    matte = np.asarray(made["mask"])
+    expected = matte * made["foreground"] + (1.0 - matte) * np.asarray(mean)[:, None]
+    np.testing.assert_allclose(prior, expected, atol=1e-5)
+    grown = jax.tree.map(lambda leaf: leaf + 1.0, variables["params"]["estimate"])
+    changed = {**variables, "params": {**variables["params"], "estimate": grown}}
+    assert np.abs(run(changed, wire)[2] - prior).max() > 1e-2
+
+
 @pytest.mark.slow
 def test_a_refinement_holds_the_run_and_begins_from_its_frames(tmp_path):
     one = {"mesh.data": 1}
@@ -80,10 +110,10 @@ def test_a_refinement_holds_the_run_and_begins_from_its_frames(tmp_path):
 
 
 def test_a_run_that_is_not_named_or_not_asked_for_is_told():
-    with pytest.raises(UserError, match="config.init.run: name the run"):
+    with pytest.raises(UserError, match="config.init.run: name the run to build on"):
         refinement.with_estimator(config_lib.load("psrnet:refine"))
     config = config_lib.load("psrnet:tiny", {"init.run": "runs/other"})
-    with pytest.raises(UserError, match="refines no run"):
+    with pytest.raises(UserError, match="builds on no run"):
         refinement.with_estimator(config)
     plain = config_lib.load("psrnet:tiny")
     assert refinement.with_estimator(plain) is plain
