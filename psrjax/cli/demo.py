@@ -14,7 +14,6 @@ from pathlib import Path
 
 from absl import flags
 
-import psrjax
 from psrjax.cli import main as cli
 from psrjax.evaluation import score_table
 from psrjax.reporting import demo
@@ -35,12 +34,10 @@ _WORKDIR = flags.DEFINE_string("workdir", "", "the run's directory; by default r
 def main(arguments: Sequence[str]) -> None:
     """Runs the demo, or what is left of it, and prints the times and the scores."""
     del arguments
-    checkout = f"{Path(psrjax.__file__).parents[1]}/"
-    command = " ".join(argument.replace(checkout, "") for argument in sys.argv)
     config = _CONFIG.require()
     workdir = _WORKDIR.value or f"runs/demo-{config.method.name}"
     minutes = 0 if cli.given("config") else _MINUTES[_METHOD.value]
-    shown = demo.run(config, workdir, command=command, minutes=minutes)
+    shown = demo.run(config, workdir, command=cli.typed(), minutes=minutes)
     print()
     for part in shown.parts:
         print(f"{part['seconds']:7.1f} s  {part['name']}")

@@ -94,6 +94,12 @@ def given(name: str) -> str:
     return found[-1] if found else ""
 
 
+def typed() -> str:
+    """Returns the command line, for a run's record, without the folder of this checkout."""
+    checkout = f"{Path(psrjax.__file__).parents[1]}/"
+    return " ".join(argument.replace(checkout, "") for argument in sys.argv)
+
+
 def run(name: str, arguments: Sequence[str]) -> None:
     """Runs one command in this process, and ends the process with its exit code."""
     program = f"psrjax {name}"

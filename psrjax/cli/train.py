@@ -12,13 +12,17 @@ a lower learning rate where the loss has jumped; `psrjax data check DIR` verifie
 which clips; it writes nothing.
 """
 
+import contextlib
 from typing import Any
 
+import jax
 from absl import flags
+from etils import epath
 
 from psrjax.api import training
 from psrjax.cli import main as cli
 from psrjax.errors import UserError
+from psrjax.runtime import run_record
 from psrjax.training import profile
 
 _CONFIG = cli.define_config()
@@ -37,4 +41,7 @@ def main(arguments: list[str]) -> None:
     if _REPLAY.value and _REWIND.value:
         raise UserError("--replay: writes nothing; leave --rewind out, or rewind first")
     how: Any = {"traced": traced, "rewind": _REWIND.value, "replay": _REPLAY.value}
-    training.train(config, _WORKDIR.value, **how)
+    record = run_record.RunRecord(epath.Path(_WORKDIR.value), cli.typed())
+    writes = jax.process_index() == 0 and not _REPLAY.value
+    with record.part(run_record.TRAINING) if writes else contextlib.nullcontext():
+        training.train(config, _WORKDIR.value, **how)

@@ -1,10 +1,6 @@
 """Runs the demo: renders a dataset, trains all stages, scores them and writes the report."""
 
 import dataclasses
-import datetime
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -19,7 +15,7 @@ from psrjax.evaluation import method_evaluation
 from psrjax.inference import novel_view
 from psrjax.methods.base import Method
 from psrjax.reporting import report
-from psrjax.runtime import machine
+from psrjax.runtime import machine, run_record
 from psrjax.synthetic import dataset
 from psrjax.training import checkpoint, stages, writer
 from psrjax.vision import drawing
@@ -60,23 +56,23 @@ def run(config: Any, workdir: str, *, command: str, minutes: int = 0) -> DemoRes
       UserError: as training and evaluation do.
     """
     root = epath.Path(workdir)
-    clock, count = _Clock(root / "run.json", command), _StageCount(config)
-    with clock.part("render the people"):
+    record, count = run_record.RunRecord(root, command), _StageCount(config)
+    with record.part("render the people"):
         count.announce(1, "render the people", 60 * minutes)
         dataset.resolve_path(config.data)
-    with clock.part("train, compilation included"):
+    with record.part(run_record.TRAINING):
         stages.train(config, workdir, progress=count.training)
-    trained = clock.seconds("train, compilation included")
+    trained = record.seconds(run_record.TRAINING)
     method, variables, config, _ = checkpoint.restore_for_inference(workdir)
-    with clock.part("score on unseen people"):
+    with record.part("score on unseen people"):
         count.announce(-1, "score on unseen people", trained * (_SCORING + _VIDEOS))
         found = method_evaluation.evaluate(method, variables, config, show_progress=True)
         method_evaluation.write(root, found)
-    with clock.part("comparison videos"):
+    with record.part("comparison videos"):
         count.announce(0, "comparison videos", trained * _VIDEOS)
         show_clips(method, variables, config, root / "videos")
     page = report.write(workdir)
-    return DemoResult(page, found.rows, clock.parts(), machine.peak_memory_gib())
+    return DemoResult(page, found.rows, record.parts(), machine.peak_memory_gib())
 
 
 class _StageCount:
@@ -136,55 +132,3 @@ def show_clips(method: Method, variables: Any, config: Any, folder: epath.Path) 
             }
         )
     io.write_json(folder / "index.json", entries)
-
-
-class _Clock:
-    """Times the parts of a run, over all calls that it took, in `run.json`."""
-
-    def __init__(self, path: epath.Path, command: str):
-        self._path = path
-        record = io.read_json(path) if path.exists() else {"parts": []}
-        self._parts = {part["name"]: part for part in record["parts"]}
-        self._record = {
-            "command": command,
-            "commit": machine.commit(),
-            "machine": machine.describe(),
-            "versions": machine.versions(),
-        }
-
-    @contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        """Times one part.
-
-        A part that was cut off goes on counting; one that was done before keeps its time.
-        """
-        part = self._parts.setdefault(name, {"name": name, "seconds": 0.0, "done": False})
-        before, was_done, started = part["seconds"], part["done"], time.monotonic()
-        try:
-            yield
-            part["done"] = True
-        finally:
-            taken = time.monotonic() - started
-            part["seconds"] = max(before, taken) if was_done else before + taken
-            self.write()
-
-    def write(self) -> None:
-        """Writes the record so far."""
-        now = datetime.datetime.now(datetime.UTC)
-        io.write_json(
-            self._path,
-            {
-                **self._record,
-                "finished": now.strftime("%Y-%m-%d %H:%M UTC"),
-                "parts": self.parts(),
-                "peak_memory_gib": machine.peak_memory_gib(),
-            },
-        )
-
-    def seconds(self, name: str) -> float:
-        """Returns the seconds that a part took."""
-        return self._parts[name]["seconds"]
-
-    def parts(self) -> list[dict[str, Any]]:
-        """Lists [{"name", "seconds", "done"}] in the order in which they began."""
-        return list(self._parts.values())

@@ -15,6 +15,7 @@ from psrjax import io
 from psrjax.errors import UserError
 from psrjax.evaluation import failure_gallery, score_export, score_table
 from psrjax.reporting import figures
+from psrjax.runtime import run_record
 
 _RUN = ("command", "commit", "machine", "finished", "versions", "parts", "peak_memory_gib")
 _NOT_LOSSES = ("grad_norm", "finite", "learning_rate")
@@ -75,7 +76,7 @@ def content(run: RunFolder) -> dict[str, Any]:
         "method": run.method,
         "from": run.config.get("init", {}).get("path", ""),
         "config": json.dumps(run.config, indent=2) if run.config else "",
-        "run": dict.fromkeys(_RUN) | read_optional(run.folder / "run.json", {}),
+        "run": dict.fromkeys(_RUN) | read_optional(run.folder / run_record.FILE, {}),
         "verdicts": score_table.verdicts(run.rows) if run.config else [],
         "about": run.rows[0].get("about", {}) if run.rows else {},
         "curves": curves(run),

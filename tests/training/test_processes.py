@@ -129,11 +129,11 @@ def test_every_method_reaches_the_parameters_of_one_process_from_a_checkpoint_of
             for update in config_lib.load(name).optimizer
         ),
     ]
-    finish(start(command("one", 4), 1), 600)
-    finish(start(command("two", 2), 2), 600)
+    finish(start(command("one", 4), 1), 3600)
+    finish(start(command("two", 2), 2), 3600)
     for count in (1, 4):
         subprocess.run(["cp", "-r", tmp_path / "two", tmp_path / f"then{count}"], check=True)
-        finish(start(command(f"then{count}", 4), count), 600)
+        finish(start(command(f"then{count}", 4), count), 3600)
         stage = config_lib.load(name).stages[0]
         expected, found = (
             checkpoint.load_variables(tmp_path / folder / stage)["variables"]["params"]
@@ -146,7 +146,7 @@ def test_every_method_reaches_the_parameters_of_one_process_from_a_checkpoint_of
 @pytest.mark.slow
 def test_two_processes_score_a_run_as_one_does_and_one_of_them_writes(tmp_path):
     train = ["train", f"--workdir={tmp_path / 'run'}", "--config=internet:tiny", "--config.steps=1"]
-    finish(start([*PSRJAX, *train], 1), 600)
+    finish(start([*PSRJAX, *train], 1), 3600)
     evaluate = [
         *PSRJAX,
         "evaluate",
@@ -157,7 +157,7 @@ def test_two_processes_score_a_run_as_one_does_and_one_of_them_writes(tmp_path):
     for count, devices in ((1, 1), (2, 2)):
         output = tmp_path / f"by{count}"
         command = [*evaluate, "--windows=clips", f"--output={output}"]
-        printed = finish(start(command, count, devices), 600)
+        printed = finish(start(command, count, devices), 3600)
         assert ["written to" in text for text in printed] == [True, False][:count]
         rows.append(json.loads((output / "results.json").read_text()))
         assert (output / "pictures" / "index.json").exists()

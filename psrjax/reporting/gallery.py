@@ -1,0 +1,116 @@
+"""A gallery of runs in Markdown: clips that move, their scores, and what made them."""
+
+import os
+from typing import Any
+
+import numpy as np
+from etils import epath
+from tqdm.auto import tqdm
+
+from psrjax import config as config_lib
+from psrjax import io
+from psrjax.data import sampling, video
+from psrjax.data.source import Source
+from psrjax.evaluation import failure_gallery, score_export
+from psrjax.inference import novel_view, output_files, synthesizer
+from psrjax.reporting import run_summary
+from psrjax.reporting.run_summary import RunFolder
+from psrjax.runtime import run_record
+from psrjax.synthetic import dataset
+from psrjax.training import checkpoint
+
+_FRAMES = 48  # of each clip: a page stays small enough to be looked at
+_WORST = 2  # pictures of the frames that were scored worst
+
+
+def write(*folders: str | os.PathLike, output: str | os.PathLike, clips: int = 1) -> epath.Path:
+    """Writes a page of runs, and its animations and pictures into a folder named after it.
+
+    Each run has some clips of its evaluation split, with what was given, the result and the truth
+    side by side; the worst frames of its last evaluation; the scores of that; and the command that
+    trained it, with its time and machine, as `psrjax train` recorded them.
+
+    Args:
+      folders: of runs.
+      output: the page, "NAME.md".
+      clips: how many each run shows, spread over the split and over pairs of views.
+
+    Returns:
+      The path of the page.
+
+    Raises:
+      UserError: if a folder is not the directory of a run, or the run has no checkpoint.
+    """
+    page = epath.Path(output)
+    beside = page.parent / page.stem
+    beside.mkdir(parents=True, exist_ok=True)
+    parts = ["# Gallery"]
+    for run in run_summary.open_runs(folders):
+        parts += _section(run, beside, clips)
+    io.write_text(page, "\n\n".join(parts) + "\n")
+    return page
+
+
+def _section(run: RunFolder, beside: epath.Path, clips: int) -> list[str]:
+    method, variables, config, stage = checkpoint.restore_for_inference(run.folder)
+    name = run.title.replace("/", "-")
+    parts = [f"## {run.title}: {config.method.name}"]
+    for number, inputs in enumerate(_inputs(method, config, clips), 1):
+        made = novel_view.synthesize(method, variables, inputs)
+        path = beside / f"{name}{number}.webp"
+        shown = {synthesizer.SOURCE: made.videos[synthesizer.SOURCE]}
+        shown |= {"result": made.videos[made.steps[-1]], **_truth(made)}
+        frames = video.beside({label: clip[:_FRAMES] for label, clip in shown.items()})
+        output_files.write(path, iter(frames), times=made.times[:_FRAMES])
+        height, width = shown["result"].shape[1:3]
+        told = f"{inputs.name}, {width}x{height} pixels: {', '.join(shown)}"
+        parts.append(f"![{', '.join(shown)}]({beside.name}/{path.name})\n\n*{told}*")
+    if worst := _worst(run, beside, name):
+        parts += ["What it cannot do: the frames of its evaluation that were scored worst.", *worst]
+    if run.rows:
+        parts.append(score_export.markdown(run.rows).strip())
+    return [*parts, _made_by(run, stage)]
+
+
+def _inputs(method: Any, config: Any, count: int) -> list[novel_view.NovelViewInputs]:
+    source = Source(dataset.resolve_path(config.data)["path"], config.data.eval_split)
+    policy = sampling.policy(config.data.sampling)
+    known = [(clip, pair) for clip in source.clips for pair in sampling.pairs(clip, policy)]
+    places = np.linspace(0, len(known) - 1, min(count, len(known))).round().astype(int)
+    return [
+        novel_view.from_data(method, config, clip=known[place][0].name, views=known[place][1])
+        for place in tqdm(places, "gallery", unit="clip")
+    ]
+
+
+def _truth(made: novel_view.SynthesizedClip) -> dict[str, np.ndarray]:
+    known = synthesizer.TRUTH in made.videos
+    return {synthesizer.TRUTH: made.videos[synthesizer.TRUTH]} if known else {}
+
+
+def _worst(run: RunFolder, beside: epath.Path, name: str) -> list[str]:
+    folder = run.folder / failure_gallery.FOLDER
+    entries = run_summary.read_optional(folder / failure_gallery.INDEX, {})
+    found = []
+    for number, entry in enumerate(entries.get("worst", [])[:_WORST], 1):
+        path = beside / f"{name}.worst{number}.png"
+        with io.replacing(path) as temporary:
+            temporary.write_bytes((folder / entry["picture"]).read_bytes())
+        labels, score = ", ".join(entry["labels"]), entry["scores"]["psnr"]
+        title = f"{entry['clip']}, {entry['pair']}, frame {entry['frame']}: {score:.1f} dB"
+        found.append(f"![{labels}]({beside.name}/{path.name})\n\n*{title}. {labels}.*")
+    return found
+
+
+def _made_by(run: RunFolder, stage: str) -> str:
+    config = checkpoint.read_run_config(run.folder)
+    steps = ", ".join(
+        f"{name} {config_lib.stage_config(config, name).steps}" for name in config.stages
+    )
+    lines = [f"Shown: stage {stage}. Steps: {steps}. Batch {config.batch}, seed {config.seed}."]
+    record = run_summary.read_optional(run.folder / run_record.FILE, {})
+    if record:
+        minutes = sum(part["seconds"] for part in record["parts"]) / 60
+        lines.append(f"{minutes:.0f} minutes on {record['machine']}, commit {record['commit']}:")
+        lines.append(f"\n```bash\n{record['command']}\n```")
+    return "\n".join(lines)

@@ -1,0 +1,75 @@
+"""What made a run, on which machine, and how long it took: `run.json` in its directory."""
+
+import datetime
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from etils import epath
+
+from psrjax import io
+from psrjax.errors import UserError
+from psrjax.runtime import machine
+
+FILE = "run.json"
+TRAINING = "train, compilation included"
+
+
+class RunRecord:
+    """Says in `run.json` what made a run, and how long its parts took, over all calls."""
+
+    def __init__(self, folder: epath.Path, command: str):
+        """Goes on with the folder's record, if it has one."""
+        path = folder / FILE
+        self._path = path
+        record = io.read_json(path) if path.exists() else {"parts": []}
+        self._parts = {part["name"]: part for part in record["parts"]}
+        self._record = {
+            "command": command,
+            "commit": machine.commit(),
+            "machine": machine.describe(),
+            "versions": machine.versions(),
+        }
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Times one part.
+
+        A part that was cut off goes on counting; one that was done before keeps its time. A mistake
+        that is told to the user leaves no record.
+        """
+        part = self._parts.setdefault(name, {"name": name, "seconds": 0.0, "done": False})
+        before, was_done, started = part["seconds"], part["done"], time.monotonic()
+        mistaken = False
+        try:
+            yield
+            part["done"] = True
+        except UserError:
+            mistaken = True
+            raise
+        finally:
+            taken = time.monotonic() - started
+            part["seconds"] = max(before, taken) if was_done else before + taken
+            if not mistaken:
+                self._write()
+
+    def _write(self) -> None:
+        now = datetime.datetime.now(datetime.UTC)
+        io.write_json(
+            self._path,
+            {
+                **self._record,
+                "finished": now.strftime("%Y-%m-%d %H:%M UTC"),
+                "parts": self.parts(),
+                "peak_memory_gib": machine.peak_memory_gib(),
+            },
+        )
+
+    def seconds(self, name: str) -> float:
+        """Returns the seconds that a part took."""
+        return self._parts[name]["seconds"]
+
+    def parts(self) -> list[dict[str, Any]]:
+        """Lists [{"name", "seconds", "done"}] in the order in which they began."""
+        return list(self._parts.values())
