@@ -56,7 +56,7 @@ def test_every_stage_of_every_method_compiles_for_tpus(name, stage, program):
 def test_mistakes_that_the_compiling_process_finds(monkeypatch):
     with pytest.raises(UserError, match=r"3, which 4 devices cannot share.*batch_per_device"):
         compile(tiny("psrnet", "layer1", batch=3, batch_per_device=0))
-    with pytest.raises(UserError, match=r"fsdp=3 does not make the 4 devices"):
+    with pytest.raises(UserError, match=r"fsdp=3 times space=1 does not make the 4 devices"):
         compile(tiny("psrnet", "layer1", **{"mesh.fsdp": 3}))
     with pytest.raises(UserError, match=r"data\.crop: give the height"):
         compile(tiny("psrnet", "layer1", **{"data.crop": (0, 0)}))
