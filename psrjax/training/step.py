@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.experimental.layout import Layout, with_layout_constraint
 
 from psrjax.data import spec
 from psrjax.errors import UserError
@@ -79,6 +80,7 @@ def make_step(
                 loss, pick(whole, nets), stats, inputs, random, accumulate
             )
             grads = placement.cut(grads) if placement else grads
+            grads = _as_stored(grads)
             mine = pick(params, nets)
             changes, opt[update] = optimizers[update].update(grads, opt[update], mine)
             changed: Any = optax.apply_updates(mine, changes)
@@ -100,6 +102,18 @@ def make_step(
         ), log
 
     return step
+
+
+def _as_stored(grads: Any) -> Any:
+    """Lays out gradients as parameters are stored, on GPUs.
+
+    There a convolution gives its kernel's gradient in an order of its own. XLA would compute the
+    whole update in that order and then copy parameters and moments back.
+    """
+    if target.platform() != "gpu":
+        return grads
+    stored = lambda x: with_layout_constraint(x, Layout(tuple(range(x.ndim))))  # noqa: E731
+    return jax.tree.map(stored, grads)
 
 
 def gradient_norm(gradients: Any) -> jax.Array:

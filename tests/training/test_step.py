@@ -10,6 +10,7 @@ import toy as toy_module
 from psrjax.config import MeshSection
 from psrjax.data import spec
 from psrjax.errors import UserError
+from psrjax.runtime import target
 from psrjax.training import optimizer, sharding, state, step
 
 SIZES = {"b": 1, "k": 2, "t": 2, "h": 4, "w": 4}
@@ -45,7 +46,16 @@ def assert_equal(a, b):
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(a), jax.device_get(b))
 
 
-def test_the_step_is_the_alternating_updates_written_out_by_hand():
+@pytest.fixture
+def traced_for(request):
+    """Traces for another platform; what is compiled still runs on this one."""
+    target.use(request.param)
+    yield
+    target.use("")
+
+
+@pytest.mark.parametrize("traced_for", ["", "gpu"], indirect=True)
+def test_the_step_is_the_alternating_updates_written_out_by_hand(traced_for):
     start, train_step = make_step(plain())
     batch = toy_module.wire_batch(4)
     end, log = jax.jit(train_step)(start, batch, {})
@@ -136,7 +146,8 @@ def test_accumulation_draws_other_noise_for_every_micro_batch():
     assert abs(float(log["generator/brightness"] - single["generator/brightness"])) > 1e-3
 
 
-def test_eight_devices_compute_what_one_computes():
+@pytest.mark.parametrize("traced_for", ["", "gpu"], indirect=True)
+def test_eight_devices_compute_what_one_computes(traced_for):
     def run(data, fsdp, count):
         mesh = sharding.make_mesh(MeshSection(data=data, fsdp=fsdp))
         current, train_step = make_step(toy_module.Method(width=16, noise=0.1), accumulate=2)
