@@ -109,12 +109,17 @@ def test_a_users_mistake_in_one_process_ends_all_at_once(tmp_path):
         assert "Traceback" not in output and f"\n{output}".count("\npsrjax: ") == 1
 
 
+# Larger steps of the first-order model make much of one rounding: see test_sharding.py.
+RATES = {"internet": 2e-5}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", config_lib.names())
 def test_every_method_reaches_the_parameters_of_one_process_from_a_checkpoint_of_two(
     name, tmp_path
 ):
     """All stages by one process; the first steps by two, the others by one and by four."""
+    rate = RATES.get(name, 1e-3)
     command = lambda folder, steps: [  # noqa: E731
         *PSRJAX,
         "train",
@@ -125,7 +130,7 @@ def test_every_method_reaches_the_parameters_of_one_process_from_a_checkpoint_of
         "--config.checkpoint_steps=2",
         "--config.evaluate_steps=0",
         *(
-            f"--config.optimizer.{update}={{'name': 'sgd', 'learning_rate': 1e-3}}"
+            f"--config.optimizer.{update}={{'name': 'sgd', 'learning_rate': {rate}}}"
             for update in config_lib.load(name).optimizer
         ),
     ]
