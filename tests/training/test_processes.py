@@ -109,8 +109,9 @@ def test_a_users_mistake_in_one_process_ends_all_at_once(tmp_path):
         assert "Traceback" not in output and f"\n{output}".count("\npsrjax: ") == 1
 
 
-# Larger steps of the first-order model make much of one rounding: see test_sharding.py.
-RATES = {"internet": 2e-5}
+# Stage to compare, steps, and what may differ. Each step of the first-order model makes a rounding
+# ten times larger (see test_sharding.py), so it is compared after two.
+COMPARED = {"internet": ("warmup", 2, 1e-4)}
 
 
 @pytest.mark.slow
@@ -119,33 +120,33 @@ def test_every_method_reaches_the_parameters_of_one_process_from_a_checkpoint_of
     name, tmp_path
 ):
     """All stages by one process; the first steps by two, the others by one and by four."""
-    rate = RATES.get(name, 1e-3)
+    stage, last, allowed = COMPARED.get(name, (config_lib.load(name).stages[0], 4, 1e-5))
+    stages = f",{stage}" if name in COMPARED else ""
     command = lambda folder, steps: [  # noqa: E731
         *PSRJAX,
         "train",
         f"--workdir={tmp_path / folder}",
-        f"--config={name}:tiny",
+        f"--config={name}:tiny{stages}",
         "--config.batch=4",
         f"--config.steps={steps}",
-        "--config.checkpoint_steps=2",
+        f"--config.checkpoint_steps={last // 2}",
         "--config.evaluate_steps=0",
         *(
-            f"--config.optimizer.{update}={{'name': 'sgd', 'learning_rate': {rate}}}"
+            f"--config.optimizer.{update}={{'name': 'sgd', 'learning_rate': 1e-3}}"
             for update in config_lib.load(name).optimizer
         ),
     ]
-    finish(start(command("one", 4), 1), 3600)
-    finish(start(command("two", 2), 2), 3600)
+    finish(start(command("one", last), 1), 3600)
+    finish(start(command("two", last // 2), 2), 3600)
     for count in (1, 4):
         subprocess.run(["cp", "-r", tmp_path / "two", tmp_path / f"then{count}"], check=True)
-        finish(start(command(f"then{count}", 4), count), 3600)
-        stage = config_lib.load(name).stages[0]
+        finish(start(command(f"then{count}", last), count), 3600)
         expected, found = (
             checkpoint.load_variables(tmp_path / folder / stage)["variables"]["params"]
             for folder in ("one", f"then{count}")
         )
         for x, y in zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True):
-            np.testing.assert_allclose(x, y, atol=1e-5)
+            np.testing.assert_allclose(x, y, atol=allowed)
 
 
 @pytest.mark.slow
