@@ -122,7 +122,7 @@ _DEMO = {
 
 
 def _ranges(*frames: int) -> dict:
-    """MFCI's discriminators, on windows as long as the longest of them and one more."""
+    """MFCI's discriminators, on windows of as many frames as MFCI's."""
     return {
         "method.video_ranges": frames,
         "overrides.temporal.data.sampling.t": 8,

@@ -41,7 +41,9 @@ def main(arguments: list[str]) -> None:
     if _REPLAY.value and _REWIND.value:
         raise UserError("--replay: writes nothing; leave --rewind out, or rewind first")
     how: Any = {"traced": traced, "rewind": _REWIND.value, "replay": _REPLAY.value}
-    record = run_record.RunRecord(epath.Path(_WORKDIR.value), cli.typed())
-    writes = jax.process_index() == 0 and not _REPLAY.value
-    with record.part(run_record.TRAINING) if writes else contextlib.nullcontext():
+    timed = contextlib.nullcontext()
+    if jax.process_index() == 0 and not _REPLAY.value:
+        record = run_record.RunRecord(epath.Path(_WORKDIR.value), cli.typed())
+        timed = record.part(run_record.TRAINING)
+    with timed:
         training.train(config, _WORKDIR.value, **how)

@@ -58,8 +58,9 @@ def _section(run: RunFolder, beside: epath.Path, clips: int) -> list[str]:
     for number, inputs in enumerate(_inputs(method, config, clips), 1):
         made = novel_view.synthesize(method, variables, inputs)
         path = beside / f"{name}{number}.webp"
-        shown = {synthesizer.SOURCE: made.videos[synthesizer.SOURCE]}
-        shown |= {"result": made.videos[made.steps[-1]], **_truth(made)}
+        videos = {**made.videos, "result": made.videos[made.steps[-1]]}
+        labels = (synthesizer.SOURCE, "result", synthesizer.TRUTH)
+        shown = {label: videos[label] for label in labels if label in videos}
         frames = video.beside({label: clip[:_FRAMES] for label, clip in shown.items()})
         output_files.write(path, iter(frames), times=made.times[:_FRAMES])
         height, width = shown["result"].shape[1:3]
@@ -81,11 +82,6 @@ def _inputs(method: Any, config: Any, count: int) -> list[novel_view.NovelViewIn
         novel_view.from_data(method, config, clip=known[place][0].name, views=known[place][1])
         for place in tqdm(places, "gallery", unit="clip")
     ]
-
-
-def _truth(made: novel_view.SynthesizedClip) -> dict[str, np.ndarray]:
-    known = synthesizer.TRUTH in made.videos
-    return {synthesizer.TRUTH: made.videos[synthesizer.TRUTH]} if known else {}
 
 
 def _worst(run: RunFolder, beside: epath.Path, name: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""What made a run, on which machine, and how long it took: `run.json` in its directory."""
+"""The record of a run: its command, machine and time, as `run.json` in its directory."""
 
 import datetime
 import time
@@ -21,9 +21,8 @@ class RunRecord:
 
     def __init__(self, folder: epath.Path, command: str):
         """Goes on with the folder's record, if it has one."""
-        path = folder / FILE
-        self._path = path
-        record = io.read_json(path) if path.exists() else {"parts": []}
+        self._path = folder / FILE
+        record = io.read_json(self._path) if self._path.exists() else {"parts": []}
         self._parts = {part["name"]: part for part in record["parts"]}
         self._record = {
             "command": command,
