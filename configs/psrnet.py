@@ -111,11 +111,7 @@ PRESETS = {
     "paper": {},
     "demo": _DEMO,
     "real": _REAL,
-    "learned_texture": {
-        **_REAL,
-        "method.estimator": "run",
-        "method.estimate_as": "prior",
-    },
+    "learned_texture": _REAL,
     "show": {
         **_DEMO,
         "method.width": 24,
@@ -131,7 +127,7 @@ PRESETS = {
     },
     "refine": {
         **_DEMO,
-        "method.estimator": "run",
+        "data.path": "run",
         "stages": ("layer2", "layer3"),
         **_steps(500),
     },
@@ -164,6 +160,9 @@ PRESETS = {
         "log_steps": 1,
     },
 }
+
+
+_BUILT_ON = {"refine": "refinement", "learned_texture": "learned_texture"}  # preset: its method
 
 
 def _layers(count: int) -> dict:
@@ -212,8 +211,9 @@ _SEVERAL = {  # only where there are discriminators of several ranges
 
 def get_config(variant: str = "") -> RunConfig:
     """Returns the config of a variant, see above."""
+    built_on = (name for word, name in _BUILT_ON.items() if word in variant.split(","))
     config = update(
-        base("psrnet"),
+        base(next(built_on, "psrnet")),
         {
             **_layers(3),
             "data.crop": (112, 112),

@@ -13,7 +13,6 @@ import pytest
 
 from psrjax import config as config_lib
 from psrjax.data import loader, video
-from psrjax.methods import base
 from psrjax.reporting import report
 from psrjax.synthetic import dataset
 from psrjax.vision import body
@@ -301,7 +300,7 @@ def test_method_help_lists_the_fields_of_the_runs_method(folder, run):
 
 def test_the_demo_offers_every_method_and_says_how_long_it_takes(folder):
     out = " ".join(succeed(folder, "demo", "--help").split())
-    for method in base.available():
+    for method in config_lib.names():
         assert re.search(rf"{method} \d+ min", out)
     assert "--method=psrnet" in out
 
@@ -318,7 +317,7 @@ def test_the_version_is_told(folder):
 
 def test_the_help_of_train_shows_what_config_takes_and_values_as_defaults(folder):
     out = succeed(folder, "train", "--help")
-    for method in base.available():
+    for method in config_lib.names():
         assert f"psrjax train --config={method}:demo --workdir=runs/{method}" in out
         module, words = config_lib.module(method), " ".join(out.split())
         for name in (*module.PRESETS, *module.ABLATIONS, *config_lib.load(method).stages):

@@ -2,9 +2,10 @@
 
 import dataclasses
 import importlib
+import json
 import pkgutil
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 from jax.typing import DTypeLike
@@ -14,7 +15,7 @@ from psrjax.errors import UserError
 
 Batch = Mapping[str, Any]
 Variables = Mapping[str, Any]  # nested
-RUN = "run"  # a field `estimator` that stands for the method of `config.init.run`
+RUN = "run"  # stands for what is that of the run `config.init.run`: a method or a dataset
 ORACLE = "oracle: "  # begins the labels of baselines that are given the truth
 VGG19 = ("vgg19", "random", "off")  # choices of `perceptual`: its weights, random ones, no term
 
@@ -230,6 +231,24 @@ def build(name: str, **fields: Any) -> Method:
                 f"{', '.join(map(str, choices))}"
             )
     return built
+
+
+def from_json(fields: str) -> Method:
+    """Builds a method from `config.method` as JSON: one that another method calls as a net.
+
+    Raises:
+      UserError: for `RUN`, before the config is completed.
+    """
+    if fields == RUN:
+        raise UserError(
+            "config.method.estimator: is that of the run that config.init.run names; prepare data "
+            "as that run needs them"
+        )
+    given: dict[str, Any] = json.loads(fields)
+    for key, value in given.items():
+        if isinstance(value, list):
+            given[key] = tuple(cast(list[Any], value))
+    return build(**given)
 
 
 def frozen_weights(network: str, choice: str) -> tuple[str, ...]:

@@ -5,21 +5,18 @@ numbers are the paper's. Each stage `layer<k>` trains one layer and its discrimi
 layers before it.
 """
 
-import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from psrjax.losses import adversarial, perceptual, pixel
 from psrjax.methods import base
-from psrjax.methods.base import Batch, flatten_time, split_time
+from psrjax.methods.base import Batch
 from psrjax.models import volumetric
 from psrjax.nn.discriminators import frame_ranges, patch
-from psrjax.ops import pose_label
 
 REGIONS = {
     "none": (),
@@ -131,14 +128,6 @@ class Method(base.Method):
       video_depth: strided layers of the video discriminators.
       video_time_padding: frames of zeros at both ends of each of them.
       norm: "batch" or "instance".
-      estimator: the fields of another method, as JSON, which is frozen, as the net `estimate`;
-        `base.RUN`: those of the run `config.init.run`; "": none. `Departs from:` the paper, which
-        has no such net.
-      estimate_as: what it makes: the "layers" after the first refine its frames instead of the
-        first layer's; the source is then the first source frame, and what is seen beside it is the
-        pose where that method reads it, else nothing. Or its person, over the mean training frame
-        of the target's camera, is the "prior": D2G-Net's learned texture knows the sides of a
-        person that the source view does not show.
     """
 
     stage: str = "layer1"
@@ -164,8 +153,6 @@ class Method(base.Method):
     video_depth: int = 4
     video_time_padding: int = 1
     norm: str = "batch"
-    estimator: str = ""
-    estimate_as: str = "layers"
 
     @property
     def choices(self) -> dict[str, Collection[Any]]:
@@ -181,7 +168,6 @@ class Method(base.Method):
             "prior": ("texture", "texture_on_mean", "zeros"),
             "init_from": ("fresh", "before"),
             "initialization": volumetric.INITIALIZATIONS,
-            "estimate_as": ("layers", "prior"),
         }
 
     def setup(self):
@@ -194,11 +180,7 @@ class Method(base.Method):
             "dtype": self.dtype,
             "remat": self.remat,
         }
-        other = self._estimator
-        self.posed = other is not None and "target_joints" in other.synthesis_reads
-        if other is not None:
-            self.estimate = other
-        for k in range(1 + self._refines_another, self._current + 1):
+        for k in range(1, self._current + 1):
             if k == 1:
                 net = volumetric.Reconstruction(decoder=self.decoder, **common)
             else:
@@ -215,23 +197,6 @@ class Method(base.Method):
             self.dtype,
         )
         setattr(self, f"discriminator{self._current}", discriminator)
-
-    @property
-    def _refines_another(self) -> bool:
-        return self._estimates and self.estimate_as == "layers"
-
-    @property
-    def _estimates(self) -> bool:
-        return self.estimator not in ("", base.RUN)
-
-    @property
-    def _estimator(self) -> base.Method | None:
-        """The other method, not bound; None where there is none."""
-        if not self._estimates:
-            return None
-        fields: dict[str, Any] = json.loads(self.estimator)
-        tuples = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
-        return base.build(**tuples)  # pyright: ignore[reportArgumentType]  # its name is a string
 
     @property
     def _ranges(self) -> tuple[int, ...]:
@@ -263,11 +228,7 @@ class Method(base.Method):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Source, target, and the guidance of the target view; what the estimator reads."""
-        flow = ("target_flow",) if self._ranges else ()
-        other = () if self._estimator is None else self._estimator.synthesis_reads
-        if self._refines_another:
-            return tuple(dict.fromkeys((*other, "source", "target", *flow)))
+        """Source, target, and the guidance of the target view."""
         keys = (
             "source",
             "target",
@@ -275,23 +236,17 @@ class Method(base.Method):
             "target_visibility",
             "target_prior",
             "target_mesh_flow",
-            *flow,
         )
-        mean = ("target_mean",) if other or self.prior == "texture_on_mean" else ()
-        return tuple(dict.fromkeys((*keys, *mean, *other)))
+        mean = ("target_mean",) if self.prior == "texture_on_mean" else ()
+        return (*keys, *mean, *self._flow_reads)
 
     @property
-    def synthesis_reads(self) -> tuple[str, ...]:
-        """As `reads`; where another's frames are refined what that needs, and the source."""
-        if self._refines_another and (other := self._estimator) is not None:
-            return tuple(dict.fromkeys((*other.synthesis_reads, "source")))
-        return self.reads
+    def _flow_reads(self) -> tuple[str, ...]:
+        return ("target_flow",) if self._ranges else ()
 
     @property
     def baseline_reads(self) -> tuple[str, ...]:
-        """The mean training frame of the target's camera, or what a refined method's need."""
-        if self._refines_another and (other := self._estimator) is not None:
-            return (*other.reads, *other.baseline_reads)
+        """The mean training frame of the target's camera."""
         return ("target_mean",)
 
     @property
@@ -306,7 +261,7 @@ class Method(base.Method):
 
     def init_from_previous(self, variables: Mapping) -> Mapping:
         """See `init_from`; the discriminators begin fresh in every stage."""
-        if self.init_from == "fresh" or self._current == 1 + self._refines_another:
+        if self.init_from == "fresh" or self._current == 1:
             return variables
         new, before = f"layer{self._current}", f"layer{self._current - 1}"
         changed = {}
@@ -323,18 +278,12 @@ class Method(base.Method):
         """Runs the layers up to this stage's, which alone runs in train mode.
 
         Returns:
-          {"layer1": x̂₁, …}, {region: video} of the first layer's decoders, and the next carry. An
-          estimator's video stands under "layer1".
+          {"layer1": x̂₁, …}, {region: video} of the first layer's decoders, and the next carry.
         """
-        if self._refines_another:
-            made, carry = self.estimate.synthesize(batch, carry)
-            video, parts = jax.lax.stop_gradient(made["video"]), {}
-            source = jnp.broadcast_to(batch["source"][:, :1], video.shape)
-            guide = self._pose(batch) if self.posed else jnp.zeros_like(video)
-        else:
-            source = batch["source"]
-            guide = jnp.repeat(batch["target_depth"] * 2.0 - 1.0, 3, axis=-1)
-            video, parts = self._reconstructed(batch, guide, train and self._current == 1)
+        video, parts, carry = self._first_video(batch, carry, train and self._current == 1)
+        source = jnp.broadcast_to(self._source(batch), video.shape)
+        guide = self._guide(batch)
+        guide = jnp.broadcast_to(guide, (*video.shape[:-1], guide.shape[-1]))
         videos = {"layer1": video}
         for k in range(2, self._current + 1):
             net, before = getattr(self, f"layer{k}"), videos[f"layer{k - 1}"]
@@ -342,29 +291,26 @@ class Method(base.Method):
             videos[f"layer{k}"] = self.alpha * made + (1.0 - self.alpha) * before
         return videos, parts, carry
 
-    def _reconstructed(
-        self, batch: Batch, depth: Array, learns: bool
-    ) -> tuple[Array, dict[str, Array]]:
-        """Returns the first layer's video (Eq. 2 and 3), and {region: video} of its decoders."""
+    def _first_video(
+        self, batch: Batch, carry: Any, learns: bool
+    ) -> tuple[Array, dict[str, Array], Any]:
+        """Returns x̂₁ (Eq. 2 and 3), {region: video} of its decoders, and the next carry."""
         visibility = batch["target_visibility"]
-        parts = self.layer1(batch["source"], self._prior(batch), depth, learns)
+        parts = self.layer1(self._source(batch), self._prior(batch), self._guide(batch), learns)
         raw = volumetric.compose(parts, visibility)
         mesh, flow = (visibility > 0).astype(raw.dtype), batch["target_mesh_flow"]
         made = volumetric.add_previous(raw, flow, mesh, zeta=self.zeta, scope=self.warp_scope)
-        return made, parts
+        return made, parts, carry
 
-    def _pose(self, batch: Batch) -> Float[Array, "b t h w c"]:
-        """Draws the target's poses, in [-1, 1]."""
-        joints = batch["target_joints"]
-        height, width = batch["source"].shape[2:4]
-        drawn = pose_label.draw(flatten_time(joints), height=height, width=width)
-        return 2.0 * split_time(drawn, len(joints)) - 1.0
+    def _source(self, batch: Batch) -> Float[Array, "b t h w 3"]:
+        """Returns what the target's frames are made from and judged beside, or one for all."""
+        return batch["source"]
+
+    def _guide(self, batch: Batch) -> Float[Array, "b t h w c"]:
+        """Returns what shows the target's body, in [-1, 1]: its depth; or one frame for all."""
+        return jnp.repeat(batch["target_depth"] * 2.0 - 1.0, 3, axis=-1)
 
     def _prior(self, batch: Batch) -> Float[Array, "b t h w 3"]:
-        if self._estimates:
-            made, _ = self.estimate.synthesize(batch, self.estimate.start(batch))
-            person, matte = jax.lax.stop_gradient((made["foreground"], made["mask"]))
-            return matte * person + (1.0 - matte) * batch["target_mean"][:, None]
         if self.prior == "texture_on_mean":
             return _on_mean(batch)
         prior = batch["target_prior"]
@@ -402,9 +348,7 @@ class Method(base.Method):
         return {"terms": terms, "shared": {"video": video}, "log": log}
 
     def _judge(self, video: Array, batch: Batch) -> dict[str, Any]:
-        source = batch["source"]
-        if self._refines_another:
-            source = jnp.broadcast_to(source[:, :1], video.shape)
+        source = jnp.broadcast_to(self._source(batch), video.shape)
         return self._discriminator(source, video, batch.get("target_flow"), True)
 
     def _adversarial_terms(
@@ -428,16 +372,14 @@ class Method(base.Method):
         return pixel.region_mean(errors, jnp.stack(regions, -1))
 
     def start(self, batch: Batch) -> dict:
-        """Keeps nothing between windows, each a clip of its own, but what an estimator keeps."""
-        return self.estimate.start(batch) if self._refines_another else {}
+        """Keeps nothing between windows: each is a clip of its own."""
+        del batch
+        return {}
 
     def synthesize(self, batch: Batch, carry: Any, intermediates: bool = False) -> tuple[dict, Any]:
         """Returns the videos of all layers up to this stage's; see the base class."""
         videos, parts, carry = self._videos(batch, carry, train=False)
-        videos = {name: jnp.clip(video, -1.0, 1.0) for name, video in videos.items()}
-        made: dict[str, Any] = {"video": videos[self.stage], "steps": videos}
-        if self._refines_another:
-            return made, carry
+        made = self._clipped(videos)
         made["mask"] = (batch["target_visibility"] > 0).astype(jnp.float32)
         if intermediates:
             regions = jnp.asarray(_REGION_COLORS)[batch["target_visibility"][..., 0]]
@@ -449,19 +391,17 @@ class Method(base.Method):
             }
         return made, carry
 
-    def baselines(self, batch: Batch) -> dict[str, Array]:
-        """Returns the source view, the transferred texture, and it over the camera's mean frame.
+    def _clipped(self, videos: Mapping[str, Array]) -> dict[str, Any]:
+        steps = {name: jnp.clip(video, -1.0, 1.0) for name, video in videos.items()}
+        return {"video": steps[self.stage], "steps": steps}
 
-        Where an estimator gives the prior, that too; where its frames are refined, its baselines.
-        """
-        if self._refines_another:
-            return self.estimate.baselines(batch)
-        found = {
+    def baselines(self, batch: Batch) -> dict[str, Array]:
+        """Returns the source view, the transferred texture, and it over the camera's mean frame."""
+        return {
             "copy_source": batch["source"],
             "x0": batch["target_prior"],
             "x0_background": _on_mean(batch),
         }
-        return found | ({"estimate": self._prior(batch)} if self._estimates else {})
 
 
 def _on_mean(batch: Batch) -> Float[Array, "b t h w 3"]:

@@ -19,7 +19,8 @@ _NET = "estimate"
 def with_estimator(config: RunConfig) -> RunConfig:
     """Completes a config that builds on the run `config.init.run`: by that run's method.
 
-    One that refines its frames takes its data too; only the number of target frames stays its own.
+    Where `config.data.path` is `base.RUN`, that run's data too; only the number of target frames
+    stays its own.
 
     Raises:
       UserError: if a run is named and none is asked for, or the other way round.
@@ -35,7 +36,7 @@ def with_estimator(config: RunConfig) -> RunConfig:
         )
     _, _, found, _ = checkpoint.restore_for_inference(config.init.run)
     changes: dict[str, Any] = {"method.estimator": json.dumps(config_lib.method_fields(found))}
-    if config.method.estimate_as == "layers":
+    if config.data.path == base.RUN:
         changes |= {f"data.{key}": value for key, value in found.data.to_dict().items()}
         changes["data.sampling.t"] = config.data.sampling.t
     return config_lib.update(copy.deepcopy(config), changes)

@@ -34,7 +34,13 @@ ABLATIONS = [
     for label in labels(name, "ABLATIONS")
     if label not in TOO_LARGE_FOR_TINY
 ]
-PRESETS = [(name, label) for name in NAMES for label in ("", *labels(name, "PRESETS"), "bf16")]
+ON_ANOTHER_RUN = ("refine", "learned_texture")  # test_refinement.py gives them one
+PRESETS = [
+    (name, label)
+    for name in NAMES
+    for label in ("", *labels(name, "PRESETS"), "bf16")
+    if label not in ON_ANOTHER_RUN
+]
 STAGES_OF = {name: configs.load(str(FOLDER / f"{name}.py")).stages for name in NAMES}
 STAGES = [(name, stage) for name in NAMES for stage in STAGES_OF[name]]
 STEPS = [  # real steps: of the first stage; of the others only when there is time

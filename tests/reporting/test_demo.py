@@ -10,7 +10,6 @@ from psrjax import config as config_lib
 from psrjax import io
 from psrjax.data import loader, sampling
 from psrjax.inference import novel_view
-from psrjax.methods import base
 from psrjax.reporting import demo
 from psrjax.synthetic import dataset
 from psrjax.training import writer
@@ -35,7 +34,7 @@ def test_progress_counts_all_stages_and_tells_the_time_left_for_all(caplog, monk
     ]
 
 
-@pytest.mark.parametrize("name", base.available())
+@pytest.mark.parametrize("name", config_lib.names())
 def test_clips_are_shown_in_pairs_of_views_that_the_method_knows(name, tmp_path, monkeypatch):
     config = config_lib.load(f"{name}:tiny")
     config = config_lib.stage_config(config, config.stages[-1])

@@ -9,6 +9,7 @@ import pytest
 
 import psrjax
 from psrjax import config as config_lib
+from psrjax.api import preparation
 from psrjax.benchmarks import compiled_stage
 from psrjax.data import spec
 from psrjax.errors import UserError
@@ -20,11 +21,11 @@ OTHERS = [name for name in config_lib.names() if name != "psrnet"]
 QUICK = ("internet",)
 
 
-def refining(name):
-    """The config of the first stage that refines METHOD:tiny, and that one's."""
-    own, other = config_lib.load("psrnet:tiny"), config_lib.load(f"{name}:tiny")
+def building(preset, stage, name):
+    """The config of a stage of a preset that builds on METHOD:tiny's last stage, and that one's."""
+    other = config_lib.load(f"{name}:tiny")
     other = config_lib.stage_config(other, other.stages[-1])
-    config = config_lib.stage_config(own, "layer2")
+    config = config_lib.stage_config(config_lib.load(f"psrnet:{preset},tiny"), stage)
     fields = json.dumps(config_lib.method_fields(other))
     config_lib.update(config, {"method.estimator": fields})
     return config, other
@@ -34,7 +35,7 @@ def refining(name):
     "name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in OTHERS]
 )
 def test_the_later_layers_refine_the_frames_of_any_method(name):
-    config, other = refining(name)
+    config, other = building("refine", "layer2", name)
     method = base.build(**config_lib.method_fields(config))
     estimator = base.build(**config_lib.method_fields(other))
     assert set(estimator.synthesis_reads) <= set(method.synthesis_reads) <= set(method.reads)
@@ -59,8 +60,7 @@ def test_the_later_layers_refine_the_frames_of_any_method(name):
 
 
 def test_the_first_layer_begins_from_a_learned_texture_over_the_cameras_mean_frame():
-    config, other = refining("d2gnet")
-    config_lib.update(config, {"method.stage": "layer1", "method.estimate_as": "prior"})
+    config, other = building("learned_texture", "layer1", "d2gnet")
     method = base.build(**config_lib.method_fields(config))
     painter = base.build(**config_lib.method_fields(other))
     sizes = {"b": 1, "k": 4, "t": 4, "h": 32, "w": 32}
@@ -112,6 +112,8 @@ def test_a_refinement_holds_the_run_and_begins_from_its_frames(tmp_path):
 def test_a_run_that_is_not_named_or_not_asked_for_is_told():
     with pytest.raises(UserError, match="config.init.run: name the run to build on"):
         refinement.with_estimator(config_lib.load("psrnet:refine"))
+    with pytest.raises(UserError, match="is that of the run that config.init.run names"):
+        preparation.needs_of("psrnet:refine")
     config = config_lib.load("psrnet:tiny", {"init.run": "runs/other"})
     with pytest.raises(UserError, match="builds on no run"):
         refinement.with_estimator(config)

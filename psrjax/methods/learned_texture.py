@@ -1,0 +1,41 @@
+"""Learned texture: PSR-Net whose prior is the person of another method's run, such as D2G-Net's.
+
+No paper has this. A texture that was learned from one person's video knows the sides that the
+source view does not show. The run's method is the net `estimate`, frozen.
+"""
+
+import jax
+from jaxtyping import Array, Float
+
+from psrjax.methods import base, psrnet
+from psrjax.methods.base import Batch
+
+
+class Method(psrnet.Method):
+    """PSR-Net from that person over the mean frame of the target's camera; see `psrnet.Method`.
+
+    Attributes:
+      estimator: the other method's fields, as JSON; `base.RUN`: those of `config.init.run`.
+    """
+
+    estimator: str = base.RUN
+
+    def setup(self):
+        """Adds the other method to PSR-Net's nets."""
+        super().setup()
+        self.estimate = base.from_json(self.estimator)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """As PSR-Net; the mean frame, and what the other method needs."""
+        other = base.from_json(self.estimator).synthesis_reads
+        return tuple(dict.fromkeys((*super().reads, "target_mean", *other)))
+
+    def _prior(self, batch: Batch) -> Float[Array, "b t h w 3"]:
+        made, _ = self.estimate.synthesize(batch, self.estimate.start(batch))
+        person, matte = jax.lax.stop_gradient((made["foreground"], made["mask"]))
+        return matte * person + (1.0 - matte) * batch["target_mean"][:, None]
+
+    def baselines(self, batch: Batch) -> dict[str, Array]:
+        """Returns PSR-Net's, and the prior as `estimate`."""
+        return super().baselines(batch) | {"estimate": self._prior(batch)}
