@@ -4,6 +4,7 @@ No paper has this. The run's method is the net `estimate`, frozen; its frames st
 PSR-Net's first layer.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -35,6 +36,11 @@ class Method(psrnet.Method):
     @property
     def _estimator(self) -> base.Method:
         return base.from_json(self.estimator)
+
+    @property
+    def choices(self) -> dict[str, Collection[Any]]:
+        """As PSR-Net's, but that nothing tells the background from the person."""
+        return {**super().choices, "background": ("frame",)}
 
     @property
     def reads(self) -> tuple[str, ...]:

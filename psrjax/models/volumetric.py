@@ -25,6 +25,7 @@ ENCODERS = {  # {encoder of later layers: {one of its encoders: the inputs that 
 }
 WARP_SCOPES = ("mesh", "all")
 INITIALIZATIONS = ("gtnet", "gentle")
+BACKGROUNDS = ("frame", "change")
 BACKGROUND, VISIBLE, OCCLUDED = 0, 1, 2  # the labels of `target_visibility`
 
 
@@ -77,24 +78,29 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Two transposed convolutions, each doubling time and space, and heads of 7x7x7 with tanh.
+    """Two transposed convolutions, each doubling time and space, and heads of 7x7x7.
 
     Attributes:
       width: channels before the head.
       heads: names of the heads, each a video of its own from the same features.
+      changes: names of the heads that make changes of a video: without tanh, and 0 at first.
       initialization: "gtnet", or "gentle": heads that begin where tanh is steep.
       (the others are those of `Encoder`)
     """
 
     width: int = 64
     heads: tuple[str, ...] = ("head",)
+    changes: tuple[str, ...] = ()
     norm: str = "batch"
     initialization: str = "gtnet"
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t4 h4 w4 d"], train: bool) -> dict[str, Array]:
-        """Returns {head: (b t h w 3) float32 in [-1, 1]}, four times larger in each dimension."""
+        """Returns {head: (b t h w 3) float32}, four times larger in each dimension.
+
+        They are frames in [-1, 1], but for `changes`.
+        """
         for i, width in enumerate((2 * self.width, self.width)):
             x = layers.ConvTranspose(
                 width,
@@ -112,16 +118,18 @@ class Decoder(nn.Module):
         # std 4.6).
         init = {"gtnet": layers.kaiming_fan_out, "gentle": layers.uniform_fan_in}
         made = {}
-        for name in self.heads:
+        for name in (*self.heads, *self.changes):
+            is_change = name in self.changes
             head = layers.Conv(
                 3,
                 (7, 7, 7),
                 padding=3,
                 dtype=self.dtype,
-                init=init[self.initialization],
+                init=nn.initializers.zeros if is_change else init[self.initialization],
                 name=name,
             )
-            made[name] = jnp.tanh(head(x).astype(jnp.float32))
+            video = head(x).astype(jnp.float32)
+            made[name] = video if is_change else jnp.tanh(video)
         return made
 
 
@@ -132,10 +140,12 @@ class Reconstruction(nn.Module):
       decoder: "separate_heads" (a decoder each for background, visible and occluded),
         "common_head" (visible and occluded share all but the last convolution) or "context" (one
         foreground, one background).
+      background: what its decoder makes: the "frame", or the "change" of the prior.
       (the others are those of `Encoder`)
     """
 
     decoder: str = "separate_heads"
+    background: str = "frame"
     width: int = 64
     blocks: int = 6
     norm: str = "batch"
@@ -151,7 +161,9 @@ class Reconstruction(nn.Module):
         depth: Float[Array, "b t h w d"],
         train: bool,
     ) -> dict[str, Array]:
-        """Returns "background", "visible" and "occluded": videos (b t h w 3) in [-1, 1], unmasked.
+        """Returns "background", "visible" and "occluded": videos (b t h w 3), unmasked.
+
+        They are in [-1, 1], but for a changed background.
 
         Raises:
           UserError: for sizes that are not multiples of 4.
@@ -164,16 +176,20 @@ class Reconstruction(nn.Module):
             "common_head": {"foreground": ("head_visible", "head_occluded")},
             "context": {"foreground": ("head",)},
         }[self.decoder]
-        heads = {"background": ("head",), **heads}
         made = {
             name: _decoder(self, f"decode_{name}", names)(latent, train)
             for name, names in heads.items()
         }
+        if self.background == "change":
+            decoder = _decoder(self, "decode_background", (), ("change",))
+            behind = prior + decoder(latent, train)["change"]
+        else:
+            behind = _decoder(self, "decode_background", ("head",))(latent, train)["head"]
         if self.decoder == "separate_heads":
-            return {name: videos["head"] for name, videos in made.items()}
+            return {"background": behind} | {name: each["head"] for name, each in made.items()}
         front = made["foreground"]
         return {
-            "background": made["background"]["head"],
+            "background": behind,
             "visible": front["head" if self.decoder == "context" else "head_visible"],
             "occluded": front["head" if self.decoder == "context" else "head_occluded"],
         }
@@ -185,10 +201,13 @@ class Refinement(nn.Module):
     Attributes:
       encoder: "concat_videos" (source and estimate share an encoder), "separate" (one each) or
         "concat_all" (one for everything, and no fusion).
+      background: "frame": the video is one of whole frames; or "change": there is a second one,
+        the estimate changed, for what is behind the person.
       (the others are those of `Encoder`)
     """
 
     encoder: str = "concat_videos"
+    background: str = "frame"
     width: int = 64
     blocks: int = 6
     norm: str = "batch"
@@ -203,8 +222,10 @@ class Refinement(nn.Module):
         estimate: Float[Array, "b t h w 3"],
         depth: Float[Array, "b t h w d"],
         train: bool,
-    ) -> Float[Array, "b t h w 3"]:
-        """Returns the refined video in [-1, 1], before Eq. 1 mixes it with the estimate.
+    ) -> dict[str, Array]:
+        """Returns {"frame": the refined video in [-1, 1], before Eq. 1 mixes it with the estimate}.
+
+        Where there is one, "background" is the second video.
 
         Raises:
           UserError: for sizes that are not multiples of 4.
@@ -215,7 +236,10 @@ class Refinement(nn.Module):
             name: jnp.concatenate([given[part] for part in parts], -1)
             for name, parts in ENCODERS[self.encoder].items()
         }
-        return _decoder(self, "decode", ("head",))(_encode(self, inputs, train), train)["head"]
+        changes = ("change",) if self.background == "change" else ()
+        made = _decoder(self, "decode", ("head",), changes)(_encode(self, inputs, train), train)
+        behind = {"background": estimate + made["change"]} if changes else {}
+        return {"frame": made["head"]} | behind
 
 
 def begin_refinement(
@@ -280,10 +304,16 @@ def _encode(net: Reconstruction | Refinement, inputs: dict[str, Array], train: b
     )(jnp.concatenate(latents, -1))
 
 
-def _decoder(net: Reconstruction | Refinement, name: str, heads: tuple[str, ...]) -> Decoder:
+def _decoder(
+    net: Reconstruction | Refinement,
+    name: str,
+    heads: tuple[str, ...],
+    changes: tuple[str, ...] = (),
+) -> Decoder:
     return Decoder(
         net.width,
         heads,
+        changes,
         norm=net.norm,
         initialization=net.initialization,
         dtype=net.dtype,

@@ -65,7 +65,7 @@ def test_alpha_one_is_the_layers_own_video_and_alpha_zero_the_one_before():
     assert float(jnp.abs(before).max()) < 1.0  # shown clipped, used unclipped
     depth = jnp.repeat(batch()["target_depth"] * 2 - 1, 3, -1)
     own = jax.jit(functools.partial(net.apply, train=False))(mine, batch()["source"], before, depth)
-    np.testing.assert_allclose(videos(1.0)["layer2"], own, atol=1e-5)
+    np.testing.assert_allclose(videos(1.0)["layer2"], own["frame"], atol=1e-5)
 
 
 def test_alpha_mixes_linearly():
@@ -206,7 +206,30 @@ def test_a_second_layer_that_begins_as_the_first_makes_the_firsts_person(decoder
     whole = volumetric.Refinement(width=2, blocks=1, encoder="separate").apply(
         second, *inputs, False
     )
-    np.testing.assert_allclose(whole, parts["visible"], atol=1e-6)
+    np.testing.assert_allclose(whole["frame"], parts["visible"], atol=1e-6)
+
+
+@pytest.mark.parametrize("init_from", ["fresh", "before"])
+def test_a_background_that_is_changed_begins_as_the_prior_and_learns(init_from):
+    method = build(encoder="separate", background="change", init_from=init_from)
+    made = method.init_from_previous(jax.jit(method.init)(jax.random.key(0), batch()))
+    run = jax.jit(lambda v, b: method.apply(v, b, {}, method="synthesize")[0]["steps"])
+    behind = np.broadcast_to(batch()["target_visibility"] == 0, batch()["target_prior"].shape)
+    assert 0.0 < behind.mean() < 1.0
+    for video in run(made, batch()).values():
+        np.testing.assert_allclose(
+            np.asarray(video)[behind], np.asarray(batch()["target_prior"])[behind], atol=1e-6
+        )
+
+    def error(params):
+        videos, _, _ = method.apply(
+            {**made, "params": params}, batch(), {}, train=False, method="_videos"
+        )
+        return jnp.where(behind, videos["layer2"] - batch()["target"], 0.0).sum()
+
+    heads = jax.grad(error)(made["params"])["layer2"]["decode"]
+    assert np.abs(heads["change"]["kernel"]).max() > 0.0
+    assert np.abs(heads["head"]["kernel"]).max() == 0.0
 
 
 def test_a_third_layer_begins_as_the_second_and_a_fresh_one_as_nothing():

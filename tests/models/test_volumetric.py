@@ -46,7 +46,7 @@ def test_refinement_has_the_published_size():
     assert count(variables) == 49_602_179
     assert count(variables, "encode_videos") == 22_478_336
     assert count(variables, "fuse") == 3_539_200
-    assert made.shape == CLIP
+    assert made["frame"].shape == CLIP
 
 
 def test_the_latent_is_a_quarter_of_time_and_space():
@@ -94,10 +94,10 @@ def test_the_network_looks_ahead_and_behind_in_time_and_stays_in_range():
     clips = [video(i) for i in range(3)]
     run = jax.jit(functools.partial(net.apply, train=True))
     variables = jax.jit(functools.partial(net.init, train=True))(jax.random.key(0), *clips)
-    y = run(variables, *clips)
+    y = run(variables, *clips)["frame"]
     assert y.dtype == jnp.float32 and float(jnp.abs(y).max()) <= 1.0
     for frame in (0, 3):
-        changed = run(variables, clips[0].at[:, frame].add(0.5), *clips[1:])
+        changed = run(variables, clips[0].at[:, frame].add(0.5), *clips[1:])["frame"]
         assert (jnp.abs(changed - y).max((0, 2, 3, 4)) > 0).all()
 
 
@@ -206,7 +206,7 @@ def test_bfloat16_is_close_to_float32():
     one, other = (
         jax.jit(functools.partial(net.apply, train=True, mutable=["batch_stats"]))(
             variables, *clips
-        )[0]
+        )[0]["frame"]
         for net in (exact, rough)
     )
     assert other.dtype == jnp.float32
