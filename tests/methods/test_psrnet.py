@@ -209,27 +209,16 @@ def test_a_second_layer_that_begins_as_the_first_makes_the_firsts_person(decoder
     np.testing.assert_allclose(whole["frame"], parts["visible"], atol=1e-6)
 
 
-@pytest.mark.parametrize("init_from", ["fresh", "before"])
-def test_a_background_that_is_changed_begins_as_the_prior_and_learns(init_from):
-    method = build(encoder="separate", background="change", init_from=init_from)
+def test_a_background_that_is_changed_begins_as_the_prior():
+    method = build(encoder="separate", background="change", init_from="before")
     made = method.init_from_previous(jax.jit(method.init)(jax.random.key(0), batch()))
     run = jax.jit(lambda v, b: method.apply(v, b, {}, method="synthesize")[0]["steps"])
     behind = np.broadcast_to(batch()["target_visibility"] == 0, batch()["target_prior"].shape)
     assert 0.0 < behind.mean() < 1.0
+    prior = np.asarray(batch()["target_prior"])
     for video in run(made, batch()).values():
-        np.testing.assert_allclose(
-            np.asarray(video)[behind], np.asarray(batch()["target_prior"])[behind], atol=1e-6
-        )
-
-    def error(params):
-        videos, _, _ = method.apply(
-            {**made, "params": params}, batch(), {}, train=False, method="_videos"
-        )
-        return jnp.where(behind, videos["layer2"] - batch()["target"], 0.0).sum()
-
-    heads = jax.grad(error)(made["params"])["layer2"]["decode"]
-    assert np.abs(heads["change"]["kernel"]).max() > 0.0
-    assert np.abs(heads["head"]["kernel"]).max() == 0.0
+        np.testing.assert_allclose(np.asarray(video)[behind], prior[behind], atol=1e-6)
+        assert np.abs(np.asarray(video) - prior)[~behind].max() > 1e-3
 
 
 def test_a_third_layer_begins_as_the_second_and_a_fresh_one_as_nothing():
