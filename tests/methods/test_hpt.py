@@ -95,6 +95,7 @@ def synthesized(lengths, joints=None):
     return {name: np.concatenate([part[name] for part in parts], 1) for name in parts[0]}
 
 
+@pytest.mark.slow  # D2G-Net's and INTERnet's windows are in the fast suite
 def test_windows_of_any_length_give_what_the_whole_clip_gives():
     whole, cut = synthesized([4]), synthesized([1] * 4)
     assert set(whole) == {"transfer", "temporal", "face"}
