@@ -213,9 +213,9 @@ _SEVERAL = {  # only where there are discriminators of several ranges
 
 def get_config(variant: str = "") -> RunConfig:
     """Returns the config of a variant, see above."""
-    built_on = (name for word, name in _BUILT_ON.items() if word in variant.split(","))
+    words = [word.strip() for word in variant.split(",")]
     config = update(
-        base(next(built_on, "psrnet")),
+        base(next((name for word, name in _BUILT_ON.items() if word in words), "psrnet")),
         {
             **_layers(3),
             "data.crop": (112, 112),

@@ -44,17 +44,17 @@ class Method(psrnet.Method):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """What the other method needs, the target, and what the discriminators see."""
+        """Lists what the other method needs, the target, and what the discriminators see."""
         return tuple(dict.fromkeys((*self.synthesis_reads, "target", *self._flow_reads)))
 
     @property
     def synthesis_reads(self) -> tuple[str, ...]:
-        """What the other method needs, and the source."""
+        """Lists what the other method needs, and the source."""
         return tuple(dict.fromkeys((*self._estimator.synthesis_reads, "source")))
 
     @property
     def baseline_reads(self) -> tuple[str, ...]:
-        """What the other method's baselines need."""
+        """Lists what the other method's baselines need."""
         return (*self._estimator.reads, *self._estimator.baseline_reads)
 
     def _first_video(

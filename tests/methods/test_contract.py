@@ -28,8 +28,8 @@ def labels(name, group):
 
 # The contextual term's blocks do not fit tiny's frames; tests/losses/test_contextual.py has them.
 TOO_LARGE_FOR_TINY = ("context_blocks",)
-# Long to compile, and each changes what another label of its method changes too.
-SLOW = (("hpt", "D_V^3"), ("hpt", "temporal=b"), ("mfci", "default_kernels"))
+# Long to compile, and D_V and temporal=a set the same fields.
+SLOW = (("hpt", "D_V^3"), ("hpt", "temporal=b"))
 ABLATIONS = [
     pytest.param(name, label, marks=pytest.mark.slow if (name, label) in SLOW else ())
     for name in NAMES
