@@ -37,7 +37,8 @@ Ablations, by their labels in the paper's tables:
   Table 3     K=1, K=2, K=3 (default): the number of layers
   further     zeta=0, warp_all, regions=none, regions=fgbg, w/o D_t, w/o L_p, random_perceptual,
               D_V (discriminators of 3, 5 and 7 frames, MFCI's), D_V^3, w/o x0, texture_on_mean,
-              instance_norm, init_before, later_regions=bvo (the later layers' loss by regions too),
+              texture_on_background (the camera's clean background behind the texture, from training
+              frames), instance_norm, init_before, later_regions=bvo (later layers' loss too),
               background=change (what is behind the person is the prior or estimate, changed)
 
 Words that undo a departure of the small presets:
@@ -191,6 +192,7 @@ ABLATIONS = {
     "random_perceptual": {"method.perceptual": "random"},
     "w/o x0": {"method.prior": "zeros"},
     "texture_on_mean": {"method.prior": "texture_on_mean"},
+    "texture_on_background": {"method.prior": "texture_on_background"},
     "init_before": {"method.init_from": "before"},
     "background=change": {"method.background": "change"},
     "later_regions=bvo": {"method.later_regions": "bvo"},

@@ -197,8 +197,8 @@ def from_camera(
 ) -> NovelViewInputs:
     """Opens a clip of a dataset that stores its person's body, for a camera nobody filmed with.
 
-    There is no mean frame of such a camera: a method that reads one gets that of the view whose
-    camera looks most nearly the same way.
+    There is neither a mean frame nor a clean background of such a camera: a method that reads one
+    gets that of the view whose camera looks most nearly the same way.
 
     Args:
       method: says which keys are read.
@@ -217,8 +217,11 @@ def from_camera(
     first, end = frame_range(frames, entry.frames, entry.name)
     target = _camera(camera, (0, 0))
     keys = virtual_camera.guide(data, entry.name, view, target, range(first, end))
+    nearest = virtual_camera.nearest_view(data, entry.name, target)
     if "target_mean" in method.reads:
-        keys["target_mean"] = data.means[virtual_camera.nearest_view(data, entry.name, target)]
+        keys["target_mean"] = data.means[nearest]
+    if "background" in method.reads:
+        keys["background"] = data.read(entry.name, nearest, "background")
     times = np.arange(end - first) / entry.views[view].fps
     return _guided(method, config, keys, times, f"{entry.name}, {view} → {Path(camera).name}")
 

@@ -12,7 +12,7 @@ from psrjax.methods.base import Batch
 
 
 class Method(psrnet.Method):
-    """PSR-Net from that person over the mean frame of the target's camera; see `psrnet.Method`.
+    """PSR-Net from that person, laid over what `prior` has behind the texture; see `psrnet.Method`.
 
     Attributes:
       estimator: the other method's fields, as JSON; `base.RUN`: those of `config.init.run`.
@@ -27,14 +27,14 @@ class Method(psrnet.Method):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """As PSR-Net; the mean frame, and what the other method needs."""
+        """As PSR-Net; what lies behind the person, and what the other method needs."""
         other = base.from_json(self.estimator).synthesis_reads
-        return tuple(dict.fromkeys((*super().reads, "target_mean", *other)))
+        return tuple(dict.fromkeys((*super().reads, self._behind, *other)))
 
     def _prior(self, batch: Batch) -> Float[Array, "b t h w 3"]:
         made, _ = self.estimate.synthesize(batch, self.estimate.start(batch))
         person, matte = jax.lax.stop_gradient((made["foreground"], made["mask"]))
-        return matte * person + (1.0 - matte) * batch["target_mean"][:, None]
+        return matte * person + (1.0 - matte) * batch[self._behind][:, None]
 
     def baselines(self, batch: Batch) -> dict[str, Array]:
         """Returns PSR-Net's, and the prior as `estimate`."""

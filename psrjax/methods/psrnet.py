@@ -23,6 +23,10 @@ REGIONS = {
     "fgbg": ((volumetric.BACKGROUND,), (volumetric.VISIBLE, volumetric.OCCLUDED)),
     "bvo": ((volumetric.BACKGROUND,), (volumetric.VISIBLE,), (volumetric.OCCLUDED,)),
 }
+_BEHIND = {  # prior: the key of what lies behind its texture
+    "texture_on_mean": "target_mean",
+    "texture_on_background": "background",
+}
 # Of background, visible and occluded pixels in pictures of the visibility map (Fig. 3): black,
 # green, orange.
 _REGION_COLORS = ((-1.0, -1.0, -1.0), (-0.4, 0.6, -0.2), (0.9, 0.1, -0.6))
@@ -108,9 +112,10 @@ class Method(base.Method):
         none.
       perceptual: weights of the temporal perceptual term: "i3d", "random" (tests) or "off".
       prior: the initial estimate: "texture" (transferred texture), "texture_on_mean" (the same over
-        the mean training frame of the target's camera) or "zeros". `Departs from:` the paper, which
-        has nothing off the mesh, where it is "texture_on_mean": one recording of minutes shows too
-        few rooms to learn from a source view what stands in another's picture.
+        the mean training frame of the target's camera), "texture_on_background" (over that camera's
+        clean background) or "zeros". `Departs from:` the paper, which has nothing off the mesh,
+        where something lies behind the texture: one recording of minutes shows too few rooms to
+        learn from a source view what stands in another's picture.
       init_from: how a later layer's net begins: "fresh" (random, as the paper) or "before" (as the
         net of the layer before it). `Departs from:` the paper's random start where it is "before":
         in minutes of training a fresh net does not get past what the estimate already holds.
@@ -170,7 +175,7 @@ class Method(base.Method):
             "recon_regions": REGIONS,
             "later_regions": REGIONS,
             "perceptual": ("i3d", "random", "off"),
-            "prior": ("texture", "texture_on_mean", "zeros"),
+            "prior": ("texture", *_BEHIND, "zeros"),
             "init_from": ("fresh", "before"),
             "initialization": volumetric.INITIALIZATIONS,
             "background": volumetric.BACKGROUNDS,
@@ -244,8 +249,13 @@ class Method(base.Method):
             "target_prior",
             "target_mesh_flow",
         )
-        mean = ("target_mean",) if self.prior == "texture_on_mean" else ()
-        return (*keys, *mean, *self._flow_reads)
+        behind = (self._behind,) if self.prior in _BEHIND else ()
+        return (*keys, *behind, *self._flow_reads)
+
+    @property
+    def _behind(self) -> str:
+        """The key of what lies behind the texture in the prior, or at least in the baseline."""
+        return _BEHIND.get(self.prior, "target_mean")
 
     @property
     def _flow_reads(self) -> tuple[str, ...]:
@@ -253,8 +263,8 @@ class Method(base.Method):
 
     @property
     def baseline_reads(self) -> tuple[str, ...]:
-        """The mean training frame of the target's camera."""
-        return ("target_mean",)
+        """What lies behind the texture; the mean training frame where `prior` says nothing."""
+        return (self._behind,)
 
     @property
     def pretrained(self) -> tuple[str, ...]:
@@ -323,8 +333,8 @@ class Method(base.Method):
         return jnp.repeat(batch["target_depth"] * 2.0 - 1.0, 3, axis=-1)
 
     def _prior(self, batch: Batch) -> Float[Array, "b t h w 3"]:
-        if self.prior == "texture_on_mean":
-            return _on_mean(batch)
+        if self.prior in _BEHIND:
+            return self._texture_on_behind(batch)
         prior = batch["target_prior"]
         return prior if self.prior == "texture" else jnp.zeros_like(prior)
 
@@ -408,15 +418,13 @@ class Method(base.Method):
         return {"video": steps[self.stage], "steps": steps}
 
     def baselines(self, batch: Batch) -> dict[str, Array]:
-        """Returns the source view, the transferred texture, and it over the camera's mean frame."""
+        """Returns the source view, the transferred texture, and it over what the camera shows."""
         return {
             "copy_source": batch["source"],
             "x0": batch["target_prior"],
-            "x0_background": _on_mean(batch),
+            "x0_background": self._texture_on_behind(batch),
         }
 
-
-def _on_mean(batch: Batch) -> Float[Array, "b t h w 3"]:
-    """Lays the transferred texture over the mean training frame of the target's camera."""
-    mean = batch["target_mean"][:, None]
-    return jnp.where(batch["target_visibility"] > 0, batch["target_prior"], mean)
+    def _texture_on_behind(self, batch: Batch) -> Float[Array, "b t h w 3"]:
+        behind = batch[self._behind][:, None]
+        return jnp.where(batch["target_visibility"] > 0, batch["target_prior"], behind)

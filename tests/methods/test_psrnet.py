@@ -31,7 +31,7 @@ def build(stage="layer2", **fields):
 def batch(seed=0):
     method = build()
     rng = np.random.default_rng(seed)
-    wire = spec.zeros((*method.reads, *method.baseline_reads), SIZES)
+    wire = spec.zeros((*method.reads, *method.baseline_reads, "background"), SIZES)
     for key, array in wire.items():
         if key == "target_visibility":
             wire[key] = rng.integers(0, 3, array.shape).astype(np.uint8)
@@ -142,15 +142,23 @@ def test_stages_train_one_layer_and_its_discriminators():
     assert list(method.updates) == ["generator", "discriminator"]
 
 
-def test_baselines_are_the_source_the_texture_and_the_texture_over_the_mean_frame():
-    made = build().baselines(batch())
+@pytest.mark.parametrize(
+    ("prior", "behind"),
+    [
+        ("texture", "target_mean"),
+        ("texture_on_mean", "target_mean"),
+        ("texture_on_background", "background"),
+    ],
+)
+def test_baselines_are_the_source_the_texture_and_the_texture_over_what_lies_behind(prior, behind):
+    made = build(prior=prior).baselines(batch())
     assert list(made) == ["copy_source", "x0", "x0_background"]
     on_mesh = np.asarray(batch()["target_visibility"][..., 0]) > 0
     over = np.asarray(made["x0_background"])
     np.testing.assert_array_equal(made["copy_source"], batch()["source"])
     np.testing.assert_array_equal(over[on_mesh], np.asarray(batch()["target_prior"])[on_mesh])
-    mean = np.broadcast_to(batch()["target_mean"][:, None], over.shape)
-    np.testing.assert_array_equal(over[~on_mesh], mean[~on_mesh])
+    still = np.broadcast_to(batch()[behind][:, None], over.shape)
+    np.testing.assert_array_equal(over[~on_mesh], still[~on_mesh])
 
 
 @pytest.mark.parametrize(
@@ -162,7 +170,7 @@ def test_baselines_are_the_source_the_texture_and_the_texture_over_the_mean_fram
         ({"later_regions": "fg"}, "later_regions: no 'fg'; there are none, fgbg, bvo"),
         ({"initialization": "he"}, "initialization: no 'he'; there are gtnet, gentle"),
         ({"perceptual": "vgg"}, "perceptual: no 'vgg'; there are i3d, random, off"),
-        ({"prior": "gray"}, "prior: no 'gray'; there are texture, texture_on_mean, zeros"),
+        ({"prior": "gray"}, "prior: no 'gray'; there are texture, texture_on_mean, "),
         ({"decoder": "one"}, "decoder: no 'one'"),
         ({"encoder": "one"}, "encoder: no 'one'"),
         ({"warp_scope": "body"}, "warp_scope: no 'body'"),

@@ -353,9 +353,10 @@ def _stored_views(
 
 
 def _background(clip: PreparedRecording, name: str) -> UInt8[np.ndarray, "h w 3"]:
-    """The clean background by all frames: the split holds out the person, not the room."""
-    person = backgrounds.grow(clip.masks[name] > 32, 1.0)
-    return backgrounds.clean_background(clip.frames[name], person)["background"]
+    """The clean background by training frames alone: no prior may show what is held back."""
+    where = clip.splits["train"]
+    person = backgrounds.grow(clip.masks[name][where] > 32, 1.0)
+    return backgrounds.clean_background(clip.frames[name][where], person)["background"]
 
 
 def write_previews(clip: PreparedRecording, folder: Path) -> None:

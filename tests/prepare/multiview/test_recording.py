@@ -154,6 +154,16 @@ def test_the_clean_background_is_the_room(rendered):
         backgrounds.clean_background(pictures, np.ones_like(person))
 
 
+def test_no_held_back_frame_is_in_the_stored_background(prepared):
+    train, test = (Source(prepared[0], split) for split in ("train", "test"))
+    frames, mask = (train.read(train.clips[0].name, "cam1", name) for name in ("frames", "mask"))
+    person = backgrounds.grow(mask > 32, 1.0)
+    expected = backgrounds.clean_background(frames, person)["background"]
+    for split in (train, test):
+        stored = split.read(split.clips[0].name, "cam1", "background")
+        np.testing.assert_array_equal(stored, expected)
+
+
 def test_masks_are_found_from_a_rough_body(rendered):
     pictures = video.read(rendered.root / "videos" / "cam2.mp4").frames
     truth = rendered.masks["cam2"]
@@ -296,19 +306,23 @@ def test_a_camera_between_two_sees_the_man(prepared, tmp_path):
 
 
 @pytest.mark.parametrize(("fraction", "nearest"), [(0.2, "cam1"), (0.8, "cam2")])
-def test_an_uncaptured_view_has_the_mean_frame_of_the_camera_nearest_to_it(
-    prepared, tmp_path, fraction, nearest
+@pytest.mark.parametrize("prior", ["texture_on_mean", "texture_on_background"])
+def test_an_uncaptured_view_has_behind_it_what_the_camera_nearest_to_it_has(
+    prepared, tmp_path, fraction, nearest, prior
 ):
     data = Source(prepared[0], "test")
     one, other, focus = _two_cameras(data)
     between = virtual_camera.between(one, other, fraction, focus)
     virtual_camera.write_camera(tmp_path / "camera.json", "between", between)
-    config = configs.load("psrnet:tiny,texture_on_mean,layer1")
+    config = configs.load(f"psrnet:tiny,{prior},layer1")
     config.data.update({"path": str(prepared[0]), "crop": (72, 56)})
     method = base.build(**configs.method_fields(configs.stage_config(config, "layer1")))
     inputs = novel_view.from_camera(method, config, camera=str(tmp_path / "camera.json"))
     window = inputs.read(0)
-    np.testing.assert_array_equal(window["target_mean"][0], data.means[nearest])
+    stored = {"target_mean": data.means[nearest]}
+    stored["background"] = data.read(data.clips[0].name, nearest, "background")
+    (behind,) = {"target_mean", "background"} & set(window)
+    np.testing.assert_array_equal(window[behind][0], stored[behind])
 
 
 # Bad input
