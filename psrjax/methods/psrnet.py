@@ -286,8 +286,9 @@ class Method(base.Method):
             net = nets.get(before)  # a collection need not have every net
             if net is not None and self._current == 2:
                 net = volumetric.begin_refinement(net, encoder=self.encoder)
-            if net is not None and "change" in (fresh := nets[new]["decode"]):
-                net = {**net, "decode": {**net["decode"], "change": fresh["change"]}}
+            if net is not None and volumetric.CHANGE in (fresh := nets[new]["decode"]):
+                change = {volumetric.CHANGE: fresh[volumetric.CHANGE]}
+                net = {**net, "decode": net["decode"] | change}
             changed[collection] = nets if net is None else {**nets, new: net}
         return changed
 

@@ -26,6 +26,7 @@ ENCODERS = {  # {encoder of later layers: {one of its encoders: the inputs that 
 WARP_SCOPES = ("mesh", "all")
 INITIALIZATIONS = ("gtnet", "gentle")
 BACKGROUNDS = ("frame", "change")
+CHANGE = "change"  # the name of a head that makes a change of a video: without tanh, 0 at first
 BACKGROUND, VISIBLE, OCCLUDED = 0, 1, 2  # the labels of `target_visibility`
 
 
@@ -82,15 +83,13 @@ class Decoder(nn.Module):
 
     Attributes:
       width: channels before the head.
-      heads: names of the heads, each a video of its own from the same features.
-      changes: names of the heads that make changes of a video: without tanh, and 0 at first.
+      heads: names of the heads, each a video of its own from the same features; see `CHANGE`.
       initialization: "gtnet", or "gentle": heads that begin where tanh is steep.
       (the others are those of `Encoder`)
     """
 
     width: int = 64
     heads: tuple[str, ...] = ("head",)
-    changes: tuple[str, ...] = ()
     norm: str = "batch"
     initialization: str = "gtnet"
     dtype: DTypeLike = jnp.float32
@@ -99,7 +98,7 @@ class Decoder(nn.Module):
     def __call__(self, x: Float[Array, "b t4 h4 w4 d"], train: bool) -> dict[str, Array]:
         """Returns {head: (b t h w 3) float32}, four times larger in each dimension.
 
-        They are frames in [-1, 1], but for `changes`.
+        They are frames in [-1, 1], but for `CHANGE`.
         """
         for i, width in enumerate((2 * self.width, self.width)):
             x = layers.ConvTranspose(
@@ -118,18 +117,17 @@ class Decoder(nn.Module):
         # std 4.6).
         init = {"gtnet": layers.kaiming_fan_out, "gentle": layers.uniform_fan_in}
         made = {}
-        for name in (*self.heads, *self.changes):
-            is_change = name in self.changes
+        for name in self.heads:
             head = layers.Conv(
                 3,
                 (7, 7, 7),
                 padding=3,
                 dtype=self.dtype,
-                init=nn.initializers.zeros if is_change else init[self.initialization],
+                init=nn.initializers.zeros if name == CHANGE else init[self.initialization],
                 name=name,
             )
             video = head(x).astype(jnp.float32)
-            made[name] = video if is_change else jnp.tanh(video)
+            made[name] = video if name == CHANGE else jnp.tanh(video)
         return made
 
 
@@ -171,20 +169,18 @@ class Reconstruction(nn.Module):
         check_size(source)
         inputs = {"source": source, "prior": prior, "depth": depth}
         latent = _encode(self, inputs, train)
-        heads = {
+        front_heads = {
             "separate_heads": {"visible": ("head",), "occluded": ("head",)},
             "common_head": {"foreground": ("head_visible", "head_occluded")},
             "context": {"foreground": ("head",)},
         }[self.decoder]
+        heads = {"background": (CHANGE if self.background == "change" else "head",), **front_heads}
         made = {
             name: _decoder(self, f"decode_{name}", names)(latent, train)
             for name, names in heads.items()
         }
-        if self.background == "change":
-            decoder = _decoder(self, "decode_background", (), ("change",))
-            behind = prior + decoder(latent, train)["change"]
-        else:
-            behind = _decoder(self, "decode_background", ("head",))(latent, train)["head"]
+        ((name, behind),) = made.pop("background").items()
+        behind = prior + behind if name == CHANGE else behind
         if self.decoder == "separate_heads":
             return {"background": behind} | {name: each["head"] for name, each in made.items()}
         front = made["foreground"]
@@ -236,9 +232,9 @@ class Refinement(nn.Module):
             name: jnp.concatenate([given[part] for part in parts], -1)
             for name, parts in ENCODERS[self.encoder].items()
         }
-        changes = ("change",) if self.background == "change" else ()
-        made = _decoder(self, "decode", ("head",), changes)(_encode(self, inputs, train), train)
-        behind = {"background": estimate + made["change"]} if changes else {}
+        heads = ("head", CHANGE) if self.background == "change" else ("head",)
+        made = _decoder(self, "decode", heads)(_encode(self, inputs, train), train)
+        behind = {"background": estimate + made[CHANGE]} if CHANGE in made else {}
         return {"frame": made["head"]} | behind
 
 
@@ -304,16 +300,10 @@ def _encode(net: Reconstruction | Refinement, inputs: dict[str, Array], train: b
     )(jnp.concatenate(latents, -1))
 
 
-def _decoder(
-    net: Reconstruction | Refinement,
-    name: str,
-    heads: tuple[str, ...],
-    changes: tuple[str, ...] = (),
-) -> Decoder:
+def _decoder(net: Reconstruction | Refinement, name: str, heads: tuple[str, ...]) -> Decoder:
     return Decoder(
         net.width,
         heads,
-        changes,
         norm=net.norm,
         initialization=net.initialization,
         dtype=net.dtype,
