@@ -17,9 +17,9 @@ VARIANT is a comma-separated list of presets, stages and ablations, applied in o
   real        as demo at 64x64 and longer, for the calibrated recording (`psrjax prepare`): give
               config.data.path. Measured on the balancing man:
               layer1 .808, 23.48; layer2 .819, 23.82; layer3 .817, 23.74.
-  show        128x128, width 24, the first half of each stage at 64x64 (`grow`): two hours on one
-              CPU core. On the synthetic people, or with config.data.path on a calibrated recording
-              prepared at 128.
+  show        128x128, width 24, the first half of layer1 at 64x64 (`grow`): two hours on one CPU
+              core. On the synthetic people, or on a calibrated recording prepared at 128: give
+              config.data.path and psrnet:show,texture_on_background,background=change.
   refine      not the paper's: the later layers refine the frames of any system's run, given as
               config.init.run=RUN, on that run's data, beside the source frame and the pose.
   learned_texture
@@ -102,6 +102,10 @@ _DEMO = {
 
 _REAL = {
     **_DEMO,
+    # Departs from: the paper. With one room and one camera's frames, what stands in the room need
+    # not be learned from the other view.
+    "method.prior": "texture_on_background",
+    "method.background": "change",
     "data.path": "",
     "data.synthetic": {},
     "data.eval_split": "test",
@@ -123,7 +127,7 @@ PRESETS = {
         "data.synthetic": {**_DEMO["data.synthetic"], "size": (128, 128)},
         "batch": 2,
         "ema": 0.998,
-        "grow": 0.5,
+        "overrides.layer1.grow": 0.5,  # the later ones begin as it ended, at full size
         **_steps(700, layer1=2800),
         "checkpoint_steps": 50,
     },

@@ -59,7 +59,7 @@ def test_the_later_layers_refine_the_frames_of_any_method(name):
         assert video.shape == (1, 8, 32, 32, 3)
 
 
-def test_the_first_layer_begins_from_a_learned_texture_over_the_cameras_mean_frame():
+def test_the_first_layer_begins_from_a_learned_texture_over_the_clean_background():
     config, other = building("learned_texture", "layer1", "d2gnet")
     method = base.build(**config_lib.method_fields(config))
     painter = base.build(**config_lib.method_fields(other))
@@ -76,11 +76,11 @@ def test_the_first_layer_begins_from_a_learned_texture_over_the_cameras_mean_fra
         carry = painter.apply(theirs, batch, method="start")
         made, _ = painter.apply(theirs, batch, carry, method="synthesize")
         shown, _ = method.apply(variables, batch, {}, True, method="synthesize")
-        return batch["target_mean"], made, shown["intermediates"]["prior"]
+        return batch["background"], made, shown["intermediates"]["prior"]
 
-    mean, made, prior = run(variables, wire)
+    behind, made, prior = run(variables, wire)
     matte = np.asarray(made["mask"])
-    expected = matte * made["foreground"] + (1.0 - matte) * np.asarray(mean)[:, None]
+    expected = matte * made["foreground"] + (1.0 - matte) * np.asarray(behind)[:, None]
     np.testing.assert_allclose(prior, expected, atol=1e-5)
     grown = jax.tree.map(lambda leaf: leaf + 1.0, variables["params"]["estimate"])
     changed = {**variables, "params": {**variables["params"], "estimate": grown}}
