@@ -34,6 +34,8 @@ class Method(psrnet.Method):
     def _prior(self, batch: Batch) -> Float[Array, "b t h w 3"]:
         made, _ = self.estimate.synthesize(batch, self.estimate.start(batch))
         person, matte = jax.lax.stop_gradient((made["foreground"], made["mask"]))
+        # Off the body the prior is the background itself, which `background=change` keeps.
+        matte = matte * (batch["target_visibility"] > 0)
         return matte * person + (1.0 - matte) * batch[self._behind][:, None]
 
     def baselines(self, batch: Batch) -> dict[str, Array]:
