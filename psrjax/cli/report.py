@@ -5,7 +5,8 @@ psrjax report RUN... --output gallery.md
 
 Several runs of the same data also synthesize some unseen clips anew, shown side by side: as the
 papers show their ablations. A page that ends in .md is a gallery: clips of each run, as animations
-in a folder beside it, with its scores and the command that trained it.
+in a folder beside it, with its scores and the command that trained it. With --overwrite a gallery
+keeps its sections of other runs.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,7 @@
 """A gallery of runs in Markdown: clips that move, their scores, and what made them."""
 
 import os
+import re
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,9 @@ def write(*folders: str | os.PathLike, output: str | os.PathLike, clips: int = 1
     side by side; the worst frames of its last evaluation; the scores of that; and the command that
     trained it, with its time and machine, as `psrjax train` recorded them.
 
+    Sections of a page that exists stay as they are, words of yours included, but those of the given
+    runs, which are written anew.
+
     Args:
       folders: of runs.
       output: the page, "NAME.md".
@@ -44,11 +48,19 @@ def write(*folders: str | os.PathLike, output: str | os.PathLike, clips: int = 1
     page = epath.Path(output)
     beside = page.parent / page.stem
     beside.mkdir(parents=True, exist_ok=True)
-    parts = ["# Gallery"]
+    sections = _sections(page.read_text() if page.exists() else "# Gallery\n")
     for run in run_summary.open_runs(folders):
-        parts += _section(run, beside, clips)
-    io.write_text(page, "\n\n".join(parts) + "\n")
+        heading, *parts = _section(run, beside, clips)
+        sections[heading] = "\n\n".join([heading, *parts]) + "\n"
+    io.write_text(page, "\n".join(sections.values()))
     return page
+
+
+def _sections(text: str) -> dict[str, str]:
+    """Parts a page at its headings of the second level; what is before the first is ""'s."""
+    before, *parts = re.split(r"^(?=## )", text, flags=re.MULTILINE)
+    titled = {part.split("\n", 1)[0]: part for part in parts}
+    return {key: part.rstrip("\n") + "\n" for key, part in ({"": before} | titled).items()}
 
 
 def _section(run: RunFolder, beside: epath.Path, clips: int) -> list[str]:
@@ -106,7 +118,6 @@ def _made_by(run: RunFolder, stage: str) -> str:
     lines = [f"Shown: stage {stage}. Steps: {steps}. Batch {config.batch}, seed {config.seed}."]
     record = run_summary.read_optional(run.folder / run_record.FILE, {})
     if record:
-        minutes = sum(part["seconds"] for part in record["parts"]) / 60
-        lines.append(f"{minutes:.0f} minutes on {record['machine']}, commit {record['commit']}:")
+        lines.append(f"{run_record.cost(record)}:")
         lines.append(f"\n```bash\n{record['command']}\n```")
     return "\n".join(lines)

@@ -6,6 +6,7 @@ from pathlib import Path
 from psrjax import io
 from psrjax.config import RunConfig
 from psrjax.evaluation import score_export
+from psrjax.runtime import run_record
 
 _PAGE = """# {name}
 
@@ -17,7 +18,8 @@ _PAGE = """# {name}
 | trained | {steps} steps of {batch}, seed {seed}{ema} |
 | data | FILL IN: which footage, and how much of it |
 | licence of the footage | FILL IN |
-| cost | FILL IN: minutes, machine, commit |
+| cost | {cost} |
+| command | `{trained_by}` |
 
 FILL IN: what it shows, and what it cannot do.
 
@@ -41,7 +43,7 @@ def write(file: Path, config: RunConfig, run: str | os.PathLike[str]) -> Path:
     Args:
       file: "NAME.safetensors".
       config: of the exported stage.
-      run: the run's directory; the table of its last evaluation is taken over.
+      run: the run's directory; its cost and the table of its last evaluation are taken over.
 
     Returns:
       The path of the card.
@@ -52,6 +54,7 @@ def write(file: Path, config: RunConfig, run: str | os.PathLike[str]) -> Path:
     card, results = file.with_suffix(".md"), Path(run) / score_export.RESULTS
     if card.exists():
         return card
+    record = io.read_json(made) if (made := Path(run) / run_record.FILE).exists() else {}
     height, width = config.data.crop
     show = _VIEW if config.data.sampling.source == "same_time" else _TRANSFER
     page = _PAGE.format(
@@ -66,6 +69,8 @@ def write(file: Path, config: RunConfig, run: str | os.PathLike[str]) -> Path:
         batch=config.batch,
         seed=config.seed,
         ema=f", averaged with decay {config.ema}" if config.ema else "",
+        cost=run_record.cost(record) if record else "FILL IN: minutes, machine, commit",
+        trained_by=record.get("command", "FILL IN"),
         scores=score_export.markdown(io.read_json(results)) if results.exists() else "FILL IN\n",
         command=show.format(file=file, name=file.stem, folder=file.with_suffix("")),
     )

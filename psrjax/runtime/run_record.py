@@ -2,7 +2,7 @@
 
 import datetime
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,12 @@ from psrjax.runtime import machine
 
 FILE = "run.json"
 TRAINING = "train, compilation included"
+
+
+def cost(record: Mapping[str, Any]) -> str:
+    """Returns "MINUTES on MACHINE, commit COMMIT" of what `run.json` holds."""
+    minutes = sum(part["seconds"] for part in record["parts"]) / 60
+    return f"{minutes:.0f} minutes on {record['machine']}, commit {record['commit']}"
 
 
 class RunRecord:

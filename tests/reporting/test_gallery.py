@@ -55,6 +55,18 @@ def test_a_gallery_has_clips_that_move_the_worst_frames_and_the_command(run, tmp
     assert "```bash\npsrjax train --config=mine\n```" in text
 
 
+def test_a_page_keeps_its_sections_of_other_runs_and_renews_those_of_the_given(run, tmp_path):
+    page = tmp_path / "page.md"
+    other = "## another: hpt\n\nWords of mine.\n\n### With a part\n\n```bash\n# a comment\n```\n"
+    page.write_text(f"# My title\n\nBefore.\n\n## mine: psrnet\n\nOld words.\n\n{other}")
+    gallery.write(run, output=page, clips=1)
+    once = page.read_text()
+    assert once.startswith("# My title\n\nBefore.\n\n## mine: psrnet\n\n![source, result, truth]")
+    assert once.endswith("\n\n" + other) and "Old words" not in once
+    gallery.write(run, output=page, clips=1)
+    assert page.read_text() == once
+
+
 def test_a_record_counts_the_time_of_all_calls_and_none_of_a_mistake(tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(run_record.time, "monotonic", lambda: now[0])

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
+from etils import epath
 
 import psrjax
 from psrjax import config as config_lib
@@ -17,6 +18,7 @@ from psrjax.cli import export
 from psrjax.errors import UserError
 from psrjax.inference import synthesizer
 from psrjax.methods import base
+from psrjax.runtime import run_record
 from psrjax.training import checkpoint, optimizer, stages, state
 
 STAGES = [
@@ -113,11 +115,14 @@ def test_the_card_says_what_the_file_is_and_stays_as_it_was_edited(
     monkeypatch.setattr(export, "_STAGE", type("Flag", (), {"value": ""}))
     monkeypatch.setattr(export, "_SNAPSHOT", type("Flag", (), {"value": "newest"}))
     monkeypatch.setattr(export, "_CARD", type("Flag", (), {"value": True}))
+    with run_record.RunRecord(epath.Path(run), "psrjax train --config=toy").part("train"):
+        pass
     file = tmp_path / "toy.safetensors"
     export.main([str(run), str(file)])
     card = Path(capsys.readouterr().out.split()[-1])
     text = card.read_text()
     assert "stage first" in text and "4x4" in text and f"--run={file}" in text
+    assert "| cost | 0 minutes on " in text and "`psrjax train --config=toy`" in text
     card.write_text("mine")
     export.main([str(run), str(file)])
     assert card.read_text() == "mine"
