@@ -126,7 +126,7 @@ class RunConfig(Section):
     optimizer: dict[str, dict[str, Any]] = field(  # [update]: see `psrjax.training.optimizer`
         default_factory=dict[str, dict[str, Any]]
     )
-    ema: float = 0.0  # decay of the averaged parameters; 0 is off
+    ema: float = 0.0  # decay of the averaged parameters, less in the first steps; 0 is off
     mesh: MeshSection = field(default_factory=MeshSection)
     conv: str = "auto"  # how convolutions are computed: "auto", "native" or "fold"
     checkpoint_steps: int = 1000

@@ -104,8 +104,21 @@ def merge_stats(
     return {name: {**tree, **pick(new.get(name, {}), nets)} for name, tree in old.items()}
 
 
-def average(ema: Mapping[str, Any], params: Mapping[str, Any], decay: float) -> dict[str, Any]:
-    """Returns decay * ema + (1 - decay) * params, leaf by leaf, for the nets that `ema` has."""
+def average(
+    ema: Mapping[str, Any], params: Mapping[str, Any], decay: float, step: jax.Array
+) -> dict[str, Any]:
+    """Returns decay * ema + (1 - decay) * params, leaf by leaf, for the nets that `ema` has.
+
+    The decay is at most (1 + step) / (10 + step), as TensorFlow's ExponentialMovingAverage has it:
+    of the initial parameters a constant .998 would still keep a fifth after 800 steps.
+
+    Args:
+      ema: the averages so far.
+      params: after this step.
+      decay: in [0, 1).
+      step: how many were taken before, 0 at first.
+    """
+    decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
     return jax.tree.map(
         lambda mean, value: decay * mean + (1.0 - decay) * value, dict(ema), pick(params, ema)
     )

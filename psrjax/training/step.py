@@ -52,7 +52,7 @@ def make_step(
         out of the sum and of the log, and the compiler then removes what computes it.
       optimizers: {update: optimizer}.
       accumulate: number of micro-batches whose mean gradient an update takes.
-      ema: decay of the averaged parameters; used if the state holds some.
+      ema: highest decay of the averaged parameters; used if the state holds some.
       placement: where arrays lie; None leaves it to XLA.
     """
 
@@ -95,7 +95,7 @@ def make_step(
             params=params,
             stats=stats,
             opt=opt,
-            ema=average(state.ema, params, ema),
+            ema=average(state.ema, params, ema, state.step),
             first_nonfinite=jnp.where(
                 state.first_nonfinite > 0, state.first_nonfinite, _first_nonfinite(checks)
             ),

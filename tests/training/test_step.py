@@ -183,13 +183,15 @@ def test_the_state_is_donated():
 
 
 def test_the_average_is_the_recursion_over_the_parameters():
-    current, train_step = make_step(plain(), ema=0.75)
+    current, train_step = make_step(plain(), ema=0.2)
     train_step = jax.jit(train_step)
     mean = {net: np.asarray(current.params[net]["inner"]["kernel"]) for net in current.params}
-    for i in range(3):
+    # The decay is .2 from the third step on: before, little of the initial parameters is kept.
+    for i, decay in enumerate((1 / 10, 2 / 11, 0.2, 0.2)):
         current, _ = train_step(current, toy_module.wire_batch(4, step=i), {})
         for name in mean:
-            mean[name] = 0.75 * mean[name] + 0.25 * current.params[name]["inner"]["kernel"]
+            kernel = current.params[name]["inner"]["kernel"]
+            mean[name] = decay * mean[name] + (1 - decay) * kernel
     for name, expected in mean.items():
         np.testing.assert_allclose(current.ema[name]["inner"]["kernel"], expected, rtol=1e-5)
     assert_equal(current.variables["params"], current.ema)
