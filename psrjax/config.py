@@ -85,6 +85,7 @@ class DataSection(Section):
     eval_split: str = "test"
     validation_split: str = ""  # of `keep_best`
     crop: tuple[int, int] = (0, 0)  # height and width; 0 is the stored size
+    train_crop: tuple[int, int] = (0, 0)  # of training's random crops; 0 is that of `crop`
     stored: tuple[int, int] = (0, 0)  # size to prepare for this preset; 0 is that of `crop`
     flip: float = 0.0  # the probability that a training clip is mirrored
     jitter: float = 0.0  # how far its colours are changed
@@ -424,7 +425,7 @@ def _check_numbers(
             least = min(default, 1)
             require(parts[0] >= least, key, f"must be at least {least}")
     require(leaves["data.workers"] >= 0, "data.workers", "must be at least 0 (0 is threads only)")
-    for key in ("data.crop", "data.stored"):
+    for key in ("data.crop", "data.train_crop", "data.stored"):
         sides = cast(tuple[int, ...], leaves[key])
         good = len(sides) == 2 and min(sides) >= 0
         require(good, key, "must be height and width, such as 128,128; 0 is the stored size")

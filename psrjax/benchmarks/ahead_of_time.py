@@ -26,7 +26,7 @@ from psrjax.benchmarks import flops
 from psrjax.benchmarks.chips import CHIPS, Chip
 from psrjax.benchmarks.compiled_stage import BenchmarkOptions
 from psrjax.config import RunConfig
-from psrjax.data import spec
+from psrjax.data import loader, spec
 from psrjax.errors import UserError
 from psrjax.inference import synthesizer
 from psrjax.methods import base
@@ -229,7 +229,7 @@ def _lower_step(config: RunConfig, mesh: jax.sharding.Mesh) -> tuple[Any, dict[s
     by_rows, replicated = sharding.batch_sharding(mesh), sharding.replicated(mesh)
     method = base.build(**config_lib.method_fields(config))
     optimizers = optimizer.make_optimizers(config.optimizer, method.updates)
-    sizes = _sizes(config, config.batch).training_sizes(config)
+    sizes = _sizes(loader.train_crop(config.data), config.batch).training_sizes(config)
     batch = _abstract(spec.zeros(method.reads, sizes), by_rows)
     weights = {update: dict(terms) for update, terms in config.weights.items()}
     pretrained = {name: _pretrained(name, replicated) for name in method.pretrained}
@@ -260,7 +260,7 @@ def _lower_synthesis(config: RunConfig, mesh: jax.sharding.Mesh) -> tuple[Any, d
     """Lowers the synthesis of a window on every device; what is made once of a source is given."""
     method = base.build(**config_lib.method_fields(config))
     optimizers = optimizer.make_optimizers(config.optimizer, method.updates)
-    options = _sizes(config, mesh.size)
+    options = _sizes(config.data.crop, mesh.size)
     sizes = options.window_sizes(config)
     state = _abstract_state(method, optimizers, options.training_sizes(config), config)
     variables = _placed(state.variables, sharding.replicated(mesh))
@@ -288,8 +288,8 @@ def _lower_synthesis(config: RunConfig, mesh: jax.sharding.Mesh) -> tuple[Any, d
     return programs.synthesize.trace(*inputs).lower(), about
 
 
-def _sizes(config: RunConfig, batch: int) -> BenchmarkOptions:
-    height, width = config.data.crop
+def _sizes(crop: tuple[int, int], batch: int) -> BenchmarkOptions:
+    height, width = crop
     if not height:
         raise UserError("config.data.crop: give the height and width that the data has")
     return BenchmarkOptions(height, width, batch=batch)

@@ -16,6 +16,7 @@ _KEYS = {  # worth knowing: {key: what it does}
     "batch_per_device": "instead of batch: clips of a step on each device; 0 is off",
     "seed": "of everything random",
     "data.crop": "height and width of the frames; (0, 0) is the stored size",
+    "data.train_crop": "of training alone: random crops of this size; (0, 0) is data.crop's",
     "data.eval_split": "the split that is scored",
     "checkpoint_steps": "steps between two checkpoints",
     "log_steps": "steps between two lines of metrics.jsonl",

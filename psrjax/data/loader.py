@@ -57,6 +57,12 @@ def _open_train_split(data_config: Mapping[str, Any]) -> Source:
     return open_split(data_config, data_config.get("train_split", "train"))
 
 
+def train_crop(data_config: Mapping[str, Any]) -> tuple[int, int]:
+    """Returns the height and width of training's frames; 0 is the stored size."""
+    small, whole = (data_config.get(key, (0, 0)) for key in ("train_crop", "crop"))
+    return (small[0] or whole[0], small[1] or whole[1])
+
+
 def _central_crop(data_config: Mapping[str, Any]) -> sampling.Augmentation:
     return sampling.Augmentation(crop=tuple(data_config.get("crop", (0, 0))))
 
@@ -190,7 +196,8 @@ def train_batches(
     rows of a clip are neighbours, and their windows start at the same time.
 
     Args:
-      data_config: `config.data`: path, train_split, crop, flip, jitter, sampling, workers.
+      data_config: `config.data`: path, train_split, crop or train_crop, flip, jitter, sampling,
+        workers.
       reads: keys of the contract; `index`, the row of the clip and source view, comes with them.
       batch: the global batch, divided evenly over the processes.
       seed: of order and augmentation.
@@ -208,8 +215,8 @@ def train_batches(
         source=_open_train_split(data_config),
         reads=tuple(reads),
         policy=sampling.policy(data_config["sampling"]),
-        augmentation=dataclasses.replace(
-            _central_crop(data_config),
+        augmentation=sampling.Augmentation(
+            crop=train_crop(data_config),
             flip=data_config.get("flip", 0.0),
             jitter=data_config.get("jitter", 0.0),
             hue=data_config.get("hue", 0.0),

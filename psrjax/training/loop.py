@@ -28,7 +28,7 @@ from psrjax.training.state import TrainState, init_state, with_params, with_vari
 from psrjax.training.step import (
     Step,
     check_finite,
-    check_grows,
+    check_fits,
     check_weights,
     growing,
     jit_step,
@@ -233,7 +233,11 @@ def _check_options(config: RunConfig, method: base.Method, state: TrainState, ex
     if config.init.path:
         checkpoint.find_stage(config.init.path, config.init.stage)
     if config.grow:
-        check_grows(method, state, example)
+        check_fits(method, state, jax.eval_shape(spec.halve, example), "config.grow")
+    if any(config.data.train_crop):
+        sizes = _sizes(example)
+        whole = spec.zeros(method.reads, {**sizes, "h": 2 * sizes["h"], "w": 2 * sizes["w"]})
+        check_fits(method, state, whole, "config.data.train_crop")
     if config.accumulate > 1 and "batch_stats" in state.stats:
         logging.info("batch statistics are of micro-batches, not of the batch: accumulate > 1")
 

@@ -161,27 +161,27 @@ def growing(step: Step, steps: int) -> Callable[[int], Step]:
     return lambda number: small if number <= steps else step
 
 
-def check_grows(method: Method, state: TrainState, batch: Tree) -> None:
-    """Checks that a method's variables are the same for frames of half the size.
+def check_fits(method: Method, state: TrainState, batch: Tree, option: str) -> None:
+    """Checks that a method's variables are the same for frames of another size.
 
     Args:
       method: at the stage to be trained.
-      state: for frames of the whole size, or its shapes.
-      batch: a wire batch of the whole size, or its shapes.
+      state: for frames of one size, or its shapes.
+      batch: the shapes of a wire batch of another size.
+      option: the key of the config that asks for both sizes.
 
     Raises:
       UserError: naming what depends on the frames' size, such as a background that is learned.
     """
     keys = {name: jax.random.key(0) for name in INIT_STREAMS}
-    small = jax.eval_shape(lambda wire: spec.decode(spec.halve(wire)), batch)
-    there: Any = jax.eval_shape(method.init, keys, small)
+    there: Any = jax.eval_shape(method.init, keys, jax.eval_shape(spec.decode, batch))
     shapes = {path: leaf.shape for path, leaf in jax.tree.leaves_with_path(there)}
     for path, leaf in jax.tree.leaves_with_path({"params": state.params, **state.stats}):
         if leaf.shape != shapes[path]:
             name = jax.tree_util.keystr(path[1:], simple=True, separator="/")
             raise UserError(
-                f"config.grow: {name} is {leaf.shape}, and {shapes[path]} for frames of half the "
-                f"size: stage {method.stage!r} cannot begin small"
+                f"{option}: {name} is {leaf.shape}, and {shapes[path]} for frames of another "
+                f"size: leave it out of stage {method.stage!r}"
             )
 
 

@@ -24,6 +24,7 @@ def config(dataset_folder):
             "train_split": "train",
             "eval_split": "test",
             "crop": (16, 20),
+            "train_crop": (0, 0),
             "flip": 0.5,
             "jitter": 0.3,
             "sampling": {"source": "same_time", "k": 4, "t": 4, "gap_seconds": 0.0, "history": 0},
@@ -54,6 +55,17 @@ def assert_same(found, expected):
 def test_a_batch_satisfies_the_contract(config):
     (batch,) = batches(config, 1)
     assert spec.check(batch, READS) == {"b": 4, "k": 4, "t": 4, "h": 16, "w": 20}
+
+
+def test_training_crops_are_at_random_places_and_evaluation_keeps_its_own(config):
+    config.update({"train_crop": (8, 12), "flip": 0.0, "jitter": 0.0})
+    (batch,) = batches(config, 1, batch=8)
+    assert spec.check(batch, READS) == {"b": 8, "k": 4, "t": 4, "h": 8, "w": 12}
+    columns = batch["target"][:, 0, 0, :, 2]
+    assert len(set(columns[:, 0].tolist())) > 3  # a place for each row
+    assert (columns == columns[:, :1] + np.arange(12)).all()
+    batch, _ = next(iter(evaluation(config, batch=4)))
+    assert spec.check({key: np.asarray(batch[key]) for key in READS}, READS)["w"] == 20
 
 
 def test_the_rows_of_a_batch_have_names(config):

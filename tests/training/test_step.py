@@ -117,11 +117,11 @@ class Painted(toy_module.Method):
         self.painted(batch["source"])
 
 
-def test_what_depends_on_the_frames_size_cannot_grow():
-    batch = toy_module.wire_batch(4)
-    step.check_grows(plain(), make_step(plain())[0], batch)
-    with pytest.raises(UserError, match=r"canvas is \(4, 4, 3\), and \(2, 2, 3\) .*'first' cannot"):
-        step.check_grows(Painted(), make_step(Painted())[0], batch)
+def test_what_depends_on_the_frames_size_fits_one_size_alone():
+    half = spec.halve(toy_module.wire_batch(4))
+    step.check_fits(plain(), make_step(plain())[0], half, "config.grow")
+    with pytest.raises(UserError, match=r"canvas is \(4, 4, 3\), and \(2, 2, 3\) .*'first'"):
+        step.check_fits(Painted(), make_step(Painted())[0], half, "config.grow")
 
 
 @pytest.mark.parametrize("parts", [2, 4])
