@@ -171,10 +171,41 @@ def evaluation_sources(clip: Clip, how: Policy) -> tuple[int, ...]:
     return tuple(np.linspace(0, part - 1, count).round().astype(int).tolist())
 
 
-def fixed(clip: Clip, views: tuple[str, str], start: int, how: Policy) -> Window:
-    """Returns the evaluation window of a (source view, target view) pair at `start`."""
-    source = evaluation_sources(clip, how) or range(start, start + how.t)
-    return _window(clip, *views, start, source, how)
+def first_scored(clip: Clip, how: Policy, *, appearance: Source | None = None) -> int:
+    """Returns the first frame of a clip that an evaluation scores.
+
+    It is behind the source frames, and behind all frames that were trained on where some are held
+    back. A clip whose source frames are of another one, as with `appearance`, is scored whole.
+    """
+    if how.held_back:
+        return trained_frames(clip, how)
+    return max((-1, *(evaluation_sources(clip, how) if appearance is None else ()))) + 1
+
+
+def fixed(
+    clip: Clip,
+    views: tuple[str, str],
+    start: int,
+    how: Policy,
+    *,
+    appearance: Source | None = None,
+) -> Window:
+    """Returns the evaluation window of a (source view, target view) pair at `start`.
+
+    Args:
+      clip: the clip.
+      views: the pair.
+      start: the first frame.
+      how: the policy.
+      appearance: the split whose first clip gives the source frames; by default `clip` does.
+    """
+    if appearance is None:
+        source = evaluation_sources(clip, how) or range(start, start + how.t)
+        return _window(clip, *views, start, source, how)
+    shown = appearance.clips[0]
+    spread = np.linspace(0, shown.frames - 1, how.k_evaluation or how.k).round().astype(int)
+    window = _window(clip, *views, start, spread, how)
+    return dataclasses.replace(window, source_clip=shown.name, source_view=next(iter(shown.views)))
 
 
 def _window(
@@ -201,15 +232,14 @@ def evaluation_windows(
 ) -> tuple[Window, ...]:
     """Lists the evaluation windows of every clip and pair of views: the central one, or all.
 
-    They lie in the part of a clip that is scored: behind the source frames, and behind all frames
-    that were trained on where some are held back. "all" are consecutive windows over that part, the
-    last one moved back to end with the clip.
+    They lie in the part of a clip that is scored, see `first_scored`. "all" are consecutive windows
+    over that part, the last one moved back to end with the clip.
 
     Args:
       source: the split that is scored.
       how: the policy.
       windows: "central" or "all".
-      appearance: the split whose first clip gives the source frames; clips are then scored whole.
+      appearance: as in `fixed`.
 
     Raises:
       UserError: for another value of `windows`, or a clip that is too short.
@@ -218,24 +248,19 @@ def evaluation_windows(
         raise UserError(f"evaluation windows: {windows!r} is neither 'central' nor 'all'")
     found = []
     for clip in source.clips:
-        first = max((-1, *(evaluation_sources(clip, how) if appearance is None else ()))) + 1
-        first = trained_frames(clip, how) if how.held_back else first
+        first = first_scored(clip, how, appearance=appearance)
         possible = range(first, clip.frames - how.t + 1)
         if not possible:
             raise _too_short(clip, how)
         chosen = (possible[(len(possible) - 1) // 2],)
         if windows == "all":
             chosen = tuple(dict.fromkeys((*possible[:: how.t], possible[-1])))
-        found.extend(fixed(clip, pair, start, how) for pair in pairs(clip, how) for start in chosen)
-    if appearance is None:
-        return tuple(found)
-    shown = appearance.clips[0]
-    frames = tuple(np.linspace(0, shown.frames - 1, how.k_evaluation or how.k).round().astype(int))
-    of_shown: Any = {"source_clip": shown.name, "source_view": next(iter(shown.views))}
-    return tuple(
-        dataclasses.replace(window, source_frames=tuple(map(int, frames)), **of_shown)
-        for window in found
-    )
+        found.extend(
+            fixed(clip, pair, start, how, appearance=appearance)
+            for pair in pairs(clip, how)
+            for start in chosen
+        )
+    return tuple(found)
 
 
 def require(source: Source, reads: Iterable[str]) -> None:

@@ -77,11 +77,12 @@ def from_data(
     given = (key for key in method.intermediate_reads if sampling.stream(key) in source.streams)
     reads = tuple(dict.fromkeys((*reads, *given)))
     crop = sampling.Augmentation(crop=tuple(config.data.crop))
+    appearance = loader.open_appearance(dataset.resolve_path(config.data))
 
     def read(start: int) -> dict[str, np.ndarray]:
-        window = sampling.fixed(entry, pair, first + start, policy)
-        sample = sampling.augment(sampling.assemble(source, window, reads), crop)
-        return {key: value[None] for key, value in sample.items()}
+        window = sampling.fixed(entry, pair, first + start, policy, appearance=appearance)
+        sample = sampling.assemble(source, window, reads, appearance=appearance)
+        return {key: value[None] for key, value in sampling.augment(sample, crop).items()}
 
     return NovelViewInputs(
         read=read,
@@ -90,6 +91,27 @@ def from_data(
         times=np.arange(end - first) / entry.views[pair[1]].fps,
         name=f"{entry.name}, {pair[0]} → {pair[1]}",
     )
+
+
+def from_scored(
+    method: Method, config: Any, *, clip: str, views: tuple[str, str]
+) -> NovelViewInputs:
+    """Opens the part of a clip that is scored, see `sampling.first_scored`.
+
+    Args:
+      method: says which keys are read.
+      config: as `evaluated_split.for_scoring` gives it.
+      clip: a clip of the evaluation split.
+      views: source and target.
+
+    Raises:
+      UserError: as `from_data`.
+    """
+    entry = _clip(config, "", clip)[1]
+    appearance = loader.open_appearance(dataset.resolve_path(config.data))
+    policy = sampling.policy(config.data.sampling)
+    first = sampling.first_scored(entry, policy, appearance=appearance)
+    return from_data(method, config, clip=clip, views=views, frames=(first, 0))
 
 
 PRIOR = "target_prior"

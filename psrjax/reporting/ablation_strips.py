@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from psrjax.data import sampling, video
 from psrjax.data.source import Source
 from psrjax.errors import UserError
+from psrjax.evaluation import evaluated_split
 from psrjax.inference import intermediate_results, novel_view, synthesizer
 from psrjax.methods.base import Method
 from psrjax.reporting.run_summary import RunFolder
@@ -65,6 +66,7 @@ def draw(runs: Sequence[RunFolder], *, clips: int, intermediates: bool = False) 
         except UserError as error:
             logging.warning("%s is not in the strips: %s", run.title, error)
             continue
+        config = evaluated_split.for_scoring(config)
         path = dataset.resolve_path(config.data)["path"]
         where = (path, config.data.eval_split, tuple(config.data.crop))
         groups.setdefault(where, []).append(_Restored(run.title, method, variables, config))
@@ -89,7 +91,7 @@ def _strips(
         views = shared[number % len(shared)]
         made = {}
         for run in runs:
-            inputs = novel_view.from_data(run.method, run.config, clip=clip.name, views=views)
+            inputs = novel_view.from_scored(run.method, run.config, clip=clip.name, views=views)
             made[run.title] = novel_view.synthesize(
                 run.method, run.variables, inputs, intermediates=intermediates
             )

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from psrjax import config as config_lib
 from psrjax import io
 from psrjax.data import codec, loader, sampling
-from psrjax.evaluation import method_evaluation
+from psrjax.evaluation import evaluated_split, method_evaluation
 from psrjax.inference import novel_view
 from psrjax.methods.base import Method
 from psrjax.reporting import report
@@ -108,6 +108,7 @@ def show_clips(method: Method, variables: Any, config: Any, folder: epath.Path) 
       folder: where the comparison videos, their strips and `index.json` go.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    config = evaluated_split.for_scoring(config)
     source = loader.open_split(dataset.resolve_path(config.data), config.data.eval_split)
     spread = np.linspace(0, len(source.clips) - 1, min(SHOWN, len(source.clips))).round()
     entries, how = [], sampling.policy(config.data.sampling)
@@ -117,7 +118,7 @@ def show_clips(method: Method, variables: Any, config: Any, folder: epath.Path) 
         pair = (views[number % len(views)], views[(number + 1) % len(views)])
         known = sampling.pairs(clip, how)  # each view with itself, where a method keeps its camera
         pair = pair if pair in known else known[number % len(known)]
-        inputs = novel_view.from_data(method, config, clip=clip.name, views=pair)
+        inputs = novel_view.from_scored(method, config, clip=clip.name, views=pair)
         made = novel_view.synthesize(method, variables, inputs)
         name = f"{clip.name}.{pair[0]}-{pair[1]}"
         _, compare = novel_view.write(folder / f"{name}.mp4", made)

@@ -12,7 +12,7 @@ from psrjax import config as config_lib
 from psrjax import io
 from psrjax.data import sampling, video
 from psrjax.data.source import Source
-from psrjax.evaluation import failure_gallery, score_export
+from psrjax.evaluation import evaluated_split, failure_gallery, score_export
 from psrjax.inference import novel_view, output_files, synthesizer
 from psrjax.reporting import run_summary
 from psrjax.reporting.run_summary import RunFolder
@@ -65,6 +65,7 @@ def _sections(text: str) -> dict[str, str]:
 
 def _section(run: RunFolder, beside: epath.Path, clips: int) -> list[str]:
     method, variables, config, stage = checkpoint.restore_for_inference(run.folder)
+    config = evaluated_split.for_scoring(config)
     name = run.title.replace("/", "-")
     parts = [f"## {run.title}: {config.method.name}"]
     for number, inputs in enumerate(_inputs(method, config, clips), 1):
@@ -91,7 +92,7 @@ def _inputs(method: Any, config: Any, count: int) -> list[novel_view.NovelViewIn
     known = [(clip, pair) for clip in source.clips for pair in sampling.pairs(clip, policy)]
     places = np.linspace(0, len(known) - 1, min(count, len(known))).round().astype(int)
     return [
-        novel_view.from_data(method, config, clip=known[place][0].name, views=known[place][1])
+        novel_view.from_scored(method, config, clip=known[place][0].name, views=known[place][1])
         for place in tqdm(places, "gallery", unit="clip")
     ]
 

@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from psrjax.data import video
+from psrjax import config as config_lib
+from psrjax.data import loader, video
+from psrjax.evaluation import evaluated_split
 from psrjax.inference import novel_view, skeletons
 from psrjax.methods import base
 from psrjax.prepare.common import detector
@@ -132,3 +134,31 @@ def test_skeletons_stand_with_the_mean_distance_of_their_joints(clip, tmp_path, 
     path = skeletons.write(tmp_path / "out.mp4", videos)
     assert path == tmp_path / "out.skeletons.png"
     np.testing.assert_array_equal(cv2.imread(str(path))[..., ::-1], picture)
+
+
+class Watcher(Method):
+    @property
+    def reads(self):
+        return ("source", "target")
+
+
+@pytest.mark.parametrize(("split", "held_back"), [("train", 0.5), ("test", 0.0)])
+def test_what_is_shown_of_a_clip_are_the_windows_that_are_scored(
+    dataset_folder, monkeypatch, split, held_back
+):
+    monkeypatch.setattr(evaluated_split, "TEST", "another")  # or it outranks what is held back
+    config = config_lib.load("hpt:tiny", {"data.path": str(dataset_folder)})
+    changes = {"data.eval_split": split, "data.sampling.held_back": held_back}
+    config = config_lib.update(config, {**changes, "data.sampling.k_evaluation": 6})
+    config = evaluated_split.for_scoring(config)
+    reads = ("source", "target")
+    scored = loader.evaluation_batches(config.data, reads, batch=1, split=split, windows="all")
+    found = [(batch, row) for batch, (row,) in scored]
+    for batch, row in found:
+        clip, view = row["clip"], row["target_view"]
+        shown = novel_view.from_scored(Watcher(), config, clip=clip, views=(view, view))
+        starts = [r["start"] for _, r in found if (r["clip"], r["target_view"]) == (clip, view)]
+        assert shown.frames == max(starts) + shown.window - min(starts)
+        made = shown.read(row["start"] - min(starts))
+        for key in reads:
+            np.testing.assert_array_equal(made[key], np.asarray(batch[key]), err_msg=key)

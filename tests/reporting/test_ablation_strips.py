@@ -101,7 +101,7 @@ def test_runs_of_the_same_data_stand_side_by_side_in_the_page(runs, tmp_path, mo
         return {"path": str(data.synthetic)}
 
     monkeypatch.setattr(ablation_strips.dataset, "resolve_path", resolved)
-    monkeypatch.setattr(ablation_strips.novel_view, "from_data", lambda *_, **__: None)
+    monkeypatch.setattr(ablation_strips.novel_view, "from_scored", lambda *_, **__: None)
     monkeypatch.setattr(ablation_strips.novel_view, "synthesize", synthesize)
     page = report.write(*runs, output=tmp_path / "page.html", strips=3)
     assert "Runs side by side" in page.read_text() and (tmp_path / "page.strip1.png").exists()

@@ -45,7 +45,7 @@ def test_clips_are_shown_in_pairs_of_views_that_the_method_knows(name, tmp_path,
     }
     asked = []
 
-    def from_data(method, config, *, clip, views):
+    def from_scored(method, config, *, clip, views):
         asked.append((clip, views))
         return types.SimpleNamespace(name=clip)
 
@@ -54,7 +54,7 @@ def test_clips_are_shown_in_pairs_of_views_that_the_method_knows(name, tmp_path,
 
     video = np.zeros((2, 4, 4, 3), np.uint8)
     made = types.SimpleNamespace(videos={"target": video, "made": video})
-    monkeypatch.setattr(novel_view, "from_data", from_data)
+    monkeypatch.setattr(novel_view, "from_scored", from_scored)
     monkeypatch.setattr(novel_view, "synthesize", lambda *args: made)
     monkeypatch.setattr(novel_view, "write", write)
     folder = epath.Path(tmp_path)
