@@ -229,7 +229,8 @@ def _lower_step(config: RunConfig, mesh: jax.sharding.Mesh) -> tuple[Any, dict[s
     by_rows, replicated = sharding.batch_sharding(mesh), sharding.replicated(mesh)
     method = base.build(**config_lib.method_fields(config))
     optimizers = optimizer.make_optimizers(config.optimizer, method.updates)
-    sizes = _sizes(loader.train_crop(config.data), config.batch).training_sizes(config)
+    data: Any = config.data
+    sizes = _sizes(loader.train_crop(data), config.batch).training_sizes(config)
     batch = _abstract(spec.zeros(method.reads, sizes), by_rows)
     weights = {update: dict(terms) for update, terms in config.weights.items()}
     pretrained = {name: _pretrained(name, replicated) for name in method.pretrained}

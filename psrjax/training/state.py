@@ -118,9 +118,9 @@ def average(
       decay: in [0, 1).
       step: how many were taken before, 0 at first.
     """
-    decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    kept = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
     return jax.tree.map(
-        lambda mean, value: decay * mean + (1.0 - decay) * value, dict(ema), pick(params, ema)
+        lambda mean, value: kept * mean + (1.0 - kept) * value, dict(ema), pick(params, ema)
     )
 
 
