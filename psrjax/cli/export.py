@@ -6,20 +6,22 @@ Every command that takes a run takes the file as well, and so does psrjax.load(F
 a model card stands beside it, FILE.md: what it is, how it scores where RUN was evaluated, and gaps
 for what only its maker knows. With
 
-    --clips CLIP:FIRST:END,CLIP:FIRST:END
+    --clips CLIP:FIRST:END,DIR:CLIP:FIRST:END
 
-footage to show it with lies beside it too: these frames of the run's data, each a dataset, in the
-folders FILE/1 and FILE/2. `bash launch/local.sh show` runs the commands of the cards that lie in
-docs/checkpoints.
+footage to show it with lies beside it too: these frames of the run's data, or of the dataset DIR,
+each a dataset, in the folders FILE/1 and FILE/2. `bash launch/local.sh show` runs the commands of
+the cards that lie in docs/checkpoints.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
 from psrjax.api import model
 from psrjax.data import excerpt, loader, sampling
+from psrjax.data.source import Source
 from psrjax.errors import UserError
 from psrjax.reporting import model_card
 from psrjax.synthetic import dataset
@@ -30,8 +32,8 @@ _SNAPSHOT = flags.DEFINE_enum(
     "config.keep_best"
 )  # fmt: skip
 _CARD = flags.DEFINE_bool("card", False, "write a model card, FILE.md, where there is none")
-_CLIPS = flags.DEFINE_list("clips", [], "of the run's data, to show it with: CLIP:FIRST:END,…")
-_SPLIT = flags.DEFINE_string("split", "", "of --clips; by default config.data.eval_split")
+_CLIPS = flags.DEFINE_list("clips", [], "to show it with: CLIP:FIRST:END of the run's data, …")
+_SPLIT = flags.DEFINE_string("split", "", "of the run's data; by default config.data.eval_split")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -42,25 +44,33 @@ def main(arguments: Sequence[str]) -> None:
     loaded = model.load(run, stage=_STAGE.value, best=_SNAPSHOT.value == "best")
     method = loaded.method
     streams = {sampling.stream(key) for key in (*method.reads, *method.synthesis_reads)}
-    excerpts = [_excerpt(text) for text in _CLIPS.value]
+    excerpts = [_excerpt(text, loaded.config.data) for text in _CLIPS.value]
     loaded.export(file)
     print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
-    for number, (clip, frames) in enumerate(excerpts, 1):
+    for number, (split, clip, frames) in enumerate(excerpts, 1):
         folder = file.with_suffix("") / str(number)
-        data = dataset.resolve_path(loaded.config.data)
-        split = loader.open_split(data, _SPLIT.value or loaded.config.data.eval_split)
         excerpt.write(folder, split, clip, frames, streams)
         print(folder)
     if _CARD.value:
         print(model_card.write(file, loaded.config, run))
 
 
-def _excerpt(text: str) -> tuple[str, range]:
-    clip, *numbers = text.split(":")
+def _excerpt(text: str, data: Any) -> tuple[Source, str, range]:
     try:
-        first, end = map(int, numbers)
+        *places, first, end = text.split(":")
+        directory, clip = ["", *places][-2:]
+        frames = range(int(first), int(end))
     except ValueError as error:
         raise UserError(
-            f"--clips={text}: write it as CLIP:FIRST:END, such as p0_walk:0:40"
+            f"--clips={text}: write it as CLIP:FIRST:END, such as p0_walk:0:40, or "
+            "DIR:CLIP:FIRST:END"
         ) from error
-    return clip, range(first, end)
+    if not directory:
+        split = loader.open_split(dataset.resolve_path(data), _SPLIT.value or data.eval_split)
+        return split, clip, frames
+    splits = [Source(directory, name) for name in loader.splits({"path": directory})]
+    there = [split for split in splits if clip in [each.name for each in split.clips]]
+    if not there:
+        known = ", ".join(each.name for split in splits for each in split.clips)
+        raise UserError(f"--clips={text}: {directory} has no clip {clip!r}; there are {known}")
+    return there[0], clip, frames

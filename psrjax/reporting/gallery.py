@@ -8,7 +8,6 @@ import numpy as np
 from etils import epath
 from tqdm.auto import tqdm
 
-from psrjax import config as config_lib
 from psrjax import io
 from psrjax.data import sampling, video
 from psrjax.data.source import Source
@@ -113,9 +112,7 @@ def _worst(run: RunFolder, beside: epath.Path, name: str) -> list[str]:
 
 def _made_by(run: RunFolder, stage: str) -> str:
     config = checkpoint.read_run_config(run.folder)
-    steps = ", ".join(
-        f"{name} {config_lib.stage_config(config, name).steps}" for name in config.stages
-    )
+    steps = run_summary.steps(config)
     lines = [f"Shown: stage {stage}. Steps: {steps}. Batch {config.batch}, seed {config.seed}."]
     record = run_summary.read_optional(run.folder / run_record.FILE, {})
     if record:

@@ -6,16 +6,19 @@ from pathlib import Path
 from psrjax import io
 from psrjax.config import RunConfig
 from psrjax.evaluation import score_export
+from psrjax.inference import transfer
+from psrjax.reporting import run_summary
 from psrjax.runtime import run_record
+from psrjax.training import checkpoint
 
 _PAGE = """# {name}
 
 | | |
 |---|---|
-| system | {method}, stage {stage}, after {stages} |
+| system | {method}, stage {stage} |
 | frames | {height}x{width} |
 | file | {megabytes:.1f} MB, half precision |
-| trained | {steps} steps of {batch}, seed {seed}{ema} |
+| steps | {steps}; batch {batch}, seed {seed}{ema} |
 | data | FILL IN: which footage, and how much of it |
 | licence of the footage | FILL IN |
 | cost | {cost} |
@@ -55,17 +58,16 @@ def write(file: Path, config: RunConfig, run: str | os.PathLike[str]) -> Path:
     if card.exists():
         return card
     record = io.read_json(made) if (made := Path(run) / run_record.FILE).exists() else {}
-    height, width = config.data.crop
+    height, width = transfer.frame_size(config)
     show = _VIEW if config.data.sampling.source == "same_time" else _TRANSFER
     page = _PAGE.format(
         name=file.stem,
         method=config.method.name,
         stage=config.method.stage,
-        stages=", ".join(config.stages),
         height=height,
         width=width,
         megabytes=file.stat().st_size / 1e6,
-        steps=config.steps,
+        steps=run_summary.steps(checkpoint.read_run_config(run)),
         batch=config.batch,
         seed=config.seed,
         ema=f", averaged with decay {config.ema}" if config.ema else "",

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from psrjax import config as config_lib
 from psrjax import io
+from psrjax.config import RunConfig
 from psrjax.errors import UserError
 from psrjax.evaluation import failure_gallery, score_export, score_table
 from psrjax.reporting import figures
@@ -67,6 +69,12 @@ def _open(root: epath.Path, title: str) -> RunFolder:
     if not config.exists() and not results.exists():
         raise UserError(f"{root}: not the directory of a run (it has no config.json)")
     return RunFolder(root, title, read_optional(config, {}), read_optional(results, []))
+
+
+def steps(config: RunConfig) -> str:
+    """Returns "STAGE COUNT, …" of the stages of a whole run's config."""
+    stages = (config_lib.stage_config(config, name) for name in config.stages)
+    return ", ".join(f"{stage.method.stage} {stage.steps}" for stage in stages)
 
 
 def content(run: RunFolder) -> dict[str, Any]:

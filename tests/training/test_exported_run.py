@@ -15,6 +15,7 @@ import psrjax
 from psrjax import config as config_lib
 from psrjax.benchmarks import compiled_stage
 from psrjax.cli import export
+from psrjax.data.source import Source
 from psrjax.errors import UserError
 from psrjax.inference import synthesizer
 from psrjax.methods import base
@@ -177,3 +178,26 @@ def test_what_is_no_whole_export_is_told_in_one_line(model, tmp_path):
         psrjax.load(tmp_path / "none.safetensors")
     with pytest.raises(UserError, match="must end in .safetensors"):
         model.export(tmp_path / "toy.pt")
+
+
+def test_clips_to_show_are_of_the_runs_data_or_of_another_dataset(
+    config, dataset_folder, tmp_path, monkeypatch, capsys
+):
+    run, file = tmp_path / "run", tmp_path / "toy.safetensors"
+    stages.train(config_lib.update(config, {"only": ("first",), "steps": 2}), run)
+    monkeypatch.setattr(export, "_STAGE", type("Flag", (), {"value": ""}))
+    monkeypatch.setattr(export, "_SNAPSHOT", type("Flag", (), {"value": "newest"}))
+    monkeypatch.setattr(export, "_CARD", type("Flag", (), {"value": False}))
+    monkeypatch.setattr(export, "_SPLIT", type("Flag", (), {"value": ""}))
+
+    def main(*clips):
+        monkeypatch.setattr(export, "_CLIPS", type("Flag", (), {"value": clips}))
+        export.main([str(run), str(file)])
+
+    main(f"{dataset_folder}:d:3:9")
+    written = Source(tmp_path / "toy" / "1", "test")
+    assert [(clip.name, clip.frames) for clip in written.clips] == [("d", 6)]
+    with pytest.raises(UserError, match="no clip 'walk'; there are a, b, c, d"):
+        main(f"{dataset_folder}:walk:0:4")
+    with pytest.raises(UserError, match="--clips=0:4: write it as"):
+        main("0:4")
