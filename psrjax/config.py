@@ -63,7 +63,7 @@ class MethodSection(Section):
 class InitSection(Section):
     """Another run, from which the first stage starts."""
 
-    path: str = ""
+    path: str = ""  # its directory, or the file that `psrjax export` made of it
     stage: str = ""  # by default its last finished one
     nets: tuple[str, ...] = ()  # by default all that both have
     run: str = ""  # a run whose frames are refined, see `psrjax.training.refinement`

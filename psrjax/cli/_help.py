@@ -24,7 +24,7 @@ _KEYS = {  # worth knowing: {key: what it does}
     "keep_best": "a metric, such as psnr: the best checkpoint by it is kept too",
     "ema": "decay of the averaged parameters; 0.0 is off",
     "accumulate": "micro-batches of a batch, where memory is short",
-    "init.path": "another run to start from",
+    "init.path": "another run to start from, or its exported file",
     "method.dtype": "bfloat16 halves memory on GPUs and TPUs",
 }
 

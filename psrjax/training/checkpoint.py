@@ -305,9 +305,14 @@ def _best_step(directory: str | os.PathLike[str]) -> int:
 def find_stage(workdir: str | os.PathLike[str], stage: str | None = None) -> str:
     """Chooses the stage of a run: the last finished one, else the last with any checkpoint.
 
+    The file of an exported run holds one stage.
+
     Raises:
-      UserError: if the directory is not a run's, or the stage is not of it or has no checkpoint.
+      UserError: if the directory or file is not a run's, or the stage is not of it or has no
+        checkpoint.
     """
+    if exported_run.is_file(workdir):
+        return _read_exported(workdir, stage)[2].method.stage
     root = absolute(workdir)
     config = read_run_config(root)
     if stage:
@@ -367,9 +372,9 @@ def restore_for_inference(
       UserError: if the directory is not a run's, or holds no checkpoint that can be read.
     """
     if exported_run.is_file(workdir):
-        method, variables, config = exported_run.read(workdir)
-        if best or stage not in (None, config.method.stage):
-            raise UserError(f"{workdir}: holds stage {config.method.stage!r} alone, as exported")
+        if best:
+            raise UserError(f"{workdir}: holds one checkpoint, as exported")
+        method, variables, config = _read_exported(workdir, stage)
         conv.use(config.conv)
         return method, variables, config, config.method.stage
     name = find_stage(workdir, stage)
@@ -379,6 +384,34 @@ def restore_for_inference(
     method = base.build(**config_lib.method_fields(config))
     logging.info("%s: stage %s at step %d", absolute(workdir), name, found["step"])
     return method, found["variables"], config, name
+
+
+def _read_exported(
+    file: str | os.PathLike[str], stage: str | None
+) -> tuple[Method, dict[str, Any], RunConfig]:
+    found = exported_run.read(file)
+    if stage and stage != (held := found[2].method.stage):
+        raise UserError(f"{file}: holds stage {held!r} alone, as exported")
+    return found
+
+
+def load_origin(
+    run: str | os.PathLike[str], stage: str, sharding: Sharding
+) -> tuple[dict[str, Any], str]:
+    """Loads the variables that another run gives to start from, and where they are, for messages.
+
+    Args:
+      run: its directory, or the file of an exported one.
+      stage: of it; by default as `find_stage` chooses.
+      sharding: of every array.
+
+    Raises:
+      UserError: as `find_stage` and `load_variables`.
+    """
+    if exported_run.is_file(run):
+        return _read_exported(run, stage)[1], os.fspath(run)
+    origin = absolute(run) / find_stage(run, stage)
+    return load_variables(origin, sharding)["variables"], os.fspath(origin)
 
 
 def start_from(

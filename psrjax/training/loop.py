@@ -279,9 +279,8 @@ def _initialize(
         fresh = refinement.with_estimate(fresh, config.init.run)
     if not config.init.path:
         return fresh
-    stage = checkpoint.find_stage(config.init.path, config.init.stage)
-    origin = checkpoint.absolute(config.init.path) / stage
-    variables = checkpoint.load_variables(origin, replicated)["variables"]
+    init = config.init
+    variables, origin = checkpoint.load_origin(init.path, init.stage, replicated)
     state = checkpoint.start_from(fresh, variables, config.init.nets, origin)
     if type(method).init_from_previous is base.Method.init_from_previous:
         return state

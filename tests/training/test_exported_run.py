@@ -180,6 +180,18 @@ def test_what_is_no_whole_export_is_told_in_one_line(model, tmp_path):
         model.export(tmp_path / "toy.pt")
 
 
+def test_a_training_may_start_from_the_file(config, model, tmp_path):
+    model.export(file := tmp_path / "toy.safetensors")
+    changes = {"only": ("second",), "init.path": str(file), "seed": 1, "steps": 1}
+    end = stages.train(config_lib.update(config, changes), tmp_path / "new")
+    given = psrjax.load(file).variables["params"]["generator"]
+    for there, here in zip(jax.tree.leaves(given), jax.tree.leaves(end.params["generator"])):
+        np.testing.assert_array_equal(there, here)  # which "second" does not train
+    changes |= {"init.stage": "third"}
+    with pytest.raises(UserError, match="holds stage 'second' alone"):
+        stages.train(config_lib.update(config, changes), tmp_path / "other")
+
+
 def test_clips_to_show_are_of_the_runs_data_or_of_another_dataset(
     config, dataset_folder, tmp_path, monkeypatch, capsys
 ):
