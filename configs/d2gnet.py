@@ -3,13 +3,12 @@
     psrjax train --config=configs/d2gnet.py:VARIANT --workdir=DIR --config.data.path=PREPARED
 
 One model belongs to one person's clip, filmed by a camera that stands still. Three stages, trained
-in order: uv (the UV generator, on many people: give theirs as
---config.overrides.uv.data.path=OTHERS, else the person's own clip serves), warmup (UV generator,
-texture and background, without dynamic details; ours: "w/o warmup" is the paper's), joint (all
-nets). Its inputs come from
-`psrjax prepare --body`. A run that has learned uv can start others: "w/o uv" with
---config.init.path=RUN --config.init.stage=uv. VARIANT is a comma-separated list of presets, stages
-and ablations, applied in order. Presets:
+in order: uv (the UV generator, on many people: rendered ones in demo, show and tiny; others as
+--config.overrides.uv.data.path=OTHERS; without, the person's own clip serves), warmup (UV
+generator, texture and background, without dynamic details; ours: "w/o warmup" is the paper's),
+joint (all nets). Its inputs come from `psrjax prepare --body`. A run that has learned uv can start
+others: "w/o uv" with --config.init.path=RUN --config.init.stage=uv. VARIANT is a comma-separated
+list of presets, stages and ablations, applied in order. Presets:
 
   (none)      the published numbers at 512x512, and ours where there are none: the supplement, with
               loss weights and rates, is not available. Needs VGG-19's weights and a
@@ -102,6 +101,7 @@ _DEMO = {
     "data.synthetic": _LONG,
     "data.crop": (64, 48),
     "data.sampling.held_back": 0.2,
+    "overrides.uv.data.path": "synthetic",  # many people, whoever the other stages learn
     "overrides.uv.data.synthetic": _MANY,
     "overrides.uv.batch": 4,
     "batch": 2,

@@ -223,7 +223,8 @@ def override(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:
 
     `{"steps": 9}` also removes every `overrides.STAGE.steps`, unless `values` names that one too.
     `{"data.path": DIR}` also sets `data.crop` to the stored size, unless `values` names that one
-    too, or the preset cuts its crops from larger frames (`data.stored`).
+    too, or the preset cuts its crops from larger frames (`data.stored`). A stage whose preset names
+    data of its own keeps them.
 
     Raises:
       UserError: as `update`.
@@ -234,6 +235,7 @@ def override(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:
     update(config, values)
     for stage, changes in config.overrides.items():
         own = {leaf: f"overrides.{stage}.{leaf}" for leaf in flat(changes)}
+        own.pop("data.path", None)
         outranked = [key for leaf, key in own.items() if _covers(values, leaf)]
         remove(config, *(key for key in outranked if not _covers(values, key)))
     return config

@@ -211,6 +211,15 @@ def test_what_is_given_for_all_stages_outranks_a_presets_value_for_one(tmp_path)
     assert config.is_locked
 
 
+def test_a_stage_with_data_of_its_own_keeps_them(tmp_path):
+    given = {"data.path": str(tmp_path)}
+    config = config_lib.load("d2gnet:show", given)
+    paths = [config_lib.stage_config(config, stage).data.path for stage in config.stages]
+    assert paths == ["synthetic", str(tmp_path), str(tmp_path)]
+    config = config_lib.load("d2gnet:show", {**given, "overrides.uv.data.path": "others"})
+    assert config_lib.stage_config(config, "uv").data.path == "others"
+
+
 def test_what_is_given_for_one_stage_holds_there(tmp_path):
     path = write_config(tmp_path)
     config = parse(path, "--config.overrides.b.steps=5", "--config.steps=3")
