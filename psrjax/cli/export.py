@@ -67,7 +67,7 @@ def _excerpt(text: str, data: Any) -> tuple[Source, str, range]:
         ) from error
     if not directory:
         split = loader.open_split(dataset.resolve_path(data), _SPLIT.value or data.eval_split)
-        return split, clip, frames
+        return split, split.clip(clip).name, frames
     splits = [Source(directory, name) for name in loader.splits({"path": directory})]
     there = [split for split in splits if clip in [each.name for each in split.clips]]
     if not there:
