@@ -122,8 +122,10 @@ def train_stage(
             ),
             int(config.grow * config.steps),
         )
-        compiled = partial(_compile, stage, (shardings, batch_sharding, replicated))
-        train_step = compiled(step_at(start + 1), state, example, pretrained)
+        train_step = _CompiledStep(
+            stage, step_at, (shardings, batch_sharding, replicated), (example, pretrained)
+        )
+        state = train_step.reach(start + 1, state)
         data = closing(batches(start_step=start))
         record = closing(_recorder(records, start, method, state))
         shown = closing(progress(stage, start, end))
@@ -131,8 +133,7 @@ def train_stage(
         trace = closing(profile.Trace(records, traced))
         logs = collections.deque[dict[str, jax.Array]]([{}] * _IN_FLIGHT, maxlen=_IN_FLIGHT)
         for step in range(start + 1, end + 1):
-            if step > start + 1 and step_at(step) is not step_at(step - 1):
-                train_step = compiled(step_at(step), state, example, pretrained)
+            state = train_step.reach(step, state)
             trace.reach(step, logs[-1])
             with profile.step(step):
                 batch = next(data)
@@ -256,16 +257,55 @@ def _write(
     shown.note({update: numbers[f"{update}/loss"] for update in method.updates})
 
 
-def _compile(
-    stage: str, shardings: tuple[Any, Any, Any], step: Step, *inputs: Any
-) -> jax.stages.Compiled:
-    """Compiles a step for these inputs and their shardings, and logs what it needs."""
-    began = time.monotonic()
-    lowered = jit_step(step, *shardings).lower(*inputs)
-    writer.announce_compilation(stage, lowered)
-    compiled = lowered.compile()
-    writer.describe_compilation(stage, compiled, time.monotonic() - began)
-    return compiled
+class _CompiledStep:
+    """The step of each number, compiled where another one begins."""
+
+    def __init__(
+        self,
+        stage: str,
+        step_at: Callable[[int], Step],
+        shardings: tuple[Any, Any, Any],
+        inputs: tuple[Any, Any],
+    ):
+        """Compiles nothing yet.
+
+        Args:
+          stage: its name, for the log.
+          step_at: see `growing`.
+          shardings: of the state, the batch and everything else.
+          inputs: a batch, or its shapes, and the pretrained networks.
+        """
+        self._stage, self._step_at = stage, step_at
+        self._shardings, self._inputs = shardings, inputs
+        self._step: Step | None = None
+        self._restart = jax.jit(_restarted, out_shardings=shardings[0], donate_argnums=0)
+
+    def reach(self, number: int, state: TrainState) -> TrainState:
+        """Makes the step of that number the one that is called; returns the state to call it with.
+
+        Where frames become larger, the optimizers' moments begin anew.
+        """
+        step = self._step_at(number)
+        if number > 1 and step is not self._step_at(number - 1):
+            state = self._restart(state)
+        if step is not self._step:
+            self._step, self._compiled = step, self._compile(step, state)
+        return state
+
+    def __call__(self, *inputs: Any) -> Any:
+        return self._compiled(*inputs)
+
+    def _compile(self, step: Step, state: TrainState) -> jax.stages.Compiled:
+        began = time.monotonic()
+        lowered = jit_step(step, *self._shardings).lower(state, *self._inputs)
+        writer.announce_compilation(self._stage, lowered)
+        compiled = lowered.compile()
+        writer.describe_compilation(self._stage, compiled, time.monotonic() - began)
+        return compiled
+
+
+def _restarted(state: TrainState) -> TrainState:
+    return state.replace(opt=optimizer.restarted(state.opt))
 
 
 def _initialize(

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from psrjax.errors import UserError
@@ -40,6 +42,18 @@ def make_optimizers(
                 f"config.optimizer: {what} {update!r}; the updates are {', '.join(updates)}"
             )
     return {update: _make_optimizer(config[update], update, updates[update]) for update in updates}
+
+
+def restarted(states: Any) -> Any:
+    """Returns optimizer states whose moments begin anew; schedules go on where they are.
+
+    For gradients of another size than before, as of larger frames: Adam divides by the moment of
+    the old ones, so that a first step may be (1 - b1) / sqrt(1 - b2) times the rate, which is 16
+    with the betas of GANs, and from which a network may not recover.
+    """
+    is_adam = lambda node: isinstance(node, optax.ScaleByAdamState)  # noqa: E731
+    fresh = lambda node: jax.tree.map(jnp.zeros_like, node) if is_adam(node) else node  # noqa: E731
+    return jax.tree.map(fresh, states, is_leaf=is_adam)
 
 
 def learning_rates(config: Mapping[str, Any], step: int) -> dict[str, float]:

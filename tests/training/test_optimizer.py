@@ -29,6 +29,21 @@ def first(history, net="a"):
     return np.array([params[net]["w"][0] for params in history])
 
 
+def test_moments_that_begin_anew_bound_the_step_that_a_larger_gradient_makes():
+    fields = {"learning_rate": 0.1, "b1": 0.5, "b2": 0.999, "warmup_steps": 1000}
+    rule = optimizer.make_optimizers({"generator": fields, "discriminator": {}}, UPDATES)
+    state = rule["generator"].init(PARAMS)
+    small, large = (jax.tree.map(lambda leaf, by=by: by * leaf, PARAMS) for by in (1e-3, 1.0))
+    for _ in range(499):
+        _, state = rule["generator"].update(small, state, PARAMS)
+    steps = {}
+    for name, moments in {"old": state, "new": optimizer.restarted(state)}.items():
+        changes, _ = rule["generator"].update(large, moments, PARAMS)
+        steps[name] = -float(changes["a"]["w"][0])
+    np.testing.assert_allclose(steps["new"], 0.1 * 500 / 1000, rtol=1e-5)  # the schedule goes on
+    assert steps["old"] > 5 * steps["new"]
+
+
 def test_adam_is_the_published_rule():
     history = run({"learning_rate": 0.1, "b1": 0.5, "b2": 0.9}, 5)
     value, mean, square, expected = 1.0, 0.0, 0.0, []

@@ -76,7 +76,9 @@ def test_a_run_that_grows_ends_at_full_size_and_wherever_it_is_cut_bit_for_bit_t
     assert [size for size, _ in itertools.groupby(sizes)] == [large, small, large]  # first: sizes
     cut = tmp_path / "cut"
     shutil.copytree(tmp_path / "uncut", cut)
-    for step in (3, 1):  # behind the change of size, and before it
+    adam, schedule = whole.opt["generator"]
+    assert (adam.count, schedule.count) == (2, 4)  # moments began anew with the larger frames
+    for step in (3, 2, 1):  # behind the change of size, at it, and before it
         checkpoint.rewind(cut / "first", step)
         assert_same(train(toy, cut, **options), whole)
 
