@@ -72,8 +72,8 @@ def _open(root: epath.Path, title: str) -> RunFolder:
 
 
 def steps(config: RunConfig) -> str:
-    """Returns "STAGE COUNT, …" of the stages of a whole run's config."""
-    stages = (config_lib.stage_config(config, name) for name in config.stages)
+    """Returns "STAGE COUNT, …" of the stages that a whole run's config trains."""
+    stages = (config_lib.stage_config(config, name) for name in config.only or config.stages)
     return ", ".join(f"{stage.method.stage} {stage.steps}" for stage in stages)
 
 
