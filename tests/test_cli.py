@@ -250,6 +250,7 @@ def test_the_report_stands_alone_in_one_file(folder, run, evaluated):
 
 def test_the_demo_makes_everything_and_a_second_call_trains_nothing(folder, run):
     options = ["--config=psrnet:tiny", "--config.steps=3", "--config.checkpoint_steps=3"]
+    options += ["--config.overrides.layer1.log_steps=1"]  # no key of the preset
     first = succeed(folder, "demo", "--workdir=run", *options)
     for label in ("render the people", "train", "score", "comparison", "GiB", "layer3 against"):
         assert label in first
@@ -261,6 +262,7 @@ def test_the_demo_makes_everything_and_a_second_call_trains_nothing(folder, run)
         assert read(run / "videos" / entry["video"])["codec"] == "h264"
     made = json.loads((run / "run.json").read_text())
     assert made["command"].startswith("psrjax demo") and made["peak_memory_gib"] > 0
+    assert all(option.split("tiny")[-1] in made["command"] for option in options)
     assert all(part["done"] for part in made["parts"])
 
 

@@ -8,6 +8,7 @@ import ast
 import importlib
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ _EXTRAS = {
     "matplotlib": "report",
 }  # {module: its extra}
 _ALONE = ("camera", "compile", "convert", "data", "doctor", "prepare", "report")
+_typed: list[str] = []  # the command line of `run`, before its flags are parsed
 _USAGE = (
     "usage: psrjax COMMAND [flags]; psrjax COMMAND --help lists a command's flags; psrjax --version"
 )
@@ -97,7 +99,8 @@ def given(name: str) -> str:
 def typed() -> str:
     """Returns the command line, for a run's record, without the folder of this checkout."""
     checkout = f"{Path(psrjax.__file__).parents[1]}/"
-    return " ".join(argument.replace(checkout, "") for argument in sys.argv)
+    name, *arguments = _typed or sys.argv
+    return " ".join([name, *(shlex.quote(each.replace(checkout, "")) for each in arguments)])
 
 
 def run(name: str, arguments: Sequence[str]) -> None:
@@ -106,7 +109,7 @@ def run(name: str, arguments: Sequence[str]) -> None:
     try:
         arguments = [_with_underscores(each) for each in _joined(arguments)]
         arguments = [_with_config_path(each) for each in arguments]
-        sys.argv = [program, *arguments]  # config flags read it
+        _typed[:] = sys.argv = [program, *arguments]  # config flags read it, and take keys from it
         command = importlib.import_module(f"psrjax.cli.{name}")
         if name not in _ALONE:
             _define_processes()
