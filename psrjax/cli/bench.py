@@ -66,7 +66,7 @@ def main(arguments: list[str]) -> None:
     result = stage_benchmark.run(config, options)
     print(text_table.table(result))
     if _JSON.value:
-        result = {"command": " ".join(["psrjax", "bench", *sys.argv[1:]]), **result}
+        result = {"command": cli.typed(), **result}
         io.write_json(_JSON.value, result)
 
 

@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> None:
         print(compile_report.table(found[-1]), flush=True)
     if _JSON.value:
         about = {
-            "command": " ".join(["psrjax", "compile", *sys.argv[1:]]),
+            "command": cli.typed(),
             "versions": machine.versions(),
             "commit": machine.commit(),
             "stages": found,
