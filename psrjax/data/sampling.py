@@ -401,7 +401,8 @@ def _box(
     height, width = (want or whole for want, whole in zip(size, have, strict=True))
     if height > have[0] or width > have[1]:
         raise UserError(
-            f"config.data: a crop of {height}x{width} is more than the stored {have[0]}x{have[1]}"
+            f"config.data.crop or train_crop: {height}x{width} is more than the stored "
+            f"{have[0]}x{have[1]}"
         )
     top = round((have[0] - height) * place[0])
     left = round((have[1] - width) * place[1])

@@ -203,7 +203,8 @@ def test_evaluation_crops_the_centre_and_size_zero_changes_nothing(dataset_folde
 
 
 def test_a_crop_larger_than_the_frames_is_refused(dataset_folder):
-    with pytest.raises(UserError, match="a crop of 64x64 is more than the stored 24x32"):
+    message = "config.data.crop or train_crop: 64x64 is more than the stored 24x32"
+    with pytest.raises(UserError, match=message):
         sampling.crop(sample(dataset_folder), (64, 64), (0, 0))
 
 

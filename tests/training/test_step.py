@@ -120,7 +120,10 @@ class Painted(toy_module.Method):
 def test_what_depends_on_the_frames_size_fits_one_size_alone():
     half = spec.halve(toy_module.wire_batch(4))
     step.check_fits(plain(), make_step(plain())[0], half, "config.grow")
-    with pytest.raises(UserError, match=r"canvas is \(4, 4, 3\), and \(2, 2, 3\) .*'first'"):
+    message = (
+        r"config.grow: .*canvas is \(4, 4, 3\), and \(2, 2, 3\) .*leave it out of stage 'first'"
+    )
+    with pytest.raises(UserError, match=message):
         step.check_fits(Painted(), make_step(Painted())[0], half, "config.grow")
 
 
