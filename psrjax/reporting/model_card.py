@@ -3,13 +3,15 @@
 import os
 from pathlib import Path
 
+from etils import epath
+
 from psrjax import io
 from psrjax.config import RunConfig
 from psrjax.evaluation import score_export
 from psrjax.inference import transfer
 from psrjax.reporting import run_summary
 from psrjax.runtime import run_record
-from psrjax.training import checkpoint
+from psrjax.training import checkpoint, exported_run
 
 _PAGE = """# {name}
 
@@ -57,7 +59,7 @@ def write(file: Path, config: RunConfig, run: str | os.PathLike[str]) -> Path:
     card, results = file.with_suffix(".md"), Path(run) / score_export.RESULTS
     if card.exists():
         return card
-    record = io.read_json(made) if (made := Path(run) / run_record.FILE).exists() else {}
+    record = run_summary.read_optional(epath.Path(run) / run_record.FILE, {})
     height, width = transfer.frame_size(config)
     show = _VIEW if config.data.sampling.source == "same_time" else _TRANSFER
     page = _PAGE.format(
@@ -67,7 +69,7 @@ def write(file: Path, config: RunConfig, run: str | os.PathLike[str]) -> Path:
         height=height,
         width=width,
         megabytes=file.stat().st_size / 1e6,
-        steps=run_summary.steps(checkpoint.read_run_config(run)),
+        steps=_steps(config, run),
         batch=config.batch,
         seed=config.seed,
         ema=f", averaged with decay {config.ema}" if config.ema else "",
@@ -78,3 +80,9 @@ def write(file: Path, config: RunConfig, run: str | os.PathLike[str]) -> Path:
     )
     io.write_text(card, page)
     return card
+
+
+def _steps(config: RunConfig, run: str | os.PathLike[str]) -> str:
+    if exported_run.is_file(run):  # which knows of no other stage
+        return f"{config.method.stage} {config.steps}"
+    return run_summary.steps(checkpoint.read_run_config(run))

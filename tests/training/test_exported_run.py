@@ -108,14 +108,19 @@ def test_every_methods_file_synthesizes_what_its_weights_do(name, stage, tmp_pat
     assert np.quantile(apart, 0.999) < 1.0 and apart.mean() < 0.2
 
 
+def set_flags(monkeypatch, **values):
+    """Gives the command's flags these values, the others their defaults."""
+    defaults = {"STAGE": "", "SNAPSHOT": "newest", "CARD": False, "CLIPS": [], "SPLIT": ""}
+    for name, value in {**defaults, **values}.items():
+        monkeypatch.setattr(export, f"_{name}", type("Flag", (), {"value": value}))
+
+
 def test_the_card_says_what_the_file_is_and_stays_as_it_was_edited(
     config, tmp_path, monkeypatch, capsys
 ):
     run = tmp_path / "run"
     stages.train(config_lib.update(config, {"only": ("first",), "steps": 2}), run)
-    monkeypatch.setattr(export, "_STAGE", type("Flag", (), {"value": ""}))
-    monkeypatch.setattr(export, "_SNAPSHOT", type("Flag", (), {"value": "newest"}))
-    monkeypatch.setattr(export, "_CARD", type("Flag", (), {"value": True}))
+    set_flags(monkeypatch, CARD=True)
     with run_record.RunRecord(epath.Path(run), "psrjax train --config=toy").part("train"):
         pass
     file = tmp_path / "toy.safetensors"
@@ -127,6 +132,8 @@ def test_the_card_says_what_the_file_is_and_stays_as_it_was_edited(
     card.write_text("mine")
     export.main([str(run), str(file)])
     assert card.read_text() == "mine"
+    export.main([str(file), str(tmp_path / "again.safetensors")])  # of a file, which is a run too
+    assert "| steps | first 2;" in (tmp_path / "again.md").read_text()
 
 
 def test_what_is_no_whole_export_is_told_in_one_line(model, tmp_path):
@@ -197,13 +204,9 @@ def test_clips_to_show_are_of_the_runs_data_or_of_another_dataset(
 ):
     run, file = tmp_path / "run", tmp_path / "toy.safetensors"
     stages.train(config_lib.update(config, {"only": ("first",), "steps": 2}), run)
-    monkeypatch.setattr(export, "_STAGE", type("Flag", (), {"value": ""}))
-    monkeypatch.setattr(export, "_SNAPSHOT", type("Flag", (), {"value": "newest"}))
-    monkeypatch.setattr(export, "_CARD", type("Flag", (), {"value": False}))
-    monkeypatch.setattr(export, "_SPLIT", type("Flag", (), {"value": ""}))
 
     def main(*clips):
-        monkeypatch.setattr(export, "_CLIPS", type("Flag", (), {"value": clips}))
+        set_flags(monkeypatch, CLIPS=clips)
         export.main([str(run), str(file)])
 
     main(f"{dataset_folder}:d:3:9")
