@@ -41,7 +41,8 @@ Ablations, by their labels in the paper's tables:
               D_V (discriminators of 3, 5 and 7 frames, MFCI's), D_V^3, w/o x0, texture_on_mean,
               texture_on_background (the camera's clean background behind the texture, from training
               frames), instance_norm, init_before, later_regions=bvo (later layers' loss too),
-              background=change (what is behind the person is the prior or estimate, changed)
+              background=change (what is behind the person is the prior or estimate, changed),
+              background=frame (the paper's)
 
 Words that undo a departure of the small presets:
 
@@ -136,6 +137,7 @@ PRESETS = {
     "refine": {
         **_DEMO,
         "data.path": "run",
+        "method.background": "everywhere",
         "stages": ("layer2", "layer3"),
         **_steps(500),
     },
@@ -201,6 +203,7 @@ ABLATIONS = {
     "texture_on_background": {"method.prior": "texture_on_background"},
     "init_before": {"method.init_from": "before"},
     "background=change": {"method.background": "change"},
+    "background=frame": {"method.background": "frame"},
     "later_regions=bvo": {"method.later_regions": "bvo"},
     "gtnet_init": {"method.initialization": "gtnet"},
     "one_clip": {"data.sampling.together": True, "batch": 3},

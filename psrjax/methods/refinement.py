@@ -24,6 +24,8 @@ class Method(psrnet.Method):
 
     Attributes:
       estimator: the other method's fields, as JSON; `base.RUN`: those of `config.init.run`.
+      background: what the nets make: the "frame"; or, "everywhere", a change of the frame before,
+        which begins as 0, so that what is right already need not pass through them.
     """
 
     estimator: str = base.RUN
@@ -40,7 +42,7 @@ class Method(psrnet.Method):
     @property
     def choices(self) -> dict[str, Collection[Any]]:
         """As PSR-Net's, but that nothing tells the background from the person."""
-        return {**super().choices, "background": ("frame",)}
+        return {**super().choices, "background": ("frame", "everywhere")}
 
     @property
     def reads(self) -> tuple[str, ...]:

@@ -197,8 +197,8 @@ class Refinement(nn.Module):
     Attributes:
       encoder: "concat_videos" (source and estimate share an encoder), "separate" (one each) or
         "concat_all" (one for everything, and no fusion).
-      background: "frame": the video is one of whole frames; or "change": there is a second one,
-        the estimate changed, for what is behind the person.
+      background: "frame": the video is one of whole frames; "change": there is a second one, the
+        estimate changed, for what is behind the person; "everywhere": that one is the only one.
       (the others are those of `Encoder`)
     """
 
@@ -221,7 +221,7 @@ class Refinement(nn.Module):
     ) -> dict[str, Array]:
         """Returns {"frame": the refined video in [-1, 1], before Eq. 1 mixes it with the estimate}.
 
-        Where there is one, "background" is the second video.
+        Where there is one, "background" is the second video. A changed estimate may leave [-1, 1].
 
         Raises:
           UserError: for sizes that are not multiples of 4.
@@ -232,10 +232,12 @@ class Refinement(nn.Module):
             name: jnp.concatenate([given[part] for part in parts], -1)
             for name, parts in ENCODERS[self.encoder].items()
         }
-        heads = ("head", CHANGE) if self.background == "change" else ("head",)
-        made = _decoder(self, "decode", heads)(_encode(self, inputs, train), train)
-        behind = {"background": estimate + made[CHANGE]} if CHANGE in made else {}
-        return {"frame": made["head"]} | behind
+        heads = {"frame": ("head",), "change": ("head", CHANGE), "everywhere": (CHANGE,)}
+        made = _decoder(self, "decode", heads[self.background])(_encode(self, inputs, train), train)
+        if CHANGE in made:
+            made[CHANGE] = estimate + made[CHANGE]
+        names = {"head": "frame", CHANGE: "background" if "head" in made else "frame"}
+        return {names[head]: video for head, video in made.items()}
 
 
 def begin_refinement(

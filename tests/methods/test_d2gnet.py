@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from psrjax import config as configs
 from psrjax.data import sampling, source, spec
@@ -346,3 +347,36 @@ def test_a_clip_without_body_parts_or_mesh_is_told_what_makes_them(lacks, key):
     footage.streams = {"frames", "joints", "flow", "flow_forward", "iuv", "mesh_label"} - {lacks}
     with pytest.raises(UserError, match=rf"holds no '{lacks}' .*{key}.*prepare --body"):
         sampling.require(footage, build().reads)
+
+
+def _resized(maps, size):
+    """(h w c) as Pillow resizes it, bilinearly and without aliasing."""
+    planes = [Image.fromarray(plane) for plane in np.moveaxis(np.asarray(maps, np.float32), -1, 0)]
+    return np.stack(
+        [np.asarray(p.resize((size, size), Image.Resampling.BILINEAR)) for p in planes], -1
+    )
+
+
+def test_a_uv_generator_of_small_frames_serves_large_ones():
+    """Its maps at twice the size are those of the label made half as large, enlarged."""
+    fields = {
+        "stage": "uv",
+        "uv_width": 4,
+        "uv_num_downsamples": 1,
+        "uv_blocks": 1,
+        "label3d": False,
+    }
+    small, large = (d2gnet.Method(**fields, uv_factor=factor) for factor in (1, 2))
+    label = np.random.default_rng(0).uniform(-1.0, 1.0, (1, 32, 32, 9)).astype(np.float32)
+
+    def find(module, label):
+        return module._find_uv(label, False)
+
+    variables = small.init(jax.random.key(0), label[:, ::2, ::2], method=find)
+    found = large.apply(variables, label, method=find)
+    expected = small.apply(variables, _resized(label[0], 16)[None], method=find)
+    for name, maps in expected.items():
+        flat = _resized(np.asarray(maps[0]).reshape(16, 16, -1), 32)
+        np.testing.assert_allclose(found[name][0].reshape(32, 32, -1), flat, atol=2e-5)
+    with pytest.raises(UserError, match="uv_factor=3.*32x32"):
+        d2gnet.Method(**fields, uv_factor=3).apply(variables, label, method=find)
