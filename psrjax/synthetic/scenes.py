@@ -204,16 +204,28 @@ def _colors(scene: Scene, hits: dict[str, np.ndarray]) -> tuple[np.ndarray, np.n
 def _clear(scene: Scene, hits: dict[str, np.ndarray]) -> np.ndarray:
     """Returns 1 where the lamp is seen, 0 where furniture stands before it, softly."""
     start = hits["points"] + 0.01 * hits["normals"]
-    clear = np.zeros(len(start))
     jitter = 0.22 * np.array([(0, 0, 0), (1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0)])
-    for offset in jitter:
-        towards = scene.light + offset - start
-        blocked = np.zeros(len(start), bool)
-        for box in scene.boxes:
-            enter, leave = _slab(box, start, towards)
-            blocked |= (enter < np.minimum(leave, 1)) & (leave > 0)
-        clear += ~blocked / len(jitter)
+    lamps = scene.light + jitter
+    blocked = np.zeros((len(lamps), len(start)), bool)
+    low, high = np.minimum(start, lamps.min(0)), np.maximum(start, lamps.max(0))
+    for box in scene.boxes:
+        # Most rays lie wholly to one side of the box, and need no exact test.
+        rows = np.flatnonzero(_overlap(low, high, box))
+        for place, shadow in zip(lamps, blocked):
+            enter, leave = _slab(box, start[rows], place - start[rows])
+            shadow[rows] |= (enter < np.minimum(leave, 1)) & (leave > 0)
+    clear = np.zeros(len(start))
+    for shadow in blocked:
+        clear += ~shadow / len(lamps)
     return clear
+
+
+def _overlap(low: np.ndarray, high: np.ndarray, box: Box) -> np.ndarray:
+    """Tells which cuboids (n, 3) share points with a box."""
+    found = np.ones(len(low), bool)
+    for axis in range(3):
+        found &= (low[:, axis] <= box.high[axis]) & (high[:, axis] >= box.low[axis])
+    return found
 
 
 def _nook(scene: Scene, hits: dict[str, np.ndarray]) -> np.ndarray:

@@ -367,14 +367,14 @@ def test_a_uv_generator_of_small_frames_serves_large_ones():
         "label3d": False,
     }
     small, large = (d2gnet.Method(**fields, uv_factor=factor) for factor in (1, 2))
-    label = np.random.default_rng(0).uniform(-1.0, 1.0, (1, 32, 32, 9)).astype(np.float32)
+    label = jax.random.uniform(jax.random.key(1), (1, 32, 32, 9), minval=-1.0)
 
     def find(module, label):
         return module._find_uv(label, False)
 
     variables = small.init(jax.random.key(0), label[:, ::2, ::2], method=find)
     found = large.apply(variables, label, method=find)
-    expected = small.apply(variables, _resized(label[0], 16)[None], method=find)
+    expected = small.apply(variables, jnp.asarray(_resized(label[0], 16)[None]), method=find)
     for name, maps in expected.items():
         flat = _resized(np.asarray(maps[0]).reshape(16, 16, -1), 32)
         np.testing.assert_allclose(found[name][0].reshape(32, 32, -1), flat, atol=2e-5)
