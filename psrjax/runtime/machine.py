@@ -20,7 +20,9 @@ def describe() -> str:
     devices = jax.devices()
     kinds = ", ".join(sorted({device.device_kind for device in devices}))
     accelerator = "no accelerator" if devices[0].platform == "cpu" else f"{len(devices)} × {kinds}"
-    return f"{cores()} cores of {processor()}, {memory_gib():.0f} GiB, {accelerator}"
+    usable, there = cores(), os.cpu_count() or 1
+    number = f"{usable} of {there} cores" if usable < there else f"{there} core{'s' * (there > 1)}"
+    return f"{number} of {processor()}, {memory_gib():.0f} GiB, {accelerator}"
 
 
 def versions() -> str:
