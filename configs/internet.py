@@ -15,8 +15,8 @@ VARIANT is a comma-separated list of presets and ablations, applied in order. Pr
               copied source: 20.87, .710, .736; warmup alone, twice as long: 22.34, .743, .925).
               18 minutes on one core.
   show        128x128, twice the people and wider nets, at first at 64x64 (`grow`): two hours on one
-              CPU core. Two real men's last frames, SSIM / PSNR: .797 / 21.41, the copied source .790
-              / 18.84.
+              CPU core. Two real men's last frames, SSIM / PSNR: .797 / 21.41, the copied source
+              .790 / 18.84.
   tiny        as demo, smaller and shorter: minutes, for tests. On four new people's whole clips,
               PSNR of the frame and of the person in two runs of one seed, apart by rounding:
               after warmup 22.68, 16.33 and 21.40, 16.50; after joint 22.02, 15.74 and 22.09, 16.07
