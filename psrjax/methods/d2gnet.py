@@ -350,8 +350,10 @@ class Method(base.Method):
                 f"config.method.uv_factor={self.uv_factor}: frames of {height}x{width} pixels are "
                 "no multiple of it: change it or config.data.crop"
             )
-        small = {"height": height // self.uv_factor, "width": width // self.uv_factor}
-        found = self.uv(geometry.resize(label, **small), train)
+        small = geometry.resize(
+            label, height=height // self.uv_factor, width=width // self.uv_factor
+        )
+        found = self.uv(small, train)
 
         def enlarged(maps: Array) -> Array:
             flat = maps.reshape(*maps.shape[:3], -1)
