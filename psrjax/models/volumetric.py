@@ -234,10 +234,12 @@ class Refinement(nn.Module):
         }
         heads = {"frame": ("head",), "change": ("head", CHANGE), "everywhere": (CHANGE,)}
         made = _decoder(self, "decode", heads[self.background])(_encode(self, inputs, train), train)
-        if CHANGE in made:
-            made[CHANGE] = estimate + made[CHANGE]
-        names = {"head": "frame", CHANGE: "background" if "head" in made else "frame"}
-        return {names[head]: video for head, video in made.items()}
+        if CHANGE not in made:
+            return {"frame": made["head"]}
+        changed = estimate + made[CHANGE]
+        if "head" not in made:
+            return {"frame": changed}
+        return {"frame": made["head"], "background": changed}
 
 
 def begin_refinement(

@@ -359,14 +359,7 @@ def _resized(maps, size):
 
 def test_a_uv_generator_of_small_frames_serves_large_ones():
     """Its maps at twice the size are those of the label made half as large, enlarged."""
-    fields = {
-        "stage": "uv",
-        "uv_width": 4,
-        "uv_num_downsamples": 1,
-        "uv_blocks": 1,
-        "label3d": False,
-    }
-    small, large = (d2gnet.Method(**fields, uv_factor=factor) for factor in (1, 2))
+    small, large = (build("uv", uv_factor=factor) for factor in (1, 2))
     label = jax.random.uniform(jax.random.key(1), (1, 32, 32, 9), minval=-1.0)
 
     def find(module, label):
@@ -379,4 +372,4 @@ def test_a_uv_generator_of_small_frames_serves_large_ones():
         flat = _resized(np.asarray(maps[0]).reshape(16, 16, -1), 32)
         np.testing.assert_allclose(found[name][0].reshape(32, 32, -1), flat, atol=2e-5)
     with pytest.raises(UserError, match="uv_factor=3.*32x32"):
-        d2gnet.Method(**fields, uv_factor=3).apply(variables, label, method=find)
+        build("uv", uv_factor=3).apply(variables, label, method=find)
