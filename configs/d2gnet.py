@@ -27,8 +27,8 @@ list of presets, stages and ablations, applied in order. Presets:
               "show,warmup": three minutes. A juggler's last seconds, SSIM / PSNR: .842 / 21.6, the
               nearest pose's frame .779 / 18.1.
   show256     as show at 256x256, where the UV generator goes on seeing labels of 128x128. One's own
-              clip from the same file, as "show256,warmup": ten minutes. The juggler: .855 / 21.3,
-              the nearest pose's frame .807 / 17.9.
+              clip from the same file, as "show256,warmup": 18 minutes of half a core. The juggler:
+              .855 / 21.3, the nearest pose's frame .807 / 17.9.
   tiny        as demo at 32x32, as small as it goes: all stages in less than three minutes.
   bf16        bfloat16 products.
   uv …        only these stages.
