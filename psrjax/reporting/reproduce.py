@@ -116,8 +116,9 @@ def fill(
 ) -> dict[str, Any]:
     """Trains and scores the missing runs, and writes the table.
 
-    Each run is resumed where it was cut off, and scored once: the same call goes on. The table is
-    there from the first run on, with the rows that are done.
+    Each run is resumed where it was cut off, and scored once: the same call goes on. A scored run
+    needs no checkpoints any more. The table is there from the first run on, with the rows that are
+    done.
 
     Args:
       table: see `plan`.
@@ -145,10 +146,15 @@ def fill(
     for number, run in enumerate(runs, 1):
         logging.info("%s, run %d of %d: %s", table.name, number, len(runs), ", ".join(run.labels))
         _require_frames(table, run)
-        if run.after:
-            stages.train(run.after.config, run.after.folder)
-        stages.train(run.config, run.folder)
-        rows, clips = _scores(table, scale, run)
+        record = _record(table, scale, run)
+        if not _is_scored(run, record):
+            if run.after:
+                stages.train(run.after.config, run.after.folder)
+            stages.train(run.config, run.folder)
+            _score(table, run, record)
+        rows, clips = (
+            io.read_json(run.folder / n) for n in (score_export.RESULTS, score_export.CLIPS)
+        )
         for label in run.labels:
             results.setdefault(label, []).append(filled_table.Result(run.folder, rows, clips))
         filled = filled_table.make(table, results, {**about, "command": command})
@@ -168,9 +174,9 @@ def _require_frames(table: Table, run: PlannedRun) -> None:
         )
 
 
-def _scores(table: Table, scale: str, run: PlannedRun) -> tuple[list[dict], list[dict]]:
-    """Returns (rows, rows by clip) of a run, scored now unless they are there."""
-    record = {
+def _record(table: Table, scale: str, run: PlannedRun) -> dict[str, Any]:
+    """Says what a run was trained and scored by, as it is kept beside the run's scores."""
+    return {
         "table": table.name,
         "labels": list(run.labels),
         "scale": scale,
@@ -178,24 +184,31 @@ def _scores(table: Table, scale: str, run: PlannedRun) -> tuple[list[dict], list
         "metrics": [metric for metric in table.columns.values() if metric],
         "config": json.loads(config_lib.to_json(run.config)),
     }
-    done = all((run.folder / name).exists() for name in (RECORD, score_export.RESULTS))
-    if not done or io.read_json(run.folder / RECORD) != record:
-        method, variables, config, _ = checkpoint.restore_for_inference(run.folder)
-        refused = dict(_obstacles(table, run))
-        further = [m for m in _further(table) if m not in refused]
-        found = method_evaluation.evaluate(
-            method,
-            variables,
-            config,
-            windows=table.windows,
-            metrics=further,
-            show_progress=True,
-        )
-        method_evaluation.write(run.folder, found)
-        demo.show_clips(method, variables, config, run.folder / "videos")
-        io.write_json(run.folder / RECORD, record)
-    rows = io.read_json(run.folder / score_export.RESULTS)
-    return rows, io.read_json(run.folder / score_export.CLIPS)
+
+
+def _is_scored(run: PlannedRun, record: Mapping[str, Any]) -> bool:
+    """Tells whether the scores of exactly this run are there; its checkpoints are not asked for."""
+    files = (RECORD, score_export.RESULTS, score_export.CLIPS)
+    there = all((run.folder / name).exists() for name in files)
+    return there and io.read_json(run.folder / RECORD) == record
+
+
+def _score(table: Table, run: PlannedRun, record: Mapping[str, Any]) -> None:
+    """Scores a trained run; the record is written last."""
+    method, variables, config, _ = checkpoint.restore_for_inference(run.folder)
+    refused = dict(_obstacles(table, run))
+    further = [m for m in _further(table) if m not in refused]
+    found = method_evaluation.evaluate(
+        method,
+        variables,
+        config,
+        windows=table.windows,
+        metrics=further,
+        show_progress=True,
+    )
+    method_evaluation.write(run.folder, found)
+    demo.show_clips(method, variables, config, run.folder / "videos")
+    io.write_json(run.folder / RECORD, dict(record))
 
 
 def _further(table: Table) -> list[str]:

@@ -151,7 +151,7 @@ def test_a_table_is_trained_scored_and_filled_and_a_second_call_scores_nothing(w
     for name in ("table.json", "table.md", "table.csv", "table.tex", "report.html"):
         assert (tmp_path / name).stat().st_size > 100
     again = reproduce.fill(table, "tiny", tmp_path)
-    assert work["scored"] == names and work["trained"] == names * 2  # where stages are skipped
+    assert work == {"trained": names, "scored": names}
     assert again["rows"] == filled["rows"] and again["orderings"] == filled["orderings"]
 
 
