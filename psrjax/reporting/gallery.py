@@ -31,7 +31,7 @@ def write(*folders: str | os.PathLike, output: str | os.PathLike, clips: int = 1
     trained it, with its time and machine, as `psrjax train` recorded them.
 
     Sections of a page that exists stay as they are, words of yours included, but those of the given
-    runs, which are written anew.
+    runs, which are written anew. A run that the page does not have yet comes first.
 
     Args:
       folders: of runs.
@@ -47,19 +47,22 @@ def write(*folders: str | os.PathLike, output: str | os.PathLike, clips: int = 1
     page = epath.Path(output)
     beside = page.parent / page.stem
     beside.mkdir(parents=True, exist_ok=True)
-    sections = _sections(page.read_text() if page.exists() else "# Gallery\n")
+    before, known = _sections(page.read_text() if page.exists() else "# Gallery\n")
+    made = {}
     for run in run_summary.open_runs(folders):
         heading, *parts = _section(run, beside, clips)
-        sections[heading] = "\n\n".join([heading, *parts]) + "\n"
-    io.write_text(page, "\n".join(sections.values()))
+        made[heading] = "\n\n".join([heading, *parts]) + "\n"
+    new = {heading: made[heading] for heading in made if heading not in known}
+    io.write_text(page, "\n".join([before, *(new | known | made).values()]))
     return page
 
 
-def _sections(text: str) -> dict[str, str]:
-    """Parts a page at its headings of the second level; what is before the first is ""'s."""
-    before, *parts = re.split(r"^(?=## )", text, flags=re.MULTILINE)
-    titled = {part.split("\n", 1)[0]: part for part in parts}
-    return {key: part.rstrip("\n") + "\n" for key, part in ({"": before} | titled).items()}
+def _sections(text: str) -> tuple[str, dict[str, str]]:
+    """Returns (what stands before the first heading of the second level, {heading: section})."""
+    before, *parts = (
+        part.rstrip("\n") + "\n" for part in re.split(r"^(?=## )", text, flags=re.MULTILINE)
+    )
+    return before, {part.split("\n", 1)[0]: part for part in parts}
 
 
 def _section(run: RunFolder, beside: epath.Path, clips: int) -> list[str]:
@@ -117,5 +120,7 @@ def _made_by(run: RunFolder, stage: str) -> str:
     record = run_summary.read_optional(run.folder / run_record.FILE, {})
     if record:
         lines.append(f"{run_record.cost(record)}:")
-        lines.append(f"\n```bash\n{record['command']}\n```")
+        # A page is for others: of a path of this machine it shows the last name.
+        command = re.sub(r"(?<![^\s=,])/\S*/", "", record["command"])
+        lines.append(f"\n```bash\n{command}\n```")
     return "\n".join(lines)

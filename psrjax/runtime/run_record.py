@@ -39,13 +39,9 @@ class RunRecord:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Times one part.
-
-        A part that was cut off goes on counting; one that was done before keeps its time. A mistake
-        that is told to the user leaves no record.
-        """
+        """Times one part over all calls; a mistake that is told to the user leaves no record."""
         part = self._parts.setdefault(name, {"name": name, "seconds": 0.0, "done": False})
-        before, was_done, started = part["seconds"], part["done"], time.monotonic()
+        started = time.monotonic()
         mistaken = False
         try:
             yield
@@ -54,8 +50,7 @@ class RunRecord:
             mistaken = True
             raise
         finally:
-            taken = time.monotonic() - started
-            part["seconds"] = max(before, taken) if was_done else before + taken
+            part["seconds"] += time.monotonic() - started
             if not mistaken:
                 self._write()
 

@@ -38,7 +38,9 @@ def run(tmp_path, monkeypatch):
 
 
 def test_a_gallery_has_clips_that_move_the_worst_frames_and_the_command(run, tmp_path):
-    with run_record.RunRecord(gallery.epath.Path(run), "psrjax train --config=mine").part("train"):
+    with run_record.RunRecord(
+        gallery.epath.Path(run), "psrjax train --config=mine --workdir=/home/me/runs/mine"
+    ).part("train"):
         pass
     page = gallery.write(run, output=tmp_path / "out" / "page.md", clips=2)
     text = page.read_text()
@@ -52,7 +54,7 @@ def test_a_gallery_has_clips_that_move_the_worst_frames_and_the_command(run, tmp
     assert (tmp_path / "out" / links[2][1]).exists()
     assert "walk, a->b, frame 7: 12.3 dB" in text
     assert "clip 1, 8x16 pixels" in text and "layer1 12, layer2 12, layer3 12" in text
-    assert "```bash\npsrjax train --config=mine\n```" in text
+    assert "```bash\npsrjax train --config=mine --workdir=mine\n```" in text
 
 
 def test_a_page_keeps_its_sections_of_other_runs_and_renews_those_of_the_given(run, tmp_path):
@@ -65,6 +67,15 @@ def test_a_page_keeps_its_sections_of_other_runs_and_renews_those_of_the_given(r
     assert once.endswith("\n\n" + other) and "Old words" not in once
     gallery.write(run, output=page, clips=1)
     assert page.read_text() == once
+
+
+def test_a_run_that_is_new_to_a_page_comes_first(run, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("# My title\n\n## another: hpt\n\nWords of mine.\n")
+    gallery.write(run, output=page, clips=1)
+    text = page.read_text()
+    assert text.startswith("# My title\n\n## mine: psrnet\n")
+    assert text.endswith("\n\n## another: hpt\n\nWords of mine.\n")
 
 
 def test_a_record_counts_the_time_of_all_calls_and_none_of_a_mistake(tmp_path, monkeypatch):
@@ -86,7 +97,7 @@ def test_a_record_counts_the_time_of_all_calls_and_none_of_a_mistake(tmp_path, m
     cut = json.loads((tmp_path / run_record.FILE).read_text())
     assert cut["parts"] == [{"name": "train", "seconds": 10.0, "done": False}]
     call(20)
-    call(1)  # nothing is left to do
+    call(60)  # of a training that was made longer
     whole = json.loads((tmp_path / run_record.FILE).read_text())
-    assert whole["parts"] == [{"name": "train", "seconds": 30.0, "done": True}]
+    assert whole["parts"] == [{"name": "train", "seconds": 90.0, "done": True}]
     assert whole["command"] == "psrjax train" and whole["machine"]
