@@ -122,21 +122,19 @@ run_tests() {
     exec "$python" -m pytest -q -n 2 --dist=loadfile "$@"
 }
 
-# Runs the command of every model card: the `psrjax` lines of its last fenced block.
+# Runs the command of every model card: the `psrjax` lines of its last fenced block. Most of the time
+# is compilation, which mostly keeps one core busy: two at a time on CPUs, one on an accelerator.
 show_checkpoints() {
-    local card line
+    local card at_once=1
+    [[ $accelerator != cpu ]] || at_once=2
     cd "$root" # the cards name files of the checkout
     compgen -G 'docs/checkpoints/*.safetensors' >/dev/null ||
         fail "docs/checkpoints holds no trained model yet: export one with psrjax export RUN" \
             "docs/checkpoints/NAME.safetensors --card"
     for card in docs/checkpoints/*.md; do
-        [[ -f ${card%.md}.safetensors ]] || continue
-        sed -n '/^## Show/,$p' "$card" | sed -n '/^psrjax /p' | while read -r line; do
-            echo "$line"
-            # shellcheck disable=SC2086 # a card's command is words without quotes
-            "$venv/bin/psrjax" ${line#psrjax } --overwrite </dev/null
-        done
-    done
+        [[ ! -f ${card%.md}.safetensors ]] || sed -n '/^## Show/,$p' "$card" | sed -n 's/^psrjax //p'
+    done | xargs -P "$at_once" -L 1 bash -c 'echo "psrjax $*"; exec "$0" "$@" --overwrite' \
+        "$venv/bin/psrjax"
 }
 
 command=${1:-}

@@ -17,7 +17,7 @@ from psrjax.cli._config import literal
 from psrjax.training import sharding
 
 ROOT = Path(__file__).parents[1]
-TOOLS = "bash cat chmod cp date dirname env grep head mkdir mv printf sed sh tail tr wc".split()
+TOOLS = "bash cat chmod cp date dirname env grep head mkdir mv printf sed sh tail tr wc xargs".split()
 
 # Answers as `python` would, and writes down how pip was called.
 STAND_IN = """#!/bin/sh
@@ -124,7 +124,7 @@ def test_show_runs_the_commands_of_the_cards_whose_models_are_there(machine):
     assert done.returncode == 0, done.stderr
     made = [line for line in done.stdout.splitlines() if line.startswith("psrjax in")]
     begin = f"psrjax in {machine.checkout}: synthesize --run=docs/checkpoints/"
-    assert made == [f"{begin}{name}.safetensors --overwrite" for name in ("one", "two")]
+    assert sorted(made) == [f"{begin}{name}.safetensors --overwrite" for name in ("one", "two")]
 
 
 def test_changed_pins_install_again_and_extras_are_kept(machine):
