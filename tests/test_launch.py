@@ -17,7 +17,9 @@ from psrjax.cli._config import literal
 from psrjax.training import sharding
 
 ROOT = Path(__file__).parents[1]
-TOOLS = "bash cat chmod cp date dirname env grep head mkdir mv printf sed sh tail tr wc xargs".split()
+TOOLS = (
+    "bash cat chmod cp date dirname env grep head mkdir mv printf sed sh tail tr wc xargs".split()
+)
 
 # Answers as `python` would, and writes down how pip was called.
 STAND_IN = """#!/bin/sh
