@@ -5,7 +5,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import logging
@@ -143,15 +143,15 @@ def fill(
     about |= {"obstacles": {metric: why for run in runs for metric, why in _obstacles(table, run)}}
     results: dict[str, list[filled_table.Result]] = {}
     filled = {}
-    for number, run in enumerate(runs, 1):
+    for number, (run, scored) in enumerate(zip(runs, _scored_configs(runs)), 1):
         logging.info("%s, run %d of %d: %s", table.name, number, len(runs), ", ".join(run.labels))
-        _require_frames(table, run)
-        record = _record(table, scale, run)
+        _require_frames(table, scored)
+        record = _record(table, scale, run, scored)
         if not _is_scored(run, record):
             if run.after:
                 stages.train(run.after.config, run.after.folder)
             stages.train(run.config, run.folder)
-            _score(table, run, record)
+            _score(table, run, scored, record)
         rows, clips = (
             io.read_json(run.folder / n) for n in (score_export.RESULTS, score_export.CLIPS)
         )
@@ -163,9 +163,19 @@ def fill(
     return filled
 
 
-def _require_frames(table: Table, run: PlannedRun) -> None:
+def _scored_configs(runs: Sequence[PlannedRun]) -> list[Any]:
+    """Returns the configs that runs are scored by: those of their last stages.
+
+    All have as many source frames as any, so that the same frames lie behind them and are scored; a
+    method of fewer takes the first ones.
+    """
+    configs = [config_lib.stage_config(run.config, _last_stage(run)) for run in runs]
+    sources = max(config.data.sampling.k for config in configs)
+    return [config_lib.update(config, {"data.sampling.k": sources}) for config in configs]
+
+
+def _require_frames(table: Table, config: Any) -> None:
     """Checks, before a run is trained, that it will be scored on enough frames."""
-    config = config_lib.stage_config(run.config, _last_stage(run))
     clips, frames = method_evaluation.scored_frames(config, windows=table.windows)
     if frames < MIN_FRAMES:
         raise UserError(
@@ -174,7 +184,7 @@ def _require_frames(table: Table, run: PlannedRun) -> None:
         )
 
 
-def _record(table: Table, scale: str, run: PlannedRun) -> dict[str, Any]:
+def _record(table: Table, scale: str, run: PlannedRun, scored: Any) -> dict[str, Any]:
     """Says what a run was trained and scored by, as it is kept beside the run's scores."""
     return {
         "table": table.name,
@@ -182,6 +192,7 @@ def _record(table: Table, scale: str, run: PlannedRun) -> dict[str, Any]:
         "scale": scale,
         "windows": table.windows,
         "metrics": [metric for metric in table.columns.values() if metric],
+        "sources": scored.data.sampling.k,
         "config": json.loads(config_lib.to_json(run.config)),
     }
 
@@ -193,9 +204,9 @@ def _is_scored(run: PlannedRun, record: Mapping[str, Any]) -> bool:
     return there and io.read_json(run.folder / RECORD) == record
 
 
-def _score(table: Table, run: PlannedRun, record: Mapping[str, Any]) -> None:
-    """Scores a trained run; the record is written last."""
-    method, variables, config, _ = checkpoint.restore_for_inference(run.folder)
+def _score(table: Table, run: PlannedRun, config: Any, record: Mapping[str, Any]) -> None:
+    """Scores a trained run by a config's data; the record is written last."""
+    method, variables, *_ = checkpoint.restore_for_inference(run.folder)
     refused = dict(_obstacles(table, run))
     further = [m for m in _further(table) if m not in refused]
     found = method_evaluation.evaluate(

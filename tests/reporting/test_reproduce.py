@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from psrjax import config as configs
-from psrjax.data import loader
+from psrjax.data import loader, sampling
 from psrjax.data.source import Clip, View
 from psrjax.errors import UserError
 from psrjax.evaluation import failure_gallery, method_evaluation, score_statistics
@@ -274,8 +274,17 @@ def clips_of(data):
 def test_every_table_stands_on_at_least_16_frames(name, scale, tmp_path, monkeypatch):
     monkeypatch.setattr(synthetic, "resolve_path", lambda data: data)
     monkeypatch.setattr(loader, "open_split", lambda data, split: clips_of(data))
-    for run in reproduce.plan(TABLES[name], scale, tmp_path):
-        reproduce._require_frames(TABLES[name], run)
+    for config in reproduce._scored_configs(reproduce.plan(TABLES[name], scale, tmp_path)):
+        reproduce._require_frames(TABLES[name], config)
+
+
+@pytest.mark.parametrize("scale", ["tiny", "demo", "small"])
+@pytest.mark.parametrize("name", [n for n, t in TABLES.items() if not paper_tables.obstacle(t)])
+def test_all_rows_of_a_table_are_scored_on_the_same_frames(name, scale, tmp_path):
+    configs = reproduce._scored_configs(reproduce.plan(TABLES[name], scale, tmp_path))
+    clip = SimpleNamespace(frames=100)
+    policies = [sampling.policy(config.data.sampling) for config in configs]
+    assert len({sampling.first_scored(clip, policy) for policy in policies}) == 1
 
 
 def test_a_scale_that_shortens_a_stage_shortens_the_schedule_of_its_rates_too():
