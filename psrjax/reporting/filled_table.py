@@ -238,17 +238,22 @@ def measured_on(about: Mapping[str, Any]) -> str:
 
 
 def cells(filled: Mapping[str, Any]) -> list[list[str]]:
-    """Formats the cells: a header, then for each row and column our number and the paper's."""
-    names = [column["name"] for column in filled["columns"]]
-    lines = [["", *(cell for name in names for cell in (name, "(paper)"))]]
-    for row in filled["rows"]:
-        line = [row["label"]]
-        for column in filled["columns"]:
-            ours = row["ours"].get(column["name"])
-            line.append("" if ours is None else score_table.format_metric(column["metric"], ours))
-            line.append(f"({value})" if (value := printed(row, column)) else "")
-        lines.append(line)
-    return lines
+    """Formats the cells: a header, then for each row and column our number and the paper's.
+
+    What no row has, ours or the paper's, takes no place.
+    """
+    lines = [["", *(row["label"] for row in filled["rows"])]]
+    for column in filled["columns"]:
+        name, metric = column["name"], column["metric"]
+        ours = [row["ours"].get(name) for row in filled["rows"]]
+        formatted = ["" if x is None else score_table.format_metric(metric, x) for x in ours]
+        theirs = [printed(row, column) for row in filled["rows"]]
+        if any(formatted):
+            lines.append([name, *formatted])
+        if any(theirs):
+            title = "(paper)" if any(formatted) else f"{name} (paper)"
+            lines.append([title, *(value and f"({value})" for value in theirs)])
+    return [list(line) for line in zip(*lines)]
 
 
 def printed(row: Mapping[str, Any], column: Mapping[str, Any]) -> str:
