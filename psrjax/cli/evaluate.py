@@ -18,7 +18,6 @@ from psrjax import io
 from psrjax.api import evaluation
 from psrjax.api import model as model_lib
 from psrjax.api.model import Model
-from psrjax.cli import main as cli
 from psrjax.cli._method_fields import MethodFlags, describe
 from psrjax.errors import UserError
 from psrjax.evaluation import folder_evaluation, method_evaluation, score_export, score_table
@@ -29,7 +28,11 @@ from psrjax.training import exported_run
 _METHOD = MethodFlags()
 _WORKDIR = flags.DEFINE_string("workdir", "", "the run's directory, or its exported file")
 flags.DEFINE_alias("run", "workdir")
-_STAGE, _SNAPSHOT = cli.define_stage()
+_STAGE = flags.DEFINE_string("stage", "", "a stage of the run; by default the last finished one")
+_SNAPSHOT = flags.DEFINE_enum(
+    "snapshot", "newest", ["newest", "best"], "of the stage: its newest checkpoint, or the best by "
+    "config.keep_best"
+)  # fmt: skip
 _DATA = flags.DEFINE_string("data", "", "a stored dataset; by default the run's own")
 _SPLIT = flags.DEFINE_string(
     "split", "", "a split of it; by default config.data.eval_split, or test of a prepared dataset"

@@ -20,14 +20,17 @@ from typing import Any
 from absl import flags
 
 from psrjax.api import model
-from psrjax.cli import main as cli
 from psrjax.data import excerpt, loader, sampling
 from psrjax.data.source import Source
 from psrjax.errors import UserError
 from psrjax.reporting import model_card
 from psrjax.synthetic import dataset
 
-_STAGE, _SNAPSHOT = cli.define_stage()
+_STAGE = flags.DEFINE_string("stage", "", "a stage of the run; by default the last finished one")
+_SNAPSHOT = flags.DEFINE_enum(
+    "snapshot", "newest", ["newest", "best"], "of the stage: its newest checkpoint, or the best by "
+    "config.keep_best"
+)  # fmt: skip
 _CARD = flags.DEFINE_bool("card", False, "write a model card, FILE.md, where there is none")
 _CLIPS = flags.DEFINE_list("clips", [], "to show it with: CLIP:FIRST:END of the run's data, …")
 _SPLIT = flags.DEFINE_string("split", "", "of the run's data; by default config.data.eval_split")

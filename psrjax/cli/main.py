@@ -90,13 +90,6 @@ def define_config(default: str | None = None) -> ConfigFlag:
     return ConfigFlag(_config_path(default) if default else None, help_text)
 
 
-def define_stage() -> tuple[flags.FlagHolder[str], flags.FlagHolder[str]]:
-    """Defines --stage and --snapshot, which say what of a run is taken."""
-    stage = flags.DEFINE_string("stage", "", "a stage of the run; by default the last finished one")
-    about = "of the stage: its newest checkpoint, or the best by config.keep_best"
-    return stage, flags.DEFINE_enum("snapshot", "newest", ["newest", "best"], about)
-
-
 def given(name: str) -> str:
     """Reads --NAME=VALUE from the command line before its flags are parsed; "" without it."""
     found = [each.split("=", 1)[1] for each in sys.argv if re.match(rf"--?{name}=", each)]

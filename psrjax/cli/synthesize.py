@@ -40,7 +40,6 @@ from psrjax import config as config_lib
 from psrjax import io
 from psrjax.api import model as model_lib
 from psrjax.api.model import Model
-from psrjax.cli import main as cli
 from psrjax.cli._method_fields import MethodFlags, describe
 from psrjax.data import loader
 from psrjax.errors import UserError
@@ -62,7 +61,11 @@ from psrjax.synthetic import dataset
 _METHOD = MethodFlags()
 _RUN = flags.DEFINE_string("run", "", "the run's directory, or its exported file")
 flags.DEFINE_alias("workdir", "run")
-_STAGE, _SNAPSHOT = cli.define_stage()
+_STAGE = flags.DEFINE_string("stage", "", "a stage of the run; by default the last finished one")
+_SNAPSHOT = flags.DEFINE_enum(
+    "snapshot", "newest", ["newest", "best"], "of the stage: its newest checkpoint, or the best by "
+    "config.keep_best"
+)  # fmt: skip
 _OUTPUT = flags.DEFINE_string("output", "out.mp4", "the video; the comparison is out.compare.mp4")
 _FRAMES = flags.DEFINE_string("frames", "", "first:end, as in Python; by default the whole clip")
 _INTERMEDIATES = flags.DEFINE_bool("intermediates", False, "draw the steps as out.intermediates.*")
