@@ -180,6 +180,22 @@ def test_orderings_that_hold_and_that_do_not_are_told(work, tmp_path):
     assert "does not hold" in broken and "chance" not in broken
 
 
+def test_what_no_row_has_takes_no_place_in_the_table():
+    column = {"digits": 1, "lower": False}
+    filled = {
+        "columns": [
+            {**column, "name": "VFID", "metric": "vfid"},
+            {**column, "name": "PSNR", "metric": "psnr"},
+            {**column, "name": "E_temp", "metric": "e_temp"},
+        ],
+        "rows": [{"label": "Ours", "ours": {"PSNR": 30.0}, "paper": {"VFID": 7.5, "PSNR": 37.4}}],
+    }
+    assert filled_table.cells(filled) == [
+        ["", "VFID (paper)", "PSNR", "(paper)"],
+        ["Ours", "(7.5)", "30.00", "(37.4)"],
+    ]
+
+
 def test_a_column_that_nothing_fills_is_said(tmp_path):
     results = {
         label: [filled_table.Result(tmp_path, *scores_and_clips(found(20, ("layer1", "layer2"))))]
