@@ -84,7 +84,7 @@ _NO_VGG = {
 _LIGHT = {"method.d2g_blocks": 2, "method.d2g_max_ch": 512}
 _STREAMS = ("frames", "mask", "iuv", "joints", "flow", "flow_forward", "mesh_label")
 _LONG = {"kind": "long", "size": (64, 48), "frames": 1000, "folds": 1.0, "streams": _STREAMS}
-_MANY = {**_LONG, "kind": "many", "people_train": 48, "people_test": 0, "frames": 64}
+_MANY = {**_LONG, "kind": "many", "people_train": 144, "people_test": 0, "frames": 64}
 _DEMO = {
     **_NO_VGG,
     **stage_weights("uv", coordinates=2000.0),
@@ -121,7 +121,7 @@ _DEMO = {
             ("uv", 1e-4),  # slowly: what many people taught serves poses that this one never took
         )
     },
-    **_steps(uv=3000, warmup=200, joint=2000),
+    **_steps(uv=6000, warmup=200, joint=2000),
 }
 
 _SHOW = {
