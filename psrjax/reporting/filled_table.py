@@ -42,7 +42,7 @@ def make(
     Args:
       table: of the paper.
       results: {label: results of its runs}; rows without one have the printed numbers only.
-      about: the scale, machine and command.
+      about: the scale, the command, and where the runs were made.
 
     Returns:
       {"name", "title", "paper", "data", "note", "about",
@@ -189,7 +189,7 @@ def sentences(filled: Mapping[str, Any]) -> list[dict[str, Any]]:
 
     The frames that the numbers stand on; for each column how many of the paper's orderings hold;
     each that does not; rows that are one run at this scale; rows of other systems; columns that
-    nothing fills.
+    nothing fills; the command, commits and machines.
     """
     about = filled["about"]
     said = [{"text": measured_on(about), "good": None}] if "clips" in about else []
@@ -215,6 +215,9 @@ def sentences(filled: Mapping[str, Any]) -> list[dict[str, Any]]:
         if column["missing"]:
             why = reasons.get(column["metric"]) or column["metric"] or "people's judgement"
             said.append({"text": f"{column['name']}: not measured here ({why})", "good": None})
+    if about.get("command"):
+        made = "; ".join(f"commit {m['commit']}, {m['machine']}" for m in about.get("made", ()))
+        said.append({"text": f"`{about['command']}`: {made}", "good": None})
     return said
 
 

@@ -22,6 +22,7 @@ from psrjax.runtime import machine
 from psrjax.training import checkpoint, stages
 
 RECORD = "reproduce.json"  # in the directory of a run: its rows, and how it was scored
+_MADE = ("commit", "machine")  # where a run was scored; of no matter for whether it is done
 MIN_FRAMES = 16  # that a number of a table stands on
 
 
@@ -139,7 +140,7 @@ def fill(
     root = checkpoint.absolute(folder)
     runs = plan(table, scale, root, data=data, seeds=seeds)
     about = {"scale": scale, "scale_note": table.scales[scale].get("note", ""), "seeds": seeds}
-    about |= {"machine": machine.describe(), "commit": machine.commit()}
+    about |= {"command": command, "made": []}
     about |= {"obstacles": {metric: why for run in runs for metric, why in _obstacles(table, run)}}
     results: dict[str, list[filled_table.Result]] = {}
     filled = {}
@@ -157,7 +158,10 @@ def fill(
         )
         for label in run.labels:
             results.setdefault(label, []).append(filled_table.Result(run.folder, rows, clips))
-        filled = filled_table.make(table, results, {**about, "command": command})
+        made = {key: io.read_json(run.folder / RECORD).get(key, "unknown") for key in _MADE}
+        if made not in about["made"]:
+            about["made"].append(made)
+        filled = filled_table.make(table, results, about)
         filled_table.write(root, filled)  # after every run: a long list can be looked at
     report.write(*(run.folder for run in runs), output=root / "report.html", filled=(filled,))
     return filled
@@ -201,7 +205,8 @@ def _is_scored(run: PlannedRun, record: Mapping[str, Any]) -> bool:
     """Tells whether the scores of exactly this run are there; its checkpoints are not asked for."""
     files = (RECORD, score_export.RESULTS, score_export.CLIPS)
     there = all((run.folder / name).exists() for name in files)
-    return there and io.read_json(run.folder / RECORD) == record
+    known = io.read_json(run.folder / RECORD) if there else {}
+    return there and {key: known.get(key) for key in record} == record
 
 
 def _score(table: Table, run: PlannedRun, config: Any, record: Mapping[str, Any]) -> None:
@@ -219,7 +224,8 @@ def _score(table: Table, run: PlannedRun, config: Any, record: Mapping[str, Any]
     )
     method_evaluation.write(run.folder, found)
     demo.show_clips(method, variables, config, run.folder / "videos")
-    io.write_json(run.folder / RECORD, dict(record))
+    made = dict(zip(_MADE, (machine.commit(), machine.describe())))
+    io.write_json(run.folder / RECORD, {**record, **made})
 
 
 def _further(table: Table) -> list[str]:

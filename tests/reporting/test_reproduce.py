@@ -17,6 +17,7 @@ from psrjax.errors import UserError
 from psrjax.evaluation import failure_gallery, method_evaluation, score_statistics
 from psrjax.methods import base
 from psrjax.reporting import demo, filled_table, paper_tables, reproduce
+from psrjax.runtime import machine
 from psrjax.synthetic import dataset as synthetic
 from psrjax.training import checkpoint, stages
 
@@ -262,6 +263,22 @@ def test_runs_of_all_seeds_begin_with_the_same_run(tmp_path):
 def test_a_table_says_on_what_it_stands(work, tmp_path):
     said = filled_table.sentences(reproduce.fill(TABLES["psrnet-table1"], "tiny", tmp_path))
     assert said[0]["text"] == "scored on 12 frames of 6 clips at 3x3"
+
+
+def test_a_table_names_the_commit_and_machine_of_each_run_not_of_the_last_call(
+    work, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(machine, "commit", lambda: "aaaaaaa")
+    monkeypatch.setattr(machine, "describe", lambda: "2 cores")
+    table = TABLES["psrnet-table1"]
+    reproduce.fill(table, "tiny", tmp_path)
+    monkeypatch.setattr(machine, "commit", lambda: "bbbbbbb")
+    (tmp_path / "layer1" / "results.json").unlink()  # as if this run had been cut off
+    filled = reproduce.fill(table, "tiny", tmp_path, command="psrjax reproduce psrnet-table1")
+    assert work["scored"] == ["layer1_context", "layer1_common_head", "layer1", "layer1"]
+    assert filled_table.sentences(filled)[-1]["text"] == (
+        "`psrjax reproduce psrnet-table1`: commit aaaaaaa, 2 cores; commit bbbbbbb, 2 cores"
+    )
 
 
 def test_a_run_that_would_be_scored_on_few_frames_is_refused_before_it_is_trained(
