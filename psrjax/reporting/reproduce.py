@@ -21,7 +21,7 @@ from psrjax.reporting.paper_tables import Table
 from psrjax.runtime import machine
 from psrjax.training import checkpoint, stages
 
-RECORD = "reproduce.json"  # in the directory of a run: its rows, and how it was scored
+RECORD = "reproduce.json"  # in the directory of a run: how it was trained and scored
 _MADE = ("commit", "machine")  # where a run was scored; of no matter for whether it is done
 MIN_FRAMES = 16  # that a number of a table stands on
 
@@ -147,7 +147,7 @@ def fill(
     for number, (run, scored) in enumerate(zip(runs, _scored_configs(runs)), 1):
         logging.info("%s, run %d of %d: %s", table.name, number, len(runs), ", ".join(run.labels))
         _require_frames(table, scored)
-        record = _record(table, scale, run, scored)
+        record = _record(table, run, scored)
         if not _is_scored(run, record):
             if run.after:
                 stages.train(run.after.config, run.after.folder)
@@ -188,12 +188,9 @@ def _require_frames(table: Table, config: Any) -> None:
         )
 
 
-def _record(table: Table, scale: str, run: PlannedRun, scored: Any) -> dict[str, Any]:
-    """Says what a run was trained and scored by, as it is kept beside the run's scores."""
+def _record(table: Table, run: PlannedRun, scored: Any) -> dict[str, Any]:
+    """Says all that a run's scores depend on, as it is kept beside them."""
     return {
-        "table": table.name,
-        "labels": list(run.labels),
-        "scale": scale,
         "windows": table.windows,
         "metrics": [metric for metric in table.columns.values() if metric],
         "sources": scored.data.sampling.k,
