@@ -44,7 +44,7 @@ def plan(
 ) -> list[PlannedRun]:
     """Plans the runs of a table, in the order of their rows; rows of one config share a run.
 
-    Runs of all seeds begin with the same run of `Row.after`, whose seed is 0.
+    A run begins with the run of `Row.after` that has its seed, so that seeds share nothing.
 
     Args:
       table: one that has no obstacle.
@@ -67,11 +67,11 @@ def plan(
         if row.variant is None:
             continue
         changes = {"data.path": data} if data else {}
+        changes |= {"seed": seed} if seed else {}
         first = None
         if row.after:
             first = _run(table, row.after, scale, root, changes)
             changes |= _init_from(first)
-        changes |= {"seed": seed} if seed else {}
         run = _run(table, row.variant, scale, root, changes, after=first, labels=(row.label,))
         key = config_lib.to_json(run.config)
         if key in found:

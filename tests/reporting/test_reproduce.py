@@ -253,11 +253,13 @@ def test_rows_of_several_seeds_are_means_and_an_ordering_is_sure_where_every_see
         reproduce.plan(TABLES["psrnet-table1"], "tiny", tmp_path, seeds=0)
 
 
-def test_runs_of_all_seeds_begin_with_the_same_run(tmp_path):
+def test_a_run_begins_with_the_run_of_its_own_seed(tmp_path):
     runs = reproduce.plan(TABLES["hpt-table1"], "tiny", tmp_path, seeds=3)
     full = [run for run in runs if "Full" in run.labels]
     assert [run.config.seed for run in full] == [0, 1, 2]
-    assert {run.config.init.path for run in full} == {os.fspath(tmp_path / "transfer")}
+    assert [run.after.config.seed for run in full] == [0, 1, 2]
+    names = ["transfer", "transfer-seed1", "transfer-seed2"]
+    assert [run.config.init.path for run in full] == [os.fspath(tmp_path / name) for name in names]
 
 
 def test_a_table_says_on_what_it_stands(work, tmp_path):
