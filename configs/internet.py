@@ -28,9 +28,8 @@ Ablations of Table 2, by their labels (generator, and scheme a, b or c of the te
   SS4x-a, SS4x-b, SS4x-c, MS-a, MS-b, MS-c (default), FoM (the first-order model's own losses,
   sampling and optimizer)
 
-Temporal error of tiny's new people (at 7f8033c: 900 steps of one stage, quick throughout), mean
-(and range) of three seeds: MS-c 1.02 (.96 to 1.09), MS-b 1.16 (1.15 to 1.17), SS4x-a 1.31 (1.12 to
-1.57); with each seed MS-c's is the least, and its PSNR too (24.8 against 25.6). Further ablations:
+Of tiny's new people after 600 steps, means of three seeds (SSIM / temporal error): SS4x-a .658 /
+.497, SS4x-b .655 / .500, SS4x-c .631 / .475, MS-b .732 / .658, MS-c .699 / .605. Further ablations:
 
   w/o L_reg, mask_grid=warped, gan=bce (Eq. 8's logarithms), random_perceptual, w/o perceptual,
   instance_norm,
