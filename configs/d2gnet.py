@@ -19,7 +19,7 @@ list of presets, stages and ablations, applied in order. Presets:
               blocks of its pre-training script.
   light       narrower nets: two residual blocks and 512 channels in D2G, for small data and CPUs.
   demo        one person of the synthetic dataset, in clothes that fold, at 64x48 on 2 CPU cores:
-              narrow nets, no VGG-19. 19 minutes on one core. On frames held back, SSIM /
+              narrow nets, no VGG-19. 26 minutes on one core. On frames held back, SSIM /
               PSNR, three seeds: full .943 / 30.2, the nearest pose's frame .825 / 24.1, the oracle
               of `evaluate` .945 / 30.6; see docs/results.md.
   show        128x128 and wider nets, the first half of stage uv at 64x64 (`grow`): an hour on one
@@ -55,7 +55,7 @@ from psrjax.config import (
     update,
 )
 
-DEMO = {"minutes": 19}  # of `psrjax demo --method=d2gnet`: processor time of a resumed run
+DEMO = {"minutes": 26}  # of `psrjax demo --method=d2gnet`: processor time of a resumed run
 
 STAGES = ("uv", "warmup", "joint")
 
