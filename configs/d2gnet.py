@@ -19,8 +19,8 @@ list of presets, stages and ablations, applied in order. Presets:
               blocks of its pre-training script.
   light       narrower nets: two residual blocks and 512 channels in D2G, for small data and CPUs.
   demo        one person of the synthetic dataset, in clothes that fold, at 64x48 on 2 CPU cores:
-              narrow nets, no VGG-19. 26 minutes on one core. On frames held back, SSIM /
-              PSNR, three seeds: full .943 / 30.2, the nearest pose's frame .825 / 24.1, the oracle
+              narrow nets, no VGG-19. 22 minutes on one core. On frames held back, SSIM /
+              PSNR, three seeds: full .947 / 30.6, the nearest pose's frame .825 / 24.1, the oracle
               of `evaluate` .945 / 30.6; see docs/results.md.
   show        128x128 and wider nets, the first half of stage uv at 64x64 (`grow`): an hour on one
               CPU core. One's own clip from docs/checkpoints/d2gnet-uv.safetensors, as
@@ -55,7 +55,7 @@ from psrjax.config import (
     update,
 )
 
-DEMO = {"minutes": 26}  # of `psrjax demo --method=d2gnet`: processor time of a resumed run
+DEMO = {"minutes": 22}  # processor time: 17 to train and score (8edf381), about 5 to render
 
 STAGES = ("uv", "warmup", "joint")
 
