@@ -216,9 +216,19 @@ def sentences(filled: Mapping[str, Any]) -> list[dict[str, Any]]:
             why = reasons.get(column["metric"]) or column["metric"] or "people's judgement"
             said.append({"text": f"{column['name']}: not measured here ({why})", "good": None})
     if about.get("command"):
-        made = "; ".join(f"commit {m['commit']}, {m['machine']}" for m in about.get("made", ()))
-        said.append({"text": f"`{about['command']}`: {made}", "good": None})
+        said.append({"text": f"`{about['command']}`: {_made(about.get('made', ()))}", "good": None})
     return said
+
+
+def _made(runs: Sequence[Mapping[str, str]]) -> str:
+    """Names the commits that runs were scored at, by machine."""
+    commits: dict[str, list[str]] = {}
+    for run in runs:
+        commits.setdefault(run["machine"], []).append(run["commit"])
+    return "; ".join(
+        f"commit{'s' * (len(own) > 1)} {', '.join(own)}, {machine}"
+        for machine, own in commits.items()
+    )
 
 
 def _broken(column: Mapping[str, Any], ordering: Mapping[str, Any]) -> str:

@@ -279,7 +279,7 @@ def test_a_table_names_the_commit_and_machine_of_each_run_not_of_the_last_call(
     filled = reproduce.fill(table, "tiny", tmp_path, command="psrjax reproduce psrnet-table1")
     assert work["scored"] == ["layer1_context", "layer1_common_head", "layer1", "layer1"]
     assert filled_table.sentences(filled)[-1]["text"] == (
-        "`psrjax reproduce psrnet-table1`: commit aaaaaaa, 2 cores; commit bbbbbbb, 2 cores"
+        "`psrjax reproduce psrnet-table1`: commits aaaaaaa, bbbbbbb, 2 cores"
     )
 
 
