@@ -123,10 +123,14 @@ run_tests() {
 }
 
 # Runs the command of every model card: the `psrjax` lines of its last fenced block. Most of the time
-# is compilation, which mostly keeps one core busy: two at a time on CPUs, one on an accelerator.
+# is compilation, which mostly keeps one core busy: two at a time on CPUs, one on an accelerator; and on
+# CPUs compiled with less effort, which programs that run for seconds never win back.
 show_checkpoints() {
     local card at_once=1
-    [[ $accelerator != cpu ]] || at_once=2
+    if [[ $accelerator == cpu ]]; then
+        at_once=2
+        export XLA_FLAGS="--xla_backend_optimization_level=1 ${XLA_FLAGS:-}" # of two, the last holds
+    fi
     cd "$root" # the cards name files of the checkout
     compgen -G 'docs/checkpoints/*.safetensors' >/dev/null ||
         fail "docs/checkpoints holds no trained model yet: export one with psrjax export RUN" \

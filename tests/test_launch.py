@@ -32,7 +32,7 @@ case "$1" in
     venv)
         mkdir -p "$4/bin"
         cp "$0" "$4/bin/python"
-        printf '#!/bin/sh\\necho "psrjax in $PWD: $*"\\n' >"$4/bin/psrjax"
+        printf '#!/bin/sh\\necho "psrjax in $PWD: $*"\\necho "XLA: $XLA_FLAGS"\\n' >"$4/bin/psrjax"
         chmod +x "$4/bin/psrjax"
         ;;
     pip) echo "$*" >>"@LOG@"; echo "Collecting jax"; exit ${PIP_STATUS:-0} ;;
@@ -127,6 +127,22 @@ def test_show_runs_the_commands_of_the_cards_whose_models_are_there(machine):
     made = [line for line in done.stdout.splitlines() if line.startswith("psrjax in")]
     begin = f"psrjax in {machine.checkout}: synthesize --run=docs/checkpoints/"
     assert sorted(made) == [f"{begin}{name}.safetensors --overwrite" for name in ("one", "two")]
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "flags"),
+    [("cpu", "--xla_backend_optimization_level=1 --xla_mine=2"), ("cuda", "--xla_mine=2")],
+)
+def test_show_compiles_quickly_on_cpus_and_keeps_the_users_flags(machine, accelerator, flags):
+    machine.give_python()
+    checkpoints = machine.checkout / "docs" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    (checkpoints / "one.md").write_text("## Show\n\n```bash\npsrjax synthesize\n```\n")
+    (checkpoints / "one.safetensors").touch()
+    done = machine.run("show", PSRJAX_ACCELERATOR=accelerator, XLA_FLAGS="--xla_mine=2")
+    assert f"XLA: {flags}\n" in done.stdout
+    done = machine.run("doctor", PSRJAX_ACCELERATOR=accelerator, XLA_FLAGS="--xla_mine=2")
+    assert "XLA: --xla_mine=2\n" in done.stdout
 
 
 def test_changed_pins_install_again_and_extras_are_kept(machine):

@@ -187,13 +187,14 @@ def _ordering(
 def sentences(filled: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Describes a filled table in sentences: [{"text", "good": True, False or None}].
 
-    The frames that the numbers stand on; for each column how many of the paper's orderings hold;
-    each that does not; rows that are one run at this scale; rows of other systems; columns that
-    nothing fills; the command, commits and machines.
+    The frames that the numbers stand on; what sets the runs apart; the table's remark; for each
+    column how many of the paper's orderings hold; each that does not; rows that are one run at this
+    scale; rows of other systems; columns that nothing fills; the command, commits and machines.
     """
     about = filled["about"]
     said = [{"text": measured_on(about), "good": None}] if "clips" in about else []
-    said += [{"text": about["scale_note"], "good": None}] if about.get("scale_note") else []
+    remarks = (about.get("scale_note"), filled["note"])
+    said += [{"text": remark, "good": None} for remark in remarks if remark]
     beyond = "with every seed" if about.get("seeds", 1) > 1 else "beyond chance"
     for column in filled["columns"]:
         own = [o for o in filled["orderings"] if o["column"] == column["name"]]
@@ -210,14 +211,23 @@ def sentences(filled: Mapping[str, Any]) -> list[dict[str, Any]]:
     if filled["others"]:
         others = ", ".join(filled["others"])
         said.append({"text": f"other systems, printed numbers only: {others}", "good": None})
-    reasons = about.get("obstacles", {})
-    for column in filled["columns"]:
-        if column["missing"]:
-            why = reasons.get(column["metric"]) or column["metric"] or "people's judgement"
-            said.append({"text": f"{column['name']}: not measured here ({why})", "good": None})
+    for why, names in _missing(filled).items():
+        said.append({"text": f"{', '.join(names)}: not measured here ({why})", "good": None})
     if about.get("command"):
         said.append({"text": f"`{about['command']}`: {_made(about.get('made', ()))}", "good": None})
     return said
+
+
+def _missing(filled: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Finds the columns that nothing fills: {why: names}."""
+    reasons = filled["about"].get("obstacles", {})
+    found: dict[str, list[str]] = {}
+    for column in filled["columns"]:
+        if column["missing"]:
+            metric = column["metric"]
+            why = reasons.get(metric) or metric or "people's judgement"
+            found.setdefault(why.removeprefix(f"{metric}: "), []).append(column["name"])
+    return found
 
 
 def _made(runs: Sequence[Mapping[str, str]]) -> str:

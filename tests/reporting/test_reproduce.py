@@ -205,13 +205,21 @@ def test_a_column_that_nothing_fills_is_said(tmp_path):
     about = {"obstacles": {"fvd": "fvd: no weights i3d.npz"}}
     filled = filled_table.make(TABLES["psrnet-table3"], results, about)
     said = [sentence["text"] for sentence in filled_table.sentences(filled)]
-    assert "FVD: not measured here (fvd: no weights i3d.npz)" in said
+    assert "FVD: not measured here (no weights i3d.npz)" in said
+    assert said.index(TABLES["psrnet-table3"].note) == 1  # after the frames that it stands on
     rows = {row["label"]: row for row in filled["rows"]}
     assert rows["G, k = 2"]["ours"]["PSNR"] == pytest.approx(rows["G, k = 1"]["ours"]["PSNR"] + 1)
     assert rows["PG2"]["ours"] == {} and rows["PG2"]["paper"]["M-SSIM"] == 0.954
     lines = filled_table.markdown(filled).splitlines()
     assert any(line.startswith("| PG2 |  | (0.582) |") for line in lines)
     assert any(line.startswith("- other systems, printed numbers only: PG2, ") for line in lines)
+
+
+def test_columns_without_numbers_for_one_reason_are_one_sentence(tmp_path):
+    table = TABLES["hpt-table2"]
+    filled = filled_table.make(table, {}, {"obstacles": dict.fromkeys(table.columns.values(), "x")})
+    said = [sentence["text"] for sentence in filled_table.sentences(filled)]
+    assert f"{', '.join(table.columns)}: not measured here (x)" in said
 
 
 def scores_and_clips(evaluated):
