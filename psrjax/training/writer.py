@@ -32,8 +32,8 @@ class Writer:
     Args:
       directory: of the stage.
       start_step: the step that it begins at.
-      warnings: says what is wrong by the numbers of a step, see `Method.warnings`; the first that
-        it says is logged.
+      warnings: says what is wrong by the numbers of a step, see `Method.warnings`; what it says
+        first is logged, or that a gradient is exactly 0.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Writer:
         """Records {update/name: number} at a step."""
         if jax.process_index() != 0:
             return
-        self._warn(step, {name.partition("/")[2]: value for name, value in scalars.items()})
+        self._warn(step, scalars)
         line = json.dumps({"step": step, **scalars})
         if self._is_local:
             with self._path.open("a") as file:
@@ -73,7 +73,10 @@ class Writer:
             self._events.write(step, scalars)
 
     def _warn(self, step: int, scalars: Mapping[str, float]) -> None:
-        for line in () if self._warned else self._warnings(scalars):
+        if self._warned:
+            return
+        numbers = {name.partition("/")[2]: value for name, value in scalars.items()}
+        for line in (*_dead(scalars), *self._warnings(numbers)):
             logging.warning("step %d: %s", step, line)
             self._warned = True
 
@@ -81,6 +84,17 @@ class Writer:
         """Ends the TensorBoard events."""
         if self._events:
             self._events.close()
+
+
+def _dead(scalars: Mapping[str, float]) -> list[str]:
+    """Says which updates have a gradient of exactly 0, as behind a saturated tanh."""
+    return [
+        f"the gradient of {update} is exactly 0, so it does not learn; if that stays so, go back "
+        f"to a checkpoint before it (--rewind), with a lower "
+        f"config.optimizer.{update}.learning_rate or with config.optimizer.{update}.clip_norm"
+        for update, _, name in (each.partition("/") for each in scalars)
+        if name == "grad_norm" and scalars[f"{update}/grad_norm"] == 0
+    ]
 
 
 class _Events:

@@ -58,6 +58,17 @@ def test_what_a_method_finds_wrong_in_its_log_is_told_once(tmp_path, caplog):
     assert caplog.messages == ["step 2: it has collapsed"]
 
 
+def test_a_gradient_of_exactly_0_is_told_once_with_its_update(tmp_path, caplog):
+    record = writer.Writer(tmp_path, 0)
+    with caplog.at_level("WARNING", "absl"):
+        for step, norm in ((1, 0.1), (2, 0.0), (3, 0.0)):
+            record.write(step, {"generator/grad_norm": norm, "discriminator/grad_norm": 1.0})
+    record.close()
+    (message,) = caplog.messages
+    assert message.startswith("step 2: the gradient of generator is exactly 0")
+    assert "config.optimizer.generator.clip_norm" in message
+
+
 def test_where_nobody_watches_progress_is_a_line_with_rate_time_left_and_loss(caplog, monkeypatch):
     now = iter([0.0, 10.0, 20.0, 30.0])
     monkeypatch.setattr(writer, "time", SimpleNamespace(monotonic=lambda: next(now)))
