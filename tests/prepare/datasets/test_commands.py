@@ -64,7 +64,7 @@ def trained(config, data, workdir, *more):
 @pytest.mark.slow
 def test_psrnet_trains_on_ntu(tmp_path):
     ntu_fixture.write(tmp_path / "raw")
-    prepared("ntu_rgbd", tmp_path, size="54,96")
+    prepared("ntu_rgbd", tmp_path, size="56,96")  # multiples of 4, as PSR-Net takes them
     trained("psrnet.py:tiny", tmp_path / "s", tmp_path / "run", *SHORT)
     assert (tmp_path / "run").is_dir()
 
