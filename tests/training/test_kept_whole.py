@@ -40,7 +40,7 @@ def run(toy, tmp_path):
     return tmp_path / "run"
 
 
-@pytest.mark.parametrize("flips", [2, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("flips", [16, pytest.param(200, marks=pytest.mark.slow)])
 def test_a_flipped_bit_of_an_array_is_found_and_the_checkpoint_before_taken(run, flips, caplog):
     folder = run / "first" / "checkpoints" / "4"
     before = checkpoint.load_variables(run / "first")
