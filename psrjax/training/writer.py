@@ -33,7 +33,7 @@ class Writer:
       directory: of the stage.
       start_step: the step that it begins at.
       warnings: says what is wrong by the numbers of a step, see `Method.warnings`; what it says
-        first is logged, or that a gradient is exactly 0.
+        first is logged. So is the first gradient that is exactly 0.
     """
 
     def __init__(
@@ -42,7 +42,8 @@ class Writer:
         start_step: int,
         warnings: Callable[[Mapping[str, float]], Sequence[str]] = lambda numbers: (),
     ):
-        self._warnings, self._warned = warnings, False
+        self._warnings = warnings
+        self._warned: set[str] = set()
         self._path = directory / "metrics.jsonl"
         self._lines: list[str] = []
         self._events = None
@@ -73,12 +74,12 @@ class Writer:
             self._events.write(step, scalars)
 
     def _warn(self, step: int, scalars: Mapping[str, float]) -> None:
-        if self._warned:
-            return
         numbers = {name.partition("/")[2]: value for name, value in scalars.items()}
-        for line in (*_dead(scalars), *self._warnings(numbers)):
-            logging.warning("step %d: %s", step, line)
-            self._warned = True
+        for kind, lines in (("dead", _dead(scalars)), ("method", self._warnings(numbers))):
+            for line in () if kind in self._warned else lines:
+                logging.warning("step %d: %s", step, line)
+            if lines:
+                self._warned.add(kind)
 
     def close(self) -> None:
         """Ends the TensorBoard events."""

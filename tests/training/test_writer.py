@@ -59,12 +59,14 @@ def test_what_a_method_finds_wrong_in_its_log_is_told_once(tmp_path, caplog):
 
 
 def test_a_gradient_of_exactly_0_is_told_once_with_its_update(tmp_path, caplog):
-    record = writer.Writer(tmp_path, 0)
+    collapsed = lambda numbers: ["it has collapsed"]  # noqa: E731
+    record = writer.Writer(tmp_path, 0, collapsed)
     with caplog.at_level("WARNING", "absl"):
         for step, norm in ((1, 0.1), (2, 0.0), (3, 0.0)):
             record.write(step, {"generator/grad_norm": norm, "discriminator/grad_norm": 1.0})
     record.close()
-    (message,) = caplog.messages
+    first, message = caplog.messages
+    assert first == "step 1: it has collapsed"
     assert message.startswith("step 2: the gradient of generator is exactly 0")
     assert "config.optimizer.generator.clip_norm" in message
 
