@@ -17,8 +17,8 @@ from typing import Any
 
 import jax
 from absl import flags
+from etils import epath
 
-from psrjax import io
 from psrjax.api import training
 from psrjax.cli import main as cli
 from psrjax.errors import UserError
@@ -37,14 +37,13 @@ def main(arguments: list[str]) -> None:
     del arguments
     if not _WORKDIR.value:
         raise UserError("--workdir: name the run's directory")
-    workdir = io.absolute(_WORKDIR.value)
     config, traced = _CONFIG.require(), profile.parse(_PROFILE.value)
     if _REPLAY.value and _REWIND.value:
         raise UserError("--replay: writes nothing; leave --rewind out, or rewind first")
     how: Any = {"traced": traced, "rewind": _REWIND.value, "replay": _REPLAY.value}
     timed = contextlib.nullcontext()
     if jax.process_index() == 0 and not _REPLAY.value:
-        record = run_record.RunRecord(workdir, cli.typed())
+        record = run_record.RunRecord(epath.Path(_WORKDIR.value), cli.typed())
         timed = record.part(run_record.TRAINING)
     with timed:
-        training.train(config, workdir, **how)
+        training.train(config, _WORKDIR.value, **how)

@@ -26,8 +26,12 @@ class RunRecord:
     """Says in `run.json` what made a run, and how long its parts took, over all calls."""
 
     def __init__(self, folder: epath.Path, command: str):
-        """Goes on with the folder's record, if it has one."""
-        self._path = folder / FILE
+        """Goes on with the folder's record, if it has one.
+
+        Raises:
+          UserError: for an address that nothing here can open.
+        """
+        self._path = io.absolute(folder) / FILE
         record = io.read_json(self._path) if self._path.exists() else {"parts": []}
         self._parts = {part["name"]: part for part in record["parts"]}
         self._record = {

@@ -76,10 +76,11 @@ class Writer:
     def _warn(self, step: int, scalars: Mapping[str, float]) -> None:
         numbers = {name.partition("/")[2]: value for name, value in scalars.items()}
         for kind, lines in (("dead", _dead(scalars)), ("method", self._warnings(numbers))):
-            for line in () if kind in self._warned else lines:
+            if kind in self._warned or not lines:
+                continue
+            self._warned.add(kind)
+            for line in lines:
                 logging.warning("step %d: %s", step, line)
-            if lines:
-                self._warned.add(kind)
 
     def close(self) -> None:
         """Ends the TensorBoard events."""
@@ -89,12 +90,12 @@ class Writer:
 
 def _dead(scalars: Mapping[str, float]) -> list[str]:
     """Says which updates have a gradient of exactly 0, as behind a saturated tanh."""
+    names = [name for name, value in scalars.items() if name.endswith("/grad_norm") and value == 0]
     return [
         f"the gradient of {update} is exactly 0, so it does not learn; if that stays so, go back "
         f"to a checkpoint before it (--rewind), with a lower "
         f"config.optimizer.{update}.learning_rate or with config.optimizer.{update}.clip_norm"
-        for update, _, name in (each.partition("/") for each in scalars)
-        if name == "grad_norm" and scalars[f"{update}/grad_norm"] == 0
+        for update in (name.removesuffix("/grad_norm") for name in names)
     ]
 
 

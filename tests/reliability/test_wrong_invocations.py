@@ -74,6 +74,7 @@ train --config=psrnet:tiny --workdir=w --rewind=7
 train --config=psrnet:tiny --workdir=w --rewind=7 --replay
 train --config=psrnet:tiny --workdir=file/run
 train --config=psrnet:tiny --workdir=s3://bucket/run
+demo --workdir=s3://bucket/run
 train --config=psrnet:tiny --workdir=run
 train --config=psrnet:tiny --workdir=w --device=npu
 train --config=psrnet:tiny --workdir=w --device=gpu:x
