@@ -30,9 +30,10 @@ and further ones:
   octaves (the pose label also says where a pixel is), ccn20 (CoCosNet's pose label), warp_patch,
   align_real, align_refined (Eq. 10 as printed, which `demo` leaves), smooth_pose (Eq. 8 as printed:
   G1 does not see G's frame), context_blocks (Eq. 13 as its text says: features are matched within
-  patch blocks), random_perceptual, w/o perceptual; of other systems, in the stage temporal: D_V
-  (MFCI's discriminators of 3, 5 and 7 frames) and D_V^3, temporal=a and temporal=b (INTERnet's
-  Eq. 2 and 3: each frame, warped back along the flow, is like the one before)
+  patch blocks), matte (G makes the person and his outline, over the clip's clean background),
+  random_perceptual, w/o perceptual; of other systems, in the stage temporal: D_V (MFCI's
+  discriminators of 3, 5 and 7 frames) and D_V^3, temporal=a and temporal=b (INTERnet's Eq. 2 and 3:
+  each frame, warped back along the flow, is like the one before)
 """
 
 from psrjax.config import (
@@ -214,6 +215,7 @@ ABLATIONS = {
     "align_refined": {"method.align_to": "refined"},
     "smooth_pose": {"method.smooth_input": "pose"},
     "context_blocks": {"method.context_blocks": 4},
+    "matte": {"method.matte": True, **stage_weights("transfer", matte=10.0)},
     "D_V": _ranges(3, 5, 7),
     "D_V^3": _ranges(3),
     "temporal=a": _flow_warp("a"),

@@ -24,3 +24,14 @@ def region_mean(
     inside = regions.astype(values.dtype).reshape(-1, regions.shape[-1])
     counts = jnp.maximum(inside.sum(0), floor * values.size)
     return jnp.sum(values.reshape(-1) @ inside / counts)
+
+
+def cross_entropy(mask: Float[Array, "*b"], outline: Float[Array, "*b"]) -> Float[Array, ""]:
+    """Returns the binary cross-entropy of a mask, least where it is the outline, soft as that is.
+
+    Args:
+      mask: in [0, 1].
+      outline: the true one, in [0, 1].
+    """
+    mask = jnp.clip(mask, 1e-4, 1.0 - 1e-4)  # finite where the mask is wrong altogether
+    return -(outline * jnp.log(mask) + (1.0 - outline) * jnp.log(1.0 - mask)).mean()

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
 from psrjax.errors import UserError
-from psrjax.losses import adversarial, contextual, style, temporal
+from psrjax.losses import adversarial, contextual, pixel, style, temporal
 from psrjax.methods import base
 from psrjax.methods.base import Batch, flatten_time, split_time
 from psrjax.models import correspondence, global_generator, spade_generator
@@ -58,6 +58,9 @@ class Method(base.Method):
       levels: how often G doubles the size.
       hidden: channels inside every SPADE.
       attend: whether G and its discriminator have self-attention.
+      matte: whether G makes the person and his outline, over the clip's clean background, and the
+        footage's outlines teach it. `Departs from:` the paper, whose G makes the background too:
+        it never changes before a fixed camera, and takes most of a short training.
       discriminator_width: channels of the discriminators' first layers.
       discriminator_layers: layers of the discriminator of frames; the others have one less,
         strided.
@@ -108,6 +111,7 @@ class Method(base.Method):
     levels: int = 5
     hidden: int = 128
     attend: bool = True
+    matte: bool = False
     discriminator_width: int = 64
     discriminator_layers: int = 4
     discriminator_scales: int = 2
@@ -169,7 +173,12 @@ class Method(base.Method):
             **common,
         )
         self.generator = spade_generator.SpadeGenerator(
-            self.generator_width, self.levels, self.hidden, self.attend, **common
+            self.generator_width,
+            self.levels,
+            self.hidden,
+            self.attend,
+            channels=3 + self.matte,
+            **common,
         )
         if "temporal" in self._done:
             self.smooth = global_generator.GlobalGenerator(
@@ -236,8 +245,10 @@ class Method(base.Method):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Exemplars and frames of the person, both with their joints; flow for variants' terms."""
+        """Exemplars and frames of the person, both with their joints; what variants' terms need."""
         keys = [*self.synthesis_reads, "target"]
+        if self.matte and self.stage == "transfer":
+            keys.append("target_mask")
         warps = self.stage == "temporal" and self.temporal != "none"
         if self._ranges or (warps and self.temporal == "b"):
             keys.append("target_flow")
@@ -245,8 +256,9 @@ class Method(base.Method):
 
     @property
     def synthesis_reads(self) -> tuple[str, ...]:
-        """Of the driving clip only its joints are read."""
-        return ("source", "source_joints", "target_joints")
+        """Of the driving clip only its joints are read; with `matte` the source's background."""
+        behind = ("background",) if self.matte else ()
+        return ("source", "source_joints", "target_joints", *behind)
 
     @property
     def pretrained(self) -> tuple[str, ...]:
@@ -266,8 +278,8 @@ class Method(base.Method):
         Beside the paper's there are "warp", the error of the warped exemplar (CoCosNet has it for
         pairs of a frame with itself, "warp_self"), "reconstruction" and "feature_matching" in all
         stages (pix2pixHD's), and in `temporal` "change", the error of each frame's difference from
-        the one before. Variants have "adversarial_ranges" and "flow_warp", see `video_ranges` and
-        `temporal`. Terms with weight 0 in the config are left out.
+        the one before. Variants have "matte", "adversarial_ranges" and "flow_warp", see `matte`,
+        `video_ranges` and `temporal`. Terms with weight 0 in the config are left out.
         """
         if update == "discriminator":
             return self._discriminator_loss(batch, shared)
@@ -351,7 +363,8 @@ class Method(base.Method):
         exemplar = jnp.repeat(batch["source"][:, 0], batch["target"].shape[1], 0)
         matched = self.align(self._without_places(label), exemplar, True)
         coarse = matched["coarse"]
-        picture = self.generator(jnp.concatenate([coarse, label], -1), True)
+        made = self._paint(coarse, label, batch, True)
+        picture = made["picture"]
         # r_I is constant: else G could make pictures that are easy to align instead of good ones.
         aligned = truth if self.align_to == "real" else jax.lax.stop_gradient(picture)
         found = self.align.picture_features(aligned, True)
@@ -362,6 +375,9 @@ class Method(base.Method):
             "warp": apart.mean(),
             "warp_self": (itself * apart).sum() / jnp.maximum(itself.sum(), 1.0),
         }
+        if self.matte:
+            outline = flatten_time(batch["target_mask"])
+            terms["matte"] = pixel.cross_entropy(made["mask"], outline)
         cells = self._person_cells(self._sticks(batch))
         errors = [_mean_over(jnp.square(x - truth), cells) for x in (exemplar, coarse)]
         scores = match_scores(matched, cells)
@@ -373,7 +389,7 @@ class Method(base.Method):
     def _generate_sequence(self, batch: Batch) -> dict[str, Any]:
         labels = self._labels(batch["target_joints"], batch)
         carry = self.start(batch)
-        frames = jax.lax.stop_gradient(self._frozen_frames(labels, carry)[0])
+        frames = jax.lax.stop_gradient(self._frozen_frames(labels, carry, batch)[0])
         smooth, _ = self._smooth_frames(labels, frames, carry["previous"], True)
         last = slice(-self.history - 1, None)
         label, picture, truth = (
@@ -397,7 +413,7 @@ class Method(base.Method):
 
     def _generate_faces(self, batch: Batch) -> dict[str, Any]:
         labels = self._labels(batch["target_joints"], batch)
-        videos, _, _ = self._frozen_steps(labels, self.start(batch))
+        videos, _, _ = self._frozen_steps(labels, self.start(batch), batch)
         coarse = jax.lax.stop_gradient(list(videos.values())[-1])
         corner, present = self._boxes(batch)
         crops = [
@@ -437,7 +453,18 @@ class Method(base.Method):
         drawn = nn.max_pool(sticks.max(-1, keepdims=True), (side, side), (side, side))
         return (drawn[..., 0] > 0.0).astype(jnp.float32)
 
-    def _frozen_frames(self, labels: Array, carry: Mapping) -> tuple[Array, dict[str, Array]]:
+    def _paint(self, coarse: Array, label: Array, batch: Batch, train: bool) -> dict[str, Array]:
+        """Returns G's "picture" (n h w 3) of all frames and, with `matte`, its "mask" (n h w 1)."""
+        made = self.generator(jnp.concatenate([coarse, label], -1), train)
+        if not self.matte:
+            return {"picture": made}
+        person, mask = made[..., :3], (made[..., 3:] + 1.0) / 2.0
+        behind = jnp.repeat(batch["background"], len(made) // len(batch["background"]), 0)
+        return {"picture": mask * person + (1.0 - mask) * behind, "mask": mask}
+
+    def _frozen_frames(
+        self, labels: Array, carry: Mapping, batch: Batch
+    ) -> tuple[Array, dict[str, Array]]:
         """Returns frozen G's frames (b t h w 3), and how the carry's exemplar was matched."""
         b, t, height, width, _ = labels.shape
         flat = flatten_time(labels)
@@ -445,8 +472,8 @@ class Method(base.Method):
         features = self.align.pose_features(self._without_places(flat), False)
         queries = self.align.encode_pose(features, False)
         matched = self.align.warp_exemplar(queries, exemplar, (height, width))
-        frames = self.generator(jnp.concatenate([matched["coarse"], flat], -1), False)
-        return split_time(frames, b), matched
+        made = self._paint(matched["coarse"], flat, batch, False)
+        return split_time(made["picture"], b), matched
 
     def _smooth_frames(
         self, labels: Array, frames: Array, previous: Array, train: bool
@@ -492,9 +519,9 @@ class Method(base.Method):
         residual = self.face(jnp.concatenate([label, face], -1), train)
         return residual * face_box.fading(self.face_size)
 
-    def _frozen_steps(self, labels: Array, carry: Mapping) -> tuple[dict, Any, dict]:
+    def _frozen_steps(self, labels: Array, carry: Mapping, batch: Batch) -> tuple[dict, Any, dict]:
         """Returns ({stage: video} of transfer and temporal, their carry, the matches)."""
-        frames, matched = self._frozen_frames(labels, carry)
+        frames, matched = self._frozen_frames(labels, carry, batch)
         videos = {"transfer": frames}
         if "temporal" in self._done:
             smooth, previous = self._smooth_frames(labels, frames, carry["previous"], False)
@@ -515,7 +542,7 @@ class Method(base.Method):
         )
         label = self._labels(joints, batch)
         frames, _ = self._frozen_frames(
-            label, {"encoded": self.align.encode_exemplar(picture[:, 0], False)}
+            label, {"encoded": self.align.encode_exemplar(picture[:, 0], False)}, batch
         )
         b, _, height, width, _ = frames.shape
         return {
@@ -533,7 +560,7 @@ class Method(base.Method):
         `match_scores` of each frame.
         """
         labels = self._labels(batch["target_joints"], batch)
-        videos, carry, matched = self._frozen_steps(labels, carry)
+        videos, carry, matched = self._frozen_steps(labels, carry, batch)
         if "face" in self._done:
             frames = list(videos.values())[-1]
             corner, present = self._boxes(batch)

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from psrjax.errors import UserError
-from psrjax.losses import adversarial, style
+from psrjax.losses import adversarial, pixel, style
 from psrjax.methods import base
 from psrjax.methods.base import Batch, flatten_time
 from psrjax.models import integration, posewarp
@@ -369,10 +369,10 @@ def matte_terms(made: Mapping, batch: Batch) -> dict[str, Array]:
       batch: "target_mask" (b t h w 1) and the clean "background" (b h w 3).
 
     Returns:
-      {"matte": binary cross-entropy of M, least at the outline, soft as it is; "background": the
-      squared error of O_bg, behind the person too}.
+      {"matte": cross-entropy of M; "background": squared error of O_bg, behind the person too}.
     """
-    mask, outline = jnp.clip(made["mask"], 1e-4, 1.0 - 1e-4), batch["target_mask"]
-    entropy = -(outline * jnp.log(mask) + (1.0 - outline) * jnp.log(1.0 - mask))
     clean = batch["background"][:, None]
-    return {"matte": entropy.mean(), "background": jnp.square(made["background"] - clean).mean()}
+    return {
+        "matte": pixel.cross_entropy(made["mask"], batch["target_mask"]),
+        "background": jnp.square(made["background"] - clean).mean(),
+    }

@@ -21,6 +21,7 @@ class SpadeGenerator(nn.Module):
       levels: how often the size is doubled.
       hidden: see `psrjax.nn.spade.Spade`.
       attend: whether there is self-attention at half the size.
+      channels: of the image.
       dtype: compute type; the image is float32.
       remat: see `psrjax.nn.blocks.maybe_remat`.
     """
@@ -29,11 +30,12 @@ class SpadeGenerator(nn.Module):
     levels: int = 5
     hidden: int = 128
     attend: bool = True
+    channels: int = 3
     dtype: DTypeLike = jnp.float32
     remat: str = "none"
 
     @nn.compact
-    def __call__(self, condition: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h w 3"]:
+    def __call__(self, condition: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h w d"]:
         """Returns an image in [-1, 1].
 
         Raises:
@@ -55,7 +57,7 @@ class SpadeGenerator(nn.Module):
                 name = f"block{level}{part}"
                 make = block(self._channels(level), self.hidden, dtype=self.dtype, name=name)
                 x = make(x, train, condition)
-        x = layers.Conv(3, (3, 3), name="picture", **conv)(layers.leaky_relu(x))
+        x = layers.Conv(self.channels, (3, 3), name="picture", **conv)(layers.leaky_relu(x))
         return jnp.tanh(x.astype(jnp.float32))
 
     def _channels(self, level: int) -> int:

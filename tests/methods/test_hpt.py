@@ -103,6 +103,22 @@ def test_windows_of_any_length_give_what_the_whole_clip_gives():
         np.testing.assert_allclose(cut[name], whole[name], atol=1e-4)
 
 
+def test_with_matte_the_person_lies_over_the_given_background():
+    """Frames over two backgrounds differ by what the outline leaves of their difference."""
+    made = build("transfer", matte=True)
+    assert set(made.reads) - set(build("transfer").reads) == {"background", "target_mask"}
+    assert "target_mask" not in build("temporal", matte=True).reads
+    given = {**batch(), "target_mask": np.zeros((1, 4, 16, 16, 1), np.float32)}
+    dark, light = ({**given, "background": np.full((1, 16, 16, 3), x)} for x in (-0.2, 0.2))
+    weights = jax.jit(made.init, compiler_options=CHEAP)(jax.random.key(0), dark)
+    start, run = runner(made)
+    carry = start(weights, dark)
+    frames = [run(weights, each, carry)[0]["steps"]["transfer"] for each in (dark, light)]
+    shown = (frames[1] - frames[0]) / 0.4
+    assert 0.0 < shown.min() and shown.max() < 1.0
+    np.testing.assert_allclose(shown, jnp.broadcast_to(shown[..., :1], shown.shape), atol=1e-5)
+
+
 def test_a_frame_depends_on_the_l_minus_1_before_it_only_through_the_smoother():
     joints = batch()["target_joints"]
     changed = joints.at[:, 0].add(0.2).at[:, 0, :, 2].set(1.0)

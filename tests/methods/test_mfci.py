@@ -297,10 +297,11 @@ def test_outlines_and_backgrounds_teach_mask_and_background_where_matte_is_set()
     outline, clean = rng.uniform(0.1, 0.9, (B, T, 4, 4, 1)), rng.uniform(-1, 1, (B, 4, 4, 3))
     seen = {"target_mask": outline, "background": clean}
     whole = np.broadcast_to(clean[:, None], (B, T, 4, 4, 3))
-    best = mfci.matte_terms({"mask": outline, "background": whole}, seen)
+    seen = jax.tree.map(jnp.asarray, seen)
+    best = mfci.matte_terms({"mask": jnp.asarray(outline), "background": whole}, seen)
     entropy = -(outline * np.log(outline) + (1 - outline) * np.log(1 - outline)).mean()
     np.testing.assert_allclose(best["matte"], entropy, rtol=1e-5)
     assert best["background"] == 0.0
-    worse = mfci.matte_terms({"mask": outline * 0.9, "background": whole + 0.1}, seen)
+    worse = mfci.matte_terms({"mask": jnp.asarray(outline * 0.9), "background": whole + 0.1}, seen)
     assert worse["matte"] > best["matte"]
     np.testing.assert_allclose(worse["background"], 0.01, rtol=1e-4)
