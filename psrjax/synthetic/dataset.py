@@ -41,7 +41,7 @@ STREAMS = (
 _OF_ONE_VIEW = tuple(s for s in STREAMS if s not in ("prior", "visibility", "mesh_label"))
 _PSRNET = (
     *("frames", "mask", "depth", "flow", "flow_forward", "flow_confidence", "mesh_flow"),
-    *("joints", "joints_3d", "face", "prior", "visibility"),
+    *("joints", "joints_3d", "face", "background", "prior", "visibility"),
 )
 _RUN = 64  # frames of a long clip that one task renders
 _ONE_CAMERA = {"cameras": 1, "clips_per_person": 1, "streams": _OF_ONE_VIEW}
