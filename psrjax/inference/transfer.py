@@ -104,7 +104,9 @@ def frame_size(config: Any) -> tuple[int, int]:
     """Returns the (height, width) of a run's frames: its crop, else the stored size."""
     height, width = config["data"]["crop"]
     if not (height and width):
-        data = loader.open_split(dataset.resolve_path(config["data"]), config["data"]["eval_split"])
+        # Not the scored split: a stage of other data than the rest of its run may have none.
+        trained = config["data"]["train_split"]
+        data = loader.open_split(dataset.resolve_path(config["data"]), trained)
         stored = next(iter(data.clips[0].views.values())).size
         height, width = height or stored[0], width or stored[1]
     return height, width

@@ -289,6 +289,11 @@ def test_stored_clips_are_footage(stored):
     assert alone.shape == (1, 26, 3)
 
 
+def test_frames_have_the_size_of_those_that_were_learned_also_where_no_such_split_is_scored(stored):
+    data = {"path": str(stored), "crop": (0, 0), "train_split": "train", "eval_split": "other"}
+    assert transfer.frame_size({"data": data}) == SIZE
+
+
 def test_places_that_are_not_there_are_told(stored, tmp_path):
     with pytest.raises(UserError, match="no such video, picture or dataset"):
         open_footage(tmp_path / "nothing.mp4")
