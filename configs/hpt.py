@@ -12,9 +12,9 @@ Presets:
               Table 1, full: SSIM .835, IS 3.364, FID 27.682, LPIPS .035, on data of its own.
   ccn         CoCosNet's own losses and optimizer: hinge, feature matching, L1 of the warp.
   demo        one person of the synthetic dataset at 48x48 on 2 CPU cores: narrow nets, no VGG-19.
-  show        128x128 and wider nets, the first half of each stage at 64x64 (`grow`): two hours
-              on one CPU core, half of it shared. A juggler's last seconds, SSIM / PSNR: .792 /
-              20.95, the nearest pose's frame .779 / 18.15.
+  show        128x128 and wider nets, over the clean background (matte), the first half of each
+              stage at 64x64 (`grow`): 40 minutes on one CPU core. A juggler's last seconds, SSIM /
+              PSNR: .872 / 21.47, the nearest pose's frame .779 / 18.15.
   tiny        as demo at 32x32, as small as it goes: all stages in about three minutes.
   bf16        bfloat16 products.
   transfer …  only these stages.
