@@ -22,13 +22,12 @@ list of presets, stages and ablations, applied in order. Presets:
               narrow nets, no VGG-19. 22 minutes on one core. On frames held back, SSIM /
               PSNR, three seeds: full .947 / 30.6, the nearest pose's frame .825 / 24.1, the oracle
               of `evaluate` .945 / 30.6; see docs/results.md.
-  show        128x128 and wider nets, the first half of stage uv at 64x64 (`grow`): an hour on one
-              CPU core. One's own clip from docs/checkpoints/d2gnet-uv.safetensors, as
-              "show,warmup": three minutes. A juggler's last seconds, SSIM / PSNR: .842 / 21.6, the
-              nearest pose's frame .779 / 18.1.
+  show        128x128 and wider nets: half an hour on one CPU core. One's own clip from
+              docs/checkpoints/d2gnet-uv.safetensors, as "show,warmup": two minutes. A juggler's
+              last seconds, SSIM / PSNR: .849 / 21.8, the nearest pose's frame .779 / 18.1.
   show256     as show at 256x256, where the UV generator goes on seeing labels of 128x128. One's own
-              clip from the same file, as "show256,warmup": 18 minutes of half a core. The juggler:
-              .855 / 21.3, the nearest pose's frame .807 / 17.9.
+              clip from the same file, as "show256,warmup": four minutes. The juggler: .860 / 21.5,
+              the nearest pose's frame .807 / 17.9.
   tiny        as demo at 32x32, as small as it goes: all stages in less than three minutes.
   bf16        bfloat16 products.
   uv …        only these stages.
@@ -142,9 +141,9 @@ _SHOW = {
     # Ten times as fast, texels leave the range of colours and stand out as specks.
     "overrides.joint.optimizer.generator.nets.texture.learning_rate": 5e-4,
     "ema": 0.998,
-    "overrides.uv.grow": 0.5,
     "checkpoint_steps": 100,
-    **_steps(uv=6000, warmup=300, joint=1500),
+    # A UV generator that rendered people have taught for longer fits a real one worse.
+    **_steps(uv=1200, warmup=150, joint=1500),
 }
 
 PRESETS = {
