@@ -61,7 +61,9 @@ STREAMS: dict[str, Stream] = {
     "joints": Stream(TENSOR, "26 3", "float32", "x, y in [-1, 1] and confidence; 0 = missing"),
     "joints_3d": Stream(TENSOR, "26 3", "float32", "metres, world axes"),
     "face": Stream(ARRAY, "h w", "int32", "face index of the body mesh, -1 off it"),
-    "background": Stream(STILL, "h w 3", "uint8", "background of this view without the person"),
+    "background": Stream(
+        STILL, "h w 3", "uint8", "the scene without the person; none with `prepare --crop=follow`"
+    ),
     "prior": Stream(IMAGE, "h w 3", "uint8", "texture transfer from a source view", by_source=True),
     "visibility": Stream(IMAGE, "h w", "uint8", "0 background, 1 seen, 2 occluded", by_source=True),
 }
