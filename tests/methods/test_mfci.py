@@ -295,9 +295,8 @@ def test_outlines_and_backgrounds_teach_mask_and_background_where_matte_is_set()
     assert set(matte.reads) - set(plain.reads) == {"target_mask", "background"}
     rng = np.random.default_rng(2)
     outline, clean = rng.uniform(0.1, 0.9, (B, T, 4, 4, 1)), rng.uniform(-1, 1, (B, 4, 4, 3))
-    seen = {"target_mask": outline, "background": clean}
+    seen = {"target_mask": jnp.asarray(outline), "background": jnp.asarray(clean)}
     whole = np.broadcast_to(clean[:, None], (B, T, 4, 4, 3))
-    seen = jax.tree.map(jnp.asarray, seen)
     best = mfci.matte_terms({"mask": jnp.asarray(outline), "background": whole}, seen)
     entropy = -(outline * np.log(outline) + (1 - outline) * np.log(1 - outline)).mean()
     np.testing.assert_allclose(best["matte"], entropy, rtol=1e-5)
